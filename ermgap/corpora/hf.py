@@ -1,0 +1,149 @@
+"""Loader of a `datasets` dataset, saved on disk with `save_to_disk` or named on the hub.
+
+    python sweeps/pareto.py --data hf=FOLDER
+    python sweeps/pareto.py --data hf=OWNER/NAME
+
+Columns as in a manifest (`ermgap.corpora.manifest`), with `audio` in place of `path`; class labels
+are read by name. Audio is not decoded here: bytes held by the dataset are written once to
+`ermgap.cache_dir()/hf/<fingerprint>`, a file that lies on this disk is used where it is. The parts
+train, validation and test become splits when there is a validation part; else what is not test is
+left open, to be divided by speaker.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import ermgap
+from ermgap.corpora import rows as parsing
+from ermgap.corpora.manifest import from_rows
+from ermgap.corpora.table import Corpus
+from ermgap.errors import UserError
+
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+MAGIC = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"ID3": ".mp3"}
+READ = (
+    *parsing.REQUIRED, "speaker", "split_group", "group", "transcript", "start_s", "end_s",
+    "duration_s", "synthetic", "split", "utterance_id", "corpus",
+)  # fmt: skip
+
+
+def load(path: Path | None) -> Corpus:
+    """The table of a dataset; clips whose gender is unknown are left out.
+
+    Raises UserError when it is neither on disk nor to be had from the hub, when a column is
+    missing, and, naming the row, for a wrong value.
+    """
+    if path is None:
+        raise UserError("the corpus 'hf' needs a dataset; write hf=FOLDER or hf=OWNER/NAME.")
+    parts = _parts(_on_disk(path) if path.exists() else _from_hub(path.as_posix()), path)
+    source = path.resolve().name if path.exists() else path.name
+    found: list[dict] = []
+    named = False
+    for key, split in _splits(list(parts)).items():
+        columns = set(parts[key].column_names)
+        named |= bool({"speaker", "group", "split_group"} & columns)
+        found += _rows(parts[key], place=f"{path} ({key})", source=source, split=split, key=key)
+    return from_rows(found, root=Path(), named_speakers=named)
+
+
+def _on_disk(path: Path):
+    import datasets
+
+    try:
+        return datasets.load_from_disk(str(path))
+    except (FileNotFoundError, NotADirectoryError, OSError, ValueError, KeyError) as problem:
+        raise UserError(
+            f"{path} is not a dataset saved with save_to_disk; name its folder (or use manifest)."
+        ) from problem
+
+
+def _from_hub(name: str):
+    if not HUB_NAME.fullmatch(name):
+        raise UserError(f"there is no {name}; hf=PATH wants a saved dataset, or OWNER/NAME.")
+    import datasets
+
+    try:
+        return datasets.load_dataset(name)
+    except Exception as problem:  # the hub's client raises a dozen kinds, all meaning "not here"
+        raise UserError(
+            f"the dataset {name!r} is not a folder here and the hub did not give it "
+            f"({type(problem).__name__}); where the hub can be reached, load it and write "
+            f"save_to_disk(FOLDER), then name hf=FOLDER."
+        ) from problem
+
+
+def _parts(dataset, path: Path) -> dict:
+    parts = dict(dataset) if isinstance(dataset, dict) else {"all": dataset}
+    for key, part in parts.items():
+        have = set(part.column_names)
+        missing = [name for name in parsing.REQUIRED if name != "path" and name not in have]
+        missing += [] if "audio" in have else ["audio"]
+        if missing:
+            raise UserError(
+                f"the dataset {path} ({key}) lacks the column {', '.join(missing)}; "
+                "rename_column gives one of its own that name."
+            )
+    return parts
+
+
+def _splits(keys: list[str]) -> dict[str, str]:
+    """The split that each part's rows are given: names are kept only when they make a dev."""
+    known = {key: parsing.SPLITS.get(key.lower(), "") for key in keys}
+    if "dev" in known.values():
+        return known
+    return {key: split if split == "test" and len(keys) > 1 else "" for key, split in known.items()}
+
+
+def _rows(part, *, place: str, source: str, split: str, key: str) -> Iterator[dict]:
+    import datasets
+
+    names = {
+        column: feature.names
+        for column, feature in part.features.items()
+        if isinstance(feature, datasets.ClassLabel)
+    }
+    folder = ermgap.cache_dir() / "hf" / part._fingerprint  # before the casts, which change it
+    if isinstance(part.features["audio"], datasets.Audio):
+        part = part.cast_column("audio", datasets.Audio(decode=False))
+    part = part.select_columns([name for name in ("audio", *READ) if name in part.column_names])
+    for index, row in enumerate(part):
+        audio = row.pop("audio")
+        where = f"{place}, row {index}"
+        values = {name: _text(value, names.get(name)) for name, value in row.items()}
+        values["path"] = "audio"
+        values["split"] = values.get("split") or split
+        values["utterance_id"] = values.get("utterance_id") or f"{key}/{index:06d}"
+        yield {
+            **parsing.parse(values, place=where, source=source),
+            "path": _file(audio, folder, where),
+        }
+
+
+def _text(value, names: list[str] | None) -> str:
+    if value is None or (names is not None and value < 0):
+        return ""
+    return names[value] if names is not None else str(value)
+
+
+def _file(audio, folder: Path, place: str) -> str:
+    """The path of the clip on this disk, written from the dataset's bytes when it is not there."""
+    if isinstance(audio, str):
+        audio = {"path": audio}
+    path, content = (audio or {}).get("path"), (audio or {}).get("bytes")
+    if content is None:
+        if not path:
+            raise UserError(f"{place}: it holds no audio; take it out of the dataset.")
+        return str(Path(path).absolute())
+    suffix = next((end for start, end in MAGIC.items() if content.startswith(start)), ".wav")
+    file = folder / f"{hashlib.sha256(content).hexdigest()[:24]}{suffix}"
+    if not file.is_file() or file.stat().st_size != len(content):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(f".{os.getpid()}.part")
+        part.write_bytes(content)
+        part.replace(file)
+    return str(file)

@@ -1,0 +1,54 @@
+"""Loader of RAVDESS speech (English, acted, 24 actors, two sentences).
+
+    python sweeps/pareto.py --data ravdess=PATH
+
+PATH is any folder over the clips (`Actor_01/03-01-06-01-02-01-12.wav` officially; .flac is read
+too). The seven fields of a name are modality, channel, emotion, intensity, sentence, repetition and
+actor. Only audio (03) of speech (01) is used; calm is left out later unless it is a label.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ermgap.corpora.folder import load_named
+from ermgap.corpora.table import Corpus
+
+NAME = re.compile(
+    r"(?P<modality>\d\d)-(?P<channel>\d\d)-(?P<emotion>\d\d)-(?P<intensity>\d\d)"
+    r"-(?P<sentence>\d\d)-(?P<repetition>\d\d)-(?P<actor>\d\d)"
+)
+EMOTIONS = {
+    "01": "neutral", "02": "calm", "03": "joy", "04": "sadness", "05": "anger", "06": "fear",
+    "07": "disgust", "08": "surprise",
+}  # fmt: skip
+TEXTS = {"01": "Kids are talking by the door.", "02": "Dogs are sitting by the door."}
+
+
+def load(path: Path | None) -> Corpus:
+    """The table of RAVDESS (`ravdess/03-01-...`, speaker and group `ravdess_12`), split left open.
+
+    Raises UserError when `path` is not a folder with .wav or .flac files.
+    """
+    example = "Actor_01/03-01-06-01-02-01-01.wav"
+    return load_named(path, corpus="ravdess", example=example, describe=_describe)
+
+
+def _describe(stem: str) -> dict | str:
+    name = NAME.fullmatch(stem)
+    if name is None:
+        return "its name is not like 03-01-06-01-02-01-12"
+    if (name["modality"], name["channel"]) != ("03", "01"):
+        return "not speech audio (03-01)"
+    if not 1 <= int(name["actor"]) <= 24:
+        return f"RAVDESS has no actor {name['actor']}"
+    if name["emotion"] not in EMOTIONS or name["sentence"] not in TEXTS:
+        return f"RAVDESS has no emotion {name['emotion']} with sentence {name['sentence']}"
+    return {
+        "language": "en",
+        "gender": "male" if int(name["actor"]) % 2 else "female",
+        "emotion": EMOTIONS[name["emotion"]],
+        "speaker": f"ravdess_{name['actor']}",
+        "transcript": TEXTS[name["sentence"]],
+    }

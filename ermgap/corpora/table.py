@@ -1,0 +1,232 @@
+"""The table of utterances: its columns, its checks, its counts, and the text printed before a run.
+
+    corpus = ermgap.corpora.load(["demo"])
+    print(describe(corpus.table, excluded=corpus.excluded, notes=corpus.notes))
+
+One row is one utterance. Every loader returns a `Corpus`; `frame` builds its table from dicts and
+fills what a loader has no use for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from ermgap.errors import UserError
+
+COLUMNS = (
+    "utterance_id", "corpus", "language", "gender", "emotion", "speaker", "group", "split",
+    "path", "start_s", "end_s", "transcript", "synthetic",
+)  # fmt: skip
+EXCLUDED = ("corpus", "path", "reason")
+GENDERS = ("female", "male")
+SPLITS = ("train", "dev", "test")
+_FILLED = ("utterance_id", "corpus", "emotion", "speaker", "group", "path")
+_DEFAULTS = {"split": "", "start_s": 0.0, "end_s": np.nan, "transcript": "", "synthetic": False}
+
+
+def excluded_frame(rows: Sequence[Mapping | pd.DataFrame]) -> pd.DataFrame:
+    """Exclusions (dicts or frames with corpus, path, reason) as one frame with those columns."""
+    frames = [row if isinstance(row, pd.DataFrame) else pd.DataFrame([row]) for row in rows]
+    frames = [part[list(EXCLUDED)] for part in frames if len(part)]
+    if not frames:
+        return pd.DataFrame(columns=list(EXCLUDED), dtype=str)
+    return pd.concat(frames, ignore_index=True).astype(str)
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """What a loader returns: a table with COLUMNS, what it left out and why, and remarks to print.
+
+    `split` may be "" (then `split.assign` fills it), `end_s` may be NaN (the end of the file).
+    """
+
+    table: pd.DataFrame
+    excluded: pd.DataFrame = field(default_factory=lambda: excluded_frame([]))
+    notes: tuple[str, ...] = ()
+
+
+def frame(rows: Sequence[Mapping]) -> pd.DataFrame:
+    """A table with COLUMNS and their dtypes (str, float64 seconds, bool) from one dict a row.
+
+    Absent keys become: `split` "", `start_s` 0, `end_s` NaN, `transcript` "", `synthetic` False,
+    `group` the speaker. Raises KeyError when another column is absent.
+    """
+    table = pd.DataFrame(list(rows))
+    for column, value in _DEFAULTS.items():
+        if column not in table:
+            table[column] = value
+    if "group" not in table and "speaker" in table:
+        table["group"] = table["speaker"]
+    if table.empty:
+        table = table.reindex(columns=list(COLUMNS))
+    kinds = {"start_s": "float64", "end_s": "float64", "synthetic": bool}
+    return table[list(COLUMNS)].astype({column: kinds.get(column, str) for column in COLUMNS})
+
+
+def check(table: pd.DataFrame) -> None:
+    """Raise UserError unless the table follows the schema.
+
+    All COLUMNS, at least one row, unique ids, no blank identity, two-letter languages, genders and
+    splits as spelt in GENDERS and SPLITS, spans with a length, and no group in two splits.
+    """
+    missing = [column for column in COLUMNS if column not in table]
+    if missing:
+        raise UserError(
+            f"the table of utterances lacks the columns {', '.join(missing)}; "
+            "ermgap.corpora.table.frame builds it with all of them."
+        )
+    if table.empty:
+        raise UserError("the table of utterances is empty; name a corpus with clips.")
+    for column in _FILLED:
+        blank = table[column].isna() | (table[column].astype(str).str.strip() == "")
+        _refuse(table, blank, f"has no {column}; fill it in")
+    _refuse(
+        table,
+        ~table["language"].astype(str).map(lambda code: bool(re.fullmatch("[a-z]{2}", code))),
+        "has the language {language!r}; write two letters of ISO 639-1, such as de",
+    )
+    _refuse(
+        table, ~table["gender"].isin(GENDERS), "has the gender {gender!r}; write female or male"
+    )
+    _refuse(
+        table,
+        ~table["split"].isin([*SPLITS, ""]),
+        "has the split {split!r}; write train, dev, test, or leave it empty",
+    )
+    _check_spans(table)
+    _refuse(
+        table,
+        table["utterance_id"].duplicated(),
+        "has an id that an earlier utterance has; give every utterance its own",
+    )
+    _check_groups(table)
+
+
+def _check_spans(table: pd.DataFrame) -> None:
+    start, end = (pd.to_numeric(table[name], errors="coerce") for name in ("start_s", "end_s"))
+    bad = ~(np.isfinite(start) & (start >= 0) & (end.isna() | (end > start)))
+    _refuse(table, bad, "runs from {start_s} s to {end_s} s; let it start at 0 or later, then end")
+
+
+def _check_groups(table: pd.DataFrame) -> None:
+    given = table[table["split"] != ""]
+    splits = given.groupby("group")["split"].nunique()
+    for group in splits.index[splits > 1]:
+        names = " and ".join(sorted(given.loc[given["group"] == group, "split"].unique()))
+        raise UserError(
+            f"the group {group!r} is in the splits {names}, which would let a run see its own test "
+            "speakers; give it one split, or name finer groups in the column 'split_group'."
+        )
+
+
+def _refuse(table: pd.DataFrame, bad: pd.Series, sentence: str) -> None:
+    if not bad.any():
+        return
+    row = table[bad.to_numpy()].iloc[0]
+    others = f" ({int(bad.sum())} rows are like this)" if bad.sum() > 1 else ""
+    raise UserError(
+        f"the utterance {row['utterance_id']!r} of the corpus {row['corpus']!r} "
+        f"{sentence.format(**row)}{others}."
+    )
+
+
+def counts(table: pd.DataFrame, *, labels: Sequence[str] | None = None) -> pd.DataFrame:
+    """Utterances per split, language, gender and emotion: columns of these names and `n` (int).
+
+    Every combination of a split and language that occurs with both genders and all labels has a
+    row, so that an empty cell is a visible 0. `labels` default to the emotions of the table.
+    """
+    labels = list(labels) if labels is not None else sorted(table["emotion"].unique())
+    keys = ["split", "language", "gender", "emotion"]
+    found = table.groupby(keys).size()
+    order = [name for name in [*SPLITS, ""] if (table["split"] == name).any()]
+    pairs = set(zip(table["split"], table["language"], strict=True))
+    index = pd.MultiIndex.from_tuples(
+        [
+            (split, language, gender, label)
+            for split in order
+            for language in sorted(language for name, language in pairs if name == split)
+            for gender in GENDERS
+            for label in labels
+        ],
+        names=keys,
+    )
+    return found.reindex(index, fill_value=0).rename("n").astype(int).reset_index()
+
+
+def warnings(table: pd.DataFrame) -> list[str]:
+    """Sentences about languages in which no gap can be trained on or measured."""
+    found = []
+    for language, part in table.groupby("language"):
+        for split in [*SPLITS[:2], *(["test"] if (table["split"] == "test").any() else [])]:
+            present = set(part.loc[part["split"] == split, "gender"])
+            absent = [gender for gender in GENDERS if gender not in present]
+            if absent and (part["split"] != "").any():
+                found.append(
+                    f"{language} has no {' and no '.join(absent)} utterance in {split}: "
+                    "no gap is defined there."
+                )
+    return found
+
+
+def reasons(excluded: pd.DataFrame, *, most: int = 12) -> str:
+    """Exclusions in one line: the commonest reasons with their counts."""
+    if excluded.empty:
+        return "it holds no clip"
+    tally = excluded["reason"].value_counts()
+    text = "; ".join(f"{n} x {reason}" for reason, n in tally.head(most).items())
+    return text + (f"; and {len(tally) - most} more reasons" if len(tally) > most else "")
+
+
+def describe(
+    table: pd.DataFrame,
+    *,
+    excluded: pd.DataFrame | None = None,
+    labels: Sequence[str] | None = None,
+    notes: Sequence[str] = (),
+) -> str:
+    """Plain text for the screen: counts per split, language, gender and emotion, with totals.
+
+    Below it: hours and speakers, which corpora are synthetic, what was left out, notes, warnings.
+    """
+    synthetic = table.loc[table["synthetic"].astype(bool), "corpus"].value_counts(sort=False)
+    hours = (table["end_s"] - table["start_s"]).sum() / 3600
+    lines = [
+        *_grid(table, labels),
+        f"{len(table)} utterances of {table['speaker'].nunique()} speakers in "
+        f"{', '.join(sorted(table['language'].unique()))}: {hours:.2f} hours",
+    ]
+    lines += [
+        f"synthetic: {n} utterances of {name} are not human speech; they support no claim on people"
+        for name, n in synthetic.items()
+    ]
+    for name, part in [] if excluded is None else excluded.groupby("corpus"):
+        lines.append(f"left out of {name}: {len(part)} ({reasons(part)})")
+    lines += [f"note: {note}" for note in notes]
+    return "\n".join(lines + [f"warning: {text}" for text in warnings(table)])
+
+
+def _grid(table: pd.DataFrame, labels: Sequence[str] | None) -> list[str]:
+    tally = counts(table, labels=labels)
+    emotions = list(dict.fromkeys(tally["emotion"]))
+    rows = [["split", "language", "gender", *emotions, "total", "speakers"]]
+    keys = ["split", "language", "gender"]
+    for values, part in tally.groupby(keys, sort=False):
+        here = (table[keys] == list(values)).all(axis=1)
+        rows.append([*values, *part["n"], part["n"].sum(), table.loc[here, "speaker"].nunique()])
+    sums = tally.groupby("emotion", sort=False)["n"].sum()
+    rows.append(["all", "", "", *sums, sums.sum(), table["speaker"].nunique()])
+    cells = [[str(value) if value != "" else "-" for value in row] for row in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if i < 3 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]

@@ -1,0 +1,30 @@
+"""The two ways a run can end that are not bugs.
+
+`UserError` is a mistake that a user can mend: one sentence that says what is wrong, where, and what
+to do. Command lines print it as `error: ...` and exit with status 2; it never shows a traceback.
+`RunFailed` is an outcome of training on which all workers agree (a non-finite loss, no cell with a
+defined gap): the configuration is recorded as failed and the worker group goes on to the next one.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+
+class UserError(Exception):
+    """A mistake in what the user gave; the message is one sentence with its remedy."""
+
+
+class RunFailed(Exception):
+    """A configuration that cannot be trained further; the message is the recorded reason."""
+
+
+def command_line(main: Callable[[], int | None]) -> None:
+    """Run `main` as a command: `UserError` becomes one line on stderr and exit status 2."""
+    try:
+        status = main()
+    except UserError as mistake:
+        print(f"error: {mistake}", file=sys.stderr)
+        status = 2
+    sys.exit(status or 0)

@@ -1,0 +1,54 @@
+"""Model and utterances in, per-utterance predictions out: the only input of every metric.
+
+A prediction is the label with the largest softmax over the labels' first tokens at the answer
+position (constrained greedy decoding); `logp_<label>` is its log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ermgap.backbone.qwen2_audio import SpeechLLM
+from ermgap.distributed import World
+from ermgap.examples import Examples
+from ermgap.sampler import by_length
+
+
+@torch.no_grad()
+def label_log_probabilities(
+    speech: SpeechLLM,
+    examples: Examples,
+    *,
+    world: World,
+    batch: int,
+    tick: Callable[[], None] = lambda: None,
+) -> np.ndarray:
+    """log softmax over labels, [N, labels] float64, gathered over all workers on every worker."""
+    speech.model.eval()
+    labels = len(speech.prompt.answers)
+    scores = torch.zeros(len(examples), labels, dtype=torch.float64, device=world.device)
+    # Dealt by length, so that the workers finish together.
+    order = np.argsort(examples.audio_length, kind="stable")
+    for rows in by_length(order[world.rank :: world.size], size=batch, lengths=examples.audio_length):
+        made = examples.batch(rows, answers=False, device=world.device, dtype=speech.dtype)
+        scores[made.index] = speech.label_logits(made).double().log_softmax(-1)
+        tick()
+    return world.add_up(scores).cpu().numpy()
+
+
+def predictions(
+    examples: Examples, log_probabilities: np.ndarray, *, labels: Sequence[str]
+) -> pd.DataFrame:
+    """The predictions table of DESIGN: who, which group, true label, predicted label, `logp_*`."""
+    kept = ["utterance_id", "language", "gender", "speaker", "group", "split"]
+    table = examples.table[kept].copy()
+    table.insert(2, "modality", "speech")
+    table["label"] = examples.table["emotion"]
+    table["prediction"] = np.asarray(labels)[log_probabilities.argmax(1)]
+    for i, label in enumerate(labels):
+        table[f"logp_{label}"] = log_probabilities[:, i].astype(np.float32)
+    return table

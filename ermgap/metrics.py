@@ -1,0 +1,248 @@
+"""Accuracy, weighted F1 and gender gaps of a table of per-utterance predictions.
+
+Everything that the project reports is computed here, from predictions alone, with numpy and pandas.
+All values are fractions (max_loss_gap: nats); an undefined value is NaN and never 0.
+    gaps = evaluate(predictions, labels=["anger", "joy", "neutral"])["gaps"]["de/speech"]
+A *cell* is `language/modality`; `overall/<modality>` pools the languages of a modality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ermgap.errors import UserError
+
+GENDERS = ("female", "male")
+GAPS = ("tpr", "fpr", "w_f1", "acc")
+
+
+@dataclass(frozen=True)
+class Coded:
+    """Predictions as integer codes.
+
+    `cells` names the cells and `cell` [n] indexes them; `gender` [n] is 0 (female) or 1 (male);
+    `label` [n] is in 0..K-1; `prediction` [n] is in 0..K, K standing for "none of the labels".
+    """
+
+    cells: tuple[str, ...]
+    cell: np.ndarray
+    gender: np.ndarray
+    label: np.ndarray
+    prediction: np.ndarray
+    classes: int
+
+
+def code(predictions: pd.DataFrame, *, labels: Sequence[str]) -> Coded:
+    """Turn a predictions table (columns language, modality, gender, label, prediction) into codes.
+
+    Raises UserError for a missing column, a true label outside `labels`, or another gender.
+    """
+    needed = ("language", "modality", "gender", "label", "prediction")
+    if missing := [column for column in needed if column not in predictions]:
+        raise UserError(
+            f"the predictions lack the column(s) {', '.join(missing)}; "
+            "give a table as written in predictions/<trial_id>.parquet."
+        )
+    if predictions[["language", "modality"]].isna().any(axis=None):
+        raise UserError("a row of the predictions has no language or modality; fill in every row.")
+    language, languages = pd.factorize(predictions["language"], sort=True)
+    modality, modalities = pd.factorize(predictions["modality"], sort=True)
+    pairs, cell = np.unique(language * max(len(modalities), 1) + modality, return_inverse=True)
+    names = [f"{languages[p // len(modalities)]}/{modalities[p % len(modalities)]}" for p in pairs]
+    predicted = pd.Index(labels).get_indexer(predictions["prediction"])
+    return Coded(
+        cells=tuple(names),
+        cell=cell,
+        gender=_codes(predictions["gender"], GENDERS),
+        label=_codes(predictions["label"], labels),
+        prediction=np.where(predicted < 0, len(labels), predicted),
+        classes=len(labels),
+    )
+
+
+def _codes(column: pd.Series, names: Sequence[str]) -> np.ndarray:
+    codes = pd.Index(names).get_indexer(column)
+    if (codes < 0).any():
+        row = int(np.flatnonzero(codes < 0)[0])
+        raise UserError(
+            f"row {row} of the predictions has the {column.name} {column.iloc[row]!r}, "
+            f"which is not one of {', '.join(names)}; correct it or leave the row out."
+        )
+    return codes
+
+
+def confusions(coded: Coded) -> np.ndarray:
+    """Counts [cells, 2 genders, K true labels, K + 1 predictions] (float64)."""
+    shape = (len(coded.cells), len(GENDERS), coded.classes, coded.classes + 1)
+    index = (coded.cell, coded.gender, coded.label, coded.prediction)
+    flat = np.ravel_multi_index(index, shape)
+    return np.bincount(flat, minlength=int(np.prod(shape))).reshape(shape).astype(float)
+
+
+def accuracy(counts: np.ndarray) -> np.ndarray:
+    """Share of correct predictions of counts [..., K, K + 1]; NaN where there is no utterance."""
+    return _ratio(_hits(counts).sum(-1), counts.sum((-2, -1)))
+
+
+def weighted_f1(counts: np.ndarray) -> np.ndarray:
+    """F1 averaged over true labels by their support, of counts [..., K, K + 1]; NaN if empty.
+
+    A class that is never predicted rightly has F1 0, as scikit-learn's `zero_division=0`.
+    """
+    support, predicted = counts.sum(-1), counts.sum(-2)[..., :-1]
+    both = support + predicted
+    f1 = np.divide(2 * _hits(counts), both, out=np.zeros_like(both), where=both > 0)
+    return _ratio((f1 * support).sum(-1), support.sum(-1))
+
+
+def supported(counts: np.ndarray, *, min_support: float) -> np.ndarray:
+    """Classes [..., K] with at least `min_support` true utterances of each gender."""
+    return (counts.sum(-1) >= min_support).all(axis=-2)
+
+
+def gender_gaps(counts: np.ndarray, *, classes: np.ndarray) -> dict[str, np.ndarray]:
+    """Absolute female-male differences of counts [..., 2, K, K + 1], each [...].
+
+    `tpr` and `fpr` are means over `classes` (bool [..., K]) of |rate_F - rate_M|; a class enters
+    where its rate exists for both genders. `w_f1` and `acc` are over all utterances. `avg` is the
+    mean of those defined (arXiv 2603.21050) and `defined` is their number, 0 to 4.
+    """
+    support = counts.sum(-1)
+    hits, n = _hits(counts), support.sum(-1, keepdims=True)
+    false = counts.sum(-2)[..., :-1] - hits
+    gaps = {
+        "tpr": _mean(_difference(_ratio(hits, support), axis=-2), where=classes),
+        "fpr": _mean(_difference(_ratio(false, n - support), axis=-2), where=classes),
+        "w_f1": _difference(weighted_f1(counts), axis=-1),
+        "acc": _difference(accuracy(counts), axis=-1),
+    }
+    stack = np.stack([gaps[name] for name in GAPS], axis=-1)
+    return gaps | {"avg": _mean(stack), "defined": np.isfinite(stack).sum(-1)}
+
+
+def evaluate(
+    predictions: pd.DataFrame, *, labels: Sequence[str], min_support: int = 5
+) -> dict[str, object]:
+    """Every number that one set of predictions gives, as plain Python values.
+
+    Args:
+        predictions: one row an utterance: language, modality, gender (female, male), label,
+            prediction (another word than a label counts as wrong) and, for `max_loss_gap`,
+            `logp_<label>` of each label in nats.
+        labels: the K class names.
+        min_support: a class enters the TPR and FPR gaps of a cell when each gender has at least
+            that many true utterances of it there (the paper's table: 1).
+
+    Returns acc, w_f1 (pooled over everything), max_gap (largest `avg` over cells) and its
+    worst_cell, worst_group_w_f1 (smallest W-F1 of a gender in a cell) and that worst_group,
+    max_loss_gap (largest |mean(-logp_true)_F - mean(-logp_true)_M| over cells), n, majority_rate
+    and majority_w_f1 (of always answering the commonest label), and gaps: per cell and for
+    `overall/<modality>` the keys of `gender_gaps` plus classes, n_female and n_male.
+    Raises UserError for a table that cannot be read.
+    """
+    coded = code(predictions, labels=labels)
+    counts = confusions(coded)
+    names, pooled = _with_overall(coded.cells, counts)
+    gaps = _gaps_by_cell(names, pooled, min_support=min_support)
+    scores = weighted_f1(counts)
+    group_names = [f"{cell}/{gender}" for cell in coded.cells for gender in GENDERS]
+    worst_cell, max_gap = _extreme(coded.cells, [gaps[name]["avg"] for name in coded.cells])
+    worst_group, lowest = _extreme(group_names, -scores.ravel())
+    everything = counts.sum((0, 1))
+    losses = _loss_gaps(predictions, coded, labels)
+    return {
+        "acc": float(accuracy(everything)),
+        "w_f1": float(weighted_f1(everything)),
+        "max_gap": max_gap,
+        "worst_cell": worst_cell,
+        "worst_group_w_f1": -lowest,
+        "worst_group": worst_group,
+        "max_loss_gap": _extreme(coded.cells, losses)[1],
+        "n": len(predictions),
+        **_majority(everything),
+        "gaps": gaps,
+    }
+
+
+def is_degenerate(*, acc: float, w_f1: float, majority_rate: float, floor: float | None) -> bool:
+    """Whether a model says too little to be compared: a constant predictor has a gap of 0.
+
+    True when accuracy is not above the majority rate, when W-F1 is under `floor` (None: no floor),
+    or when either is undefined.
+    """
+    if not (np.isfinite(acc) and np.isfinite(w_f1)):
+        return True
+    return acc <= majority_rate + 1e-12 or (floor is not None and w_f1 < floor)
+
+
+def _with_overall(cells: Sequence[str], counts: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """The cells followed by one `overall/<modality>` a modality, whose counts are summed."""
+    modalities = np.array([cell.split("/", 1)[1] for cell in cells], dtype=object)
+    unique = sorted(set(modalities))
+    sums = [counts[modalities == modality].sum(0) for modality in unique]
+    names = [*cells, *(f"overall/{modality}" for modality in unique)]
+    return names, np.concatenate([counts, np.reshape(sums, (-1, *counts.shape[1:]))])
+
+
+def _gaps_by_cell(names: Sequence[str], counts: np.ndarray, *, min_support: int) -> dict:
+    classes = supported(counts, min_support=min_support)
+    gaps = gender_gaps(counts, classes=classes)
+    n = counts.sum((-2, -1)).astype(int)
+    whole = {"defined": gaps.pop("defined"), "classes": classes.sum(-1)}
+    whole |= {"n_female": n[:, 0], "n_male": n[:, 1]}
+    return {
+        name: {key: float(value[i]) for key, value in gaps.items()}
+        | {key: int(value[i]) for key, value in whole.items()}
+        for i, name in enumerate(names)
+    }
+
+
+def _loss_gaps(predictions: pd.DataFrame, coded: Coded, labels: Sequence[str]) -> np.ndarray:
+    """|mean loss of females - of males| per cell [cells]; NaN without `logp_` columns."""
+    columns = [f"logp_{label}" for label in labels]
+    if not set(columns) <= set(predictions.columns):
+        return np.full(len(coded.cells), np.nan)
+    logp = predictions[columns].to_numpy(dtype=float)
+    loss = -np.take_along_axis(logp, coded.label[:, None], axis=1)[:, 0]
+    group, size = coded.cell * 2 + coded.gender, 2 * len(coded.cells)
+    sums = np.bincount(group, weights=loss, minlength=size)
+    means = _ratio(sums, np.bincount(group, minlength=size)).reshape(-1, 2)
+    return _difference(means, axis=-1)
+
+
+def _majority(counts: np.ndarray) -> dict[str, float]:
+    rate = float(_ratio(counts.sum(-1).max(), counts.sum()))
+    return {"majority_rate": rate, "majority_w_f1": rate * 2 * rate / (1 + rate)}
+
+
+def _hits(counts: np.ndarray) -> np.ndarray:
+    return np.diagonal(counts, axis1=-2, axis2=-1)
+
+
+def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+    top, bottom = np.asarray(top, dtype=float), np.asarray(bottom, dtype=float)
+    return np.divide(top, bottom, out=np.full(np.shape(bottom), np.nan), where=bottom > 0)
+
+
+def _difference(values: np.ndarray, *, axis: int) -> np.ndarray:
+    female, male = np.moveaxis(values, axis, 0)
+    return np.abs(female - male)
+
+
+def _mean(values: np.ndarray, *, where: np.ndarray | bool = True) -> np.ndarray:
+    """Mean over the last axis of what is finite and chosen; NaN where nothing is."""
+    chosen = np.isfinite(values) & where
+    return _ratio(np.where(chosen, values, 0.0).sum(-1), chosen.sum(-1))
+
+
+def _extreme(names: Sequence[str], values: Sequence[float]) -> tuple[str | None, float]:
+    """The name and value of the largest finite value; (None, NaN) without one."""
+    values = np.asarray(values, dtype=float)
+    if not np.isfinite(values).any():
+        return None, float("nan")
+    best = int(np.nanargmax(values))
+    return names[best], float(values[best])

@@ -1,0 +1,66 @@
+"""The objective of a run: a loss over groups, and the schedule of its fairness weight.
+
+    objective = Objective(config.objective, cells=[("en", "speech"), ("de", "speech")])
+    sums = group_sums(losses, cell, gender, cells=2)          # all-reduce these over workers
+    value, gradient = objective(sums, progress=step / steps)
+    weights = utterance_weights(gradient, losses, cell, gender)
+    (weights * losses).sum().backward()                       # then add the workers' gradients up
+
+groups.py has the algebra, losses.py and weight.py the registries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from ermgap import config
+from ermgap.objective.groups import GENDERS, cell_names, group_means, group_sums, utterance_weights
+from ermgap.objective.losses import LOSSES, Loss, value_and_gradient
+from ermgap.objective.weight import WEIGHTS, Weight
+
+__all__ = [
+    "GENDERS", "LOSSES", "WEIGHTS", "Loss", "Objective", "Weight",
+    "cell_names", "group_means", "group_sums", "utterance_weights",
+]
+
+
+class Objective:
+    """A loss and its weight schedule, with their state.
+
+    Args:
+        settings: the `objective` section of the configuration.
+        cells: (language, modality) of each cell, in the order of cell indices.
+
+    Raises:
+        UserError: the loss or the weight schedule is not registered.
+    """
+
+    def __init__(self, settings: config.Objective, *, cells: Sequence[tuple[str, str]]) -> None:
+        self.settings = settings
+        self.cells = list(cells)
+        self.loss: Loss = LOSSES.find(settings.loss)(settings, len(self.cells))
+        self.weight: Weight = WEIGHTS.find(settings.weight)(settings)
+
+    def __call__(self, sums: Tensor, *, progress: float) -> tuple[Tensor, Tensor]:
+        """J (float64 scalar) and dJ/d(S, Q, N) ([3, C, 2] float64) of a global batch's sums."""
+        return value_and_gradient(self.loss, sums, self.lambda_(progress))
+
+    def lambda_(self, progress: float) -> float:
+        """The fairness weight at this share of the full budget; 0 for a loss without one."""
+        return float(self.weight.value(progress)) if self.loss.weighted else 0.0
+
+    def evaluated(self, metrics: Mapping) -> None:
+        """Tell the schedule the dev metrics (`ermgap.metrics.evaluate`) of an evaluation."""
+        name = {"max_gap": "max_gap", "loss": "max_loss_gap"}[self.settings.gap]
+        self.weight.evaluated(float(metrics[name]))
+
+    def state_dict(self) -> dict:
+        """State of the loss and of the schedule, for the checkpoint."""
+        return {"loss": self.loss.state_dict(), "weight": self.weight.state_dict()}
+
+    def load_state_dict(self, state: Mapping) -> None:
+        """Take back what `state_dict` gave."""
+        self.loss.load_state_dict(state["loss"])
+        self.weight.load_state_dict(state["weight"])

@@ -1,0 +1,254 @@
+"""The files of one sweep: written while it runs, read by the analysis, the source of truth.
+
+A sweep folder holds `sweep.yaml` (what was asked for), `table.parquet` (the utterances),
+`trials.jsonl` (append-only, a row per trial and epoch: the row is the commit), predictions and
+adapters per trial, `front.parquet`, `summary.json`, and `DONE`, written last. Neither torch nor Ray
+is imported here: any machine with pandas reads a sweep.
+
+    records = Records.open("results/demo")
+    for trial in records.trials(): print(trial.trial_id, trial.status, trial.selected)
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from ermgap.errors import UserError
+
+ENDED = ("finished", "stopped", "failed", "degenerate")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial as its rows tell it; `selected` is of the epoch chosen by the selection rule."""
+
+    trial_id: str
+    status: str
+    reason: str | None
+    config: dict
+    epoch: int
+    attempt: int
+    selected: dict
+    rows: list[dict] = field(repr=False)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the trial has a final status (finished, stopped, failed or degenerate)."""
+        return self.status in ENDED
+
+
+class Records:
+    """A sweep folder. Only one process may append; any number may read at any time."""
+
+    def __init__(self, directory: Path, sweep: dict) -> None:
+        self.directory = directory
+        self.sweep = sweep
+        self.torn = False
+
+    @classmethod
+    def create(cls, directory: Path | str, *, sweep: Mapping, table: pd.DataFrame) -> Records:
+        """Start a folder; raises UserError if it already holds a sweep or cannot be written."""
+        directory = Path(directory)
+        if (directory / "sweep.yaml").exists():
+            raise UserError(
+                f"{directory} already holds a sweep; continue it with --resume {directory} "
+                "or choose another --out."
+            )
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            records = cls(directory, dict(sweep))
+            records._replace("table.parquet", lambda path: table.to_parquet(path, index=False))
+            records.write_sweep(sweep)
+        except OSError as problem:
+            raise UserError(
+                f"the output folder {directory} cannot be written ({problem.strerror or problem}); "
+                "choose another with --out."
+            ) from problem
+        return records
+
+    @classmethod
+    def open(cls, directory: Path | str) -> Records:
+        """Read a folder; raises UserError if it is not one that a sweep wrote."""
+        directory = Path(directory)
+        path = directory / "sweep.yaml"
+        if not path.is_file():
+            what = "has no sweep.yaml" if directory.is_dir() else "is not a folder"
+            raise UserError(f"{directory} {what}, so it is no sweep; name a folder that a sweep wrote.")
+        try:
+            sweep = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
+            raise UserError(f"{path} cannot be read ({_first_line(problem)}); restore it.") from problem
+        if not isinstance(sweep, dict) or "config" not in sweep:
+            raise UserError(f"{path} is not a sweep's description (no 'config' in it); restore it.")
+        return cls(directory, sweep)
+
+    # Rows ---------------------------------------------------------------------------------------
+
+    def append(self, row: Mapping) -> None:
+        """Commit one row: on disk (fsync) when this returns. NaN and infinities become null."""
+        line = json.dumps(_jsonable(row), separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        path = self.directory / "trials.jsonl"
+        with open(path, "ab+") as file:
+            # A crash may have left half a line; a newline keeps it from swallowing this row.
+            if file.tell() and not _ends_with_newline(file):
+                line = b"\n" + line
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def rows(self) -> list[dict]:
+        """Every committed row in order; half-written lines are left out and set `self.torn`."""
+        path = self.directory / "trials.jsonl"
+        self.torn = False
+        rows = []
+        if not path.exists():
+            return rows
+        for line in path.read_bytes().split(b"\n"):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+                rows.append(row if "trial_id" in row else _raise(ValueError("no trial_id")))
+            except (ValueError, TypeError):
+                self.torn = True
+        return rows
+
+    def trials(self) -> list[Trial]:
+        """One `Trial` per trial id, in order of first appearance; a later attempt replaces epochs."""
+        by_trial: dict[str, dict[tuple, dict]] = {}
+        for row in self.rows():
+            by_trial.setdefault(row["trial_id"], {})[row["epoch"]] = row
+        return [_trial(trial_id, list(rows.values())) for trial_id, rows in by_trial.items()]
+
+    # Files --------------------------------------------------------------------------------------
+
+    @property
+    def finished(self) -> bool:
+        """Whether the sweep wrote its `DONE` marker."""
+        return (self.directory / "DONE").exists()
+
+    @property
+    def storage(self) -> Path:
+        """Where checkpoints, predictions and adapters lie: `storage` of sweep.yaml, or the folder."""
+        return Path(self.sweep.get("storage") or self.directory)
+
+    def table(self) -> pd.DataFrame:
+        """The utterances of the sweep (DESIGN, the table of utterances)."""
+        return pd.read_parquet(self.directory / "table.parquet")
+
+    def predictions(self, trial_id: str) -> pd.DataFrame | None:
+        """Per-utterance predictions of the trial's selected epoch, or None if there are none yet."""
+        path = self.storage / "predictions" / f"{trial_id}.parquet"
+        return pd.read_parquet(path) if path.exists() else None
+
+    def write_sweep(self, sweep: Mapping) -> None:
+        """Replace sweep.yaml whole (`--resume` with more trials changes `trials` only)."""
+        self.sweep = dict(sweep)
+        text = yaml.safe_dump(_plain(self.sweep), sort_keys=False, allow_unicode=True)
+        self._replace("sweep.yaml", lambda path: path.write_text(text, encoding="utf-8"))
+
+    def write_front(self, front: pd.DataFrame) -> None:
+        """Replace front.parquet."""
+        self._replace("front.parquet", lambda path: front.to_parquet(path, index=False))
+
+    def write_summary(self, summary: Mapping) -> None:
+        """Replace summary.json; NaN becomes null."""
+        text = json.dumps(_jsonable(summary), indent=1, allow_nan=False)
+        self._replace("summary.json", lambda path: path.write_text(text, encoding="utf-8"))
+
+    def consolidate(self) -> None:
+        """Write trials.parquet: the rows of trials.jsonl as one flat table."""
+        rows = [row for trial in self.trials() for row in trial.rows]
+        if rows:
+            flat = pd.json_normalize(rows, sep=".").convert_dtypes(dtype_backend="pyarrow")
+            mixed = flat.columns[flat.dtypes == object]
+            flat[mixed] = flat[mixed].astype(str)
+            self._replace("trials.parquet", lambda path: flat.to_parquet(path, index=False))
+
+    def forget_checkpoints(self, trial_id: str) -> None:
+        """Remove the checkpoints of a trial that has ended."""
+        shutil.rmtree(self.storage / "checkpoints" / trial_id, ignore_errors=True)
+
+    def mark_done(self) -> None:
+        """Write `DONE`: everything else of the sweep is on disk."""
+        self._replace("DONE", lambda path: path.write_text("", encoding="utf-8"))
+
+    def clear_done(self) -> None:
+        """Take `DONE` back: the sweep is extended."""
+        (self.directory / "DONE").unlink(missing_ok=True)
+
+    def _replace(self, name: str, write) -> None:
+        write_atomically(self.directory / name, write)
+
+
+def write_atomically(path: Path, write) -> None:
+    """Call `write(temporary path)` and rename onto `path`: a reader sees the old file or the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _trial(trial_id: str, rows: list[dict]) -> Trial:
+    last = rows[-1]
+    return Trial(
+        trial_id=trial_id,
+        status=last["status"],
+        reason=last.get("reason"),
+        config=last["config"],
+        epoch=last["epoch"],
+        attempt=last["attempt"],
+        selected=last.get("selected") or {},
+        rows=rows,
+    )
+
+
+def _ends_with_newline(file) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
+
+
+def _jsonable(value):
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _plain(value):
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value.item() if hasattr(value, "item") else value
+
+
+def _first_line(problem: Exception) -> str:
+    return str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+
+
+def _raise(error: Exception):
+    raise error

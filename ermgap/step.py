@@ -1,0 +1,76 @@
+"""One optimiser step: the exact gradient of an objective over a global batch, and its learning rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from ermgap.distributed import World
+from ermgap.examples import Batch
+from ermgap.objective import Objective, group_sums, utterance_weights
+
+
+def accumulate_gradients(
+    speech,
+    objective: Objective,
+    *,
+    batches: Sequence[Batch],
+    progress: float,
+    world: World,
+    over: str,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Add this worker's share of dJ/dtheta to `.grad`; the workers' shares add up to the whole.
+
+    One micro-batch: one pass. Several: pass A without gradient for the sums, pass B weighted; each
+    micro-batch of B starts from the random state it had in A, or dropout would make them differ.
+
+    Args:
+        speech: has `losses(batch, over=...) -> [B]`, e.g. a `SpeechLLM` in training mode.
+        objective: the loss and its weight.
+        batches: this worker's micro-batches of the global batch; may be empty.
+        progress: share of the full budget's steps done, for the weight.
+        world: adds sums up over workers.
+        over: `labels` or `answer`.
+
+    Returns:
+        The global batch's sums [3, C, 2] float64 and J, a float64 scalar.
+    """
+    single, cells = len(batches) == 1, len(objective.cells)
+    states, kept, sums = [], [], torch.zeros(3, cells, 2, dtype=torch.float64, device=world.device)
+    for batch in batches:
+        if not single:
+            states.append(_random_state(world.device))
+        with torch.set_grad_enabled(single):
+            losses = speech.losses(batch, over=over)
+        kept.append(losses)
+        sums += group_sums(losses, batch.cell, batch.gender, cells=cells)
+    value, gradient = objective(world.add_up(sums), progress=progress)
+    for i, batch in enumerate(batches):
+        if not single:
+            _set_random_state(states[i], world.device)
+            kept[i] = speech.losses(batch, over=over)
+        weights = utterance_weights(gradient, kept[i], batch.cell, batch.gender)
+        (weights * kept[i]).sum().backward()
+        kept[i] = None
+    return sums, value
+
+
+def learning_rate(step: int, steps: int, *, peak: float, warmup: float) -> float:
+    """Linear warm-up over a share of the steps, then half a cosine down to 0."""
+    rising = warmup * steps
+    if step < rising:
+        return peak * (step + 1) / (rising + 1)
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(steps - rising, 1)))
+
+
+def _random_state(device: torch.device) -> torch.Tensor:
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def _set_random_state(state: torch.Tensor, device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)

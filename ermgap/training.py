@@ -1,0 +1,167 @@
+"""The loop inside Ray Train: what every worker of a slot runs, as long as the sweep lives.
+
+A slot is one `TorchTrainer.fit()`. Its workers load the backbone and the features once, then take one
+configuration after another from the broker (a named actor, sweeps/slots.py), train it, report every
+epoch and are told whether to go on. Only outcomes on which all ranks agree (`RunFailed`) end a
+configuration in here; any other exception propagates, Ray restarts the group, and the broker hands
+the same configuration out again from its last committed epoch.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from pathlib import Path
+
+import ray
+import ray.train.torch
+import torch
+
+from ermgap import config
+from ermgap.backbone import features, qwen2_audio
+from ermgap.distributed import World
+from ermgap.errors import RunFailed, UserError
+from ermgap.examples import Examples, cells_of
+from ermgap.loop import Job, Material, train
+from ermgap.registry import load_plugins
+
+PATIENCE_S = 1800.0  # a step of the 7B model takes seconds; half an hour without one is a hang
+
+
+def worker(settings: dict) -> None:
+    """The `train_loop_per_worker` of a slot.
+
+    Args:
+        settings: `broker` (actor name), `namespace`, `slot` (name of this slot), `threads` (CPU
+            threads of this worker).
+    """
+    torch.set_num_threads(settings["threads"])
+    if torch.cuda.is_available():
+        torch.cuda.set_device(ray.train.torch.get_device())
+    world = World.current()
+    broker = ray.get_actor(settings["broker"], namespace=settings["namespace"])
+    desk = Desk(broker, settings["slot"], world)
+    try:
+        speech, material = prepare(ray.get(broker.material.remote(settings["slot"])), world, desk.note)
+    except UserError as mistake:
+        # It would come back at every restart: the sweep ends with the user's sentence instead.
+        desk.give_up(str(mistake))
+        return
+    watchdog = Watchdog(PATIENCE_S)
+    while (job := desk.take(watchdog.tick)) is not None:
+        try:
+            train(job, speech=speech, material=material, world=world,
+                  report=desk.report, tick=watchdog.tick)
+        except RunFailed as outcome:
+            desk.failed(job, str(outcome))
+        except BaseException as problem:
+            desk.trouble(job, problem)
+            raise
+    watchdog.stop()
+
+
+class Desk:
+    """Rank 0's talk with the broker, and what the other ranks need to hear of it."""
+
+    def __init__(self, broker, slot: str, world: World) -> None:
+        self.broker, self.slot, self.world = broker, slot, world
+
+    def take(self, tick) -> Job | None:
+        """The next configuration, or None when the slot shall close. Ranks that wait hear at least
+        once a minute, so that no collective times out."""
+        while True:
+            tick()
+            answer = None
+            if self.world.rank == 0:
+                answer = ray.get(self.broker.take.remote(self.slot, 45.0))
+            answer = self.world.from_first(answer)
+            if answer["kind"] == "close":
+                return None
+            if answer["kind"] == "job":
+                return Job(
+                    trial_id=answer["trial_id"], config=config.from_dict(answer["config"]),
+                    attempt=answer["attempt"], epoch=answer["epoch"], chosen=answer["chosen"],
+                )
+
+    def report(self, row: dict) -> bool:
+        """Commit a row; whether to go on with this configuration."""
+        return ray.get(self.broker.report.remote(self.slot, row))
+
+    def failed(self, job: Job, reason: str) -> None:
+        """All ranks agree that this configuration cannot go on."""
+        if self.world.rank == 0:
+            ray.get(self.broker.failed.remote(self.slot, job.trial_id, job.attempt, reason))
+
+    def trouble(self, job: Job, problem: BaseException) -> None:
+        """Leave word of an exception before it takes the group down; any rank may see it first."""
+        logging.getLogger(__name__).error("trial %s", job.trial_id, exc_info=problem)
+        lines = str(problem).strip().splitlines() or [""]
+        self.broker.trouble.remote(self.slot, job.trial_id, f"{type(problem).__name__}: {lines[0]}")
+        time.sleep(0.2)
+
+    def note(self, text: str) -> None:
+        """A line for the live progress (features, loading)."""
+        self.broker.note.remote(self.slot, text)
+
+    def give_up(self, sentence: str) -> None:
+        """End the sweep with a sentence for the user."""
+        ray.get(self.broker.give_up.remote(sentence))
+
+
+def prepare(material: dict, world: World, note) -> tuple[qwen2_audio.SpeechLLM, Material]:
+    """Load the backbone, make sure of the features, and index the splits.
+
+    Args:
+        material: `config` (nested dict), `table` (all utterances), `storage` (folder, as text).
+        world: this process among the workers.
+        note: called with one line of progress.
+
+    Raises:
+        UserError: whatever the user can mend (weights, labels, plugins, audio).
+    """
+    settings = config.from_dict(material["config"])
+    load_plugins(settings.plugins)
+    note("loading the backbone")
+    speech = qwen2_audio.load(settings.backbone, labels=settings.data.labels, device=world.device)
+    table = material["table"]
+    store = features.ensure(
+        table, speech.model, speech.extractor, revision=features.tower_revision(speech.model),
+        window_s=settings.backbone.window_s, dtype=str(speech.dtype).removeprefix("torch."),
+        device=world.device, progress=lambda done, of: note(f"audio features {done}/{of}") if done % 16 == 0 or done == of else None,
+    )
+    cells = cells_of(table, settings.data.modalities)
+    splits = {
+        split: Examples(
+            table[table["split"] == split], store=store, prompt=speech.prompt,
+            labels=settings.data.labels, cells=cells,
+        )
+        for split in ("train", "dev")
+    }
+    note("ready")
+    return speech, Material(splits["train"], splits["dev"], cells, Path(material["storage"]))
+
+
+class Watchdog:
+    """Ends the process when nothing has ticked for a while: Ray only sees whether the actor lives."""
+
+    def __init__(self, patience: float) -> None:
+        self.patience = patience
+        self.last = time.monotonic()
+        self.ended = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def tick(self) -> None:
+        """Called at every step and at every wait for a job."""
+        self.last = time.monotonic()
+
+    def stop(self) -> None:
+        """No more watching."""
+        self.ended.set()
+
+    def _watch(self) -> None:
+        while not self.ended.wait(min(self.patience / 4, 30.0)):
+            if time.monotonic() - self.last > self.patience:
+                logging.getLogger(__name__).error("no step for %.0f s; ending the process", self.patience)
+                os._exit(1)

@@ -1,0 +1,1 @@
+"""What is run: the sweep, one configuration, and the presets."""

@@ -1,0 +1,192 @@
+"""Run a sweep: start Ray, the broker and the slots, let Tune search, write what is left to write.
+
+The main thread watches; Tune and every slot run in threads. Ctrl-C lets the epochs in flight end.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ermgap.config import Config
+from ermgap.distributed import be_polite
+from ermgap.errors import UserError
+from ermgap.records import Records
+
+be_polite()  # before anything imports torch, here and in the processes that Ray starts
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the broker writes the events
+os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+
+CLOSE_S = 60.0
+
+
+@dataclass
+class Session:
+    """What one call of `run` did: `interrupted` by Ctrl-C, or ended."""
+
+    interrupted: bool = False
+
+
+def available(address: str | None) -> tuple[int, int, float]:
+    """CPUs, GPUs and memory (GB) that a sweep may use: of the cluster, or of this machine."""
+    import psutil
+
+    if address:
+        import ray
+
+        have = ray.cluster_resources()
+        return int(have.get("CPU", 0)), int(have.get("GPU", 0)), have.get("memory", 0) / 1e9
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cpus, _gpus(), psutil.virtual_memory().available / 1e9
+
+
+def start_ray(address: str | None) -> None:
+    """Join a cluster, or start Ray on this machine without dashboard.
+
+    Raises:
+        UserError: no cluster answers at the address.
+    """
+    import ray
+
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    if address:
+        polite = {name: os.environ[name] for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+        try:
+            ray.init(address=address, runtime_env={"env_vars": polite}, **quiet)
+        except (ConnectionError, ValueError, RuntimeError) as problem:
+            raise UserError(
+                f"no Ray cluster answers at {address!r} ({str(problem).splitlines()[0]}); "
+                "start one with 'ray up cluster/gpu.yaml', or leave --address out."
+            ) from problem
+        return
+    cpus, _, _ = available(None)
+    ray.init(address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=200_000_000, **quiet)
+
+
+def run(config: Config, records: Records, *, address: str | None, wanted: Callable | None = None) -> Session:
+    """Search until `sweep.trials` trials have ended, or Ctrl-C.
+
+    Args:
+        config: of the sweep, equal to the records'.
+        records: the sweep folder.
+        address: of a running Ray cluster; None starts Ray here.
+        wanted: makes the searcher from (config, trials); by default `RecordsSearcher`.
+
+    Raises:
+        UserError: the devices do not carry what is asked for, or a worker met a user's mistake.
+    """
+    import ray
+
+    from sweeps import progress, search, slots
+
+    trials = records.trials()
+    left = config.sweep.trials - sum(trial.ended for trial in trials)
+    if left <= 0:
+        return Session()
+    if not ray.is_initialized():
+        start_ray(address)
+    cpus, gpus, memory = available(address)
+    layout = slots.plan_layout(
+        cpus=cpus, gpus=gpus, memory_gb=memory, trials=left,
+        slots=config.sweep.slots, workers=config.sweep.workers,
+    )
+    print(f"trials: {left} to run, {layout}")
+    _refuse_local_path_on_a_cluster(records)
+    scratch = Path(tempfile.mkdtemp(prefix=".ray-", dir=records.directory))
+    name = f"broker-{os.getpid()}-{int(time.time())}"
+    broker = slots.start_broker(name, records.directory)
+    held = slots.Slots(layout, broker=name, folder=scratch)
+    searcher = (wanted or search.RecordsSearcher)(config, trials)
+    tuner = slots.tuner(
+        searcher, trials=left, concurrent=layout.slots + 1, broker=name, folder=scratch
+    )
+    session = Session()
+    try:
+        watch = progress.Progress(records, trials=config.sweep.trials, epochs=config.train.epochs)
+        _watch(tuner, broker, held, searcher, watch, session)
+    finally:
+        ray.get(broker.close.remote())
+        held.join(CLOSE_S)
+        ray.kill(broker)
+        shutil.rmtree(scratch, ignore_errors=True)
+    return session
+
+
+def _watch(tuner, broker, held, searcher, watch, session: Session) -> None:
+    """Until Tune ends: show progress, start slots, pass Ctrl-C on, stop on a user's mistake."""
+    import ray
+
+    searching = Background(tuner.fit)
+    while True:
+        try:
+            held.grow()
+            searching.thread.join(1.0)
+            status = ray.get(broker.status.remote())
+            watch.update(status)
+            if status["fatal"]:
+                searcher.interrupted = True
+                watch.finish()
+                raise UserError(status["fatal"])
+            if not searching.thread.is_alive():
+                break
+            if held.threads and not held.alive:
+                raise UserError(
+                    f"every worker group ended before the sweep did ({held.errors or 'no error'}); "
+                    "look into Ray's logs and continue with --resume."
+                )
+        except KeyboardInterrupt:
+            watch.finish()
+            print("stopping after the epochs in flight; press Ctrl-C again to stop at once", flush=True)
+            if session.interrupted:
+                raise
+            session.interrupted = searcher.interrupted = True
+            ray.get(broker.interrupt.remote())
+    watch.finish()
+    if searching.error is not None:
+        raise searching.error
+
+
+class Background:
+    """A function in a thread, and the error it ended with."""
+
+    def __init__(self, function: Callable) -> None:
+        self.error: BaseException | None = None
+        self.function = function
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.function()
+        except BaseException as problem:
+            self.error = problem
+
+
+def _gpus() -> int:
+    """GPUs of this machine, without importing torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
+    return len(list(Path("/proc/driver/nvidia/gpus").glob("*"))) if shutil.which("nvidia-smi") else 0
+
+
+def _refuse_local_path_on_a_cluster(records: Records) -> None:
+    import ray
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) > 1 and not records.sweep.get("storage"):
+        raise UserError(
+            f"the cluster has {len(nodes)} nodes, and {records.directory} is a disk of this one alone; "
+            "give --storage a folder that all nodes mount."
+        )

@@ -1,0 +1,51 @@
+"""Sweep fairness-weight schedules: accuracy against the largest gender gap, as a Pareto front.
+
+    python sweeps/pareto.py                                  # the demo: two CPU cores, minutes
+    python sweeps/pareto.py --preset small --data emodb=PATH --data ravdess=PATH --trials 16
+    python sweeps/pareto.py --resume results/demo            # after a crash, or with more --trials
+    python sweeps/pareto.py --dry-run                        # counts only
+
+Writes the folder that DESIGN describes (records, predictions, adapters, TensorBoard events) and the
+pictures under analysis/plots/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ermgap.errors import command_line
+from sweeps import cli
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status, raises UserError for mistakes."""
+    given = cli.parse(cli.options(__doc__.splitlines()[0], many=True), arguments)
+    prepared = cli.prepare(given, kind="sweep")
+    if prepared is None:
+        return 0
+    from sweeps import driver
+    from sweeps.broker import require_space
+
+    require_space(prepared.config)
+    session = driver.run(prepared.config, prepared.records, address=given.address)
+    return finish(prepared, interrupted=session.interrupted)
+
+
+def finish(prepared: cli.Prepared, *, interrupted: bool) -> int:
+    """Front, pictures and report; then `DONE`, unless something is left to run."""
+    from analysis import report
+
+    records, folder = prepared.records, prepared.records.directory
+    records.consolidate()
+    report.write(folder)
+    if interrupted:
+        print(f"stopped; go on with: python sweeps/pareto.py --resume {folder}")
+        return 130
+    records.mark_done()
+    print(f"watch: tensorboard --logdir {Path(folder) / 'tb'}")
+    return 0
+
+
+if __name__ == "__main__":
+    command_line(main)

@@ -1,0 +1,99 @@
+"""What a sweep is about to do, before anything is launched: utterances, splits, counts, sizes."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from ermgap import corpora
+from ermgap.config import OBJECTIVES, Config
+from ermgap.corpora import split, table
+from ermgap.errors import UserError
+
+PRESETS = Path(__file__).parent / "presets"
+PACKAGES = ("ermgap", "ray", "torch", "transformers", "peft", "optuna", "datasets", "pandas", "pyarrow")
+GAP_REFERENCE = 0.30
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The utterances of a sweep with their `split` filled, and the words to print about them."""
+
+    utterances: pd.DataFrame
+    words: str
+
+
+def preset_path(name: str) -> Path:
+    """The YAML file of a preset's name, or of a path; UserError lists the names."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else PRESETS / f"{name}.yaml"
+    if not path.is_file():
+        names = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
+        raise UserError(f"there is no preset {name!r}; choose one of {names}, or give the path of a .yaml file.")
+    return path
+
+
+def make_plan(config: Config) -> Plan:
+    """Load, check and split the corpora of a configuration; UserError as the corpora raise it."""
+    data = config.data
+    corpus = corpora.load(
+        data.corpora, labels=data.labels, strict=data.strict, window_s=config.backbone.window_s
+    )
+    few = corpus.table if data.limit is None else _few(corpus.table, data.limit)
+    utterances = split.assign(few, seed=data.split_seed, fold=data.fold, folds=data.folds)
+    for name in ("train", "dev"):
+        if not (utterances["split"] == name).any():
+            raise UserError(f"the split leaves no utterance for {name}; use more speakers or other folds.")
+    words = table.describe(
+        utterances, excluded=corpus.excluded, labels=data.labels, notes=corpus.notes
+    )
+    return Plan(utterances, words)
+
+
+def describe_sweep(
+    config: Config, *, preset: str, utterances: pd.DataFrame, storage: str | None
+) -> dict:
+    """The content of sweep.yaml."""
+    dev = utterances[utterances["split"] == "dev"]
+    majority = float(dev["emotion"].value_counts(normalize=True).iloc[0])
+    reference = {"acc": majority, "w_f1": 2 * majority**2 / (1 + majority), "worst_group_w_f1": 0.0,
+                 "max_gap": GAP_REFERENCE, "max_loss_gap": 2.0}
+    synthetic = utterances.loc[utterances["synthetic"].astype(bool), "corpus"].unique()
+    return {
+        "preset": preset,
+        "config": config.to_dict(),
+        "labels": list(config.data.labels),
+        "objectives": list(config.sweep.objectives),
+        "directions": {name: OBJECTIVES[name] for name in config.sweep.objectives},
+        "reference_point": {name: reference[name] for name in config.sweep.objectives},
+        "majority_rate": majority,
+        "floor": config.sweep.floor,
+        "select": config.train.select,
+        "seed": config.sweep.seed,
+        "trials": config.sweep.trials,
+        "n_dev": len(dev),
+        "dev_speakers": int(dev["speaker"].nunique()),
+        "languages": sorted(dev["language"].unique()),
+        "synthetic": sorted(synthetic),
+        "data": list(config.data.corpora),
+        "storage": str(Path(storage).absolute()) if storage else None,
+        "versions": {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES},
+    }
+
+
+def _few(utterances: pd.DataFrame, limit: int) -> pd.DataFrame:
+    """About `limit` rows, evenly over split, language, gender and emotion, in a fixed order."""
+    strata = ["split", "language", "gender", "emotion"]
+    turn = utterances.groupby(strata).cumcount()
+    order = turn.sort_values(kind="stable").index
+    return utterances.loc[order[:limit]].sort_index().reset_index(drop=True)
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,177 @@
+"""Optuna as a searcher of Ray Tune that learns from the records, and only from them.
+
+Trial ids are ours (`t0000`) and travel in the configuration. What is told to Optuna is what the
+records hold: a finished trial's objectives, a degenerate one's with a violated constraint, a failed
+one as FAIL; an interrupted one is not told. A resumed sweep rebuilds the study from the records, so a
+crash can leave no zombie in it.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+
+import optuna
+from optuna.trial import TrialState, create_trial
+from ray.tune.search import Searcher
+
+from ermgap.config import OBJECTIVES, Config
+from ermgap.errors import UserError
+from ermgap.records import Trial
+from ermgap.registry import Registry
+from sweeps import space
+
+SAMPLERS = Registry("sampler")
+SAMPLERS["tpe"] = lambda seed, startup: optuna.samplers.TPESampler(
+    seed=seed, n_startup_trials=startup, multivariate=True, group=True, constant_liar=True
+)
+SAMPLERS["random"] = lambda seed, startup: optuna.samplers.RandomSampler(seed=seed)
+
+
+class RecordsSearcher(Searcher):
+    """Proposes configurations over the conditional space under two or three objectives.
+
+    Args:
+        config: the sweep's configuration.
+        trials: the sweep's trials so far, from its records; ended ones are learnt from, unfinished
+            ones are offered first, under their own ids.
+
+    Raises:
+        UserError: the sampler or a range of the space is not known.
+    """
+
+    def __init__(self, config: Config, trials: Sequence[Trial] = ()) -> None:
+        super().__init__()
+        self.config = config
+        self.interrupted = False
+        self.study = _study(config, len(trials))
+        self.erm = self.proposed = 0
+        self.asked: dict[str, optuna.Trial] = {}
+        self.offered: dict[str, dict] = {}
+        self.next_number = 0
+        self.first: list[tuple[str, dict]] = []
+        for trial in trials:
+            self._count(trial.trial_id, trial.config)
+            if trial.ended:
+                self._learn(trial.config, trial.status, trial.selected)
+            else:
+                self.first.append((trial.trial_id, trial.config))
+        known = {trial.trial_id for trial in trials}
+        for number, point in enumerate(space.named_points(config)[: config.sweep.trials]):
+            if f"t{number:04d}" not in known:
+                self.first.append((f"t{number:04d}", point))
+
+    def suggest(self, trial_id: str) -> dict | str:
+        """A configuration for Tune's trial: our trial id and the chosen values."""
+        if self.interrupted:
+            return Searcher.FINISHED
+        if self.first:
+            ours, chosen = self.first.pop(0)
+            self._count(ours, chosen)
+        else:
+            ours, chosen = f"t{self.next_number:04d}", self._ask(trial_id)
+            self._count(ours, chosen)
+        self.offered[trial_id] = chosen
+        return {"trial_id": ours, "chosen": chosen}
+
+    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
+        """Tell Optuna how Tune's trial ended; `result` is the broker's outcome."""
+        chosen, asked = self.offered.pop(trial_id, None), self.asked.pop(trial_id, None)
+        status = (result or {}).get("status", "failed")
+        if chosen is None or status == "interrupted":
+            return
+        if asked is None:
+            self._learn(chosen, status, result or {})
+            return
+        values = self._values(status, result or {})
+        if values is None:
+            self.study.tell(asked, state=TrialState.FAIL)
+            return
+        asked.set_constraint("degenerate", _violation(status))
+        self.study.tell(asked, values)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the records are the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the records are the state."""
+
+    def _ask(self, trial_id: str) -> dict:
+        if self.erm < self.config.sweep.erm_share * (self.proposed + 1):
+            self.study.enqueue_trial({"loss": "erm"})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            asked = self.study.ask()
+            chosen = space.propose(asked, self.config)
+        self.asked[trial_id] = asked
+        return chosen
+
+    def _learn(self, chosen: dict, status: str, measured: dict) -> None:
+        values = self._values(status, measured)
+        if values is None or not space.inside(chosen, self.config):
+            return
+        self.study.add_trial(create_trial(
+            values=values, params=dict(chosen), distributions=space.active(chosen, self.config),
+            constraints={"degenerate": _violation(status)},
+        ))
+
+    def _values(self, status: str, measured: dict) -> list[float] | None:
+        values = [measured.get(name) for name in self.config.sweep.objectives]
+        fine = status in ("finished", "degenerate") and all(
+            isinstance(value, (int, float)) and math.isfinite(value) for value in values
+        )
+        return [float(value) for value in values] if fine else None
+
+    def _count(self, ours: str, chosen: dict) -> None:
+        number = int(ours.removeprefix("t"))
+        if number >= self.next_number:
+            self.next_number = number + 1
+            self.proposed += 1
+            self.erm += chosen.get("loss") == "erm"
+
+
+class SingleSearcher(Searcher):
+    """Proposes the configuration itself, once: a sweep of one (sweeps/train.py)."""
+
+    def __init__(self, config: Config, trials: Sequence[Trial] = ()) -> None:
+        super().__init__()
+        self.chosen = {"loss": config.objective.loss, "weight": config.objective.weight}
+        self.interrupted = any(trial.ended for trial in trials)
+
+    def suggest(self, trial_id: str) -> dict | str:
+        """The configuration, then no more."""
+        if self.interrupted:
+            return Searcher.FINISHED
+        self.interrupted = True
+        return {"trial_id": "t0000", "chosen": self.chosen}
+
+    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
+        """Nothing to learn."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the records are the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the records are the state."""
+
+
+def _study(config: Config, known: int) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    directions = ["maximize" if OBJECTIVES[n] == "max" else "minimize" for n in config.sweep.objectives]
+    if "loss" in space.distributions(config) and config.objective.loss not in ("erm", "minmaxgap"):
+        raise UserError(
+            f"objective.loss = {config.objective.loss!r} is not searched by a sweep; "
+            "run it with sweeps/train.py, or set sweep.space.loss=false."
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # Two sessions of one sweep must not draw the same numbers.
+        sampler = SAMPLERS.find(config.sweep.sampler)(
+            config.sweep.seed * 100_003 + known, min(10, max(4, config.sweep.trials // 3))
+        )
+    return optuna.create_study(directions=directions, sampler=sampler)
+
+
+def _violation(status: str) -> float:
+    return 1.0 if status == "degenerate" else -1.0

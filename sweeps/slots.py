@@ -1,0 +1,167 @@
+"""Slots: worker groups that live as long as the sweep, and the light Tune trials they serve.
+
+A TorchTrainer per trial costs 17 s of start and stop on two idle cores, leaks placement groups when
+stopped from outside, and can deadlock. So each slot is one `TorchTrainer.fit()` in a thread of the
+driver whose workers (ermgap/training.py) take configurations from the broker, and a Tune trial only
+offers its configuration and waits.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+from ray import train, tune
+from ray.train.torch import TorchTrainer
+
+from ermgap import training
+from ermgap.errors import UserError
+from sweeps.broker import Broker
+
+# A whole CPU a worker would leave nothing for the trials, which then wait for ever without an error.
+WORKER_CPUS, TRIAL_CPUS = 0.9, 0.02
+NAMESPACE = "ermgap"
+CONCURRENCY = 256  # of the broker's methods: above twice trials plus slots
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a sweep fills the machine: `slots` groups of `workers` workers of `threads` threads."""
+
+    slots: int
+    workers: int
+    threads: int
+    gpu: bool
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """Resources of one slot."""
+        bundle = {"CPU": WORKER_CPUS * self.workers}
+        return bundle | ({"GPU": float(self.workers)} if self.gpu else {})
+
+    def __str__(self) -> str:
+        device = "GPU" if self.gpu else f"{self.threads} CPU thread{'s' * (self.threads > 1)}"
+        return f"{self.slots} at a time, each on {self.workers} worker{'s' * (self.workers > 1)} with {device}"
+
+
+def plan_layout(*, cpus: int, gpus: int, memory_gb: float, trials: int, slots: int | None, workers: int) -> Layout:
+    """As many slots as the devices carry; on CPUs one core and 2 GB a worker, at most 8 slots.
+
+    Raises:
+        UserError: more slots or workers are asked for than there are devices.
+    """
+    devices = gpus or cpus
+    fitting = devices // workers
+    if fitting < 1 or (slots or 1) > fitting:
+        raise UserError(
+            f"{slots or 1} slot(s) of {workers} worker(s) do not fit on {devices} "
+            f"{'GPU' if gpus else 'CPU'}(s); lower sweep.slots or sweep.workers."
+        )
+    if slots is None:
+        roomy = fitting if gpus else min(fitting, 8, max(1, int(memory_gb // (2 * workers))))
+        slots = min(roomy, trials)
+    threads = max(1, cpus // (slots * workers))
+    return Layout(slots, workers, threads if not gpus else min(threads, 8), bool(gpus))
+
+
+def start_broker(name: str, directory: Path):
+    """The broker as a named actor on the driver's node; returns its handle."""
+    return ray.remote(Broker).options(
+        name=name, namespace=NAMESPACE, num_cpus=0, max_concurrency=CONCURRENCY,
+        label_selector={ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()},
+    ).remote(str(directory))
+
+
+class Slots:
+    """The threads that hold a sweep's slots.
+
+    Args:
+        layout: how many, and of what size.
+        broker: name of the broker actor.
+        folder: scratch space of Ray Train on the driver's disk.
+        nodes: may the cluster still grow? Then slots start as their bundles appear.
+    """
+
+    def __init__(self, layout: Layout, *, broker: str, folder: Path) -> None:
+        self.layout, self.broker, self.folder = layout, broker, folder
+        self.threads: list[threading.Thread] = []
+        self.errors: list[BaseException] = []
+
+    def grow(self) -> None:
+        """Start each slot whose bundle the cluster has by now: nothing may be pending at close."""
+        have = ray.cluster_resources()
+        while len(self.threads) < self.layout.slots and all(
+            have.get(name, 0) + 1e-6 >= amount * (len(self.threads) + 1)
+            for name, amount in self.layout.bundle.items()
+        ):
+            name = f"slot-{len(self.threads)}"
+            thread = threading.Thread(target=self._hold, args=(name,), name=name, daemon=True)
+            self.threads.append(thread)
+            thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether any slot still runs."""
+        return any(thread.is_alive() for thread in self.threads)
+
+    def join(self, timeout: float) -> None:
+        """Wait until the slots have closed (the broker told them to)."""
+        end = time.monotonic() + timeout
+        for thread in self.threads:
+            thread.join(max(0.0, end - time.monotonic()))
+
+    def _hold(self, name: str) -> None:
+        layout = self.layout
+        trainer = TorchTrainer(
+            training.worker,
+            train_loop_config={
+                "broker": self.broker, "namespace": NAMESPACE, "slot": name, "threads": layout.threads,
+            },
+            scaling_config=train.ScalingConfig(
+                num_workers=layout.workers, use_gpu=layout.gpu,
+                resources_per_worker={"CPU": WORKER_CPUS} | ({"GPU": 1} if layout.gpu else {}),
+            ),
+            run_config=train.RunConfig(
+                name=name, storage_path=str(self.folder),
+                failure_config=train.FailureConfig(max_failures=-1),
+            ),
+        )
+        try:
+            trainer.fit()
+        except BaseException as problem:
+            logging.getLogger(__name__).debug("%s ended", name, exc_info=True)
+            self.errors.append(problem)
+
+
+def serve(offered: dict, *, broker: str) -> None:
+    """A Tune trial: offer the configuration, wait for its outcome, report it.
+
+    `TUNE` sees one result a trial; epochs are the records' business.
+    """
+    desk = ray.get_actor(broker, namespace=NAMESPACE)
+    ray.get(desk.offer.remote(offered["trial_id"], offered["chosen"]))
+    outcome = None
+    while outcome is None:
+        outcome = ray.get(desk.outcome.remote(offered["trial_id"], 30.0))
+    tune.report(outcome)
+
+
+def tuner(searcher, *, trials: int, concurrent: int, broker: str, folder: Path) -> tune.Tuner:
+    """The Tuner of a session; always a new one, since the records are what is resumed."""
+    here = f"node:{ray.util.get_node_ip_address()}"
+    trainable = tune.with_resources(
+        tune.with_parameters(serve, broker=broker),
+        tune.PlacementGroupFactory([{"CPU": TRIAL_CPUS, here: 0.001}]),
+    )
+    return tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=searcher, num_samples=trials, max_concurrent_trials=concurrent, reuse_actors=True,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(name="tune", storage_path=str(folder), verbose=0),
+    )

@@ -1,0 +1,168 @@
+"""The hyperparameters of a sweep: where each lies in the configuration, its range, and when it counts.
+
+One registry line each. A preset narrows a range under `sweep.space`: a pair of numbers or a list of
+choices instead of the default, or `false` to keep the configuration's own value.
+
+    SPACE["eta"] = Parameter("objective.eta", Range(0.1, 100, log=True), when=adaptive)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+
+from ermgap.config import Config
+from ermgap.errors import UserError
+from ermgap.registry import Registry
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from low to high."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Around:
+    """Numbers around the configuration's own value: from value / factor to value * factor, log."""
+
+    factor: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of these."""
+
+    options: tuple
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A hyperparameter; `when` sees the values chosen before it (registry order)."""
+
+    key: str
+    values: Range | Around | Choice
+    when: Callable[[Mapping], bool] = lambda chosen: True
+
+
+def fair(chosen: Mapping) -> bool:
+    """Whether the loss has a fairness weight."""
+    return chosen.get("loss") == "minmaxgap"
+
+
+def ramped(chosen: Mapping) -> bool:
+    """Whether the weight comes in over time by a fixed schedule."""
+    return chosen.get("weight") == "linear"
+
+
+def adaptive(chosen: Mapping) -> bool:
+    """Whether the weight follows the dev gap."""
+    return chosen.get("weight") == "adaptive"
+
+
+SPACE = Registry("hyperparameter")
+SPACE["loss"] = Parameter("objective.loss", Choice(("erm", "minmaxgap")))
+SPACE["weight"] = Parameter("objective.weight", Choice(("constant", "linear", "adaptive")), fair)
+SPACE["lambda_max"] = Parameter("objective.lambda_max", Range(0.003, 10, log=True), fair)
+SPACE["start"] = Parameter("objective.start", Range(0, 0.5), ramped)
+SPACE["ramp"] = Parameter("objective.ramp", Range(0.1, 1), ramped)
+SPACE["eta"] = Parameter("objective.eta", Range(0.1, 100, log=True), adaptive)
+SPACE["epsilon"] = Parameter("objective.epsilon", Range(0, 0.05), adaptive)
+SPACE["p"] = Parameter("objective.p", Choice((1.0, 2.0)), fair)
+SPACE["lr"] = Parameter("train.lr", Around(3.0))
+SPACE["lora_r"] = Parameter("adapter.r", Choice((8, 16, 32)))
+SPACE["lora_dropout"] = Parameter("adapter.dropout", Range(0.0, 0.2))
+
+
+def distributions(config: Config) -> dict[str, BaseDistribution]:
+    """Optuna's distribution of every searched hyperparameter, in registry order.
+
+    Raises:
+        UserError: `sweep.space` names an unknown hyperparameter or an impossible range.
+    """
+    for name in config.sweep.space:
+        SPACE.find(name)
+    found = {}
+    for name, parameter in SPACE.items():
+        given = config.sweep.space.get(name, parameter.values)
+        if given is not False:
+            found[name] = _distribution(name, given, parameter.values, _value(config, parameter.key))
+    return found
+
+
+def propose(trial: optuna.Trial, config: Config) -> dict:
+    """Ask Optuna for the values of one configuration; conditional ones only where they count."""
+    chosen: dict = {}
+    for name, distribution in distributions(config).items():
+        if SPACE[name].when(_with_fixed(chosen, config)):
+            chosen[name] = trial._suggest(name, distribution)
+    return chosen
+
+
+def active(chosen: Mapping, config: Config) -> dict[str, BaseDistribution]:
+    """Distributions of the searched hyperparameters among `chosen`."""
+    return {name: d for name, d in distributions(config).items() if name in chosen}
+
+
+def inside(chosen: Mapping, config: Config) -> bool:
+    """Whether Optuna could have proposed these values itself, so that it may learn from them."""
+    known = active(chosen, config)
+    wanted = {name for name in distributions(config) if SPACE[name].when(_with_fixed(chosen, config))}
+    return set(known) == wanted and all(
+        d._contains(d.to_internal_repr(chosen[name])) for name, d in known.items()
+    )
+
+
+def apply(chosen: Mapping, config: Config) -> Config:
+    """The configuration with the chosen values in place."""
+    return config.replace({SPACE.find(name).key: value for name, value in chosen.items()})
+
+
+def named_points(config: Config) -> list[dict]:
+    """The first two trials: ERM, and the paper's objective, both with the preset's optimiser."""
+    optimiser = {
+        name: _value(config, parameter.key)
+        for name, parameter in SPACE.items() if not parameter.key.startswith("objective.")
+    }
+    paper = {"weight": "adaptive", "lambda_max": 10.0, "eta": 1.0, "epsilon": 0.02, "p": 2.0}
+    return [{"loss": "erm"} | optimiser, {"loss": "minmaxgap"} | paper | optimiser]
+
+
+def _with_fixed(chosen: Mapping, config: Config) -> dict:
+    fixed = {
+        name: _value(config, SPACE[name].key)
+        for name, given in config.sweep.space.items() if given is False
+    }
+    return fixed | dict(chosen)
+
+
+def _value(config: Config, key: str):
+    section, name = key.split(".")
+    return getattr(getattr(config, section), name)
+
+
+def _distribution(name: str, given, default, value) -> BaseDistribution:
+    if isinstance(given, Around):
+        return FloatDistribution(value / given.factor, value * given.factor, log=True)
+    if isinstance(given, Range):
+        return FloatDistribution(given.low, given.high, log=given.log)
+    if isinstance(given, Choice):
+        return CategoricalDistribution(given.options)
+    if isinstance(given, list) and given:
+        if isinstance(default, Choice):
+            return CategoricalDistribution(tuple(given))
+        log = isinstance(default, Around) or default.log
+        try:
+            low, high = (float(number) for number in given)
+            return FloatDistribution(low, high, log=log)
+        except (TypeError, ValueError):
+            pass
+    raise UserError(
+        f"sweep.space.{name} = {given!r} is refused: write [low, high], a list of choices, or false."
+    )

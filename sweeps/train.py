@@ -1,0 +1,42 @@
+"""Train one configuration: a slot with one job, with the records, events and pictures of a sweep.
+
+    python sweeps/train.py --preset small --data emodb=PATH --set objective.loss=minmaxgap \\
+        --set objective.weight=linear --set objective.lambda_max=0.1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ermgap.config import Config
+from ermgap.errors import command_line
+from ermgap.objective import LOSSES, WEIGHTS
+from sweeps import cli, pareto
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status, raises UserError for mistakes."""
+    given = cli.parse(cli.options(__doc__.splitlines()[0], many=False), arguments)
+    given.settings.append("sweep.trials=1")
+    if given.resume:
+        given.settings.pop()
+    prepared = cli.prepare(given, kind="train")
+    if prepared is None:
+        return 0
+    LOSSES.find(prepared.config.objective.loss)
+    WEIGHTS.find(prepared.config.objective.weight)
+    from sweeps import driver
+
+    session = driver.run(prepared.config, prepared.records, address=given.address, wanted=single)
+    return pareto.finish(prepared, interrupted=session.interrupted)
+
+
+def single(config: Config, trials):
+    """A searcher that proposes the configuration itself, once."""
+    from sweeps import search
+
+    return search.SingleSearcher(config, trials)
+
+
+if __name__ == "__main__":
+    command_line(main)

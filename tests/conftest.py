@@ -1,0 +1,52 @@
+"""What every test shares: quiet, single-threaded libraries and the data beside the project.
+
+The environment is set here, before any test imports torch or Ray: OpenMP reads it once. Tests
+that need an empty cache ask for `isolated_cache`; the others use the user's own, so that the CPU
+backbone is composed once for all of them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Two test processes (workers of a group) on two cores: one thread each, and none that spins while
+# it waits (one step took 14 times as long when threads outnumbered cores).
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("MPLBACKEND", "agg")
+os.environ.setdefault("RAY_DISABLE_IMPORT_WARNING", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# A hub name in a test is a mistake of the test; it fails at once instead of waiting for a network.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository's root."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real corpora beside the project; the test is skipped where it is absent."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the corpora beside the project (../shared/data) are not here")
+    return folder
+
+
+@pytest.fixture
+def isolated_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty ERMGAP_CACHE for this test alone, seen by its child processes too."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    monkeypatch.setenv("ERMGAP_CACHE", str(cache))
+    return cache

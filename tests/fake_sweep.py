@@ -1,0 +1,104 @@
+"""A sweep folder with made-up trials, written through `Records`, for the tests of the analysis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ermgap import metrics
+from ermgap.records import Records
+
+LABELS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
+
+
+def utterances(*, n: int = 480, speakers: int = 4, seed: int = 0) -> pd.DataFrame:
+    """Dev utterances of three languages with `speakers` per language and gender."""
+    rng = np.random.default_rng(seed)
+    language = np.resize(["de", "en", "ja"], n)
+    gender = np.resize(np.repeat(["female", "male"], 3), n)
+    number = rng.integers(speakers, size=n)
+    speaker = [f"{a}-{b[0]}{c}" for a, b, c in zip(language, gender, number, strict=True)]
+    return pd.DataFrame(
+        {
+            "utterance_id": [f"u{i:05d}" for i in range(n)],
+            "corpus": "demo",
+            "language": language,
+            "modality": "speech",
+            "gender": gender,
+            "speaker": speaker,
+            "group": speaker,
+            "split": "dev",
+            "label": rng.choice(LABELS, n),
+        }
+    )
+
+
+def predictions(table: pd.DataFrame, *, right: float, handicap: float, seed: int) -> pd.DataFrame:
+    """Right with probability `right`, less `handicap` for German women; speakers differ by 0.1."""
+    rng = np.random.default_rng(seed)
+    offset = {name: rng.normal(0, 0.1) for name in sorted(set(table["speaker"]))}
+    chance = right + table["speaker"].map(offset)
+    chance -= handicap * ((table["language"] == "de") & (table["gender"] == "female"))
+    hit = rng.random(len(table)) < chance
+    guess = rng.choice(LABELS, len(table))
+    return table.assign(prediction=np.where(hit, table["label"], guess))
+
+
+def write(
+    directory: Path,
+    trials: Sequence[dict],
+    *,
+    with_predictions: bool = True,
+    planned: int | None = None,
+    done: bool = True,
+    **sweep: object,
+) -> Records:
+    """A sweep of `trials`: each a dict of acc, max_gap and, if wanted, loss, status, w_f1, reason.
+
+    Given scores are written as they are; predictions are drawn to resemble them.
+    """
+    table = utterances()
+    described = {
+        "name": directory.name,
+        "preset": "demo",
+        "config": {"data": {"min_support": 5}, "train": {"select": "w_f1"}},
+        "labels": list(LABELS),
+        "objectives": ["acc", "max_gap"],
+        "directions": {"acc": "max", "max_gap": "min"},
+        "reference_point": {"acc": 0.15, "max_gap": 0.3},
+        "majority_rate": 0.16,
+        "floor": None,
+        "seed": 0,
+        "trials": planned or len(trials),
+        "n_dev": len(table),
+        "languages": ["de", "en", "ja"],
+        "synthetic": ["demo"],
+        "data": ["demo"],
+    }
+    records = Records.create(directory, sweep=described | sweep, table=table)
+    for number, trial in enumerate(trials):
+        _append(records, f"t{number:04d}", dict(trial), table, with_predictions)
+    if done:
+        records.mark_done()
+    return records
+
+
+def _append(records: Records, trial_id: str, trial: dict, table, with_predictions: bool) -> None:
+    config = {"loss": trial.pop("loss", "minmaxgap"), "weight": "linear", "lambda_max": 0.1}
+    config |= {"lr": 0.003, "lora_r": 8} | trial.pop("config", {})
+    status, reason = trial.pop("status", "finished"), trial.pop("reason", None)
+    acc, gap = trial["acc"], trial["max_gap"]
+    selected = {"epoch": 1, "w_f1": acc, "worst_group_w_f1": acc, "max_loss_gap": gap} | trial
+    dev = {}
+    if with_predictions and np.isfinite([acc, gap]).all():
+        seed = int(trial_id[1:])
+        found = predictions(table, right=acc, handicap=gap, seed=seed)
+        dev = metrics.evaluate(found, labels=LABELS)
+        path = records.storage / "predictions" / f"{trial_id}.parquet"
+        path.parent.mkdir(exist_ok=True)
+        found.to_parquet(path, index=False)
+    row = {"trial_id": trial_id, "attempt": 1, "epoch": 1, "config": config, "dev": dev}
+    records.append(row | {"status": status, "reason": reason, "selected": selected})

@@ -1,0 +1,110 @@
+"""`datasets` datasets on disk: the same columns, class labels by name, bytes written once."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from ermgap import corpora
+from ermgap.corpora import hf
+from ermgap.errors import UserError
+
+datasets = pytest.importorskip("datasets")
+
+
+def sound(seed: int, *, format: str = "WAV") -> bytes:
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(seed).normal(0, 0.1, 8000)
+    soundfile.write(buffer, noise, 16000, format=format)
+    return buffer.getvalue()
+
+
+def make(n: int = 4, *, offset: int = 0, **more):
+    columns = {
+        "audio": [{"bytes": sound(offset + i), "path": f"{i}.wav"} for i in range(n)],
+        "language": ["en"] * n,
+        "emotion": [i % 2 for i in range(n)],
+        "gender": ["female", "male"] * (n // 2),
+        "speaker": [i // 2 for i in range(n)],
+        **more,
+    }
+    dataset = datasets.Dataset.from_dict(columns)
+    dataset = dataset.cast_column("emotion", datasets.ClassLabel(names=["joy", "anger"]))
+    return dataset.cast_column("audio", datasets.Audio(decode=True))
+
+
+@pytest.fixture
+def saved(tmp_path, isolated_cache) -> Path:
+    make().save_to_disk(tmp_path / "voices")
+    return tmp_path / "voices"
+
+
+def test_a_saved_dataset_becomes_a_table_whose_clips_hold_its_bytes(saved):
+    table = corpora.load([f"hf={saved}"]).table
+    assert table["emotion"].to_list() == ["joy", "anger", "joy", "anger"]
+    assert table["speaker"].to_list() == ["voices_0", "voices_0", "voices_1", "voices_1"]
+    assert table["utterance_id"].to_list()[0] == "voices/all/000000"
+    assert [Path(path).read_bytes() for path in table["path"]] == [sound(i) for i in range(4)]
+
+
+def test_bytes_are_written_once_and_a_broken_copy_is_written_again(saved, isolated_cache):
+    paths = [Path(path) for path in hf.load(saved).table["path"]]
+    assert all(path.is_relative_to(isolated_cache / "hf") for path in paths)
+    before = [path.stat().st_mtime_ns for path in paths]
+    paths[0].write_bytes(b"cut")
+    assert [Path(path) for path in hf.load(saved).table["path"]] == paths
+    assert [path.stat().st_mtime_ns for path in paths[1:]] == before[1:]
+    assert paths[0].read_bytes() == sound(0)
+
+
+def test_a_file_that_lies_on_this_disk_is_used_where_it_is(tmp_path, isolated_cache):
+    (tmp_path / "x.flac").write_bytes(sound(0, format="FLAC"))
+    dataset = datasets.Dataset.from_dict(
+        {"audio": [str(tmp_path / "x.flac")], "language": ["en"], "emotion": ["joy"],
+         "gender": ["male"]}
+    )  # fmt: skip
+    dataset.save_to_disk(tmp_path / "plain")
+    assert hf.load(tmp_path / "plain").table["path"].to_list() == [str(tmp_path / "x.flac")]
+    assert not (isolated_cache / "hf").exists()
+
+
+@pytest.mark.parametrize(
+    ("keys", "splits"),
+    [
+        (("train", "validation", "test"), ["train", "dev", "test"]),
+        (("train", "test"), ["", "test"]),
+        (("train",), [""]),
+        (("test",), [""]),
+        (("fold1", "fold2"), ["", ""]),
+    ],
+)
+def test_the_parts_of_a_dataset_become_splits_when_they_make_a_dev(
+    tmp_path, isolated_cache, keys, splits
+):
+    parts = {key: make(2, offset=9 * i) for i, key in enumerate(keys)}
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "d")
+    table = hf.load(tmp_path / "d").table
+    assert table["split"].to_list() == [split for split in splits for _ in range(2)]
+
+
+def test_a_missing_column_and_a_bad_value_are_one_sentence(tmp_path, isolated_cache):
+    make().remove_columns("gender").save_to_disk(tmp_path / "a")
+    with pytest.raises(UserError, match=r"\(all\) lacks the column gender"):
+        hf.load(tmp_path / "a")
+    make(split=["train", "dev", "later", "test"]).save_to_disk(tmp_path / "b")
+    with pytest.raises(UserError, match="row 2: split is 'later'"):
+        hf.load(tmp_path / "b")
+
+
+def test_what_is_neither_a_saved_dataset_nor_on_the_hub_says_what_to_do(tmp_path):
+    with pytest.raises(UserError, match="not a dataset saved with save_to_disk"):
+        hf.load(tmp_path)
+    with pytest.raises(UserError, match=r"the hub did not give it .* save_to_disk\(FOLDER\)"):
+        hf.load(Path("nobody/nothing-of-this-name"))
+    for path in ("nowhere", "../nowhere/at/all"):
+        with pytest.raises(UserError, match="wants a saved dataset, or OWNER/NAME"):
+            hf.load(Path(path))
