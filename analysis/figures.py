@@ -38,13 +38,13 @@ def style_of(info: FrontInfo, point: Point) -> str:
 
 
 def draw_png(info: FrontInfo, path: Path, *, bars: pd.DataFrame | None = None) -> None:
-    """Write the picture at 150 dpi (about 1250 x 900 pixels)."""
+    """Write the picture at 150 dpi (1245 x 930 pixels)."""
     figure, _ = draw(info, bars=bars)
     figure.savefig(path, dpi=150, format="png")
 
 
 def front_array(info: FrontInfo, *, bars: pd.DataFrame | None = None) -> np.ndarray:
-    """The same picture as uint8 [H, W, 3] (about 600 x 830), for TensorBoard's `add_image`."""
+    """The same picture as uint8 [H, W, 3] (620 x 830), for TensorBoard's `add_image`."""
     figure, _ = draw(info, bars=bars)
     figure.set_dpi(100)
     figure.canvas.draw()
@@ -57,9 +57,9 @@ def draw(info: FrontInfo, *, bars: pd.DataFrame | None = None):
     from matplotlib.figure import Figure
 
     picture = layout.picture(info, bars)
-    figure = Figure(figsize=(8.3, 6.0), dpi=100, facecolor="white")
+    figure = Figure(figsize=(8.3, 6.2), dpi=100, facecolor="white")
     FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.09, 0.225, 0.885, 0.665))
+    axes = figure.add_axes((0.09, 0.24, 0.885, 0.65))
     _frame(figure, axes, picture)
     if len(picture.staircase):
         axes.plot(*picture.staircase.T, color=BLUE, linewidth=1.6, alpha=0.75, zorder=2)
@@ -82,7 +82,7 @@ def _frame(figure, axes, picture: layout.Picture) -> None:
     axes.spines[["left", "bottom"]].set_color("#BBBBBB")
     figure.text(0.09, 0.95, picture.title, fontsize=13, weight="bold", color=INK)
     lines = "\n".join(picture.caption)
-    figure.text(0.09, 0.135, lines, fontsize=8, color=SOFT, va="top", linespacing=1.4)
+    figure.text(0.09, 0.15, lines, fontsize=8, color=SOFT, va="top", linespacing=1.4)
 
 
 def _marks(axes, kind: str, marks: list[layout.Mark]) -> None:

@@ -45,7 +45,7 @@ def _plotly(info: FrontInfo, picture: layout.Picture):
             hoverinfo="skip",
             showlegend=False,
         )
-    for kind in figures.STYLES:
+    for kind in reversed(figures.STYLES):  # the front last, on top
         marks = [mark for mark in picture.marks if figures.style_of(info, mark.point) == kind]
         if marks:
             _trace(figure, info, kind, marks)
@@ -92,6 +92,7 @@ def _trace(figure, info: FrontInfo, kind: str, marks: list[layout.Mark]) -> None
         y=[mark.y for mark in marks],
         mode="markers",
         name=words,
+        legendrank=list(figures.STYLES).index(kind) + 1,
         marker={
             "symbol": symbol,
             "size": size * 1.5,

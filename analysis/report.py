@@ -79,7 +79,8 @@ def trials_table(info: FrontInfo, bars: pd.DataFrame) -> pd.DataFrame:
         for p in info.points
     ]
     table = pd.DataFrame(rows).merge(bars.drop(columns="lone_speakers"), on="trial_id", how="left")
-    for column in table.select_dtypes(object).columns:
+    # Parquet has one type a column; a hyperparameter may be a number here and a word there.
+    for column in (name for name in table if pd.api.types.is_object_dtype(table[name])):
         if table[column].dropna().map(type).nunique() > 1:
             table[column] = table[column].map(str, na_action="ignore")
     return table.astype({"front": bool, "degenerate": bool, "epoch": "Int64"})

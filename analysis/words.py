@@ -78,7 +78,7 @@ def _how_sure(info: FrontInfo, bars: pd.DataFrame) -> str:
     speakers = f" by {info.speakers} speakers" if info.speakers else ""
     start = f"Scores are on {info.sweep.get('n_dev', '?')} dev utterances{speakers}"
     if not len(bars) or bars[["acc_se", "max_gap_se"]].isna().all(axis=None):
-        return f"{start}, with no predictions from which to say how far they would move."
+        return f"{start}; no usable point has predictions that would say how far they would move."
     acc, gap = (100 * bars[name].median() for name in ("acc_se", "max_gap_se"))
     return (
         f"{start}: with other speakers, accuracy would move by about {acc:.1f} points and the gap "

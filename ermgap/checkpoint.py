@@ -33,6 +33,10 @@ def load(path: Path) -> dict:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as problem:
-        raise RunFailed(f"checkpoint {path.name} is missing, so the run cannot be continued") from problem
+        raise RunFailed(
+            f"checkpoint {path.name} is missing, so the run cannot be continued"
+        ) from problem
     except Exception as problem:
-        raise RunFailed(f"checkpoint {path.name} is damaged ({type(problem).__name__})") from problem
+        raise RunFailed(
+            f"checkpoint {path.name} is damaged ({type(problem).__name__})"
+        ) from problem

@@ -53,14 +53,18 @@ class Data:
 
     def __post_init__(self) -> None:
         refuse(not self.corpora, "data.corpora", self.corpora, "name at least one corpus")
-        refuse(len(set(self.labels)) < 2, "data.labels", self.labels, "two labels or more are needed")
+        refuse(
+            len(set(self.labels)) < 2, "data.labels", self.labels, "two labels or more are needed"
+        )
         refuse(self.folds < 2, "data.folds", self.folds, "two folds or more are needed")
         refuse(
             not 0 <= self.fold < self.folds, "data.fold", self.fold, "it counts from 0 to folds - 1"
         )
         refuse(self.min_support < 1, "data.min_support", self.min_support, "it is at least 1")
         refuse(
-            self.modalities != ("speech",), "data.modalities", self.modalities,
+            self.modalities != ("speech",),
+            "data.modalities",
+            self.modalities,
             "this version trains on speech alone, so write [speech]",
         )
 
@@ -79,7 +83,12 @@ class Backbone:
 
     def __post_init__(self) -> None:
         refuse(self.layers < 1, "backbone.layers", self.layers, "at least one layer is needed")
-        refuse(self.window_s not in WINDOWS, "backbone.window_s", self.window_s, f"choose one of {WINDOWS}")
+        refuse(
+            self.window_s not in WINDOWS,
+            "backbone.window_s",
+            self.window_s,
+            f"choose one of {WINDOWS}",
+        )
         kinds = ("auto", "float32", "bfloat16", "float64")
         refuse(self.dtype not in kinds, "backbone.dtype", self.dtype, f"choose one of {kinds}")
 
@@ -96,7 +105,12 @@ class Adapter:
 
     def __post_init__(self) -> None:
         refuse(self.r < 1, "adapter.r", self.r, "the rank is at least 1")
-        refuse(not 0 <= self.dropout < 1, "adapter.dropout", self.dropout, "it is at least 0 and below 1")
+        refuse(
+            not 0 <= self.dropout < 1,
+            "adapter.dropout",
+            self.dropout,
+            "it is at least 0 and below 1",
+        )
         refuse(not self.targets, "adapter.targets", self.targets, "name at least one module")
 
 
@@ -119,19 +133,39 @@ class Objective:
 
     def __post_init__(self) -> None:
         refuse(self.p < 1, "objective.p", self.p, "the exponent is at least 1")
-        refuse(self.lambda_max < 0, "objective.lambda_max", self.lambda_max, "it cannot be negative")
         refuse(
-            not 0 <= self.lambda_0 <= self.lambda_max, "objective.lambda_0", self.lambda_0,
+            self.lambda_max < 0, "objective.lambda_max", self.lambda_max, "it cannot be negative"
+        )
+        refuse(
+            not 0 <= self.lambda_0 <= self.lambda_max,
+            "objective.lambda_0",
+            self.lambda_0,
             "it lies between 0 and lambda_max",
         )
-        refuse(not 0 <= self.start <= 1, "objective.start", self.start, "it is a share of training, 0 to 1")
-        refuse(not 0 < self.ramp <= 1, "objective.ramp", self.ramp, "it is a share of training above 0, up to 1")
-        refuse(self.eta <= 0, "objective.eta", self.eta, "the step size is positive")
-        refuse(self.epsilon < 0, "objective.epsilon", self.epsilon, "a tolerated gap is not negative")
-        refuse(self.every < 1, "objective.every", self.every, "it is at least 1")
-        refuse(self.gap not in ("max_gap", "loss"), "objective.gap", self.gap, "choose max_gap or loss")
         refuse(
-            self.loss_over not in ("labels", "answer"), "objective.loss_over", self.loss_over,
+            not 0 <= self.start <= 1,
+            "objective.start",
+            self.start,
+            "it is a share of training, 0 to 1",
+        )
+        refuse(
+            not 0 < self.ramp <= 1,
+            "objective.ramp",
+            self.ramp,
+            "it is a share of training above 0, up to 1",
+        )
+        refuse(self.eta <= 0, "objective.eta", self.eta, "the step size is positive")
+        refuse(
+            self.epsilon < 0, "objective.epsilon", self.epsilon, "a tolerated gap is not negative"
+        )
+        refuse(self.every < 1, "objective.every", self.every, "it is at least 1")
+        refuse(
+            self.gap not in ("max_gap", "loss"), "objective.gap", self.gap, "choose max_gap or loss"
+        )
+        refuse(
+            self.loss_over not in ("labels", "answer"),
+            "objective.loss_over",
+            self.loss_over,
             "choose labels or answer",
         )
 
@@ -155,11 +189,22 @@ class Train:
     def __post_init__(self) -> None:
         for key in ("epochs", "batch", "eval_batch", "patience"):
             refuse(getattr(self, key) < 1, f"train.{key}", getattr(self, key), "it is at least 1")
-        refuse(self.micro_batch is not None and self.micro_batch < 1, "train.micro_batch",
-               self.micro_batch, "it is at least 1")
+        refuse(
+            self.micro_batch is not None and self.micro_batch < 1,
+            "train.micro_batch",
+            self.micro_batch,
+            "it is at least 1",
+        )
         refuse(self.lr <= 0, "train.lr", self.lr, "the learning rate is positive")
-        refuse(self.weight_decay < 0, "train.weight_decay", self.weight_decay, "it cannot be negative")
-        refuse(not 0 <= self.warmup < 1, "train.warmup", self.warmup, "it is a share of training below 1")
+        refuse(
+            self.weight_decay < 0, "train.weight_decay", self.weight_decay, "it cannot be negative"
+        )
+        refuse(
+            not 0 <= self.warmup < 1,
+            "train.warmup",
+            self.warmup,
+            "it is a share of training below 1",
+        )
         refuse(self.clip_norm <= 0, "train.clip_norm", self.clip_norm, "the norm is positive")
         rules = ("w_f1", "acc", "worst_group_w_f1", "last")
         refuse(self.select not in rules, "train.select", self.select, f"choose one of {rules}")
@@ -182,16 +227,33 @@ class Sweep:
 
     def __post_init__(self) -> None:
         refuse(self.trials < 1, "sweep.trials", self.trials, "at least one trial is needed")
-        refuse(not 2 <= len(self.objectives) <= 3, "sweep.objectives", self.objectives,
-               "name two or three objectives")
-        refuse(len(set(self.objectives)) < len(self.objectives), "sweep.objectives", self.objectives,
-               "each is named once")
+        refuse(
+            not 2 <= len(self.objectives) <= 3,
+            "sweep.objectives",
+            self.objectives,
+            "name two or three objectives",
+        )
+        refuse(
+            len(set(self.objectives)) < len(self.objectives),
+            "sweep.objectives",
+            self.objectives,
+            "each is named once",
+        )
         for name in self.objectives:
-            refuse(name not in OBJECTIVES, "sweep.objectives", name, f"choose from {', '.join(OBJECTIVES)}")
-        refuse(not 0 <= self.erm_share <= 1, "sweep.erm_share", self.erm_share, "it is a share, 0 to 1")
+            refuse(
+                name not in OBJECTIVES,
+                "sweep.objectives",
+                name,
+                f"choose from {', '.join(OBJECTIVES)}",
+            )
+        refuse(
+            not 0 <= self.erm_share <= 1, "sweep.erm_share", self.erm_share, "it is a share, 0 to 1"
+        )
         refuse(self.attempts < 1, "sweep.attempts", self.attempts, "it is at least 1")
         refuse(self.workers < 1, "sweep.workers", self.workers, "it is at least 1")
-        refuse(self.slots is not None and self.slots < 1, "sweep.slots", self.slots, "it is at least 1")
+        refuse(
+            self.slots is not None and self.slots < 1, "sweep.slots", self.slots, "it is at least 1"
+        )
 
 
 @dataclass(frozen=True)
@@ -228,7 +290,9 @@ def load(path: Path, settings: Sequence[str] = ()) -> Config:
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError) as problem:
-        raise UserError(f"the preset {path} cannot be read ({problem}); check its name.") from problem
+        raise UserError(
+            f"the preset {path} cannot be read ({problem}); check its name."
+        ) from problem
     except yaml.YAMLError as problem:
         line = " ".join(str(problem).split())
         raise UserError(f"the preset {path} is not valid YAML ({line}); mend it.") from problem
@@ -262,18 +326,26 @@ def _put(values: dict, dotted: str, value) -> None:
     for section in sections:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
-            raise UserError(f"there is no setting {dotted!r}: {section!r} is a value, not a section.")
+            raise UserError(
+                f"there is no setting {dotted!r}: {section!r} is a value, not a section."
+            )
     values[key] = value
 
 
 def _build(kind, values, prefix: str, where: str):
     if not isinstance(values, Mapping):
-        raise UserError(f"{prefix.rstrip('.')} in {where} must be a section of keys; it is {values!r}.")
+        raise UserError(
+            f"{prefix.rstrip('.')} in {where} must be a section of keys; it is {values!r}."
+        )
     hints = typing.get_type_hints(kind)
     for key in values:
         if key not in hints:
             near = difflib.get_close_matches(str(key), hints, n=1)
-            hint = f"did you mean {prefix}{near[0]}?" if near else f"the keys there are {', '.join(hints)}."
+            hint = (
+                f"did you mean {prefix}{near[0]}?"
+                if near
+                else f"the keys there are {', '.join(hints)}."
+            )
             raise UserError(f"{where} has no key {prefix}{key}; {hint}")
     built = {}
     for key, value in values.items():
@@ -296,8 +368,15 @@ def _value(hint, value, key: str):
 
 
 _WRONG = object()
-_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text",
-          type(None): "null", dict: "a section", tuple[str, ...]: "a list of names"}
+_NAMES = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    type(None): "null",
+    dict: "a section",
+    tuple[str, ...]: "a list of names",
+}
 
 
 def _convert(option, value):

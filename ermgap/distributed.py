@@ -26,7 +26,9 @@ class World:
     def current(cls) -> World:
         """From the process group if there is one; the GPU of this worker if it has one."""
         grouped = dist.is_available() and dist.is_initialized()
-        device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else None
+        device = (
+            torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else None
+        )
         return cls(
             rank=dist.get_rank() if grouped else 0,
             size=dist.get_world_size() if grouped else 1,
@@ -60,9 +62,13 @@ class World:
         for dtype in {p.dtype for p in parameters}:
             group = [p.grad for p in parameters if p.dtype == dtype]
             flat = self.add_up(torch.cat([g.flatten() for g in group]))
-            torch._foreach_copy_(group, [
-                part.view_as(g) for part, g in zip(flat.split([g.numel() for g in group]), group, strict=True)
-            ])
+            torch._foreach_copy_(
+                group,
+                [
+                    part.view_as(g)
+                    for part, g in zip(flat.split([g.numel() for g in group]), group, strict=True)
+                ],
+            )
 
 
 def be_polite() -> None:

@@ -33,7 +33,9 @@ def label_log_probabilities(
     scores = torch.zeros(len(examples), labels, dtype=torch.float64, device=world.device)
     # Dealt by length, so that the workers finish together.
     order = np.argsort(examples.audio_length, kind="stable")
-    for rows in by_length(order[world.rank :: world.size], size=batch, lengths=examples.audio_length):
+    for rows in by_length(
+        order[world.rank :: world.size], size=batch, lengths=examples.audio_length
+    ):
         made = examples.batch(rows, answers=False, device=world.device, dtype=speech.dtype)
         scores[made.index] = speech.label_logits(made).double().log_softmax(-1)
         tick()

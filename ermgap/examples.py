@@ -103,9 +103,15 @@ class Examples:
             return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
 
         return Batch(
-            ids=put(ids), audio_mask=put(mask), audio=audio.to(device, dtype, non_blocking=True),
-            positions=put(positions), targets=put(targets), label=put(self.label[rows]),
-            cell=put(self.cell[rows]), gender=put(self.gender[rows]), index=put(rows),
+            ids=put(ids),
+            audio_mask=put(mask),
+            audio=audio.to(device, dtype, non_blocking=True),
+            positions=put(positions),
+            targets=put(targets),
+            label=put(self.label[rows]),
+            cell=put(self.cell[rows]),
+            gender=put(self.gender[rows]),
+            index=put(rows),
         )
 
 

@@ -80,7 +80,9 @@ def train(
     """
     run = Run(job, speech=speech, material=material, world=world, tick=tick)
     if job.epoch:
-        run.load_state_dict(checkpoint.load(checkpoint.path_of(material.storage, job.trial_id, job.epoch)))
+        run.load_state_dict(
+            checkpoint.load(checkpoint.path_of(material.storage, job.trial_id, job.epoch))
+        )
     go_on = not run.over
     while go_on:
         row = run.epoch_and_row()
@@ -98,7 +100,8 @@ class Run:
         self.parameters = speech.trainable()
         self.optimizer = torch.optim.AdamW(
             [parameter for _, parameter in self.parameters],
-            lr=self.config.train.lr, weight_decay=self.config.train.weight_decay,
+            lr=self.config.train.lr,
+            weight_decay=self.config.train.weight_decay,
         )
         self.strata = material.train.cell * len(GENDERS) + material.train.gender
         self.steps_an_epoch = -(-len(material.train) // self.config.train.batch)
@@ -123,11 +126,17 @@ class Run:
         sums, value = self.train_epoch()
         seconds = time.perf_counter() - started
         scores = label_log_probabilities(
-            self.speech, self.material.dev, world=self.world, batch=self.config.train.eval_batch, tick=self.tick
+            self.speech,
+            self.material.dev,
+            world=self.world,
+            batch=self.config.train.eval_batch,
+            tick=self.tick,
         )
         self.require_finite(np.isfinite(scores).all(), "a dev score")
         table = predictions(self.material.dev, scores, labels=self.config.data.labels)
-        dev = metrics.evaluate(table, labels=self.config.data.labels, min_support=self.config.data.min_support)
+        dev = metrics.evaluate(
+            table, labels=self.config.data.labels, min_support=self.config.data.min_support
+        )
         if math.isnan(dev["max_gap"]):
             raise RunFailed(
                 "no cell has a defined gap: on dev no emotion has "
@@ -138,14 +147,22 @@ class Run:
         if self.world.rank == 0:
             self.write(table if better else None)
         return {
-            "trial_id": self.job.trial_id, "attempt": self.job.attempt, "epoch": self.epoch,
-            "last": self.over, "config": self.job.chosen,
-            "lambda": lambda_before, "lambda_next": self.objective.lambda_(self.step / self.steps),
-            "objective": value, "train_loss": float(sums[0].sum() / sums[2].sum()),
-            "losses": self.group_losses(sums), "dev": dev, "selected": self.selected,
+            "trial_id": self.job.trial_id,
+            "attempt": self.job.attempt,
+            "epoch": self.epoch,
+            "last": self.over,
+            "config": self.job.chosen,
+            "lambda": lambda_before,
+            "lambda_next": self.objective.lambda_(self.step / self.steps),
+            "objective": value,
+            "train_loss": float(sums[0].sum() / sums[2].sum()),
+            "losses": self.group_losses(sums),
+            "dev": dev,
+            "selected": self.selected,
             "seconds": time.perf_counter() - started,
             "utterances_per_second": len(self.material.train) / seconds,
-            "peak_memory_mb": peak_memory_mb(self.world.device), "time": time.time(),
+            "peak_memory_mb": peak_memory_mb(self.world.device),
+            "time": time.time(),
         }
 
     def train_epoch(self) -> tuple[torch.Tensor, float]:
@@ -155,7 +172,9 @@ class Run:
         torch.manual_seed(_seed(settings.seed, self.epoch, world.rank))
         self.speech.model.train()
         sums, values = 0, []
-        for rows in epoch_batches(self.strata, batch=settings.batch, seed=settings.seed, epoch=self.epoch):
+        for rows in epoch_batches(
+            self.strata, batch=settings.batch, seed=settings.seed, epoch=self.epoch
+        ):
             step_sums, value = self.train_step(shard(rows, rank=world.rank, world=world.size))
             sums = sums + step_sums
             values.append(value)
@@ -167,15 +186,24 @@ class Run:
         """One optimiser step over this worker's rows of a global batch."""
         settings = self.config.train
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, self.steps, peak=settings.lr, warmup=settings.warmup)
-        pieces = micro_batches(rows, size=settings.micro_batch, lengths=self.material.train.audio_length)
+            group["lr"] = learning_rate(
+                self.step, self.steps, peak=settings.lr, warmup=settings.warmup
+            )
+        pieces = micro_batches(
+            rows, size=settings.micro_batch, lengths=self.material.train.audio_length
+        )
         sums, value = accumulate_gradients(
-            self.speech, self.objective, progress=self.step / self.steps, world=self.world,
+            self.speech,
+            self.objective,
+            progress=self.step / self.steps,
+            world=self.world,
             over=self.config.objective.loss_over,
             batches=[
                 self.material.train.batch(
-                    piece, answers=self.config.objective.loss_over == "answer",
-                    device=self.world.device, dtype=self.speech.dtype,
+                    piece,
+                    answers=self.config.objective.loss_over == "answer",
+                    device=self.world.device,
+                    dtype=self.speech.dtype,
                 )
                 for piece in pieces
             ],
@@ -204,13 +232,17 @@ class Run:
         means = group_means(sums).tolist()
         names = cell_names(self.material.cells)
         return {
-            f"{cell}/{gender}": means[c][g] for c, cell in enumerate(names) for g, gender in enumerate(GENDERS)
+            f"{cell}/{gender}": means[c][g]
+            for c, cell in enumerate(names)
+            for g, gender in enumerate(GENDERS)
         }
 
     def require_finite(self, finite: bool, what: str) -> None:
         """All ranks hold the same numbers here, so all of them raise or none does."""
         if not finite:
-            raise RunFailed(f"{what} is not finite in epoch {self.epoch}; a smaller learning rate may help")
+            raise RunFailed(
+                f"{what} is not finite in epoch {self.epoch}; a smaller learning rate may help"
+            )
 
     # Files --------------------------------------------------------------------------------------
 
@@ -231,7 +263,10 @@ class Run:
             "parameters": {name: p.detach().cpu() for name, p in self.parameters},
             "optimizer": self.optimizer.state_dict(),
             "objective": self.objective.state_dict(),
-            "epoch": self.epoch, "step": self.step, "stale": self.stale, "selected": self.selected,
+            "epoch": self.epoch,
+            "step": self.step,
+            "stale": self.stale,
+            "selected": self.selected,
         }
 
     def load_state_dict(self, state: dict) -> None:

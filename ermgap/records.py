@@ -83,11 +83,15 @@ class Records:
         path = directory / "sweep.yaml"
         if not path.is_file():
             what = "has no sweep.yaml" if directory.is_dir() else "is not a folder"
-            raise UserError(f"{directory} {what}, so it is no sweep; name a folder that a sweep wrote.")
+            raise UserError(
+                f"{directory} {what}, so it is no sweep; name a folder that a sweep wrote."
+            )
         try:
             sweep = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
-            raise UserError(f"{path} cannot be read ({_first_line(problem)}); restore it.") from problem
+            raise UserError(
+                f"{path} cannot be read ({_first_line(problem)}); restore it."
+            ) from problem
         if not isinstance(sweep, dict) or "config" not in sweep:
             raise UserError(f"{path} is not a sweep's description (no 'config' in it); restore it.")
         return cls(directory, sweep)

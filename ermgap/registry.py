@@ -47,7 +47,9 @@ def load_plugins(plugins: Sequence[str]) -> None:
     """
     for plugin in plugins:
         try:
-            _import_file(Path(plugin)) if plugin.endswith(".py") else importlib.import_module(plugin)
+            _import_file(Path(plugin)) if plugin.endswith(".py") else importlib.import_module(
+                plugin
+            )
         except (ImportError, OSError, SyntaxError) as problem:
             raise UserError(
                 f"the plugin {plugin!r} cannot be imported ({problem}); "

@@ -44,7 +44,9 @@ def worker(settings: dict) -> None:
     broker = ray.get_actor(settings["broker"], namespace=settings["namespace"])
     desk = Desk(broker, settings["slot"], world)
     try:
-        speech, material = prepare(ray.get(broker.material.remote(settings["slot"])), world, desk.note)
+        speech, material = prepare(
+            ray.get(broker.material.remote(settings["slot"])), world, desk.note
+        )
     except UserError as mistake:
         # It would come back at every restart: the sweep ends with the user's sentence instead.
         desk.give_up(str(mistake))
@@ -52,8 +54,14 @@ def worker(settings: dict) -> None:
     watchdog = Watchdog(PATIENCE_S)
     while (job := desk.take(watchdog.tick)) is not None:
         try:
-            train(job, speech=speech, material=material, world=world,
-                  report=desk.report, tick=watchdog.tick)
+            train(
+                job,
+                speech=speech,
+                material=material,
+                world=world,
+                report=desk.report,
+                tick=watchdog.tick,
+            )
         except RunFailed as outcome:
             desk.failed(job, str(outcome))
         except BaseException as problem:
@@ -81,8 +89,11 @@ class Desk:
                 return None
             if answer["kind"] == "job":
                 return Job(
-                    trial_id=answer["trial_id"], config=config.from_dict(answer["config"]),
-                    attempt=answer["attempt"], epoch=answer["epoch"], chosen=answer["chosen"],
+                    trial_id=answer["trial_id"],
+                    config=config.from_dict(answer["config"]),
+                    attempt=answer["attempt"],
+                    epoch=answer["epoch"],
+                    chosen=answer["chosen"],
                 )
 
     def report(self, row: dict) -> bool:
@@ -127,15 +138,25 @@ def prepare(material: dict, world: World, note) -> tuple[qwen2_audio.SpeechLLM, 
     speech = qwen2_audio.load(settings.backbone, labels=settings.data.labels, device=world.device)
     table = material["table"]
     store = features.ensure(
-        table, speech.model, speech.extractor, revision=features.tower_revision(speech.model),
-        window_s=settings.backbone.window_s, dtype=str(speech.dtype).removeprefix("torch."),
-        device=world.device, progress=lambda done, of: note(f"audio features {done}/{of}") if done % 16 == 0 or done == of else None,
+        table,
+        speech.model,
+        speech.extractor,
+        revision=features.tower_revision(speech.model),
+        window_s=settings.backbone.window_s,
+        dtype=str(speech.dtype).removeprefix("torch."),
+        device=world.device,
+        progress=lambda done, of: (
+            note(f"audio features {done}/{of}") if done % 16 == 0 or done == of else None
+        ),
     )
     cells = cells_of(table, settings.data.modalities)
     splits = {
         split: Examples(
-            table[table["split"] == split], store=store, prompt=speech.prompt,
-            labels=settings.data.labels, cells=cells,
+            table[table["split"] == split],
+            store=store,
+            prompt=speech.prompt,
+            labels=settings.data.labels,
+            cells=cells,
         )
         for split in ("train", "dev")
     }
@@ -163,5 +184,7 @@ class Watchdog:
     def _watch(self) -> None:
         while not self.ended.wait(min(self.patience / 4, 30.0)):
             if time.monotonic() - self.last > self.patience:
-                logging.getLogger(__name__).error("no step for %.0f s; ending the process", self.patience)
+                logging.getLogger(__name__).error(
+                    "no step for %.0f s; ending the process", self.patience
+                )
                 os._exit(1)

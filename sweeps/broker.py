@@ -60,7 +60,11 @@ class Broker:
         self.changed = asyncio.Condition()
         self.committed = {trial.trial_id: trial for trial in self.records.trials()}
         self.erm_best = max(
-            (t.selected.get("w_f1") or 0.0 for t in self.committed.values() if t.config.get("loss") == "erm"),
+            (
+                t.selected.get("w_f1") or 0.0
+                for t in self.committed.values()
+                if t.config.get("loss") == "erm"
+            ),
             default=0.0,
         )
 
@@ -116,8 +120,12 @@ class Broker:
         entry.slot, entry.attempt = slot, entry.attempt + 1
         self.held[slot] = entry.trial_id
         return {
-            "kind": "job", "trial_id": entry.trial_id, "attempt": entry.attempt, "epoch": entry.epoch,
-            "chosen": entry.chosen, "config": space.apply(entry.chosen, self.config).to_dict(),
+            "kind": "job",
+            "trial_id": entry.trial_id,
+            "attempt": entry.attempt,
+            "epoch": entry.epoch,
+            "chosen": entry.chosen,
+            "config": space.apply(entry.chosen, self.config).to_dict(),
         }
 
     async def report(self, slot: str, row: dict) -> bool:
@@ -128,7 +136,9 @@ class Broker:
         status = self._status(row)
         last = row["last"]
         row = {key: value for key, value in row.items() if key != "last"} | {
-            "status": status, "reason": None, "slot": slot,
+            "status": status,
+            "reason": None,
+            "slot": slot,
         }
         self.records.append(row)
         self.starts[slot] = 0
@@ -204,7 +214,9 @@ class Broker:
         floor, chosen = self.config.sweep.floor, row["selected"]
         best = max(self.erm_best, chosen["w_f1"] if row["config"].get("loss") == "erm" else 0.0)
         degenerate = metrics.is_degenerate(
-            acc=chosen["acc"], w_f1=chosen["w_f1"], majority_rate=row["dev"]["majority_rate"],
+            acc=chosen["acc"],
+            w_f1=chosen["w_f1"],
+            majority_rate=row["dev"]["majority_rate"],
             floor=best / 2 if floor is None else floor,
         )
         return "degenerate" if degenerate else "finished"
@@ -240,9 +252,14 @@ class Broker:
 
     def _row(self, entry: Entry, status: str, reason: str | None) -> dict:
         return {
-            "trial_id": entry.trial_id, "attempt": entry.attempt, "epoch": entry.epoch,
-            "status": status, "reason": reason, "config": entry.chosen,
-            "selected": entry.selected, "time": time.time(),
+            "trial_id": entry.trial_id,
+            "attempt": entry.attempt,
+            "epoch": entry.epoch,
+            "status": status,
+            "reason": reason,
+            "config": entry.chosen,
+            "selected": entry.selected,
+            "time": time.time(),
         }
 
     def _last_trouble(self) -> str:

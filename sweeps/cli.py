@@ -16,8 +16,14 @@ from ermgap.registry import load_plugins
 from sweeps import plan as planning
 
 SMOKE = {
-    "backbone.name": "random-tiny", "backbone.window_s": 2, "train.epochs": 2, "data.limit": 48,
-    "data.min_support": 1, "sweep.trials": 3, "train.batch": 16, "sweep.floor": 0.0,
+    "backbone.name": "random-tiny",
+    "backbone.window_s": 2,
+    "train.epochs": 2,
+    "data.limit": 48,
+    "data.min_support": 1,
+    "sweep.trials": 3,
+    "train.batch": 16,
+    "sweep.floor": 0.0,
 }
 
 
@@ -33,22 +39,48 @@ class Prepared:
 def options(description: str, *, many: bool) -> argparse.ArgumentParser:
     """The parser of a command; `many` for one that runs more than one configuration."""
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
-    parser.add_argument("--preset", help="demo (the default), small, paper, ablation, or a YAML file")
-    parser.add_argument("--data", action="append", nargs="+", metavar="NAME[=PATH]",
-                        help="corpora instead of the preset's; may be repeated")
-    parser.add_argument("--set", action="append", default=[], dest="settings", metavar="a.b=c",
-                        help="change one value of the configuration; may be repeated")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the results; default results/PRESET")
+    parser.add_argument(
+        "--preset", help="demo (the default), small, paper, ablation, or a YAML file"
+    )
+    parser.add_argument(
+        "--data",
+        action="append",
+        nargs="+",
+        metavar="NAME[=PATH]",
+        help="corpora instead of the preset's; may be repeated",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="settings",
+        metavar="a.b=c",
+        help="change one value of the configuration; may be repeated",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder of the results; default results/PRESET"
+    )
     parser.add_argument("--resume", metavar="DIR", help="go on with an unfinished folder")
-    parser.add_argument("--storage", metavar="PATH",
-                        help="folder that all nodes mount, for checkpoints, predictions and adapters")
+    parser.add_argument(
+        "--storage",
+        metavar="PATH",
+        help="folder that all nodes mount, for checkpoints, predictions and adapters",
+    )
     parser.add_argument("--address", help="a running Ray cluster, such as auto")
-    parser.add_argument("--strict", action="store_true", help="refuse clips that would be cropped or left out")
+    parser.add_argument(
+        "--strict", action="store_true", help="refuse clips that would be cropped or left out"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print what would run, and stop")
-    parser.add_argument("--smoke-test", action="store_true", help="a tiny random model, 48 clips: every file in 90 s")
+    parser.add_argument(
+        "--smoke-test",
+        action="store_true",
+        help="a tiny random model, 48 clips: every file in 90 s",
+    )
     if many:
         parser.add_argument("--trials", type=int, help="how many configurations in all")
-        parser.add_argument("--objectives", metavar="a,b[,c]", help="of " + ", ".join(configuration.OBJECTIVES))
+        parser.add_argument(
+            "--objectives", metavar="a,b[,c]", help="of " + ", ".join(configuration.OBJECTIVES)
+        )
         parser.add_argument("--confirm", metavar="SEEDS", help="not in this version yet")
     return parser
 
@@ -76,7 +108,9 @@ def make_config(given: argparse.Namespace) -> Config:
 def refuse_later_flags(given: argparse.Namespace) -> None:
     """Options of the design that this version does not have yet."""
     if getattr(given, "confirm", None):
-        raise UserError("--confirm is not in this version yet; rerun a configuration with sweeps/train.py instead.")
+        raise UserError(
+            "--confirm is not in this version yet; rerun a configuration with sweeps/train.py instead."
+        )
     for option in ("storage", "resume"):
         value = getattr(given, option)
         if value and "://" in value:
@@ -127,7 +161,9 @@ def output_folder(wanted: Path) -> Path:
                 f"the output folder {folder} holds files that no sweep wrote; choose another with --out."
             )
         if not (folder / "DONE").exists():
-            raise UserError(f"{folder} holds an unfinished sweep; continue it with --resume {folder}.")
+            raise UserError(
+                f"{folder} holds an unfinished sweep; continue it with --resume {folder}."
+            )
         number += 1
         folder = wanted.with_name(f"{wanted.name}-{number}")
     return folder
@@ -150,7 +186,13 @@ def _reopen(given: argparse.Namespace) -> Prepared | None:
     load_plugins(config.plugins)
     if given.out or given.storage:
         raise UserError("--resume goes on in its own folder; leave --out and --storage away.")
-    if given.preset or given.data or given.settings or given.smoke_test or getattr(given, "objectives", None):
+    if (
+        given.preset
+        or given.data
+        or given.settings
+        or given.smoke_test
+        or getattr(given, "objectives", None)
+    ):
         _refuse_differences(given, config)
     trials = getattr(given, "trials", None)
     if trials is not None and trials < config.sweep.trials:
@@ -166,7 +208,9 @@ def _reopen(given: argparse.Namespace) -> Prepared | None:
     if given.dry_run:
         return None
     if config.to_dict() != records.sweep["config"]:
-        records.write_sweep(records.sweep | {"config": config.to_dict(), "trials": config.sweep.trials})
+        records.write_sweep(
+            records.sweep | {"config": config.to_dict(), "trials": config.sweep.trials}
+        )
     if ended < config.sweep.trials:
         records.clear_done()
     return Prepared(config, records, resumed=True)

@@ -24,6 +24,9 @@ be_polite()  # before anything imports torch, here and in the processes that Ray
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# Trials ask for slivers of a CPU: more processes may start than there are cores.
+os.environ.setdefault("RAY_maximum_startup_concurrency", "16")
+os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # its boxes ignore verbose=0
 os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the broker writes the events
 os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
 
@@ -71,10 +74,18 @@ def start_ray(address: str | None) -> None:
             ) from problem
         return
     cpus, _, _ = available(None)
-    ray.init(address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=200_000_000, **quiet)
+    ray.init(
+        address="local",
+        num_cpus=cpus,
+        include_dashboard=False,
+        object_store_memory=200_000_000,
+        **quiet,
+    )
 
 
-def run(config: Config, records: Records, *, address: str | None, wanted: Callable | None = None) -> Session:
+def run(
+    config: Config, records: Records, *, address: str | None, wanted: Callable | None = None
+) -> Session:
     """Search until `sweep.trials` trials have ended, or Ctrl-C.
 
     Args:
@@ -98,8 +109,12 @@ def run(config: Config, records: Records, *, address: str | None, wanted: Callab
         start_ray(address)
     cpus, gpus, memory = available(address)
     layout = slots.plan_layout(
-        cpus=cpus, gpus=gpus, memory_gb=memory, trials=left,
-        slots=config.sweep.slots, workers=config.sweep.workers,
+        cpus=cpus,
+        gpus=gpus,
+        memory_gb=memory,
+        trials=left,
+        slots=config.sweep.slots,
+        workers=config.sweep.workers,
     )
     print(f"trials: {left} to run, {layout}")
     _refuse_local_path_on_a_cluster(records)
@@ -147,7 +162,10 @@ def _watch(tuner, broker, held, searcher, watch, session: Session) -> None:
                 )
         except KeyboardInterrupt:
             watch.finish()
-            print("stopping after the epochs in flight; press Ctrl-C again to stop at once", flush=True)
+            print(
+                "stopping after the epochs in flight; press Ctrl-C again to stop at once",
+                flush=True,
+            )
             if session.interrupted:
                 raise
             session.interrupted = searcher.interrupted = True
@@ -178,7 +196,9 @@ def _gpus() -> int:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
-    return len(list(Path("/proc/driver/nvidia/gpus").glob("*"))) if shutil.which("nvidia-smi") else 0
+    return (
+        len(list(Path("/proc/driver/nvidia/gpus").glob("*"))) if shutil.which("nvidia-smi") else 0
+    )
 
 
 def _refuse_local_path_on_a_cluster(records: Records) -> None:

@@ -37,7 +37,8 @@ class Events:
         """hparams with the objectives, then the sweep's hypervolume and front."""
         objectives = {
             f"objective/{name}": float(selected[name])
-            for name in self.records.sweep["objectives"] if selected.get(name) is not None
+            for name in self.records.sweep["objectives"]
+            if selected.get(name) is not None
         }
         if objectives:
             self._writer(trial_id).add_hparams(chosen, objectives, name="hparams")
@@ -67,7 +68,8 @@ class Events:
 def scalars(row: dict) -> dict[str, float | None]:
     """`tag -> value` of one row: losses per cell and gender, lambda, dev gaps, objectives, speed."""
     found = {
-        "loss/train": row["train_loss"], "lambda": row["lambda"],
+        "loss/train": row["train_loss"],
+        "lambda": row["lambda"],
         "speed/utterances_per_second": row["utterances_per_second"],
         "memory/peak_mb": row["peak_memory_mb"],
     }

@@ -7,6 +7,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ermgap import corpora
@@ -15,7 +16,17 @@ from ermgap.corpora import split, table
 from ermgap.errors import UserError
 
 PRESETS = Path(__file__).parent / "presets"
-PACKAGES = ("ermgap", "ray", "torch", "transformers", "peft", "optuna", "datasets", "pandas", "pyarrow")
+PACKAGES = (
+    "ermgap",
+    "ray",
+    "torch",
+    "transformers",
+    "peft",
+    "optuna",
+    "datasets",
+    "pandas",
+    "pyarrow",
+)
 GAP_REFERENCE = 0.30
 
 
@@ -32,7 +43,9 @@ def preset_path(name: str) -> Path:
     path = Path(name) if name.endswith((".yaml", ".yml")) else PRESETS / f"{name}.yaml"
     if not path.is_file():
         names = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
-        raise UserError(f"there is no preset {name!r}; choose one of {names}, or give the path of a .yaml file.")
+        raise UserError(
+            f"there is no preset {name!r}; choose one of {names}, or give the path of a .yaml file."
+        )
     return path
 
 
@@ -46,7 +59,9 @@ def make_plan(config: Config) -> Plan:
     utterances = split.assign(few, seed=data.split_seed, fold=data.fold, folds=data.folds)
     for name in ("train", "dev"):
         if not (utterances["split"] == name).any():
-            raise UserError(f"the split leaves no utterance for {name}; use more speakers or other folds.")
+            raise UserError(
+                f"the split leaves no utterance for {name}; use more speakers or other folds."
+            )
     words = table.describe(
         utterances, excluded=corpus.excluded, labels=data.labels, notes=corpus.notes
     )
@@ -59,8 +74,13 @@ def describe_sweep(
     """The content of sweep.yaml."""
     dev = utterances[utterances["split"] == "dev"]
     majority = float(dev["emotion"].value_counts(normalize=True).iloc[0])
-    reference = {"acc": majority, "w_f1": 2 * majority**2 / (1 + majority), "worst_group_w_f1": 0.0,
-                 "max_gap": GAP_REFERENCE, "max_loss_gap": 2.0}
+    reference = {
+        "acc": majority,
+        "w_f1": 2 * majority**2 / (1 + majority),
+        "worst_group_w_f1": 0.0,
+        "max_gap": GAP_REFERENCE,
+        "max_loss_gap": 2.0,
+    }
     synthetic = utterances.loc[utterances["synthetic"].astype(bool), "corpus"].unique()
     return {
         "preset": preset,
@@ -85,10 +105,12 @@ def describe_sweep(
 
 
 def _few(utterances: pd.DataFrame, limit: int) -> pd.DataFrame:
-    """About `limit` rows, evenly over split, language, gender and emotion, in a fixed order."""
-    strata = ["split", "language", "gender", "emotion"]
-    turn = utterances.groupby(strata).cumcount()
-    order = turn.sort_values(kind="stable").index
+    """About `limit` rows, in turn from each split, language and gender, and there from each emotion."""
+    group = ["split", "language", "gender"]
+    turn = utterances.groupby([*group, "emotion"]).cumcount()
+    draw = np.random.default_rng(0).random(len(utterances))
+    ranked = utterances.assign(turn=turn, draw=draw).sort_values(["turn", "draw"], kind="stable")
+    order = ranked.groupby(group).cumcount().sort_values(kind="stable").index
     return utterances.loc[order[:limit]].sort_index().reset_index(drop=True)
 
 

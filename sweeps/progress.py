@@ -56,7 +56,9 @@ class Progress:
         head = f"{trial_id} {trial.status:<10}"
         if trial.status == "failed":
             return f"{head} {trial.reason}"
-        numbers = "  ".join(show(name, trial.selected.get(name)) for name in ("acc", "w_f1", "max_gap"))
+        numbers = "  ".join(
+            show(name, trial.selected.get(name)) for name in ("acc", "w_f1", "max_gap")
+        )
         info = front.info(self.records)
         points = len(info.front)
         return f"{head} {numbers}  {_words(trial.config)}  | front {points}, hypervolume {info.hypervolume:.3f}"
@@ -65,10 +67,14 @@ class Progress:
         ended = list(status["ended"].values())
         done = len(self.before) + len(ended)
         failed = ended.count("failed")
-        running = ", ".join(f"{name} epoch {epoch}/{self.epochs}" for name, epoch in status["running"].items())
+        running = ", ".join(
+            f"{name} epoch {epoch}/{self.epochs}" for name, epoch in status["running"].items()
+        )
         parts = [f"{done}/{self.trials} trials", f"{failed} failed" if failed else "", running]
         if not status["running"]:
-            parts += [f"{slot}: {note}" for slot, note in status["notes"].items() if note != "ready"]
+            parts += [
+                f"{slot}: {note}" for slot, note in status["notes"].items() if note != "ready"
+            ]
         return " · ".join(part for part in [*parts, self._left(status, done)] if part)
 
     def _left(self, status: Mapping, done: int) -> str:
@@ -79,7 +85,9 @@ class Progress:
             return ""
         each = (time.monotonic() - self.first_epoch) / epochs
         left = ((self.trials - done) * self.epochs - sum(status["running"].values())) * each
-        return f"about {left / 60:.0f} min left" if left > 90 else f"about {max(left, 0):.0f} s left"
+        return (
+            f"about {left / 60:.0f} min left" if left > 90 else f"about {max(left, 0):.0f} s left"
+        )
 
 
 def show(name: str, value: float | None) -> str:
@@ -89,5 +97,6 @@ def show(name: str, value: float | None) -> str:
 
 def _words(chosen: Mapping) -> str:
     return " ".join(
-        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in chosen.items()
+        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in chosen.items()
     )

@@ -75,7 +75,9 @@ class RecordsSearcher(Searcher):
         self.offered[trial_id] = chosen
         return {"trial_id": ours, "chosen": chosen}
 
-    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
+    def on_trial_complete(
+        self, trial_id: str, result: dict | None = None, error: bool = False
+    ) -> None:
         """Tell Optuna how Tune's trial ended; `result` is the broker's outcome."""
         chosen, asked = self.offered.pop(trial_id, None), self.asked.pop(trial_id, None)
         status = (result or {}).get("status", "failed")
@@ -111,10 +113,15 @@ class RecordsSearcher(Searcher):
         values = self._values(status, measured)
         if values is None or not space.inside(chosen, self.config):
             return
-        self.study.add_trial(create_trial(
-            values=values, params=dict(chosen), distributions=space.active(chosen, self.config),
-            constraints={"degenerate": _violation(status)},
-        ))
+        known = space.active(chosen, self.config)
+        self.study.add_trial(
+            create_trial(
+                values=values,
+                params={name: chosen[name] for name in known},
+                distributions=known,
+                constraints={"degenerate": _violation(status)},
+            )
+        )
 
     def _values(self, status: str, measured: dict) -> list[float] | None:
         values = [measured.get(name) for name in self.config.sweep.objectives]
@@ -146,7 +153,9 @@ class SingleSearcher(Searcher):
         self.interrupted = True
         return {"trial_id": "t0000", "chosen": self.chosen}
 
-    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
+    def on_trial_complete(
+        self, trial_id: str, result: dict | None = None, error: bool = False
+    ) -> None:
         """Nothing to learn."""
 
     def save(self, checkpoint_path: str) -> None:
@@ -158,7 +167,9 @@ class SingleSearcher(Searcher):
 
 def _study(config: Config, known: int) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    directions = ["maximize" if OBJECTIVES[n] == "max" else "minimize" for n in config.sweep.objectives]
+    directions = [
+        "maximize" if OBJECTIVES[n] == "max" else "minimize" for n in config.sweep.objectives
+    ]
     if "loss" in space.distributions(config) and config.objective.loss not in ("erm", "minmaxgap"):
         raise UserError(
             f"objective.loss = {config.objective.loss!r} is not searched by a sweep; "

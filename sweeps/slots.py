@@ -48,7 +48,9 @@ class Layout:
         return f"{self.slots} at a time, each on {self.workers} worker{'s' * (self.workers > 1)} with {device}"
 
 
-def plan_layout(*, cpus: int, gpus: int, memory_gb: float, trials: int, slots: int | None, workers: int) -> Layout:
+def plan_layout(
+    *, cpus: int, gpus: int, memory_gb: float, trials: int, slots: int | None, workers: int
+) -> Layout:
     """As many slots as the devices carry; on CPUs one core and 2 GB a worker, at most 8 slots.
 
     Raises:
@@ -70,10 +72,17 @@ def plan_layout(*, cpus: int, gpus: int, memory_gb: float, trials: int, slots: i
 
 def start_broker(name: str, directory: Path):
     """The broker as a named actor on the driver's node; returns its handle."""
-    return ray.remote(Broker).options(
-        name=name, namespace=NAMESPACE, num_cpus=0, max_concurrency=CONCURRENCY,
-        label_selector={ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()},
-    ).remote(str(directory))
+    return (
+        ray.remote(Broker)
+        .options(
+            name=name,
+            namespace=NAMESPACE,
+            num_cpus=0,
+            max_concurrency=CONCURRENCY,
+            label_selector={ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()},
+        )
+        .remote(str(directory))
+    )
 
 
 class Slots:
@@ -119,14 +128,19 @@ class Slots:
         trainer = TorchTrainer(
             training.worker,
             train_loop_config={
-                "broker": self.broker, "namespace": NAMESPACE, "slot": name, "threads": layout.threads,
+                "broker": self.broker,
+                "namespace": NAMESPACE,
+                "slot": name,
+                "threads": layout.threads,
             },
             scaling_config=train.ScalingConfig(
-                num_workers=layout.workers, use_gpu=layout.gpu,
+                num_workers=layout.workers,
+                use_gpu=layout.gpu,
                 resources_per_worker={"CPU": WORKER_CPUS} | ({"GPU": 1} if layout.gpu else {}),
             ),
             run_config=train.RunConfig(
-                name=name, storage_path=str(self.folder),
+                name=name,
+                storage_path=str(self.folder),
                 failure_config=train.FailureConfig(max_failures=-1),
             ),
         )
@@ -160,7 +174,10 @@ def tuner(searcher, *, trials: int, concurrent: int, broker: str, folder: Path) 
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=searcher, num_samples=trials, max_concurrent_trials=concurrent, reuse_actors=True,
+            search_alg=searcher,
+            num_samples=trials,
+            max_concurrent_trials=concurrent,
+            reuse_actors=True,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=tune.RunConfig(name="tune", storage_path=str(folder), verbose=0),

@@ -92,7 +92,9 @@ def distributions(config: Config) -> dict[str, BaseDistribution]:
     for name, parameter in SPACE.items():
         given = config.sweep.space.get(name, parameter.values)
         if given is not False:
-            found[name] = _distribution(name, given, parameter.values, _value(config, parameter.key))
+            found[name] = _distribution(
+                name, given, parameter.values, _value(config, parameter.key)
+            )
     return found
 
 
@@ -113,7 +115,9 @@ def active(chosen: Mapping, config: Config) -> dict[str, BaseDistribution]:
 def inside(chosen: Mapping, config: Config) -> bool:
     """Whether Optuna could have proposed these values itself, so that it may learn from them."""
     known = active(chosen, config)
-    wanted = {name for name in distributions(config) if SPACE[name].when(_with_fixed(chosen, config))}
+    wanted = {
+        name for name in distributions(config) if SPACE[name].when(_with_fixed(chosen, config))
+    }
     return set(known) == wanted and all(
         d._contains(d.to_internal_repr(chosen[name])) for name, d in known.items()
     )
@@ -128,7 +132,8 @@ def named_points(config: Config) -> list[dict]:
     """The first two trials: ERM, and the paper's objective, both with the preset's optimiser."""
     optimiser = {
         name: _value(config, parameter.key)
-        for name, parameter in SPACE.items() if not parameter.key.startswith("objective.")
+        for name, parameter in SPACE.items()
+        if not parameter.key.startswith("objective.")
     }
     paper = {"weight": "adaptive", "lambda_max": 10.0, "eta": 1.0, "epsilon": 0.02, "p": 2.0}
     return [{"loss": "erm"} | optimiser, {"loss": "minmaxgap"} | paper | optimiser]
@@ -137,7 +142,8 @@ def named_points(config: Config) -> list[dict]:
 def _with_fixed(chosen: Mapping, config: Config) -> dict:
     fixed = {
         name: _value(config, SPACE[name].key)
-        for name, given in config.sweep.space.items() if given is False
+        for name, given in config.sweep.space.items()
+        if given is False
     }
     return fixed | dict(chosen)
 

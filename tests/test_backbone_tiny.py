@@ -1,4 +1,4 @@
-"""The random backbone has the true structure, and a folder is built once and noticed when damaged."""
+"""The random backbone has the true structure; a folder is built once, and again when damaged."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Speech language models a run can start from: one line each.
 
-`BACKBONES.find(cfg.name)(cfg)` gives what `from_pretrained` of transformers takes for the model, the
-tokenizer and the feature extractor: a folder, or a hub id to be read at `cfg.revision`. All are the
-same class with the same module names, so one code path loads, adapts and runs every one.
+`BACKBONES.find(cfg.name)(cfg)` gives what `from_pretrained` of transformers takes for the model,
+the tokenizer and the feature extractor: a folder, or a hub id to be read at `cfg.revision`. All are
+the same class with the same module names, so one code path loads, adapts and runs every one.
 """
 
 from __future__ import annotations

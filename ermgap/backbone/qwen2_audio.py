@@ -42,7 +42,11 @@ def load(settings: config.Backbone, *, labels: Sequence[str], device: torch.devi
     Raises:
         UserError: unknown name, weights that cannot be found or read, labels that cannot be told apart.
     """
-    from transformers import AutoTokenizer, Qwen2AudioForConditionalGeneration, WhisperFeatureExtractor
+    from transformers import (
+        AutoTokenizer,
+        Qwen2AudioForConditionalGeneration,
+        WhisperFeatureExtractor,
+    )
 
     folder = BACKBONES.find(settings.name)(settings)
     # A folder is complete: nothing is asked of a hub for it.
@@ -73,7 +77,9 @@ class SpeechLLM:
         prompt: token ids around the audio and of the answers.
     """
 
-    def __init__(self, model, tokenizer, extractor, prompt: prompts.Prompt, settings: config.Backbone):
+    def __init__(
+        self, model, tokenizer, extractor, prompt: prompts.Prompt, settings: config.Backbone
+    ):
         self.model = model
         self.tokenizer = tokenizer
         self.extractor = extractor
@@ -193,7 +199,9 @@ def decode_at(decoder: nn.Module, embeddings: Tensor, positions: Tensor) -> Tens
     return decoder.norm(_layer_at(last, hidden, rotary, positions))
 
 
-def _layer_at(layer: nn.Module, hidden: Tensor, rotary: tuple[Tensor, Tensor], positions: Tensor) -> Tensor:
+def _layer_at(
+    layer: nn.Module, hidden: Tensor, rotary: tuple[Tensor, Tensor], positions: Tensor
+) -> Tensor:
     from transformers.models.qwen2.modeling_qwen2 import rotate_half
 
     attention = layer.self_attn
@@ -213,8 +221,12 @@ def _layer_at(layer: nn.Module, hidden: Tensor, rotary: tuple[Tensor, Tensor], p
     key = key * cos.unsqueeze(1) + rotate_half(key) * sin.unsqueeze(1)
     seen = torch.arange(length, device=hidden.device) <= positions.unsqueeze(-1)
     mixed = F.scaled_dot_product_attention(
-        query, key, heads(attention.v_proj(normed)), attn_mask=seen.unsqueeze(1),
-        scale=attention.scaling, enable_gqa=True,
+        query,
+        key,
+        heads(attention.v_proj(normed)),
+        attn_mask=seen.unsqueeze(1),
+        scale=attention.scaling,
+        enable_gqa=True,
     )
     chosen = chosen + attention.o_proj(mixed.transpose(1, 2).flatten(2))
     return chosen + layer.mlp(layer.post_attention_layernorm(chosen))

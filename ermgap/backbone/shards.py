@@ -78,14 +78,15 @@ class Shards:
         if name not in self._opened:
             self._opened[name] = self._open(name)
         clips, rows = self._opened[name]
+        found = {}
         for key in missing.intersection(clips):
             first, count, told = clips[key]
-            view = rows[first : first + count]
-            if zlib.crc32(view) != told:
+            found[key] = rows[first : first + count]
+            if zlib.crc32(found[key]) != told:
                 del self._opened[name]
-                raise _Damaged("its checksum is wrong")
-            self.views[key] = view
-            missing.discard(key)
+                raise _Damaged("its checksum is wrong")  # none of it is used: it will be removed
+        self.views |= found
+        missing.difference_update(found)
 
     def _open(self, name: str) -> tuple[dict, np.ndarray]:
         path = self.folder / f"{name}.bin"

@@ -108,7 +108,10 @@ def compose(
     with torch.random.fork_rng(devices=[]):
         config = _config(encoder, decoder, layers=layers, window_s=window_s, words=words)
         model = Qwen2AudioForConditionalGeneration(config)
-    tensors = {name: torch.from_numpy(np.array(array, np.float32)) for name, array in state.items()}
+    tensors = {
+        name: torch.from_numpy(np.require(array, np.float32, ["C", "W"]))
+        for name, array in state.items()
+    }
     tensors |= _projector(
         inputs=config.audio_config.d_model, outputs=config.text_config.hidden_size
     )
@@ -132,7 +135,8 @@ def _decoder_state(decoder: weights.Decoder, *, layers: int) -> dict[str, np.nda
         name = f"layers.{i}.self_attn.{letter}_proj"
         state[f"{name}.bias"] = np.zeros(len(state[f"{name}.weight"]), np.float32)
     known = decoder.tensor("embed_tokens.weight")
-    new = np.repeat(known.mean(axis=0, keepdims=True), len(tokens.AUDIO_TOKENS), axis=0)
+    mean = known.mean(axis=0, dtype=np.float64)
+    new = np.repeat(mean[None].astype(np.float32), len(tokens.AUDIO_TOKENS), axis=0)
     state["embed_tokens.weight"] = np.concatenate([known, new])
     state = {f"model.language_model.{name}": array for name, array in state.items()}
     # transformers 5 leaves lm_head random unless it is given, even where the embeddings are tied

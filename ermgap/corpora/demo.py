@@ -21,8 +21,16 @@ GENDERS = ("female", "male")
 EMOTIONS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
 PLANTED = ("de", "female")  # the language with the gap, and the gender whose cues are weak there
 FIELDS = (
-    "path", "language", "gender", "emotion", "speaker", "split", "transcript", "duration_s",
-    "expression", "synthetic",
+    "path",
+    "language",
+    "gender",
+    "emotion",
+    "speaker",
+    "split",
+    "transcript",
+    "duration_s",
+    "expression",
+    "synthetic",
 )
 
 
@@ -55,5 +63,7 @@ def _read(manifest: Path) -> pd.DataFrame:
     rows = pd.read_csv(manifest, dtype=str, keep_default_na=False)
     missing = [name for name in FIELDS if name not in rows.columns]
     if missing:
-        raise UserError(f"{manifest} lacks the columns {', '.join(missing)}; make the corpus again.")
+        raise UserError(
+            f"{manifest} lacks the columns {', '.join(missing)}; make the corpus again."
+        )
     return rows

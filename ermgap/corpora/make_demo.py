@@ -40,8 +40,13 @@ WEAK_WORDS = 0.2
 WEAK_OWN = 0.35  # size of the emotion's own cues in the planted cell
 WEAK_OTHER = 0.7  # size of the cues that it borrows there from another emotion
 BORROWED = {
-    "anger": "joy", "joy": "anger", "fear": "surprise", "surprise": "fear",
-    "sadness": "disgust", "disgust": "sadness", "neutral": "neutral",
+    "anger": "joy",
+    "joy": "anger",
+    "fear": "surprise",
+    "surprise": "fear",
+    "sadness": "disgust",
+    "disgust": "sadness",
+    "neutral": "neutral",
 }
 SPREAD = 0.2  # each cue of a clip is 1 +- this much of its size
 WEAK_SPREAD = 0.1
@@ -235,7 +240,9 @@ def write(folder: Path, *, seed: int = SEED) -> None:
             sound = speak(clip)
             soundfile.write(
                 *(folder / clip.path, sound, RATE),
-                format="OGG", subtype="OPUS", compression_level=0.93,
+                format="OGG",
+                subtype="OPUS",
+                compression_level=0.93,
             )
             rows.writerow(row(clip, duration_s=len(sound) / RATE))
 
@@ -243,16 +250,25 @@ def write(folder: Path, *, seed: int = SEED) -> None:
 def row(clip: Clip, *, duration_s: float) -> dict[str, str]:
     """The clip's row of the manifest."""
     return dict(
-        path=clip.path, language=clip.language, gender=clip.gender, emotion=clip.emotion,
-        speaker=f"demo_{clip.voice}", split=clip.split, transcript=clip.text,
-        duration_s=f"{duration_s:.4f}", expression=clip.expression, synthetic="true",
+        path=clip.path,
+        language=clip.language,
+        gender=clip.gender,
+        emotion=clip.emotion,
+        speaker=f"demo_{clip.voice}",
+        split=clip.split,
+        transcript=clip.text,
+        duration_s=f"{duration_s:.4f}",
+        expression=clip.expression,
+        synthetic="true",
     )
 
 
 def engine() -> str:
     """The version line of espeak-ng; raises UserError where it is absent."""
     try:
-        done = subprocess.run(["espeak-ng", "--version"], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["espeak-ng", "--version"], capture_output=True, text=True, check=True
+        )
     except FileNotFoundError as missing:
         raise UserError("espeak-ng is not on the PATH; install the package espeak-ng.") from missing
     return done.stdout.split("Data at")[0].strip()

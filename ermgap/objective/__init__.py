@@ -21,8 +21,16 @@ from ermgap.objective.losses import LOSSES, Loss, value_and_gradient
 from ermgap.objective.weight import WEIGHTS, Weight
 
 __all__ = [
-    "GENDERS", "LOSSES", "WEIGHTS", "Loss", "Objective", "Weight",
-    "cell_names", "group_means", "group_sums", "utterance_weights",
+    "GENDERS",
+    "LOSSES",
+    "WEIGHTS",
+    "Loss",
+    "Objective",
+    "Weight",
+    "cell_names",
+    "group_means",
+    "group_sums",
+    "utterance_weights",
 ]
 
 
