@@ -1,9 +1,9 @@
 """What a run needs to go on after an epoch as if nothing had happened.
 
 One file per epoch, written whole or not at all, read without unpickling code (`weights_only`). The
-epoch before is kept until the next one is committed: a crash between the file and its row leaves the
-file that the last row speaks of. Sampler and random numbers are functions of (seed, epoch, rank) and
-need no state.
+epoch before is kept until the next one is committed: a crash between the file and its row leaves
+the file that the last row speaks of. Sampler and random numbers are functions of (seed, epoch,
+rank) and need no state.
 """
 
 from __future__ import annotations

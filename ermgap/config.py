@@ -9,9 +9,6 @@ comment marks the value of arXiv 2603.21050.
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import types
-import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +16,7 @@ from pathlib import Path
 import yaml
 
 from ermgap.errors import UserError
+from ermgap.parsing import build, put, untuple
 
 MELD_LABELS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
 WINDOWS = (2, 4, 6, 10, 30)
@@ -270,19 +268,19 @@ class Config:
 
     def to_dict(self) -> dict:
         """Nested dict of plain values, as YAML holds it."""
-        return _untuple(dataclasses.asdict(self))
+        return untuple(dataclasses.asdict(self))
 
     def replace(self, changes: Mapping[str, object]) -> Config:
-        """A copy with dotted keys changed, e.g. `{"train.lr": 1e-3}`; UserError as at construction."""
+        """A copy with dotted keys changed, such as `{"train.lr": 1e-3}`; UserError as above."""
         values = self.to_dict()
         for key, value in changes.items():
-            _put(values, key, value)
+            put(values, key, value)
         return from_dict(values)
 
 
 def from_dict(values: Mapping, *, where: str = "the configuration") -> Config:
     """Build a Config from nested plain values; UserError names an unknown key or a wrong type."""
-    return _build(Config, values, "", where)
+    return build(Config, values, "", where)
 
 
 def load(path: Path, settings: Sequence[str] = ()) -> Config:
@@ -303,113 +301,7 @@ def load(path: Path, settings: Sequence[str] = ()) -> Config:
         if not separator or not key:
             raise UserError(f"--set {setting} is not of the form section.key=value; write it so.")
         try:
-            _put(values, key.strip(), yaml.safe_load(text))
+            put(values, key.strip(), yaml.safe_load(text))
         except yaml.YAMLError as problem:
             raise UserError(f"--set {setting} has a value that is not YAML; quote it.") from problem
     return from_dict(values, where=str(path))
-
-
-def differences(old: Mapping, new: Mapping, prefix: str = "") -> list[str]:
-    """Dotted keys at which two nested dicts differ, sorted."""
-    keys = []
-    for key in sorted(set(old) | set(new)):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping) and key != "space":
-            keys += differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            keys.append(prefix + key)
-    return keys
-
-
-def _put(values: dict, dotted: str, value) -> None:
-    *sections, key = dotted.split(".")
-    for section in sections:
-        values = values.setdefault(section, {})
-        if not isinstance(values, dict):
-            raise UserError(
-                f"there is no setting {dotted!r}: {section!r} is a value, not a section."
-            )
-    values[key] = value
-
-
-def _build(kind, values, prefix: str, where: str):
-    if not isinstance(values, Mapping):
-        raise UserError(
-            f"{prefix.rstrip('.')} in {where} must be a section of keys; it is {values!r}."
-        )
-    hints = typing.get_type_hints(kind)
-    for key in values:
-        if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, n=1)
-            hint = (
-                f"did you mean {prefix}{near[0]}?"
-                if near
-                else f"the keys there are {', '.join(hints)}."
-            )
-            raise UserError(f"{where} has no key {prefix}{key}; {hint}")
-    built = {}
-    for key, value in values.items():
-        hint = hints[key]
-        if dataclasses.is_dataclass(hint):
-            built[key] = _build(hint, value or {}, f"{prefix}{key}.", where)
-        else:
-            built[key] = _value(hint, value, f"{prefix}{key}")
-    return kind(**built)
-
-
-def _value(hint, value, key: str):
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    for option in options:
-        converted = _convert(option, value)
-        if converted is not _WRONG:
-            return converted
-    names = " or ".join(_NAMES.get(option, "text") for option in options)
-    raise UserError(f"{key} = {value!r} is refused: it must be {names}.")
-
-
-_WRONG = object()
-_NAMES = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "text",
-    type(None): "null",
-    dict: "a section",
-    tuple[str, ...]: "a list of names",
-}
-
-
-def _convert(option, value):
-    if option is type(None):
-        return None if value is None else _WRONG
-    if option is bool:
-        return value if isinstance(value, bool) else _WRONG
-    if option is int:
-        return value if isinstance(value, int) and not isinstance(value, bool) else _WRONG
-    if option is float:
-        return _number(value)
-    if option is str:
-        return value if isinstance(value, str) else _WRONG
-    if option is dict:
-        return dict(value) if isinstance(value, Mapping) else _WRONG
-    names = [value] if isinstance(value, str) else value
-    if isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names):
-        return tuple(names)
-    return _WRONG
-
-
-def _number(value):
-    # YAML 1.1 reads 5e-5 as text; a user who writes it means the number.
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return _WRONG
-    try:
-        number = float(value)
-    except ValueError:
-        return _WRONG
-    return number if number == number and abs(number) != float("inf") else _WRONG
-
-
-def _untuple(value):
-    if isinstance(value, dict):
-        return {key: _untuple(item) for key, item in value.items()}
-    return list(value) if isinstance(value, tuple) else value

@@ -1,6 +1,7 @@
 """The few collective operations a run needs, over plain torch.distributed or over nothing.
 
-With one process and no process group every operation is the identity, so the loop has one code path.
+With one process and no process group every operation is the identity, so the loop has one code
+path.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class World:
         return box[0]
 
     def gradients_add_up(self, parameters: list[torch.nn.Parameter]) -> None:
-        """Sum gradients over workers in one flat all-reduce per dtype; a missing one counts as zero.
+        """Sum gradients over workers, one flat all-reduce per dtype; a missing one counts as zero.
 
         The sum, and not DDP's mean: the utterance weights already carry the global normalisation.
         """

@@ -1,7 +1,7 @@
 """Utterances made ready for the model: index arrays over a split, and padded batches of them.
 
-An example is an utterance in a modality. Sequences are padded on the right; audio comes unpadded from
-the feature store and is concatenated over the batch.
+An example is an utterance in a modality. Sequences are padded on the right; audio comes unpadded
+from the feature store and is concatenated over the batch.
 """
 
 from __future__ import annotations

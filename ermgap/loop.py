@@ -66,11 +66,10 @@ def train(
     """Train a configuration to its end.
 
     Args:
-        job: what to train, and from which committed epoch.
-        speech: the backbone; its adapter is replaced.
-        material: utterances, cells, and where files go.
-        world: this process among the workers.
-        report: called on rank 0 with each epoch's row, after its files are written; the row's `last`
+        job: what to train, and from which committed epoch. speech: the backbone; its adapter is
+        replaced. material: utterances, cells, and where files go. world: this process among the
+        workers. report: called on rank 0 with each epoch's row, after its files are written; the
+        row's `last`
             says that the run ends here. Returns whether to go on.
         tick: called at every step (a heartbeat).
 
@@ -247,7 +246,7 @@ class Run:
     # Files --------------------------------------------------------------------------------------
 
     def write(self, selected_predictions) -> None:
-        """Files of this epoch, before its row: predictions and adapter if selected, then checkpoint."""
+        """Files of this epoch, before its row: predictions and adapter if selected, checkpoint."""
         storage, trial = self.material.storage, self.job.trial_id
         if selected_predictions is not None:
             write_atomically(

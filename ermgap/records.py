@@ -128,7 +128,7 @@ class Records:
         return rows
 
     def trials(self) -> list[Trial]:
-        """One `Trial` per trial id, in order of first appearance; a later attempt replaces epochs."""
+        """One `Trial` per trial id, in order of appearance; a later attempt replaces epochs."""
         by_trial: dict[str, dict[tuple, dict]] = {}
         for row in self.rows():
             by_trial.setdefault(row["trial_id"], {})[row["epoch"]] = row
@@ -143,7 +143,7 @@ class Records:
 
     @property
     def storage(self) -> Path:
-        """Where checkpoints, predictions and adapters lie: `storage` of sweep.yaml, or the folder."""
+        """Where checkpoints, predictions and adapters lie: sweep.yaml's `storage` or here."""
         return Path(self.sweep.get("storage") or self.directory)
 
     def table(self) -> pd.DataFrame:
@@ -151,7 +151,7 @@ class Records:
         return pd.read_parquet(self.directory / "table.parquet")
 
     def predictions(self, trial_id: str) -> pd.DataFrame | None:
-        """Per-utterance predictions of the trial's selected epoch, or None if there are none yet."""
+        """Per-utterance predictions of the trial's selected epoch, or None if there are none."""
         path = self.storage / "predictions" / f"{trial_id}.parquet"
         return pd.read_parquet(path) if path.exists() else None
 
@@ -175,7 +175,7 @@ class Records:
         rows = [row for trial in self.trials() for row in trial.rows]
         if rows:
             flat = pd.json_normalize(rows, sep=".").convert_dtypes(dtype_backend="pyarrow")
-            mixed = flat.columns[flat.dtypes == object]
+            mixed = [name for name in flat if flat[name].dtype == object]
             flat[mixed] = flat[mixed].astype(str)
             self._replace("trials.parquet", lambda path: flat.to_parquet(path, index=False))
 
@@ -196,7 +196,7 @@ class Records:
 
 
 def write_atomically(path: Path, write) -> None:
-    """Call `write(temporary path)` and rename onto `path`: a reader sees the old file or the new."""
+    """Call `write(temporary path)`, then rename onto `path`: readers see the old or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)

@@ -1,9 +1,9 @@
 """Batches that keep both genders of every language, shuffled anew each epoch.
 
 The utterances of each stratum (cell x gender) are shuffled, laid end to end, and dealt like cards:
-position i goes to batch (i + offset) mod batches. A stratum is a run of consecutive positions, so each
-batch gets the floor or the ceiling of its even share; a stratum with at least as many utterances as
-there are batches is therefore in every batch, and batch sizes differ by one at most.
+position i goes to batch (i + offset) mod batches. A stratum is a run of consecutive positions, so
+each batch gets the floor or the ceiling of its even share; a stratum with at least as many
+utterances as there are batches is therefore in every batch, and batch sizes differ by one at most.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 
 def epoch_batches(strata: np.ndarray, *, batch: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """The global batches of one epoch: a pure function of its arguments, so resuming needs no state.
+    """The global batches of one epoch: a pure function, so that resuming needs no state.
 
     Args:
         strata: stratum of each utterance, [N] int64.

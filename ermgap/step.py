@@ -1,4 +1,4 @@
-"""One optimiser step: the exact gradient of an objective over a global batch, and its learning rate."""
+"""One optimiser step: the exact gradient of an objective over a global batch; learning rates."""
 
 from __future__ import annotations
 

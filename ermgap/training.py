@@ -1,10 +1,10 @@
 """The loop inside Ray Train: what every worker of a slot runs, as long as the sweep lives.
 
-A slot is one `TorchTrainer.fit()`. Its workers load the backbone and the features once, then take one
-configuration after another from the broker (a named actor, sweeps/slots.py), train it, report every
-epoch and are told whether to go on. Only outcomes on which all ranks agree (`RunFailed`) end a
-configuration in here; any other exception propagates, Ray restarts the group, and the broker hands
-the same configuration out again from its last committed epoch.
+A slot is one `TorchTrainer.fit()`. Its workers load the backbone and the features once, then take
+one configuration after another from the broker (a named actor, sweeps/slots.py), train it, report
+every epoch and are told whether to go on. Only outcomes on which all ranks agree (`RunFailed`) end
+a configuration in here; any other exception propagates, Ray restarts the group, and the broker
+hands the same configuration out again from its last committed epoch.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def prepare(material: dict, world: World, note) -> tuple[qwen2_audio.SpeechLLM, 
 
 
 class Watchdog:
-    """Ends the process when nothing has ticked for a while: Ray only sees whether the actor lives."""
+    """Ends the process when nothing ticks for long: Ray only sees whether the actor lives."""
 
     def __init__(self, patience: float) -> None:
         self.patience = patience

@@ -1,9 +1,10 @@
-"""Who trains what: the broker between Tune's trials and the slots, and the only writer of the records.
+"""Who trains what: between Tune's trials and the slots, and the only writer of the records.
 
-A Tune trial offers a configuration and waits for its outcome; a slot takes one, reports every epoch
-and is told whether to go on. The row is the commit: it is appended (fsync) before the slot hears the
-answer. A slot that takes while it still holds a configuration has lost its worker group: the
-configuration is handed out again from its last committed epoch, and counted as one more attempt.
+A Tune trial offers a configuration and waits for its outcome; a slot takes one, reports every
+epoch and is told whether to go on. The row is the commit: it is appended (fsync) before the slot
+hears the answer. A slot that takes while it still holds a configuration has lost its worker group:
+the configuration is handed out again from its last committed epoch, and counted as one more
+attempt.
 
 The class is plain asyncio and is tested without Ray; `slots.py` makes an actor of it.
 """
@@ -95,7 +96,7 @@ class Broker:
     # For slots ----------------------------------------------------------------------------------
 
     async def material(self, slot: str) -> dict:
-        """What a slot's workers need to prepare themselves; asking counts as a start of the slot."""
+        """What a slot's workers need to prepare themselves; asking counts as a start."""
         self.starts[slot] = self.starts.get(slot, 0) + 1
         if self.starts[slot] > STARTS * self.config.sweep.workers:
             await self.give_up(

@@ -11,6 +11,7 @@ from ermgap import config as configuration
 from ermgap.config import Config
 from ermgap.corpora import parse as parse_corpus
 from ermgap.errors import UserError
+from ermgap.parsing import differences
 from ermgap.records import Records
 from ermgap.registry import load_plugins
 from sweeps import plan as planning
@@ -109,13 +110,15 @@ def refuse_later_flags(given: argparse.Namespace) -> None:
     """Options of the design that this version does not have yet."""
     if getattr(given, "confirm", None):
         raise UserError(
-            "--confirm is not in this version yet; rerun a configuration with sweeps/train.py instead."
+            "--confirm is not in this version yet; rerun a configuration with sweeps/train.py "
+            "instead."
         )
     for option in ("storage", "resume"):
         value = getattr(given, option)
         if value and "://" in value:
             raise UserError(
-                f"--{option} {value} is a URI, which this version cannot use yet; give a folder that all nodes mount."
+                f"--{option} {value} is a URI, which this version cannot use yet; give a folder "
+                f"that all nodes mount."
             )
 
 
@@ -158,7 +161,8 @@ def output_folder(wanted: Path) -> Path:
             return folder
         if not (folder / "sweep.yaml").exists():
             raise UserError(
-                f"the output folder {folder} holds files that no sweep wrote; choose another with --out."
+                f"the output folder {folder} holds files that no sweep wrote; choose another with "
+                f"--out."
             )
         if not (folder / "DONE").exists():
             raise UserError(
@@ -174,8 +178,10 @@ def budget(config: Config, utterances) -> str:
     train, dev = (int((utterances["split"] == name).sum()) for name in ("train", "dev"))
     steps = -(-train // config.train.batch)
     return (
-        f"budget: up to {config.sweep.trials} trials x {config.train.epochs} epochs x {steps} steps of "
-        f"{config.train.batch} utterances ({train} train, {dev} dev), backbone {config.backbone.name}, "
+        f"budget: up to {config.sweep.trials} trials x {config.train.epochs} epochs x {steps} "
+        f"steps of "
+        f"{config.train.batch} utterances ({train} train, {dev} dev), backbone "
+        f"{config.backbone.name}, "
         f"window {config.backbone.window_s} s"
     )
 
@@ -197,7 +203,8 @@ def _reopen(given: argparse.Namespace) -> Prepared | None:
     trials = getattr(given, "trials", None)
     if trials is not None and trials < config.sweep.trials:
         raise UserError(
-            f"--trials {trials} is fewer than the {config.sweep.trials} of {given.resume}; give as many or more."
+            f"--trials {trials} is fewer than the {config.sweep.trials} of {given.resume}; give "
+            f"as many or more."
         )
     if trials is not None and trials > config.sweep.trials:
         config = config.replace({"sweep.trials": trials})
@@ -218,7 +225,7 @@ def _reopen(given: argparse.Namespace) -> Prepared | None:
 
 def _refuse_differences(given: argparse.Namespace, config: Config) -> None:
     given = argparse.Namespace(**(vars(given) | {"trials": config.sweep.trials}))
-    keys = configuration.differences(config.to_dict(), make_config(given).to_dict())
+    keys = differences(config.to_dict(), make_config(given).to_dict())
     if keys:
         raise UserError(
             f"{given.resume} was started with other values of {', '.join(keys)}; "

@@ -207,6 +207,7 @@ def _refuse_local_path_on_a_cluster(records: Records) -> None:
     nodes = [node for node in ray.nodes() if node["Alive"]]
     if len(nodes) > 1 and not records.sweep.get("storage"):
         raise UserError(
-            f"the cluster has {len(nodes)} nodes, and {records.directory} is a disk of this one alone; "
+            f"the cluster has {len(nodes)} nodes, and {records.directory} is a disk of this one "
+            f"alone; "
             "give --storage a folder that all nodes mount."
         )

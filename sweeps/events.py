@@ -66,7 +66,7 @@ class Events:
 
 
 def scalars(row: dict) -> dict[str, float | None]:
-    """`tag -> value` of one row: losses per cell and gender, lambda, dev gaps, objectives, speed."""
+    """`tag -> value` of one row: losses per cell and gender, lambda, gaps, objectives, speed."""
     found = {
         "loss/train": row["train_loss"],
         "lambda": row["lambda"],

@@ -105,7 +105,7 @@ def describe_sweep(
 
 
 def _few(utterances: pd.DataFrame, limit: int) -> pd.DataFrame:
-    """About `limit` rows, in turn from each split, language and gender, and there from each emotion."""
+    """About `limit` rows, in turn from each split, language, gender and, there, emotion."""
     group = ["split", "language", "gender"]
     turn = utterances.groupby([*group, "emotion"]).cumcount()
     draw = np.random.default_rng(0).random(len(utterances))

@@ -61,7 +61,10 @@ class Progress:
         )
         info = front.info(self.records)
         points = len(info.front)
-        return f"{head} {numbers}  {_words(trial.config)}  | front {points}, hypervolume {info.hypervolume:.3f}"
+        return (
+            f"{head} {numbers}  {_words(trial.config)}  | front {points}, hypervolume "
+            f"{info.hypervolume:.3f}"
+        )
 
     def _now(self, status: Mapping) -> str:
         ended = list(status["ended"].values())

@@ -1,9 +1,9 @@
 """Optuna as a searcher of Ray Tune that learns from the records, and only from them.
 
 Trial ids are ours (`t0000`) and travel in the configuration. What is told to Optuna is what the
-records hold: a finished trial's objectives, a degenerate one's with a violated constraint, a failed
-one as FAIL; an interrupted one is not told. A resumed sweep rebuilds the study from the records, so a
-crash can leave no zombie in it.
+records hold: a finished trial's objectives, a degenerate one's with a violated constraint, a
+failed one as FAIL; an interrupted one is not told. A resumed sweep rebuilds the study from the
+records, so a crash can leave no zombie in it.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ from ermgap import training
 from ermgap.errors import UserError
 from sweeps.broker import Broker
 
-# A whole CPU a worker would leave nothing for the trials, which then wait for ever without an error.
+# A whole CPU a worker would leave nothing for the trials, which then wait for ever without an
+# error.
 WORKER_CPUS, TRIAL_CPUS = 0.9, 0.02
 NAMESPACE = "ermgap"
 CONCURRENCY = 256  # of the broker's methods: above twice trials plus slots
@@ -45,7 +46,10 @@ class Layout:
 
     def __str__(self) -> str:
         device = "GPU" if self.gpu else f"{self.threads} CPU thread{'s' * (self.threads > 1)}"
-        return f"{self.slots} at a time, each on {self.workers} worker{'s' * (self.workers > 1)} with {device}"
+        return (
+            f"{self.slots} at a time, each on {self.workers} worker{'s' * (self.workers > 1)} "
+            f"with {device}"
+        )
 
 
 def plan_layout(

@@ -1,4 +1,4 @@
-"""The hyperparameters of a sweep: where each lies in the configuration, its range, and when it counts.
+"""The hyperparameters of a sweep: key in the configuration, range, and when each counts.
 
 One registry line each. A preset narrows a range under `sweep.space`: a pair of numbers or a list of
 choices instead of the default, or `false` to keep the configuration's own value.
@@ -170,5 +170,6 @@ def _distribution(name: str, given, default, value) -> BaseDistribution:
         except (TypeError, ValueError):
             pass
     raise UserError(
-        f"sweep.space.{name} = {given!r} is refused: write [low, high], a list of choices, or false."
+        f"sweep.space.{name} = {given!r} is refused: write [low, high], a list of choices, or "
+        f"false."
     )

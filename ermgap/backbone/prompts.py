@@ -1,9 +1,9 @@
 """What the model reads before it answers, and how an answer is read.
 
 A prompt is a template with one `{audio}`; it is tokenised as prefix + audio placeholders + suffix,
-the placeholders being expanded here to the clip's number of audio tokens, so that nothing depends on
-the legacy merging of transformers. A label's verbaliser is its word; the labels' first tokens must
-differ, because a prediction is the softmax over them at the answer position.
+the placeholders being expanded here to the clip's number of audio tokens, so that nothing depends
+on the legacy merging of transformers. A label's verbaliser is its word; the labels' first tokens
+must differ, because a prediction is the softmax over them at the answer position.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def build(tokenizer, template: str, labels: Sequence[str]) -> Prompt:
     for label, answer in zip(labels, answers, strict=True):
         if answer[0] in seen:
             raise UserError(
-                f"the labels {seen[answer[0]]!r} and {label!r} begin with the same token, so they cannot "
+                f"the labels {seen[answer[0]]!r} and {label!r} begin with the same token, so they "
+                f"cannot "
                 "be told apart at the answer position; rename one in data.labels."
             )
         seen[answer[0]] = label

@@ -1,9 +1,10 @@
 """One Qwen2-Audio, whatever its size: load it, give it an adapter, read answers from it.
 
-`small`, `random-tiny` and `qwen2-audio-7b` are the same class (`Qwen2AudioForConditionalGeneration`)
-and pass through the same functions. The audio tower's outputs come from the feature store; here the
-projector, the decoder and the head run, and the head only at answer positions: for the 7B model's
-vocabulary of 156,032 the full logits of 16 utterances would be 1.4 GB, these are 0.03 GB.
+`small`, `random-tiny` and `qwen2-audio-7b` are the same class
+(`Qwen2AudioForConditionalGeneration`) and pass through the same functions. The audio tower's
+outputs come from the feature store; here the projector, the decoder and the head run, and the head
+only at answer positions: for the 7B model's vocabulary of 156,032 the full logits of 16 utterances
+would be 1.4 GB, these are 0.03 GB.
 
     speech = load(config.backbone, labels=config.data.labels, device=torch.device("cpu"))
     speech.reset_adapter(config.adapter, seed=0)
@@ -40,7 +41,8 @@ def load(settings: config.Backbone, *, labels: Sequence[str], device: torch.devi
     """Load the configured backbone, frozen, in evaluation mode, without an adapter.
 
     Raises:
-        UserError: unknown name, weights that cannot be found or read, labels that cannot be told apart.
+        UserError: unknown name, weights that cannot be found or read, labels that cannot be told
+        apart.
     """
     from transformers import (
         AutoTokenizer,
@@ -61,7 +63,8 @@ def load(settings: config.Backbone, *, labels: Sequence[str], device: torch.devi
         logging.getLogger(__name__).debug("backbone %s", folder, exc_info=True)
         raise UserError(
             f"the backbone {settings.name!r} cannot be loaded from {folder} "
-            f"({str(problem).splitlines()[0]}); when offline, set backbone.path to a folder that holds it."
+            f"({str(problem).splitlines()[0]}); when offline, set backbone.path to a folder that "
+            f"holds it."
         ) from problem
     prompt = prompts.build(tokenizer, prompts.PROMPTS.find(settings.prompt), labels)
     model.requires_grad_(False)
@@ -147,7 +150,7 @@ class SpeechLLM:
     # Forward ------------------------------------------------------------------------------------
 
     def answer_states(self, batch: Batch) -> Tensor:
-        """The decoder's last hidden states at the answer positions, [B, A, H], after the final norm."""
+        """The decoder's states at the answer positions, [B, A, H], after the final norm."""
         core = self.model.model
         embeddings = core.language_model.embed_tokens(batch.ids)
         projector = core.multi_modal_projector
@@ -156,7 +159,7 @@ class SpeechLLM:
         return decode_at(core.language_model, embeddings, batch.positions)
 
     def label_logits(self, batch: Batch) -> Tensor:
-        """Logits of the labels' first tokens at the first answer position, [B, labels] float32 or 64."""
+        """Logits of the labels' first tokens at the answer position, [B, labels] float32 or 64."""
         states = self.answer_states(batch)[:, 0]
         return _full(F.linear(states, self.model.lm_head.weight[self.first_tokens]))
 
@@ -164,8 +167,8 @@ class SpeechLLM:
         """Per-utterance loss, [B], nats.
 
         `labels`: cross-entropy of the softmax over the labels' first tokens. `answer`: mean
-        cross-entropy over answer tokens and end token, full vocabulary (arXiv 2603.21050); the batch
-        must then have been made with its answers.
+        cross-entropy over answer tokens and end token, full vocabulary (arXiv 2603.21050); the
+        batch must then have been made with its answers.
         """
         if over == "labels":
             return F.cross_entropy(self.label_logits(batch), batch.label, reduction="none")
@@ -179,10 +182,10 @@ class SpeechLLM:
 def decode_at(decoder: nn.Module, embeddings: Tensor, positions: Tensor) -> Tensor:
     """Run a `Qwen2Model`, its last layer at some positions only.
 
-    Sequences are padded on the right, so causality alone keeps padding out of every real position: no
-    mask is needed, and attention takes its fast causal path. Nothing after the last layer's keys and
-    values depends on other positions, so its queries, its output projection and its MLP run at
-    `positions` alone: exact, and half the work of a two-layer decoder.
+    Sequences are padded on the right, so causality alone keeps padding out of every real position:
+    no mask is needed, and attention takes its fast causal path. Nothing after the last layer's
+    keys and values depends on other positions, so its queries, its output projection and its MLP
+    run at `positions` alone: exact, and half the work of a two-layer decoder.
 
     Args:
         embeddings: [B, T, H]. positions: [B, A] int64, positions in the sequence.

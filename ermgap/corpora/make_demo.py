@@ -130,7 +130,7 @@ def read_phrases() -> dict[tuple[str, str], list[str]]:
 
 
 def _counts(language: str, split: str) -> dict[str, int]:
-    """Clips per emotion: five in train; 11 in dev, 12 for three emotions that differ by language."""
+    """Clips per emotion: five in train; 11 in dev, 12 for three that differ by language."""
     if split == "train":
         return dict.fromkeys(EMOTIONS, TRAIN_PER_EMOTION)
     least, rest = divmod(DEV_PER_CELL, len(EMOTIONS))

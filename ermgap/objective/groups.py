@@ -7,7 +7,8 @@ l_i in cell c and gender g, a global batch is summed up by
 
 An objective J is a function of S, Q and N alone. Its gradient with respect to the model is then
 
-    dJ/dtheta = sum_i w_i dl_i/dtheta,    w_i = dJ/dS[c_i, g_i] + 2 l_i dJ/dQ[c_i, g_i]    (chain rule)
+    dJ/dtheta = sum_i w_i dl_i/dtheta,    w_i = dJ/dS[c_i, g_i] + 2 l_i dJ/dQ[c_i, g_i]    (chain
+    rule)
 
 so that workers and micro-batches only need to agree on S, Q and N: all-reduce them, differentiate J
 once, and let every worker back-propagate `sum_i w_i l_i` over its own utterances. Adding the
