@@ -54,11 +54,21 @@ class Data:
         refuse(
             len(set(self.labels)) < 2, "data.labels", self.labels, "two labels or more are needed"
         )
+        refuse(
+            len(set(self.labels)) < len(self.labels),
+            "data.labels",
+            self.labels,
+            "each is named once",
+        )
         refuse(self.folds < 2, "data.folds", self.folds, "two folds or more are needed")
         refuse(
             not 0 <= self.fold < self.folds, "data.fold", self.fold, "it counts from 0 to folds - 1"
         )
         refuse(self.min_support < 1, "data.min_support", self.min_support, "it is at least 1")
+        refuse(self.split_seed < 0, "data.split_seed", self.split_seed, "it is 0 or more")
+        refuse(
+            self.limit is not None and self.limit < 1, "data.limit", self.limit, "it is at least 1"
+        )
         refuse(
             self.modalities != ("speech",),
             "data.modalities",
@@ -103,6 +113,12 @@ class Adapter:
 
     def __post_init__(self) -> None:
         refuse(self.r < 1, "adapter.r", self.r, "the rank is at least 1")
+        refuse(
+            self.alpha is not None and self.alpha < 1,
+            "adapter.alpha",
+            self.alpha,
+            "it is at least 1",
+        )
         refuse(
             not 0 <= self.dropout < 1,
             "adapter.dropout",
@@ -204,6 +220,7 @@ class Train:
             "it is a share of training below 1",
         )
         refuse(self.clip_norm <= 0, "train.clip_norm", self.clip_norm, "the norm is positive")
+        refuse(self.seed < 0, "train.seed", self.seed, "it is 0 or more")
         rules = ("w_f1", "acc", "worst_group_w_f1", "last")
         refuse(self.select not in rules, "train.select", self.select, f"choose one of {rules}")
 
@@ -246,6 +263,13 @@ class Sweep:
             )
         refuse(
             not 0 <= self.erm_share <= 1, "sweep.erm_share", self.erm_share, "it is a share, 0 to 1"
+        )
+        refuse(self.seed < 0, "sweep.seed", self.seed, "it is 0 or more")
+        refuse(
+            self.floor is not None and not 0 <= self.floor <= 1,
+            "sweep.floor",
+            self.floor,
+            "it is a W-F1 between 0 and 1",
         )
         refuse(self.attempts < 1, "sweep.attempts", self.attempts, "it is at least 1")
         refuse(self.workers < 1, "sweep.workers", self.workers, "it is at least 1")
@@ -291,7 +315,7 @@ def load(path: Path, settings: Sequence[str] = ()) -> Config:
         raise UserError(
             f"the preset {path} cannot be read ({problem}); check its name."
         ) from problem
-    except yaml.YAMLError as problem:
+    except (yaml.YAMLError, ValueError) as problem:  # ValueError: a date such as 2020-13-45
         line = " ".join(str(problem).split())
         raise UserError(f"the preset {path} is not valid YAML ({line}); mend it.") from problem
     if not isinstance(values, dict):
@@ -302,6 +326,6 @@ def load(path: Path, settings: Sequence[str] = ()) -> Config:
             raise UserError(f"--set {setting} is not of the form section.key=value; write it so.")
         try:
             put(values, key.strip(), yaml.safe_load(text))
-        except yaml.YAMLError as problem:
+        except (yaml.YAMLError, ValueError) as problem:
             raise UserError(f"--set {setting} has a value that is not YAML; quote it.") from problem
     return from_dict(values, where=str(path))

@@ -60,7 +60,8 @@ class World:
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        for dtype in {p.dtype for p in parameters}:
+        # No set: its order may differ between processes, and collectives pair up by order.
+        for dtype in dict.fromkeys(p.dtype for p in parameters):
             group = [p.grad for p in parameters if p.dtype == dtype]
             flat = self.add_up(torch.cat([g.flatten() for g in group]))
             torch._foreach_copy_(

@@ -13,7 +13,6 @@ import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from ermgap.config import Config
 from ermgap.distributed import World
 from ermgap.errors import RunFailed
 from ermgap.evaluation import label_log_probabilities, predictions
-from ermgap.examples import Examples
+from ermgap.material import Material
 from ermgap.objective import GENDERS, Objective, cell_names, group_means
 from ermgap.records import write_atomically
 from ermgap.sampler import epoch_batches, micro_batches, shard
@@ -42,16 +41,6 @@ class Job:
     attempt: int = 1
     epoch: int = 0
     chosen: dict = field(default_factory=dict)  # the searched values, for the rows
-
-
-@dataclass(frozen=True)
-class Material:
-    """What all configurations of a sweep share."""
-
-    train: Examples
-    dev: Examples
-    cells: list[tuple[str, str]]
-    storage: Path
 
 
 def train(

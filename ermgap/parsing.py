@@ -30,7 +30,9 @@ def put(values: dict, dotted: str, value) -> None:
     """Set `section.key` in nested dicts, in place; UserError if a section is a value."""
     *sections, key = dotted.split(".")
     for section in sections:
-        values = values.setdefault(section, {})
+        if values.get(section) is None:  # absent, or a section that a preset leaves empty
+            values[section] = {}
+        values = values[section]
         if not isinstance(values, dict):
             raise UserError(
                 f"there is no setting {dotted!r}: {section!r} is a value, not a section."
@@ -42,7 +44,8 @@ def build(kind, values, prefix: str, where: str):
     """A dataclass (of dataclasses) from nested values; UserError names an unknown key or a type."""
     if not isinstance(values, Mapping):
         raise UserError(
-            f"{prefix.rstrip('.')} in {where} must be a section of keys; it is {values!r}."
+            f"{prefix.rstrip('.') or 'what stands'} in {where} must be a section of keys; "
+            f"it is {values!r}."
         )
     hints = typing.get_type_hints(kind)
     for key in values:
@@ -58,7 +61,7 @@ def build(kind, values, prefix: str, where: str):
     for key, value in values.items():
         hint = hints[key]
         if dataclasses.is_dataclass(hint):
-            built[key] = build(hint, value or {}, f"{prefix}{key}.", where)
+            built[key] = build(hint, {} if value is None else value, f"{prefix}{key}.", where)
         else:
             built[key] = _value(hint, value, f"{prefix}{key}")
     return kind(**built)
@@ -111,7 +114,7 @@ def _number(value):
         return _WRONG
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return _WRONG
     return number if number == number and abs(number) != float("inf") else _WRONG
 

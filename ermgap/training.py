@@ -13,19 +13,16 @@ import logging
 import os
 import threading
 import time
-from pathlib import Path
 
 import ray
 import ray.train.torch
 import torch
 
 from ermgap import config
-from ermgap.backbone import features, qwen2_audio
 from ermgap.distributed import World
 from ermgap.errors import RunFailed, UserError
-from ermgap.examples import Examples, cells_of
-from ermgap.loop import Job, Material, train
-from ermgap.registry import load_plugins
+from ermgap.loop import Job, train
+from ermgap.material import prepare
 
 PATIENCE_S = 1800.0  # a step of the 7B model takes seconds; half an hour without one is a hang
 
@@ -119,49 +116,6 @@ class Desk:
     def give_up(self, sentence: str) -> None:
         """End the sweep with a sentence for the user."""
         ray.get(self.broker.give_up.remote(sentence))
-
-
-def prepare(material: dict, world: World, note) -> tuple[qwen2_audio.SpeechLLM, Material]:
-    """Load the backbone, make sure of the features, and index the splits.
-
-    Args:
-        material: `config` (nested dict), `table` (all utterances), `storage` (folder, as text).
-        world: this process among the workers.
-        note: called with one line of progress.
-
-    Raises:
-        UserError: whatever the user can mend (weights, labels, plugins, audio).
-    """
-    settings = config.from_dict(material["config"])
-    load_plugins(settings.plugins)
-    note("loading the backbone")
-    speech = qwen2_audio.load(settings.backbone, labels=settings.data.labels, device=world.device)
-    table = material["table"]
-    store = features.ensure(
-        table,
-        speech.model,
-        speech.extractor,
-        revision=features.tower_revision(speech.model),
-        window_s=settings.backbone.window_s,
-        dtype=str(speech.dtype).removeprefix("torch."),
-        device=world.device,
-        progress=lambda done, of: (
-            note(f"audio features {done}/{of}") if done % 16 == 0 or done == of else None
-        ),
-    )
-    cells = cells_of(table, settings.data.modalities)
-    splits = {
-        split: Examples(
-            table[table["split"] == split],
-            store=store,
-            prompt=speech.prompt,
-            labels=settings.data.labels,
-            cells=cells,
-        )
-        for split in ("train", "dev")
-    }
-    note("ready")
-    return speech, Material(splits["train"], splits["dev"], cells, Path(material["storage"]))
 
 
 class Watchdog:

@@ -118,9 +118,10 @@ def run(
     )
     print(f"trials: {left} to run, {layout}")
     _refuse_local_path_on_a_cluster(records)
-    scratch = Path(tempfile.mkdtemp(prefix=".ray-", dir=records.directory))
+    folder = records.directory.absolute()  # the broker may start in another folder
+    scratch = Path(tempfile.mkdtemp(prefix=".ray-", dir=folder))
     name = f"broker-{os.getpid()}-{int(time.time())}"
-    broker = slots.start_broker(name, records.directory)
+    broker = slots.start_broker(name, folder)
     held = slots.Slots(layout, broker=name, folder=scratch)
     searcher = (wanted or search.RecordsSearcher)(config, trials)
     tuner = slots.tuner(

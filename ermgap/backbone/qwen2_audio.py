@@ -135,7 +135,13 @@ class SpeechLLM:
     def remove_adapter(self) -> None:
         """Back to the pretrained model, bit for bit."""
         if self.adapter is not None:
+            core = self.model.model
+            pretrained = getattr(
+                core.multi_modal_projector, "original_module", core.multi_modal_projector
+            )
             self.adapter.unload()
+            # peft's unload leaves the trained copy of a module to save where the original was.
+            core.multi_modal_projector = pretrained
             self.adapter = None
             self.model.requires_grad_(False)
 
@@ -154,7 +160,7 @@ class SpeechLLM:
         core = self.model.model
         embeddings = core.language_model.embed_tokens(batch.ids)
         projector = core.multi_modal_projector
-        audio = projector(batch.audio.to(next(projector.parameters()).dtype)).to(embeddings.dtype)
+        audio = projector(batch.audio.to(_working_dtype(projector))).to(embeddings.dtype)
         embeddings = embeddings.masked_scatter(batch.audio_mask.unsqueeze(-1), audio)
         return decode_at(core.language_model, embeddings, batch.positions)
 
@@ -233,6 +239,12 @@ def _layer_at(
     )
     chosen = chosen + attention.o_proj(mixed.transpose(1, 2).flatten(2))
     return chosen + layer.mlp(layer.post_attention_layernorm(chosen))
+
+
+def _working_dtype(projector: nn.Module) -> torch.dtype:
+    """Of the copy that is trained, if there is one: peft keeps the frozen original beside it."""
+    kinds = [p.dtype for p in projector.parameters() if p.requires_grad]
+    return kinds[0] if kinds else next(projector.parameters()).dtype
 
 
 def _full(logits: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Loader of `demo`, the embedded synthetic corpus with a planted gender gap (no human speech).
 
+    corpus = ermgap.corpora.load(["demo"])
+
 The clips and their manifest are package data, made by `ermgap.corpora.make_demo`; the folder's
 README says what was planted and how large it is. `demo=PATH` reads a corpus made elsewhere with
 `python -m ermgap.corpora.make_demo --out PATH`.
@@ -7,63 +9,67 @@ README says what was planted and how large it is. `demo=PATH` reads a corpus mad
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
-import pandas as pd
-
-from ermgap.corpora.table import COLUMNS, Corpus
+from ermgap.corpora.table import Corpus, frame
 from ermgap.errors import UserError
 
 FOLDER = Path(__file__).parent / "data" / "demo"
-RATE = 16000
 LANGUAGES = ("en", "de", "ja")
 GENDERS = ("female", "male")
 EMOTIONS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
 PLANTED = ("de", "female")  # the language with the gap, and the gender whose cues are weak there
 FIELDS = (
-    "path",
-    "language",
-    "gender",
-    "emotion",
-    "speaker",
-    "split",
-    "transcript",
-    "duration_s",
-    "expression",
-    "synthetic",
-)
+    "path", "language", "gender", "emotion", "speaker", "split", "transcript", "duration_s",
+    "expression", "synthetic",
+)  # fmt: skip
+NOTE = f"demo's gap is planted in {PLANTED[0]}, where the cues of {PLANTED[1]} voices are weaker"
 
 
 def load(path: Path | None = None) -> Corpus:
-    """The table of `demo` (690 rows, split given) with nothing excluded.
+    """The table of `demo` (690 rows, train and dev given, nothing excluded).
 
-    Raises UserError when the folder holds no manifest or the manifest lacks a column.
+    `path` is a folder with `manifest.csv` and `audio/`; None is the embedded one.
+    Raises UserError for a folder without a manifest, or a manifest that `make_demo` did not write.
     """
     folder = Path(path or FOLDER).absolute()
-    rows = _read(folder / "manifest.csv")
-    table = rows[["language", "gender", "emotion", "speaker", "split", "transcript"]].assign(
-        corpus="demo",
-        utterance_id="demo/" + rows["path"].map(lambda name: Path(name).stem),
-        group=rows["speaker"],
-        path=rows["path"].map(lambda name: str(folder / name)),
-        start_s=0.0,
-        end_s=rows["duration_s"].astype(float),
-        synthetic=True,
-    )
-    excluded = pd.DataFrame(columns=["corpus", "path", "reason"])
-    return Corpus(table=table[list(COLUMNS)], excluded=excluded)
+    table = frame([_utterance(row, folder=folder) for row in _read(folder / "manifest.csv")])
+    return Corpus(table=table, notes=(NOTE,))
 
 
-def _read(manifest: Path) -> pd.DataFrame:
+def _utterance(row: dict[str, str], *, folder: Path) -> dict:
+    same = ("language", "gender", "emotion", "speaker", "split", "transcript")
+    return {
+        **{name: row[name] for name in same},
+        "corpus": "demo",
+        "utterance_id": f"demo/{Path(row['path']).stem}",
+        "group": row["speaker"],
+        "path": str(folder / row["path"]),
+        "start_s": 0.0,
+        "end_s": float(row["duration_s"]),
+        "synthetic": True,
+    }
+
+
+def _read(manifest: Path) -> list[dict[str, str]]:
+    remedy = "write it with `python -m ermgap.corpora.make_demo --out FOLDER`"
     if not manifest.is_file():
-        raise UserError(
-            f"there is no manifest {manifest}; write the corpus there with "
-            "`python -m ermgap.corpora.make_demo --out FOLDER`."
-        )
-    rows = pd.read_csv(manifest, dtype=str, keep_default_na=False)
-    missing = [name for name in FIELDS if name not in rows.columns]
-    if missing:
-        raise UserError(
-            f"{manifest} lacks the columns {', '.join(missing)}; make the corpus again."
-        )
+        raise UserError(f"there is no manifest {manifest}; {remedy}.")
+    with open(manifest, encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        missing = [name for name in FIELDS if name not in (reader.fieldnames or ())]
+        if missing:
+            raise UserError(f"{manifest} lacks the columns {', '.join(missing)}; {remedy}.")
+        rows = list(reader)
+    for number, row in enumerate(rows, start=2):
+        if not _is_seconds(row["duration_s"]):
+            raise UserError(f"{manifest}, row {number}: duration_s is not a number; {remedy}.")
     return rows
+
+
+def _is_seconds(text: str | None) -> bool:
+    try:
+        return float(text or "") > 0
+    except ValueError:
+        return False

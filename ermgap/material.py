@@ -1,0 +1,68 @@
+"""What all configurations of a sweep share: the backbone, the features, the indexed splits.
+
+A worker prepares it once and trains one configuration after another on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ermgap import config
+from ermgap.backbone import features, qwen2_audio
+from ermgap.distributed import World
+from ermgap.examples import Examples, cells_of
+from ermgap.registry import load_plugins
+
+
+@dataclass(frozen=True)
+class Material:
+    """What all configurations of a sweep share."""
+
+    train: Examples
+    dev: Examples
+    cells: list[tuple[str, str]]
+    storage: Path
+
+
+def prepare(material: dict, world: World, note) -> tuple[qwen2_audio.SpeechLLM, Material]:
+    """Load the backbone, make sure of the features, and index the splits.
+
+    Args:
+        material: `config` (nested dict), `table` (all utterances), `storage` (folder, as text).
+        world: this process among the workers.
+        note: called with one line of progress.
+
+    Raises:
+        UserError: whatever the user can mend (weights, labels, plugins, audio).
+    """
+    settings = config.from_dict(material["config"])
+    load_plugins(settings.plugins)
+    note("loading the backbone")
+    speech = qwen2_audio.load(settings.backbone, labels=settings.data.labels, device=world.device)
+    table = material["table"]
+    store = features.ensure(
+        table,
+        speech.model,
+        speech.extractor,
+        revision=features.tower_revision(speech.model),
+        window_s=settings.backbone.window_s,
+        dtype=str(speech.dtype).removeprefix("torch."),
+        device=world.device,
+        progress=lambda done, of: (
+            note(f"audio features {done}/{of}") if done % 16 == 0 or done == of else None
+        ),
+    )
+    cells = cells_of(table, settings.data.modalities)
+    splits = {
+        split: Examples(
+            table[table["split"] == split],
+            store=store,
+            prompt=speech.prompt,
+            labels=settings.data.labels,
+            cells=cells,
+        )
+        for split in ("train", "dev")
+    }
+    note("ready")
+    return speech, Material(splits["train"], splits["dev"], cells, Path(material["storage"]))
