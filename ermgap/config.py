@@ -238,6 +238,7 @@ class Sweep:
     attempts: int = 2
     slots: int | None = None  # worker groups; None: as many as the machine carries
     workers: int = 1  # workers in a group
+    device: str = "auto"  # gpu: ask a cluster for GPUs, even if none has started yet
     space: dict = field(default_factory=dict)  # hyperparameter -> its range, instead of the default
 
     def __post_init__(self) -> None:
@@ -271,6 +272,8 @@ class Sweep:
             self.floor,
             "it is a W-F1 between 0 and 1",
         )
+        kinds = ("auto", "cpu", "gpu")
+        refuse(self.device not in kinds, "sweep.device", self.device, f"choose one of {kinds}")
         refuse(self.attempts < 1, "sweep.attempts", self.attempts, "it is at least 1")
         refuse(self.workers < 1, "sweep.workers", self.workers, "it is at least 1")
         refuse(

@@ -26,6 +26,7 @@ import yaml
 from ermgap.errors import UserError
 
 ENDED = ("finished", "stopped", "failed", "degenerate")
+NEEDED = {"trial_id", "attempt", "epoch", "status", "config"}  # of every row
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Records:
             )
         try:
             sweep = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
+        except (OSError, ValueError, yaml.YAMLError) as problem:
             raise UserError(
                 f"{path} cannot be read ({_first_line(problem)}); restore it."
             ) from problem
@@ -122,17 +123,25 @@ class Records:
                 continue
             try:
                 row = json.loads(line)
-                rows.append(row if "trial_id" in row else _raise(ValueError("no trial_id")))
-            except (ValueError, TypeError):
+            except ValueError:
+                row = None
+            if isinstance(row, dict) and row.keys() >= NEEDED:
+                rows.append(row)
+            else:
                 self.torn = True
         return rows
 
     def trials(self) -> list[Trial]:
-        """One `Trial` per trial id, in order of appearance; a later attempt replaces epochs."""
-        by_trial: dict[str, dict[tuple, dict]] = {}
+        """One `Trial` per trial id, in order of appearance.
+
+        A row replaces the same and later epochs that an earlier attempt left.
+        """
+        by_trial: dict[str, list[dict]] = {}
         for row in self.rows():
-            by_trial.setdefault(row["trial_id"], {})[row["epoch"]] = row
-        return [_trial(trial_id, list(rows.values())) for trial_id, rows in by_trial.items()]
+            before = by_trial.get(row["trial_id"], [])
+            kept = [other for other in before if other["epoch"] < row["epoch"]]
+            by_trial[row["trial_id"]] = [*kept, row]
+        return [_trial(trial_id, rows) for trial_id, rows in by_trial.items()]
 
     # Files --------------------------------------------------------------------------------------
 
@@ -147,8 +156,14 @@ class Records:
         return Path(self.sweep.get("storage") or self.directory)
 
     def table(self) -> pd.DataFrame:
-        """The utterances of the sweep (DESIGN, the table of utterances)."""
-        return pd.read_parquet(self.directory / "table.parquet")
+        """The utterances of the sweep (DESIGN, the table of utterances); UserError if damaged."""
+        path = self.directory / "table.parquet"
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError) as problem:  # pyarrow's ArrowInvalid is a ValueError
+            raise UserError(
+                f"{path} cannot be read ({_first_line(problem)}); restore it, or start a new sweep."
+            ) from problem
 
     def predictions(self, trial_id: str) -> pd.DataFrame | None:
         """Per-utterance predictions of the trial's selected epoch, or None if there are none."""
@@ -252,7 +267,3 @@ def _plain(value):
 
 def _first_line(problem: Exception) -> str:
     return str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-
-
-def _raise(error: Exception):
-    raise error

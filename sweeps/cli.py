@@ -88,12 +88,11 @@ def options(description: str, *, many: bool) -> argparse.ArgumentParser:
 
 def make_config(given: argparse.Namespace) -> Config:
     """The configuration that a command line asks for; UserError as the configuration raises it."""
-    settings = list(given.settings)
-    config = configuration.load(planning.preset_path(given.preset or "demo"), settings)
+    smoke = [f"{key}={value}" for key, value in SMOKE.items()] if given.smoke_test else []
+    preset = planning.preset_path(given.preset or "demo")
+    config = configuration.load(preset, [*smoke, *given.settings])
     load_plugins(config.plugins)
     changes: dict = {}
-    if given.smoke_test:
-        changes |= SMOKE
     if given.data:
         changes["data.corpora"] = [name for names in given.data for name in names]
     if given.strict:

@@ -107,17 +107,9 @@ def run(
         return Session()
     if not ray.is_initialized():
         start_ray(address)
-    cpus, gpus, memory = available(address)
-    layout = slots.plan_layout(
-        cpus=cpus,
-        gpus=gpus,
-        memory_gb=memory,
-        trials=left,
-        slots=config.sweep.slots,
-        workers=config.sweep.workers,
-    )
+    layout = _layout(config, address, trials=left)
     print(f"trials: {left} to run, {layout}")
-    _refuse_local_path_on_a_cluster(records)
+    _refuse_local_path_on_a_cluster(records, growing=bool(layout.gpu and address))
     folder = records.directory.absolute()  # the broker may start in another folder
     scratch = Path(tempfile.mkdtemp(prefix=".ray-", dir=folder))
     name = f"broker-{os.getpid()}-{int(time.time())}"
@@ -134,9 +126,36 @@ def run(
     finally:
         ray.get(broker.close.remote())
         held.join(CLOSE_S)
+        if layout.gpu and address:
+            from ray.autoscaler.sdk import request_resources
+
+            request_resources(bundles=[])  # or the GPUs stay, and cost
         ray.kill(broker)
         shutil.rmtree(scratch, ignore_errors=True)
     return session
+
+
+def _layout(config: Config, address: str | None, *, trials: int):
+    """How to fill the devices; on a cluster that is yet to grow, what to ask it for."""
+    from sweeps import slots
+
+    cpus, gpus, memory = available(address)
+    wanted = config.sweep
+    if wanted.device == "gpu" and address:
+        from ray.autoscaler.sdk import request_resources
+
+        count = min(wanted.slots or max(1, gpus // wanted.workers), trials)
+        layout = slots.Layout(count, wanted.workers, threads=4, gpu=True)
+        request_resources(bundles=[layout.bundle] * count)
+        return layout
+    return slots.plan_layout(
+        cpus=cpus,
+        gpus=0 if wanted.device == "cpu" else gpus,
+        memory_gb=memory,
+        trials=trials,
+        slots=wanted.slots,
+        workers=wanted.workers,
+    )
 
 
 def _watch(tuner, broker, held, searcher, watch, session: Session) -> None:
@@ -202,13 +221,13 @@ def _gpus() -> int:
     )
 
 
-def _refuse_local_path_on_a_cluster(records: Records) -> None:
+def _refuse_local_path_on_a_cluster(records: Records, *, growing: bool) -> None:
     import ray
 
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    if len(nodes) > 1 and not records.sweep.get("storage"):
+    if (len(nodes) > 1 or growing) and not records.sweep.get("storage"):
         raise UserError(
-            f"the cluster has {len(nodes)} nodes, and {records.directory} is a disk of this one "
+            f"the workers run on other nodes, and {records.directory} is a disk of this one "
             f"alone; "
             "give --storage a folder that all nodes mount."
         )

@@ -66,6 +66,7 @@ MISTAKES = {
     "sweep.attempts": [0],
     "sweep.workers": [0],
     "sweep.slots": [0],
+    "sweep.device": ["tpu"],
     "sweep.space": [[1, 2], "wide"],
     "plugins": [3],
 }

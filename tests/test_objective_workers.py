@@ -67,7 +67,7 @@ class Case:
         return f"{model}-{self.objective}-{self.workers}-workers-{self.shards}-{self.pieces}-passes"
 
     def rows(self) -> list[list[torch.Tensor]]:
-        """Rows of each worker's micro-batches. `empty` is sorted by gender: workers see one only."""
+        """Rows of each worker's micro-batches; `empty` sorts by gender: workers see one only."""
         sizes = SHARDS[self.workers][self.shards]
         order = torch.randperm(24, generator=torch.Generator().manual_seed(5))
         if self.shards == "empty":
@@ -125,7 +125,7 @@ class StandIn(torch.nn.Module):
 
 
 class Real:
-    """The same utterances heard by the random Qwen2-Audio in float64, LoRA and projector trained."""
+    """The same utterances, heard by the random Qwen2-Audio in float64; LoRA is trained."""
 
     def __init__(self, dropout: float) -> None:
         import pandas as pd

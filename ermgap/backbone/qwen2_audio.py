@@ -44,6 +44,7 @@ def load(settings: config.Backbone, *, labels: Sequence[str], device: torch.devi
         UserError: unknown name, weights that cannot be found or read, labels that cannot be told
         apart.
     """
+    from safetensors import SafetensorError
     from transformers import (
         AutoTokenizer,
         Qwen2AudioForConditionalGeneration,
@@ -59,7 +60,7 @@ def load(settings: config.Backbone, *, labels: Sequence[str], device: torch.devi
         model = Qwen2AudioForConditionalGeneration.from_pretrained(
             folder, dtype=resolve_dtype(settings.dtype, device), attn_implementation="sdpa", **known
         )
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, SafetensorError) as problem:
         logging.getLogger(__name__).debug("backbone %s", folder, exc_info=True)
         raise UserError(
             f"the backbone {settings.name!r} cannot be loaded from {folder} "
@@ -106,11 +107,12 @@ class SpeechLLM:
         """Replace the adapter by a fresh one; the same seed gives the same bits, on every worker.
 
         Raises:
-            UserError: a target names no module of the decoder.
+            UserError: a target names no linear module of the decoder.
         """
         import peft
 
         self.remove_adapter()
+        self._check_targets(settings.targets)
         torch.manual_seed(seed)
         wanted = peft.LoraConfig(
             r=settings.r,
@@ -120,17 +122,22 @@ class SpeechLLM:
             target_modules=rf".*language_model\.layers\..*\.({'|'.join(settings.targets)})",
             modules_to_save=["multi_modal_projector"] if settings.train_projector else None,
         )
-        try:
-            self.adapter = peft.get_peft_model(self.model, wanted)
-        except ValueError as problem:
-            raise UserError(
-                f"adapter.targets = {list(settings.targets)} names no module of the decoder; "
-                "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj and down_proj exist."
-            ) from problem
+        self.adapter = peft.get_peft_model(self.model, wanted)
         for _, parameter in self.trainable():
             # An optimiser step of 1e-5 vanishes in bfloat16's 8 bits: what is trained is float32.
             if parameter.dtype in (torch.bfloat16, torch.float16):
                 parameter.data = parameter.data.float()
+
+    def _check_targets(self, targets: Sequence[str]) -> None:
+        """peft refuses targets only when all of them are wrong; each one is checked here."""
+        modules = self.model.model.language_model.layers[0].named_modules()
+        there = [name.split(".")[-1] for name, m in modules if isinstance(m, nn.Linear)]
+        for target in targets:
+            if target not in there:
+                raise UserError(
+                    f"adapter.targets holds {target!r}, which no linear module of the decoder is "
+                    f"called; choose from {', '.join(there)}."
+                )
 
     def remove_adapter(self) -> None:
         """Back to the pretrained model, bit for bit."""

@@ -24,6 +24,7 @@ import soundfile
 from ermgap.corpora import demo_speech
 from ermgap.corpora.demo import EMOTIONS, FIELDS, FOLDER, GENDERS, LANGUAGES, PLANTED
 from ermgap.corpora.demo_speech import RATE, Cues
+from ermgap.errors import UserError, command_line
 
 SEED = 2
 TRAIN_PER_EMOTION = 5
@@ -197,8 +198,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=SEED)
     arguments = parser.parse_args()
     print(f"{demo_speech.engine()}, seed {arguments.seed}")
-    write(arguments.out, seed=arguments.seed)
+    try:
+        write(arguments.out, seed=arguments.seed)
+    except OSError as problem:
+        raise UserError(f"cannot write {arguments.out} ({problem}); give another --out.") from problem
 
 
 if __name__ == "__main__":
-    main()
+    command_line(main)

@@ -1,0 +1,120 @@
+"""Configurations trained one after another without Ray, for figures that take many runs.
+
+Records accumulate in a JSON-lines file, one row per (name, fold, seed): a script that is stopped goes
+on where it was. Used by the `figures_*.py` beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a figure: a name for the table, the changes to the preset, the seed."""
+
+    name: str
+    changes: dict
+    seed: int = 0
+    fold: int = 0
+
+    @property
+    def key(self) -> tuple:
+        return self.name, self.fold, self.seed
+
+
+def run_all(preset: str, runs: Iterable[Run], *, file: Path, data: list[str] | None = None) -> list[dict]:
+    """Train every run that the file does not hold yet; returns all of the file's rows.
+
+    Args:
+        preset: name of the preset that the runs change.
+        runs: what to run.
+        file: JSON lines, appended after each run.
+        data: corpora instead of the preset's.
+    """
+    import torch
+
+    from ermgap import config, material
+    from ermgap.distributed import World
+    from ermgap.loop import Job, train
+    from sweeps import plan
+
+    torch.set_num_threads(int(os.environ.get("THREADS", os.cpu_count() or 1)))
+    base = config.load(plan.preset_path(preset))
+    if data:
+        base = base.replace({"data.corpora": data})
+    prepared: dict = {}
+    for run in runs:
+        if run.key in {row_key(row) for row in read(file)}:
+            continue
+        settings = base.replace({"data.fold": run.fold, "train.seed": run.seed} | run.changes)
+        if run.fold not in prepared:
+            prepared.clear()
+            prepared[run.fold] = material.prepare(
+                {
+                    "config": settings.to_dict(),
+                    "table": plan.make_plan(settings).utterances,
+                    "storage": tempfile.mkdtemp(),
+                },
+                World(),
+                lambda text: None,
+            )
+        speech, shared = prepared[run.fold]
+        rows: list[dict] = []
+        train(
+            Job("t0000", settings), speech=speech, material=shared, world=World(), report=keep(rows)
+        )
+        append(file, run, rows)
+        print(f"{run.key}: {rows[-1]['selected']}", flush=True)
+    return read(file)
+
+
+def keep(rows: list[dict]):
+    """A `report` that keeps rows and always goes on."""
+
+    def report(row: dict) -> bool:
+        rows.append(row)
+        return True
+
+    return report
+
+
+def append(file: Path, run: Run, rows: list[dict]) -> None:
+    """One line: the selected epoch's dev metrics and gaps, and how long the run took."""
+    chosen = rows[rows[-1]["selected"]["epoch"] - 1]
+    line = {
+        "name": run.name, "fold": run.fold, "seed": run.seed, "changes": run.changes,
+        "selected": rows[-1]["selected"], "gaps": chosen["dev"]["gaps"], "n": chosen["dev"]["n"],
+        "seconds": round(sum(row["seconds"] for row in rows), 1),
+    }  # fmt: skip
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(file, "a", encoding="utf-8") as out:
+        out.write(json.dumps(line) + "\n")
+
+
+def read(file: Path) -> list[dict]:
+    """All rows so far."""
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def row_key(row: dict) -> tuple:
+    """What `Run.key` is of a run."""
+    return row["name"], row["fold"], row["seed"]
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """Mean and half-width of its 95 % interval by Student's t (runs differ by seed alone)."""
+    from scipy import stats
+
+    values = np.asarray(values, dtype=float)
+    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean()), float(half)
