@@ -22,9 +22,11 @@ def path_of(storage: Path, trial_id: str, epoch: int) -> Path:
 
 
 def save(path: Path, state: dict) -> None:
-    """Write a checkpoint of tensors and plain values; older ones than the last two are removed."""
+    """Write a checkpoint of tensors and plain values; those before the one before it are removed."""
     write_atomically(path, lambda temporary: torch.save(state, temporary))
-    for old in sorted(path.parent.glob("epoch-*.pt"))[:-2]:
+    # Later ones may lie there from an attempt that got further: they must not push this one out.
+    kept = sorted(path.parent.glob("epoch-*.pt"))
+    for old in kept[: max(kept.index(path) - 1, 0)]:
         old.unlink(missing_ok=True)
 
 

@@ -234,7 +234,7 @@ class Sweep:
     sampler: str = "tpe"
     seed: int = 0
     floor: float | None = None  # dev W-F1 under which a point is degenerate; None: half of ERM's
-    erm_share: float = 0.2
+    erm_share: float = 0.2  # of the trials that are ERM, tuned like the rest
     attempts: int = 2
     slots: int | None = None  # worker groups; None: as many as the machine carries
     workers: int = 1  # workers in a group

@@ -27,4 +27,6 @@ def command_line(main: Callable[[], int | None]) -> None:
     except UserError as mistake:
         print(f"error: {mistake}", file=sys.stderr)
         status = 2
+    except KeyboardInterrupt:
+        status = 130
     sys.exit(status or 0)

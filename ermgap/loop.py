@@ -55,11 +55,12 @@ def train(
     """Train a configuration to its end.
 
     Args:
-        job: what to train, and from which committed epoch. speech: the backbone; its adapter is
-        replaced. material: utterances, cells, and where files go. world: this process among the
-        workers. report: called on rank 0 with each epoch's row, after its files are written; the
-        row's `last`
-            says that the run ends here. Returns whether to go on.
+        job: what to train, and from which committed epoch.
+        speech: the backbone; its adapter is replaced.
+        material: utterances, cells, and where files go.
+        world: this process among the workers.
+        report: called on rank 0 with each epoch's row, after its files are written; the row's
+            `last` says that the run ends here. Returns whether to go on.
         tick: called at every step (a heartbeat).
 
     Raises:
@@ -127,8 +128,7 @@ class Run:
         )
         if math.isnan(dev["max_gap"]):
             raise RunFailed(
-                "no cell has a defined gap: on dev no emotion has "
-                f"{self.config.data.min_support} utterances of each gender in any language"
+                "the gap is undefined: on dev no language has utterances of both genders"
             )
         self.objective.evaluated(dev)
         better = self.select(dev)

@@ -50,7 +50,7 @@ def load_plugins(plugins: Sequence[str]) -> None:
             _import_file(Path(plugin)) if plugin.endswith(".py") else importlib.import_module(
                 plugin
             )
-        except (ImportError, OSError, SyntaxError) as problem:
+        except (ImportError, OSError, SyntaxError, ValueError) as problem:
             raise UserError(
                 f"the plugin {plugin!r} cannot be imported ({problem}); "
                 "name a module on PYTHONPATH or the path of a .py file."
@@ -66,4 +66,8 @@ def _import_file(path: Path) -> None:
     spec = importlib.util.spec_from_file_location(name, path.resolve())
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]  # the next attempt must not take it for loaded
+        raise

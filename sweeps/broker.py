@@ -55,6 +55,7 @@ class Broker:
         self.held: dict[str, str] = {}  # slot -> trial id
         self.outcomes: dict[str, dict] = {}
         self.starts: dict[str, int] = {}
+        self.asks: dict[str, int] = {}  # of each slot; only the youngest may be given a job
         self.notes: dict[str, str] = {}
         self.closing = self.interrupted = False
         self.fatal: str | None = None
@@ -72,7 +73,12 @@ class Broker:
     # For Tune's trials --------------------------------------------------------------------------
 
     async def offer(self, trial_id: str, chosen: dict) -> None:
-        """Queue a configuration; one that is committed in part goes on from its last epoch."""
+        """Queue a configuration; one that is committed in part goes on from its last epoch.
+
+        One that the configuration refuses ends as failed; a second offer of the same is ignored.
+        """
+        if trial_id in self.entries:
+            return
         known = self.committed.get(trial_id)
         entry = Entry(trial_id, chosen)
         if known is None:
@@ -81,17 +87,20 @@ class Broker:
             entry.epoch, entry.selected = known.epoch, known.selected
             entry.attempt = known.attempt - 1 if known.epoch else 0
         self.entries[trial_id] = entry
+        try:
+            space.apply(chosen, self.config)
+        except UserError as mistake:
+            await self._fail(entry, str(mistake))
+            return
         self.queue.append(trial_id)
         await self._tell()
 
     async def outcome(self, trial_id: str, timeout: float) -> dict | None:
         """The outcome (`status`, `reason`, selected metrics), or None after `timeout` seconds."""
-        await self._until(lambda: trial_id in self.outcomes or self._stopped(), timeout)
+        await self._until(lambda: trial_id in self.outcomes or self._left(trial_id), timeout)
         if trial_id in self.outcomes:
             return self.outcomes[trial_id]
-        entry = self.entries.get(trial_id)
-        waiting = entry is not None and entry.slot is not None and self.fatal is None
-        return {"status": "interrupted"} if self._stopped() and not waiting else None
+        return {"status": "interrupted"} if self._left(trial_id) else None
 
     # For slots ----------------------------------------------------------------------------------
 
@@ -111,14 +120,18 @@ class Broker:
 
     async def take(self, slot: str, timeout: float) -> dict:
         """The next configuration for a slot: `kind` is job, wait (ask again) or close."""
+        ask = self.asks[slot] = self.asks.get(slot, 0) + 1
         await self._return_to_queue(slot)
-        await self._until(lambda: self.queue or self._stopped(), timeout)
+        # A group that died while it waited is still in here: what it is given would be lost.
+        await self._until(
+            lambda: self.queue or self._stopped() or self.asks[slot] != ask, timeout
+        )
         if self._stopped():
             return {"kind": "close"}
-        if not self.queue:
+        if not self.queue or self.asks[slot] != ask:
             return {"kind": "wait"}
         entry = self.entries[self.queue.popleft()]
-        entry.slot, entry.attempt = slot, entry.attempt + 1
+        entry.slot, entry.attempt, entry.trouble = slot, entry.attempt + 1, None
         self.held[slot] = entry.trial_id
         return {
             "kind": "job",
@@ -149,10 +162,10 @@ class Broker:
         self.events.epoch(row)
         if last:
             await self._end(entry, status, None)
-        elif self.interrupted:
+        elif self._stopped():
             self._let_go(entry)
             await self._tell()
-        return not last and not self.interrupted
+        return not last and not self._stopped()
 
     async def failed(self, slot: str, trial_id: str, attempt: int, reason: str) -> None:
         """All ranks of a slot agree that a configuration cannot go on."""
@@ -161,9 +174,13 @@ class Broker:
             await self._fail(entry, reason)
 
     async def trouble(self, slot: str, trial_id: str, text: str) -> None:
-        """Word of an exception that is about to take the slot's group down."""
+        """Word of an exception that is about to take the slot's group down.
+
+        The first of an attempt counts: other ranks then only see their peer go.
+        """
         if self.held.get(slot) == trial_id:
-            self.entries[trial_id].trouble = text
+            entry = self.entries[trial_id]
+            entry.trouble = entry.trouble or text
 
     async def note(self, slot: str, text: str) -> None:
         """A line for the live progress."""
@@ -203,6 +220,12 @@ class Broker:
 
     def _stopped(self) -> bool:
         return self.closing or self.interrupted or self.fatal is not None
+
+    def _left(self, trial_id: str) -> bool:
+        """Whether the sweep stops and no slot will end this configuration any more."""
+        entry = self.entries.get(trial_id)
+        training = entry is not None and entry.slot is not None and self.fatal is None
+        return self._stopped() and not training
 
     def _current(self, slot: str, trial_id: str, attempt: int) -> Entry | None:
         entry = self.entries.get(trial_id)
@@ -277,12 +300,3 @@ class Broker:
                 await asyncio.wait_for(self.changed.wait_for(condition), timeout)
             except TimeoutError:
                 pass
-
-
-def require_space(settings: config.Config) -> None:
-    """Refuse a space that cannot be searched before anything is started."""
-    try:
-        for point in space.named_points(settings):
-            space.apply(point, settings)
-    except UserError as mistake:
-        raise UserError(f"a first point of the sweep cannot be made: {mistake}") from mistake

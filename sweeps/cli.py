@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,8 +121,13 @@ def refuse_later_flags(given: argparse.Namespace) -> None:
             )
 
 
-def prepare(given: argparse.Namespace, *, kind: str) -> Prepared | None:
-    """Make or reopen the folder, printing what will run; None after `--dry-run`."""
+def prepare(
+    given: argparse.Namespace, *, kind: str, check: Callable[[Config], None]
+) -> Prepared | None:
+    """Make or reopen the folder, printing what will run; None after `--dry-run`.
+
+    `check` refuses what the command cannot run, before anything is written.
+    """
     refuse_later_flags(given)
     if given.resume:
         return _reopen(given)
@@ -130,6 +135,7 @@ def prepare(given: argparse.Namespace, *, kind: str) -> Prepared | None:
     out = output_folder(given.out or default_folder(given, kind))
     plan = planning.make_plan(config)
     print(plan.words)
+    check(config)
     sweep = planning.describe_sweep(
         config, preset=given.preset or "demo", utterances=plan.utterances, storage=given.storage
     )
@@ -137,6 +143,8 @@ def prepare(given: argparse.Namespace, *, kind: str) -> Prepared | None:
     if given.dry_run:
         return None
     print(f"results: {out}")
+    if given.storage:
+        _make_storage(Path(given.storage))
     return Prepared(config, Records.create(out, sweep=sweep, table=plan.utterances), resumed=False)
 
 
@@ -153,7 +161,7 @@ def output_folder(wanted: Path) -> Path:
         UserError: an unfinished sweep lies there, or something that is no sweep.
     """
     folder, number = wanted, 1
-    while folder.exists():
+    while _exists(folder):
         if not folder.is_dir():
             raise UserError(f"the output folder {folder} is a file; choose another with --out.")
         if not any(folder.iterdir()):
@@ -170,6 +178,25 @@ def output_folder(wanted: Path) -> Path:
         number += 1
         folder = wanted.with_name(f"{wanted.name}-{number}")
     return folder
+
+
+def _exists(folder: Path) -> bool:
+    try:
+        return folder.exists() and (not folder.is_dir() or list(folder.iterdir()) is not None)
+    except OSError as problem:
+        raise UserError(
+            f"the output folder {folder} cannot be used ({problem.strerror}); choose another with "
+            "--out."
+        ) from problem
+
+
+def _make_storage(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise UserError(
+            f"--storage {folder} cannot be made ({problem.strerror}); name another folder."
+        ) from problem
 
 
 def budget(config: Config, utterances) -> str:
@@ -198,7 +225,7 @@ def _reopen(given: argparse.Namespace) -> Prepared | None:
         or given.smoke_test
         or getattr(given, "objectives", None)
     ):
-        _refuse_differences(given, config)
+        _refuse_differences(given, config, preset=records.sweep.get("preset"))
     trials = getattr(given, "trials", None)
     if trials is not None and trials < config.sweep.trials:
         raise UserError(
@@ -207,6 +234,7 @@ def _reopen(given: argparse.Namespace) -> Prepared | None:
         )
     if trials is not None and trials > config.sweep.trials:
         config = config.replace({"sweep.trials": trials})
+    records.table()  # a damaged one is refused here, not in every worker
     trials_so_far = records.trials()
     ended = sum(trial.ended for trial in trials_so_far)
     torn = " (a half-written last row was left out)" if records.torn else ""
@@ -222,8 +250,13 @@ def _reopen(given: argparse.Namespace) -> Prepared | None:
     return Prepared(config, records, resumed=True)
 
 
-def _refuse_differences(given: argparse.Namespace, config: Config) -> None:
-    given = argparse.Namespace(**(vars(given) | {"trials": config.sweep.trials}))
+def _refuse_differences(given: argparse.Namespace, config: Config, *, preset: str | None) -> None:
+    as_it_was = {
+        "trials": config.sweep.trials,
+        "preset": given.preset or preset,
+        "data": given.data or [config.data.corpora],
+    }
+    given = argparse.Namespace(**(vars(given) | as_it_was))
     keys = differences(config.to_dict(), make_config(given).to_dict())
     if keys:
         raise UserError(

@@ -1,6 +1,7 @@
-"""Run a sweep: start Ray, the broker and the slots, let Tune search, write what is left to write.
+"""Run a sweep: start Ray, the broker and the slots, let Tune search, show how it goes.
 
-The main thread watches; Tune and every slot run in threads. Ctrl-C lets the epochs in flight end.
+The main thread watches; Tune and every slot run in threads. Ctrl-C, or SIGTERM from whoever takes
+the machine back, lets the epochs in flight end.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import tempfile
 import threading
 import time
@@ -25,7 +27,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 # Trials ask for slivers of a CPU: more processes may start than there are cores.
-os.environ.setdefault("RAY_maximum_startup_concurrency", "16")
+os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # its boxes ignore verbose=0
 os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the broker writes the events
 os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
@@ -120,6 +122,8 @@ def run(
         searcher, trials=left, concurrent=layout.slots + 1, broker=name, folder=scratch
     )
     session = Session()
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell made Python ignore them
+        signal.signal(number, _interrupt)
     try:
         watch = progress.Progress(records, trials=config.sweep.trials, epochs=config.train.epochs)
         _watch(tuner, broker, held, searcher, watch, session)
@@ -193,6 +197,10 @@ def _watch(tuner, broker, held, searcher, watch, session: Session) -> None:
     watch.finish()
     if searching.error is not None:
         raise searching.error
+
+
+def _interrupt(signum, frame):
+    raise KeyboardInterrupt
 
 
 class Background:

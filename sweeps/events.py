@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
@@ -17,24 +19,37 @@ from ermgap.records import Records
 
 
 class Events:
-    """Writes `DIR/tb`; a failure to draw is logged and never stops a sweep."""
+    """Writes `DIR/tb` from a thread of its own: drawing a front takes a second, for which no slot
+    shall wait. A failure to write or draw is logged and never stops a sweep.
+    """
 
     def __init__(self, records: Records) -> None:
         self.records = records
         self.folder = Path(records.directory) / "tb"
         self.writers: dict[str, SummaryWriter] = {}
         self.ends = sum(trial.ended for trial in records.trials())
+        self.pen = ThreadPoolExecutor(1)
 
     def epoch(self, row: dict) -> None:
         """Scalars of one committed epoch."""
+        self.pen.submit(_logged, self._epoch, row)
+
+    def ended(self, chosen: dict, trial_id: str, selected: dict) -> None:
+        """hparams with the objectives, then the sweep's hypervolume and front."""
+        self.pen.submit(_logged, self._ended, chosen, trial_id, selected)
+
+    def close(self) -> None:
+        """Wait until everything is written."""
+        self.pen.submit(_logged, self._close).result()
+
+    def _epoch(self, row: dict) -> None:
         writer = self._writer(row["trial_id"])
         for name, value in scalars(row).items():
             if value is not None and math.isfinite(value):
                 writer.add_scalar(name, value, row["epoch"])
         writer.flush()
 
-    def ended(self, chosen: dict, trial_id: str, selected: dict) -> None:
-        """hparams with the objectives, then the sweep's hypervolume and front."""
+    def _ended(self, chosen: dict, trial_id: str, selected: dict) -> None:
         objectives = {
             f"objective/{name}": float(selected[name])
             for name in self.records.sweep["objectives"]
@@ -44,17 +59,13 @@ class Events:
             self._writer(trial_id).add_hparams(chosen, objectives, name="hparams")
             self._writer(trial_id).flush()
         self.ends += 1
-        try:
-            info = front.info(self.records)
-            self._writer("sweep").add_scalar("sweep/hypervolume", info.hypervolume, self.ends)
-            image = figures.front_array(info)
-            self._writer("sweep").add_image("sweep/front", image, self.ends, dataformats="HWC")
-            self._writer("sweep").flush()
-        except Exception:
-            logging.getLogger(__name__).warning("the front could not be drawn", exc_info=True)
+        info = front.info(self.records)
+        self._writer("sweep").add_scalar("sweep/hypervolume", info.hypervolume, self.ends)
+        image = figures.front_array(info)
+        self._writer("sweep").add_image("sweep/front", image, self.ends, dataformats="HWC")
+        self._writer("sweep").flush()
 
-    def close(self) -> None:
-        """Flush everything."""
+    def _close(self) -> None:
         for writer in self.writers.values():
             writer.close()
         self.writers.clear()
@@ -63,6 +74,13 @@ class Events:
         if run not in self.writers:
             self.writers[run] = SummaryWriter(str(self.folder / run), write_to_disk=True)
         return self.writers[run]
+
+
+def _logged(function: Callable, *arguments) -> None:
+    try:
+        function(*arguments)
+    except Exception:
+        logging.getLogger(__name__).warning("an event could not be written", exc_info=True)
 
 
 def scalars(row: dict) -> dict[str, float | None]:

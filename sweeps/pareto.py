@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ermgap.config import Config
 from ermgap.errors import command_line
 from sweeps import cli
 
@@ -21,27 +22,33 @@ from sweeps import cli
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status, raises UserError for mistakes."""
     given = cli.parse(cli.options(__doc__.splitlines()[0], many=True), arguments)
-    prepared = cli.prepare(given, kind="sweep")
+    prepared = cli.prepare(given, kind="sweep", check=require_space)
     if prepared is None:
         return 0
     from sweeps import driver
-    from sweeps.broker import require_space
 
-    require_space(prepared.config)
     session = driver.run(prepared.config, prepared.records, address=given.address)
     return finish(prepared, interrupted=session.interrupted)
 
 
-def finish(prepared: cli.Prepared, *, interrupted: bool) -> int:
+def require_space(config: Config) -> None:
+    """UserError for a space that cannot be searched; imports Optuna and torch, so only now."""
+    from sweeps import search
+
+    search.require_space(config)
+
+
+def finish(prepared: cli.Prepared, *, interrupted: bool, command: str = "pareto") -> int:
     """Front, pictures and report; then `DONE`, unless something is left to run."""
     from analysis import report
 
     records, folder = prepared.records, prepared.records.directory
     records.consolidate()
     report.write(folder)
-    if interrupted:
-        print(f"stopped; go on with: python sweeps/pareto.py --resume {folder}")
-        return 130
+    ended = sum(trial.ended for trial in records.trials())
+    if interrupted or ended < prepared.config.sweep.trials:
+        print(f"stopped; go on with: python sweeps/{command}.py --resume {folder}")
+        return 130 if interrupted else 1
     records.mark_done()
     print(f"watch: tensorboard --logdir {Path(folder) / 'tb'}")
     return 0

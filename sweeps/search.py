@@ -46,7 +46,8 @@ class RecordsSearcher(Searcher):
         self.config = config
         self.interrupted = False
         self.study = _study(config, len(trials))
-        self.erm = self.proposed = 0
+        self.erm = 0
+        self.counted: set[str] = set()
         self.asked: dict[str, optuna.Trial] = {}
         self.offered: dict[str, dict] = {}
         self.next_number = 0
@@ -100,14 +101,24 @@ class RecordsSearcher(Searcher):
         """Nothing: the records are the state."""
 
     def _ask(self, trial_id: str) -> dict:
-        if self.erm < self.config.sweep.erm_share * (self.proposed + 1):
-            self.study.enqueue_trial({"loss": "erm"})
+        losses = space.distributions(self.config).get("loss")
+        if losses is not None and "erm" in losses.choices:
+            self.study.enqueue_trial({"loss": self._allotted(losses.choices)})
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             asked = self.study.ask()
             chosen = space.propose(asked, self.config)
         self.asked[trial_id] = asked
         return chosen
+
+    def _allotted(self, losses: Sequence[str]) -> str:
+        """ERM for its share of the trials, so that the baseline is tuned too; else another loss.
+
+        Left to the sampler, half of a short sweep's first draws would be ERM.
+        """
+        others = [loss for loss in losses if loss != "erm"]
+        due = self.erm < self.config.sweep.erm_share * (len(self.counted) + 1)
+        return "erm" if due or not others else others[len(self.counted) % len(others)]
 
     def _learn(self, chosen: dict, status: str, measured: dict) -> None:
         values = self._values(status, measured)
@@ -131,10 +142,9 @@ class RecordsSearcher(Searcher):
         return [float(value) for value in values] if fine else None
 
     def _count(self, ours: str, chosen: dict) -> None:
-        number = int(ours.removeprefix("t"))
-        if number >= self.next_number:
-            self.next_number = number + 1
-            self.proposed += 1
+        if ours not in self.counted:
+            self.counted.add(ours)
+            self.next_number = max(self.next_number, int(ours.removeprefix("t")) + 1)
             self.erm += chosen.get("loss") == "erm"
 
 
@@ -163,6 +173,24 @@ class SingleSearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: the records are the state."""
+
+
+def require_space(config: Config) -> None:
+    """Refuse what cannot be searched: the first points, the ends of every range, each choice.
+
+    Raises:
+        UserError: names the hyperparameter and what the configuration says of its value.
+    """
+    from ermgap.objective import LOSSES, WEIGHTS
+
+    _study(config, 0)
+    for point in [*space.named_points(config), *space.extremes(config)]:
+        try:
+            objective = space.apply(point, config).objective
+            LOSSES.find(objective.loss), WEIGHTS.find(objective.weight)
+        except UserError as mistake:
+            words = ", ".join(f"{name} = {value}" for name, value in point.items())
+            raise UserError(f"the sweep would try {words}, but {mistake}") from mistake
 
 
 def _study(config: Config, known: int) -> optuna.Study:

@@ -8,6 +8,7 @@ choices instead of the default, or `false` to keep the configuration's own value
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -118,9 +119,7 @@ def inside(chosen: Mapping, config: Config) -> bool:
     wanted = {
         name for name in distributions(config) if SPACE[name].when(_with_fixed(chosen, config))
     }
-    return set(known) == wanted and all(
-        d._contains(d.to_internal_repr(chosen[name])) for name, d in known.items()
-    )
+    return set(known) == wanted and all(_contains(d, chosen[name]) for name, d in known.items())
 
 
 def apply(chosen: Mapping, config: Config) -> Config:
@@ -139,6 +138,15 @@ def named_points(config: Config) -> list[dict]:
     return [{"loss": "erm"} | optimiser, {"loss": "minmaxgap"} | paper | optimiser]
 
 
+def extremes(config: Config) -> list[dict]:
+    """Each searched hyperparameter alone, at both ends of its range or at each of its choices."""
+    return [
+        {name: value}
+        for name, d in distributions(config).items()
+        for value in (d.choices if isinstance(d, CategoricalDistribution) else (d.low, d.high))
+    ]
+
+
 def _with_fixed(chosen: Mapping, config: Config) -> dict:
     fixed = {
         name: _value(config, SPACE[name].key)
@@ -146,6 +154,12 @@ def _with_fixed(chosen: Mapping, config: Config) -> dict:
         if given is False
     }
     return fixed | dict(chosen)
+
+
+def _contains(distribution: BaseDistribution, value) -> bool:
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    return distribution._contains(distribution.to_internal_repr(value))
 
 
 def _value(config: Config, key: str):
@@ -160,13 +174,14 @@ def _distribution(name: str, given, default, value) -> BaseDistribution:
         return FloatDistribution(given.low, given.high, log=given.log)
     if isinstance(given, Choice):
         return CategoricalDistribution(given.options)
-    if isinstance(given, list) and given:
-        if isinstance(default, Choice):
+    if isinstance(given, (list, tuple)) and given:
+        if isinstance(default, Choice) and not any(isinstance(one, (list, dict)) for one in given):
             return CategoricalDistribution(tuple(given))
-        log = isinstance(default, Around) or default.log
+        log = isinstance(default, Around) or (isinstance(default, Range) and default.log)
         try:
             low, high = (float(number) for number in given)
-            return FloatDistribution(low, high, log=log)
+            if math.isfinite(low) and math.isfinite(high):
+                return FloatDistribution(low, high, log=log)
         except (TypeError, ValueError):
             pass
     raise UserError(

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 from ermgap.config import Config
 from ermgap.errors import command_line
-from ermgap.objective import LOSSES, WEIGHTS
 from sweeps import cli, pareto
 
 
@@ -20,15 +19,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given.settings.append("sweep.trials=1")
     if given.resume:
         given.settings.pop()
-    prepared = cli.prepare(given, kind="train")
+    prepared = cli.prepare(given, kind="train", check=require_objective)
     if prepared is None:
         return 0
-    LOSSES.find(prepared.config.objective.loss)
-    WEIGHTS.find(prepared.config.objective.weight)
     from sweeps import driver
 
     session = driver.run(prepared.config, prepared.records, address=given.address, wanted=single)
-    return pareto.finish(prepared, interrupted=session.interrupted)
+    return pareto.finish(prepared, interrupted=session.interrupted, command="train")
+
+
+def require_objective(config: Config) -> None:
+    """UserError for a loss or a weight that is not registered; imports torch, so only now."""
+    from ermgap.objective import LOSSES, WEIGHTS
+
+    LOSSES.find(config.objective.loss)
+    WEIGHTS.find(config.objective.weight)
 
 
 def single(config: Config, trials):

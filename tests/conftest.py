@@ -50,3 +50,11 @@ def isolated_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     cache.mkdir()
     monkeypatch.setenv("ERMGAP_CACHE", str(cache))
     return cache
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory: pytest.TempPathFactory):
+    """One real `--smoke-test` of 12 trials for all tests that only look at what it left."""
+    from real_sweep import smoke_sweep
+
+    return smoke_sweep(tmp_path_factory.mktemp("smoke"))

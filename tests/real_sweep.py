@@ -26,6 +26,7 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 WORKER = "RayTrainWorker"  # in the title of every process that trains
 LIMIT_S = 240.0
+SMOKE_TRIALS = 12
 
 
 class RealSweep:
@@ -43,6 +44,8 @@ class RealSweep:
         self.family: dict[int, psutil.Process] = {}
         self.trainers: set[int] = set()
         self.closing = threading.Event()
+        self.status: int | None = None
+        self.outlived: list[str] = []
         with open(self.log, "ab") as log:
             self.start = log.tell()
             self.process = subprocess.Popen(
@@ -84,7 +87,7 @@ class RealSweep:
     # How it goes --------------------------------------------------------------------------------
 
     def until(self, condition: Callable[[], object]) -> None:
-        """Wait for a condition; fails with the output if the command ends before or it takes long."""
+        """Wait for a condition; fails with the output if the command ends first or takes long."""
         end = time.monotonic() + LIMIT_S
         while not condition():
             assert self.process.poll() is None, f"it ended too early:\n{self.said}"
@@ -116,7 +119,7 @@ class RealSweep:
         return [process for process in alive(self.family.values()) if WORKER in title(process)]
 
     def left_over(self, seconds: float = 20) -> list[str]:
-        """Titles of the processes that this sweep started and that outlive it."""
+        """Titles of the processes that this sweep started and that outlive it by `seconds`."""
         return [title(process) for process in gone(self.family.values(), seconds=seconds)]
 
     def look(self) -> None:
@@ -132,6 +135,12 @@ class RealSweep:
     def _watch(self) -> None:
         while not self.closing.wait(0.25) and self.process.poll() is None:
             self.look()
+
+
+def options(*, plugin: str, settings: Iterable[str], epochs: int) -> list[str]:
+    """Options that add a plugin of tests/plugins and settings to a command line."""
+    every = (f"plugins=[{ROOT / 'tests' / 'plugins' / plugin}]", f"train.epochs={epochs}")
+    return [word for setting in (*every, *settings) for word in ("--set", setting)]
 
 
 def rows(folder: Path) -> list[dict]:
@@ -181,3 +190,20 @@ def kill(*processes: psutil.Process) -> None:
             process.kill()
         except psutil.NoSuchProcess:
             pass
+
+
+def smoke_sweep(folder: Path) -> RealSweep:
+    """The sweep that test_smoke.py and test_slots.py look at: `--smoke-test` with 12 trials.
+
+    `folder / "out"` is a finished sweep already, so the results lie in `folder / "out-2"`.
+    """
+    earlier = folder / "out"
+    earlier.mkdir()
+    (earlier / "sweep.yaml").write_text("config: {}\n")
+    (earlier / "DONE").touch()
+    with RealSweep(
+        folder, "pareto.py", "--smoke-test", "--trials", str(SMOKE_TRIALS), "--out", "out"
+    ) as sweep:
+        sweep.out = folder / "out-2"
+        sweep.status, sweep.outlived = sweep.ends(), sweep.left_over()
+    return sweep

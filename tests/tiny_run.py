@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import soundfile
+import torch
+
+from ermgap import config
+from ermgap.backbone import features, qwen2_audio
+from ermgap.distributed import World
+from ermgap.errors import RunFailed
+from ermgap.examples import Examples, cells_of
+from ermgap.loop import Job, train
 
 WINDOW_S = 2
 LABELS = ("anger", "joy", "bored")  # the last has several tokens: it is no word of random-tiny
@@ -14,8 +26,6 @@ PITCH_HZ = {"anger": 300.0, "joy": 520.0, "bored": 900.0}
 
 def tones(folder: Path, *, train: int = 3, dev: int = 2, seed: int = 0) -> pd.DataFrame:
     """A table with so many noisy tones per language, gender and label; the label sets the pitch."""
-    import soundfile
-
     random, rows = np.random.default_rng(seed), []
     for language in ("de", "en"):
         for gender in ("female", "male"):
@@ -54,20 +64,12 @@ def tones(folder: Path, *, train: int = 3, dev: int = 2, seed: int = 0) -> pd.Da
 
 def speech(dtype: str = "float32", *, labels=LABELS, name: str = "random-tiny", **changes):
     """The backbone on the CPU, without an adapter."""
-    import torch
-
-    from ermgap import config
-    from ermgap.backbone import qwen2_audio
-
     settings = config.Backbone(name=name, window_s=WINDOW_S, dtype=dtype, **changes)
     return qwen2_audio.load(settings, labels=labels, device=torch.device("cpu"))
 
 
 def splits(table: pd.DataFrame, model, *, cache: Path):
     """`Examples` of train and dev, and their cells, with features extracted into `cache`."""
-    from ermgap.backbone import features
-    from ermgap.examples import Examples, cells_of
-
     store = features.ensure(
         table,
         model.model,
@@ -97,11 +99,88 @@ def in_processes(work, size: int, *arguments) -> None:
 
     They are forked from a server that has imported everything: six workers take seconds otherwise.
     """
-    from torch import multiprocessing
-
-    multiprocessing.get_context("forkserver").set_forkserver_preload(
+    torch.multiprocessing.get_context("forkserver").set_forkserver_preload(
         ["pandas", "peft", "pytest", "transformers.models.qwen2_audio.modeling_qwen2_audio"]
     )
-    multiprocessing.start_processes(
+    torch.multiprocessing.start_processes(
         work, (size, *arguments), nprocs=size, start_method="forkserver"
     )
+
+
+CLOCK = ("seconds", "utterances_per_second", "peak_memory_mb", "time", "attempt")
+BASE = {
+    "data.labels": list(LABELS),
+    "data.min_support": 1,
+    "adapter.r": 3,
+    "objective.loss": "minmaxgap",
+    "objective.lambda_max": 5.0,
+    "train.epochs": 4,
+    "train.batch": 9,
+    "train.lr": 1e-2,
+}
+
+
+def job(changes: dict | None = None, *, epoch: int = 0) -> Job:
+    """`BASE` with changes by dotted key, from a committed epoch."""
+    settings = config.Config().replace(BASE | (changes or {}))
+    return Job("t0000", settings, epoch=epoch, attempt=2 if epoch else 1)
+
+
+class Trained:
+    """One run to its end: the rows it committed, why it failed if it did, and its files.
+
+    `room` is the backbone and the material; `committed` is called with every row.
+    """
+
+    def __init__(
+        self,
+        room,
+        job: Job,
+        storage: Path,
+        *,
+        until: int | None = None,
+        world: World | None = None,
+        committed: Callable[[dict], None] = lambda row: None,
+        tick: Callable[[], None] = lambda: None,
+    ) -> None:
+        speech, material = room
+        self.rows, self.storage, self.job, self.failure = [], storage, job, None
+
+        def report(row: dict) -> bool:
+            self.rows.append(json.loads(json.dumps(row)))
+            committed(row)
+            return row["epoch"] != until
+
+        try:
+            train(
+                job,
+                speech=speech,
+                material=dataclasses.replace(material, storage=storage),
+                world=world or World(),
+                report=report,
+                tick=tick,
+            )
+        except RunFailed as outcome:
+            self.failure = str(outcome)
+
+    @property
+    def results(self) -> list[str]:
+        """Rows without times, as text, so that NaN equals NaN."""
+        return [
+            json.dumps({k: v for k, v in row.items() if k not in CLOCK}, indent=1)
+            for row in self.rows
+        ]
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """Bytes of the predictions and of the adapter."""
+        adapter = self.storage / "adapters" / self.job.trial_id / "adapter_model.safetensors"
+        return {"adapter": adapter.read_bytes(), "predictions": self._parquet.read_bytes()}
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        return pd.read_parquet(self._parquet)
+
+    @property
+    def _parquet(self) -> Path:
+        return self.storage / "predictions" / f"{self.job.trial_id}.parquet"

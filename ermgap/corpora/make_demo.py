@@ -201,7 +201,8 @@ def main() -> None:
     try:
         write(arguments.out, seed=arguments.seed)
     except OSError as problem:
-        raise UserError(f"cannot write {arguments.out} ({problem}); give another --out.") from problem
+        sentence = f"cannot write {arguments.out} ({problem}); give another --out."
+        raise UserError(sentence) from problem
 
 
 if __name__ == "__main__":

@@ -17,11 +17,11 @@ SYSTEMS = {
     "ERM": {"objective.loss": "erm"},
     "MinMaxGAP, linear": {
         "objective.loss": "minmaxgap", "objective.weight": "linear", "objective.p": 2.0,
-        "objective.lambda_max": 1.0, "objective.start": 0.1, "objective.ramp": 0.5,
+        "objective.lambda_max": 0.1,
     },
     "MinMaxGAP, adaptive": {
         "objective.loss": "minmaxgap", "objective.weight": "adaptive", "objective.p": 2.0,
-        "objective.lambda_max": 10.0, "objective.eta": 1.0,
+        "objective.lambda_max": 10.0, "objective.eta": 0.1,
     },
 }  # fmt: skip
 
