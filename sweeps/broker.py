@@ -123,9 +123,7 @@ class Broker:
         ask = self.asks[slot] = self.asks.get(slot, 0) + 1
         await self._return_to_queue(slot)
         # A group that died while it waited is still in here: what it is given would be lost.
-        await self._until(
-            lambda: self.queue or self._stopped() or self.asks[slot] != ask, timeout
-        )
+        await self._until(lambda: self.queue or self._stopped(), timeout)
         if self._stopped():
             return {"kind": "close"}
         if not self.queue or self.asks[slot] != ask:

@@ -182,7 +182,9 @@ def output_folder(wanted: Path) -> Path:
 
 def _exists(folder: Path) -> bool:
     try:
-        return folder.exists() and (not folder.is_dir() or list(folder.iterdir()) is not None)
+        if folder.is_dir():
+            next(folder.iterdir(), None)  # raises where it may not be read
+        return folder.exists()
     except OSError as problem:
         raise UserError(
             f"the output folder {folder} cannot be used ({problem.strerror}); choose another with "

@@ -76,6 +76,7 @@ def start_ray(address: str | None) -> None:
             ) from problem
         return
     cpus, _, _ = available(None)
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # one process a slot less
     ray.init(
         address="local",
         num_cpus=cpus,
@@ -113,6 +114,8 @@ def run(
     print(f"trials: {left} to run, {layout}")
     _refuse_local_path_on_a_cluster(records, growing=bool(layout.gpu and address))
     folder = records.directory.absolute()  # the broker may start in another folder
+    for killed in folder.glob(".ray-*"):  # of a session that was killed
+        shutil.rmtree(killed, ignore_errors=True)
     scratch = Path(tempfile.mkdtemp(prefix=".ray-", dir=folder))
     name = f"broker-{os.getpid()}-{int(time.time())}"
     broker = slots.start_broker(name, folder)

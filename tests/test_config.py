@@ -59,7 +59,7 @@ MISTAKES = {
     "train.seed": [-1],
     "train.select": ["max_gap"],
     "sweep.trials": [0],
-    "sweep.objectives": [["acc"], ["acc", "acc"], ["acc", "speed"], ["acc", "w_f1", "max_gap", "x"]],
+    "sweep.objectives": [["acc"], ["acc", "acc"], ["acc", "speed"], ["acc"] * 4],
     "sweep.seed": [-1],
     "sweep.floor": [-0.1, 1.5, "half"],
     "sweep.erm_share": [-0.1, 1.1],
@@ -178,7 +178,7 @@ def test_a_setting_of_another_form_is_refused_in_its_own_words(setting, named):
 
 @pytest.mark.parametrize(
     "content",
-    [b"- a\n- b\n", b"just words", b"a: [", b"\xff\xfe\x00", b"a: 2020-13-45", b"{[1]: 2}", b"1: 2"],
+    [b"- a\n- b\n", b"words", b"a: [", b"\xff\xfe\x00", b"a: 2020-13-45", b"{[1]: 2}", b"1: 2"],
 )
 def test_a_preset_that_is_no_configuration_is_refused_by_its_path(tmp_path, content):
     preset = tmp_path / "mine.yaml"

@@ -17,6 +17,8 @@ import torch
 from tiny_run import Trained, job
 
 from ermgap import checkpoint, loop, metrics
+from ermgap.distributed import World
+from ermgap.evaluation import label_log_probabilities
 from ermgap.loop import Material
 from ermgap.step import learning_rate
 
@@ -159,6 +161,19 @@ def test_the_predictions_file_gives_the_selected_epochs_metrics(room, tmp_path):
     assert set(run.predictions["split"]) == {"dev"} and len(run.predictions) == 24
 
 
+def test_dev_scores_know_no_dropout_and_no_batches(room, tmp_path):
+    speech, material = room
+    Trained(room, job({"adapter.dropout": 0.5, "train.epochs": 1}), tmp_path)
+    found = []
+    for batch in (1, 5, 64, 64):
+        speech.model.train()
+        found.append(label_log_probabilities(speech, material.dev, world=World(), batch=batch))
+    assert np.array_equal(found[2], found[3])
+    assert np.abs(found[0] - found[2]).max() < 1e-5 > np.abs(found[1] - found[2]).max()
+    saved = Trained.at(tmp_path).predictions.filter(like="logp_").to_numpy()
+    assert np.abs(saved - found[2]).max() < 1e-5
+
+
 def test_a_run_that_is_told_to_stop_stops_and_can_go_on(room, tmp_path):
     run = Trained(room, job(), tmp_path, until=2)
     assert [(row["epoch"], row["last"]) for row in run.rows] == [(1, False), (2, False)]
@@ -195,7 +210,7 @@ def test_one_number_that_is_not_finite_fails_the_run_and_keeps_what_was_committe
     def broken(speech, *arguments, **named):
         sums, value = exact(speech, *arguments, **named)
         steps.append(value)
-        if len(steps) == 6:  # in epoch 2
+        if len(steps) == 8:  # the last of epoch 2, so that no later one can show it
             value = value * math.nan if what == "loss" else value
             if what == "gradient":
                 speech.trainable()[0][1].grad[0] = math.inf
@@ -203,7 +218,7 @@ def test_one_number_that_is_not_finite_fails_the_run_and_keeps_what_was_committe
 
     monkeypatch.setattr(loop, "accumulate_gradients", broken)
     run = Trained(room, job(), tmp_path / "broken")
-    assert "not finite in epoch 2" in run.failure
+    assert run.failure.startswith("the objective is not finite in epoch 2")
     monkeypatch.undo()
     good = Trained(room, job(), tmp_path / "good", until=1)
     assert run.results == good.results and run.files == good.files

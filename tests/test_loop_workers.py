@@ -11,6 +11,7 @@ import tiny_run
 import torch
 from tiny_run import Trained, job
 
+from ermgap import loop
 from ermgap.distributed import World
 from ermgap.loop import Material
 
@@ -40,12 +41,20 @@ def work(rank: int, size: int, folder: str) -> None:
         "resumed": (job(RANDOM), 2),
         "resumed again": (job(RANDOM, epoch=2), None),
     }
-    seen = {}
+    seen, trained = {}, []
+    exact = loop.accumulate_gradients
+
+    def noted(*arguments, batches, **named):
+        trained.extend(int(row) for batch in batches for row in batch.index)
+        return exact(*arguments, batches=batches, **named)
+
+    loop.accumulate_gradients = noted
     for name, (task, until) in runs.items():
         storage = folder / "storage" / name.split()[0]
         run = Trained(room, task, storage, until=until, world=world)
         parameters = [p.detach().flatten() for _, p in room[0].trainable()]
-        seen[name] = (run.rows, run.failure, torch.cat(parameters))
+        seen[name] = (run.rows, run.failure, torch.cat(parameters), tuple(trained))
+        trained.clear()
     torch.save(seen, folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
@@ -61,15 +70,8 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def seen(folder) -> list[dict]:
-    """Per worker and run: rows, failure, trained parameters."""
+    """Per worker and run: rows, failure, trained parameters, and the utterances trained on."""
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
-
-
-def replay(folder: Path, name: str, task, rows: list[dict]) -> Trained:
-    """A finished run of the workers as a `Trained`, to read its files."""
-    run = Trained.__new__(Trained)
-    run.rows, run.storage, run.job = rows, folder / "storage" / name, task
-    return run
 
 
 def numbers(value) -> list[float]:
@@ -84,7 +86,7 @@ def numbers(value) -> list[float]:
 def test_two_workers_give_the_losses_predictions_and_adapter_of_one(folder, seen, tmp_path):
     one = Trained(room_of(folder), job(EXACT), tmp_path)
     rows = seen[0]["exact"][0]
-    two = replay(folder, "exact", job(EXACT), rows)
+    two = Trained.at(folder / "storage" / "exact", rows)
     assert len(one.rows) == len(rows) == 2
     for alone, together in zip(one.rows, rows, strict=True):
         for key in ("train_loss", "objective", "losses", "dev", "selected", "lambda"):
@@ -102,6 +104,13 @@ def test_workers_hold_the_same_parameters_to_the_bit_and_the_first_alone_reports
         assert seen[0][name][0] and not seen[1][name][0]
 
 
+def test_each_utterance_is_trained_on_by_one_worker_once_an_epoch(seen):
+    for name, epochs in (("exact", 2), ("whole", 3)):
+        shares = [worker[name][3] for worker in seen]
+        assert sorted(shares[0] + shares[1]) == sorted(list(range(36)) * epochs)
+        assert abs(len(shares[0]) - len(shares[1])) <= 4 * epochs  # one a step
+
+
 def test_a_failure_is_the_same_on_all_workers_and_the_next_run_goes_on(seen):
     reasons = {worker["fails"][1] for worker in seen}
     assert len(reasons) == 1 and "not finite" in reasons.pop()
@@ -109,9 +118,9 @@ def test_a_failure_is_the_same_on_all_workers_and_the_next_run_goes_on(seen):
 
 
 def test_a_group_of_workers_resumes_bit_for_bit_with_dropout_and_several_passes(folder, seen):
-    whole = replay(folder, "whole", job(RANDOM), seen[0]["whole"][0])
+    whole = Trained.at(folder / "storage" / "whole", seen[0]["whole"][0])
     rows = seen[0]["resumed"][0] + seen[0]["resumed again"][0]
-    resumed = replay(folder, "resumed", job(RANDOM), rows)
+    resumed = Trained.at(folder / "storage" / "resumed", rows)
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert resumed.results == whole.results and resumed.files == whole.files
     for worker in seen:

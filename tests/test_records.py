@@ -1,4 +1,4 @@
-"""Records: a row is on disk or it is not, readers never see half a file, attempts become one trial."""
+"""Records: a row is on disk or not, readers never see half a file, attempts become one trial."""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ from sweeps.search import RecordsSearcher, SingleSearcher, require_space
 
 
 def settings(**sweep) -> Config:
-    return Config().replace({f"sweep.{key}": value for key, value in ({"trials": 40} | sweep).items()})
+    given = {"trials": 40} | sweep
+    return Config().replace({f"sweep.{key}": value for key, value in given.items()})
 
 
 def measured(seed: int) -> dict:
@@ -30,6 +31,9 @@ def measured(seed: int) -> dict:
 def record(trial_id: str, config: dict, status: str = "finished", **selected) -> Trial:
     epoch = selected.pop("epoch", 2)
     return Trial(trial_id, status, None, config, epoch, 1, selected, [])
+
+
+FAILED = {"status": "failed", "reason": "it was not finite"}
 
 
 def run(searcher: RecordsSearcher, n: int, results=measured) -> list[dict]:
@@ -149,7 +153,7 @@ def test_no_trial_is_left_running_when_results_come_back_in_any_order():
         if len(open_trials) > 3 or number == 29:
             while len(open_trials) > (0 if number == 29 else 2):
                 done = open_trials.pop(rng.randrange(len(open_trials)))
-                searcher.on_trial_complete(done, rng.choice([measured(number), {"status": "failed"}]))
+                searcher.on_trial_complete(done, rng.choice([measured(number), FAILED]))
     assert TrialState.RUNNING not in {trial.state for trial in searcher.study.trials}
     assert not searcher.asked and not searcher.offered
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +162,13 @@ class Trained:
             )
         except RunFailed as outcome:
             self.failure = str(outcome)
+
+    @classmethod
+    def at(cls, storage: Path, rows: Sequence[dict] = ()) -> Trained:
+        """A run that has ended already, to read its files and, if given, its rows."""
+        made = cls.__new__(cls)
+        made.rows, made.storage, made.job, made.failure = list(rows), storage, job(), None
+        return made
 
     @property
     def results(self) -> list[str]:

@@ -9,6 +9,8 @@ from real_sweep import RealSweep, options, rows_of
 
 from ermgap.records import Records, Trial
 
+# Several Ray sessions in one fixture; `RealSweep` has its own, shorter limits.
+pytestmark = pytest.mark.timeout(600)
 SETTINGS = options(
     plugin="outcomes.py",
     settings=("sweep.trials=3", "sweep.slots=1", "sweep.space.loss=[fine]", "sweep.erm_share=0"),

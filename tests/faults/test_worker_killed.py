@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from real_sweep import RealSweep, kill, options, rows_of
 
+# Several Ray sessions in one fixture; `RealSweep` has its own, shorter limits.
+pytestmark = pytest.mark.timeout(600)
 EPOCHS = 4
 SETTINGS = options(
     plugin="slow_steps.py",

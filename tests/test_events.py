@@ -1,0 +1,57 @@
+"""TensorBoard events of a sweep: what the broker writes is there to be read, and hurts nobody."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from broker_story import ERM, SOON, create, on, row
+
+from sweeps.broker import Broker
+from sweeps.events import Events
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return create(tmp_path / "sweep")
+
+
+def test_events_hold_every_epoch_the_front_and_the_objectives_of_each_trial(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    async def story(broker: Broker) -> None:
+        await broker.offer("t0000", ERM)
+        job = await broker.take("slot-0", SOON)
+        for epoch in (1, 2, 3):
+            await broker.report("slot-0", row(job, epoch, last=epoch == 3, acc=0.2 + epoch / 10))
+        await broker.close()
+
+    on(folder, story)
+
+    def read(run: str) -> EventAccumulator:
+        return EventAccumulator(str(folder / "tb" / run)).Reload()
+
+    accuracy = [(e.step, round(e.value, 6)) for e in read("t0000").Scalars("dev/acc")]
+    assert accuracy == [(1, 0.3), (2, 0.4), (3, 0.5)]
+    assert [e.step for e in read("sweep").Scalars("sweep/hypervolume")] == [1]
+    assert read("sweep").Images("sweep/front")[0].width > 100
+    (objective,) = read("t0000/hparams").Scalars("objective/acc")
+    assert round(objective.value, 6) == 0.5
+
+
+@pytest.mark.parametrize("method", ["_epoch", "_ended"])
+def test_events_that_cannot_be_written_hurt_no_trial(folder, monkeypatch, method):
+    def fail(*_) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Events, method, fail)
+
+    async def story(broker: Broker) -> None:
+        await broker.offer("t0000", ERM)
+        job = await broker.take("slot-0", SOON)
+        assert await broker.report("slot-0", row(job, 1)) is True
+        assert await broker.report("slot-0", row(job, 2, last=True)) is False
+        assert (await broker.outcome("t0000", SOON))["status"] == "finished"
+        await broker.close()
+
+    on(folder, story)
