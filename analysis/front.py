@@ -15,7 +15,7 @@ import numpy as np
 
 from ermgap.errors import UserError
 from ermgap.metrics import is_degenerate
-from ermgap.records import Records, Trial
+from ermgap.records import ENDED, Records, Trial
 
 # A trial recorded as degenerate ran to its end; whether it still is depends on today's floor.
 COMPLETE = ("finished", "degenerate")
@@ -100,6 +100,11 @@ class FrontInfo:
     def complete(self) -> int:
         """Number of trials that ran to their end."""
         return sum(point.status in COMPLETE for point in self.points)
+
+    @property
+    def ended(self) -> int:
+        """Number of trials with a final status, failed and stopped ones included."""
+        return sum(point.status in ENDED for point in self.points)
 
     def find(self, trial_id: str | None) -> Point | None:
         """The point of a trial, or None."""

@@ -25,7 +25,7 @@ def caption(info: FrontInfo, *, errors: bool) -> list[str]:
     chosen = "the last one" if rule == "last" else f"the one of the best dev {_word(rule)}"
     lines = [first, f"Each point is one trial, at its selected epoch: {chosen}."]
     if info.complete < info.planned:
-        word = "Sweep" if info.done else "Unfinished sweep"
+        word = "Sweep" if info.done or info.ended >= info.planned else "Unfinished sweep"
         lines.append(f"{word}: {info.complete} of {info.planned} trials ran to their end.")
     if errors:
         lines.append(

@@ -22,7 +22,7 @@ def path_of(storage: Path, trial_id: str, epoch: int) -> Path:
 
 
 def save(path: Path, state: dict) -> None:
-    """Write a checkpoint of tensors and plain values; those before the one before it are removed."""
+    """Write a checkpoint of tensors and plain values; of those before it, keep the last one."""
     write_atomically(path, lambda temporary: torch.save(state, temporary))
     # Later ones may lie there from an attempt that got further: they must not push this one out.
     kept = sorted(path.parent.glob("epoch-*.pt"))

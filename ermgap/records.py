@@ -11,11 +11,13 @@ is imported here: any machine with pandas reads a sweep.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -184,6 +186,22 @@ class Records:
         """Replace summary.json; NaN becomes null."""
         text = json.dumps(_jsonable(summary), indent=1, allow_nan=False)
         self._replace("summary.json", lambda path: path.write_text(text, encoding="utf-8"))
+
+    def lock(self) -> None:
+        """Claim the folder while this object lives; UserError if another process holds it."""
+        handle = os.open(self.directory, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as problem:
+            os.close(handle)
+            raise UserError(
+                f"another process is running the sweep in {self.directory}; wait until it ends, "
+                "or choose another --out."
+            ) from problem
+        except OSError:  # a file system without locks
+            os.close(handle)
+            return
+        weakref.finalize(self, os.close, handle)
 
     def consolidate(self) -> None:
         """Write trials.parquet: the rows of trials.jsonl as one flat table."""

@@ -140,6 +140,10 @@ class Broker:
             "config": space.apply(entry.chosen, self.config).to_dict(),
         }
 
+    async def left(self, slot: str) -> None:
+        """A slot has ended for good: another one takes what it held."""
+        await self._return_to_queue(slot)
+
     async def report(self, slot: str, row: dict) -> bool:
         """Commit an epoch's row; whether the slot shall go on with this configuration."""
         entry = self._current(slot, row["trial_id"], row["attempt"])
@@ -257,6 +261,7 @@ class Broker:
             await self._tell()
 
     async def _fail(self, entry: Entry, reason: str) -> None:
+        self.starts[entry.slot] = 0  # its deaths are accounted for
         row = self._row(entry, "failed", reason) | {"epoch": entry.epoch + 1}
         self.records.append(row)
         await self._end(entry, "failed", reason)

@@ -40,9 +40,7 @@ class Prepared:
 def options(description: str, *, many: bool) -> argparse.ArgumentParser:
     """The parser of a command; `many` for one that runs more than one configuration."""
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
-    parser.add_argument(
-        "--preset", help="demo (the default), small, paper, ablation, or a YAML file"
-    )
+    parser.add_argument("--preset", help="demo (the default), small, paper, or a YAML file")
     parser.add_argument(
         "--data",
         action="append",
@@ -130,22 +128,26 @@ def prepare(
     """
     refuse_later_flags(given)
     if given.resume:
-        return _reopen(given)
+        return _reopen(given, kind)
     config = make_config(given)
     out = output_folder(given.out or default_folder(given, kind))
     plan = planning.make_plan(config)
     print(plan.words)
     check(config)
+    # Two sweeps may be given one storage: each has its own folder there.
+    storage = str(Path(given.storage) / out.name) if given.storage else None
     sweep = planning.describe_sweep(
-        config, preset=given.preset or "demo", utterances=plan.utterances, storage=given.storage
+        config, preset=given.preset or "demo", utterances=plan.utterances, storage=storage
     )
     print(budget(config, plan.utterances))
     if given.dry_run:
         return None
     print(f"results: {out}")
-    if given.storage:
-        _make_storage(Path(given.storage))
-    return Prepared(config, Records.create(out, sweep=sweep, table=plan.utterances), resumed=False)
+    if storage:
+        _make_storage(Path(storage))
+    records = Records.create(out, sweep={"kind": kind} | sweep, table=plan.utterances)
+    records.lock()
+    return Prepared(config, records, resumed=False)
 
 
 def default_folder(given: argparse.Namespace, kind: str) -> Path:
@@ -206,16 +208,19 @@ def budget(config: Config, utterances) -> str:
     train, dev = (int((utterances["split"] == name).sum()) for name in ("train", "dev"))
     steps = -(-train // config.train.batch)
     return (
-        f"budget: up to {config.sweep.trials} trials x {config.train.epochs} epochs x {steps} "
-        f"steps of "
-        f"{config.train.batch} utterances ({train} train, {dev} dev), backbone "
-        f"{config.backbone.name}, "
-        f"window {config.backbone.window_s} s"
+        f"budget: up to {config.sweep.trials} trials x {config.train.epochs} epochs x "
+        f"{steps} steps of {config.train.batch} utterances ({train} train, {dev} dev), "
+        f"backbone {config.backbone.name}, window {config.backbone.window_s} s"
     )
 
 
-def _reopen(given: argparse.Namespace) -> Prepared | None:
+def _reopen(given: argparse.Namespace, kind: str) -> Prepared | None:
     records = Records.open(given.resume)
+    command = {"sweep": "pareto", "train": "train"}[records.sweep.get("kind", "sweep")]
+    if command != {"sweep": "pareto", "train": "train"}[kind]:
+        raise UserError(
+            f"{given.resume} was made by sweeps/{command}.py; resume it with that command."
+        )
     config = configuration.from_dict(records.sweep["config"], where=f"{given.resume}/sweep.yaml")
     load_plugins(config.plugins)
     if given.out or given.storage:
@@ -243,6 +248,7 @@ def _reopen(given: argparse.Namespace) -> Prepared | None:
     print(f"resuming {given.resume}: {ended} of {config.sweep.trials} trials have ended{torn}")
     if given.dry_run:
         return None
+    records.lock()
     if config.to_dict() != records.sweep["config"]:
         records.write_sweep(
             records.sweep | {"config": config.to_dict(), "trials": config.sweep.trials}

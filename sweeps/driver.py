@@ -37,9 +37,10 @@ CLOSE_S = 60.0
 
 @dataclass
 class Session:
-    """What one call of `run` did: `interrupted` by Ctrl-C, or ended."""
+    """What a call of `run` did: `interrupted` by Ctrl-C (`hurried`: a second one), or ended."""
 
     interrupted: bool = False
+    hurried: bool = False
 
 
 def available(address: str | None) -> tuple[int, int, float]:
@@ -132,7 +133,7 @@ def run(
         _watch(tuner, broker, held, searcher, watch, session)
     finally:
         ray.get(broker.close.remote())
-        held.join(CLOSE_S)
+        held.join(1.0 if session.hurried else CLOSE_S)
         if layout.gpu and address:
             from ray.autoscaler.sdk import request_resources
 
@@ -140,6 +141,15 @@ def run(
         ray.kill(broker)
         shutil.rmtree(scratch, ignore_errors=True)
     return session
+
+
+def require_devices(config: Config, address: str | None) -> None:
+    """UserError if this machine does not carry the slots and workers that are asked for.
+
+    A cluster is asked when it has answered: it may still grow.
+    """
+    if not address:
+        _layout(config, None, trials=config.sweep.trials)
 
 
 def _layout(config: Config, address: str | None, *, trials: int):
@@ -194,7 +204,8 @@ def _watch(tuner, broker, held, searcher, watch, session: Session) -> None:
                 flush=True,
             )
             if session.interrupted:
-                raise
+                session.hurried = True
+                break
             session.interrupted = searcher.interrupted = True
             ray.get(broker.interrupt.remote())
     watch.finish()

@@ -22,7 +22,7 @@ from sweeps import cli
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status, raises UserError for mistakes."""
     given = cli.parse(cli.options(__doc__.splitlines()[0], many=True), arguments)
-    prepared = cli.prepare(given, kind="sweep", check=require_space)
+    prepared = cli.prepare(given, kind="sweep", check=lambda config: require(config, given.address))
     if prepared is None:
         return 0
     from sweeps import driver
@@ -31,11 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return finish(prepared, interrupted=session.interrupted)
 
 
-def require_space(config: Config) -> None:
-    """UserError for a space that cannot be searched; imports Optuna and torch, so only now."""
-    from sweeps import search
+def require(config: Config, address: str | None) -> None:
+    """UserError for a space that cannot be searched, or for devices that do not carry it."""
+    from sweeps import driver, search  # import Optuna, Ray and torch: only now
 
     search.require_space(config)
+    driver.require_devices(config, address)
 
 
 def finish(prepared: cli.Prepared, *, interrupted: bool, command: str = "pareto") -> int:

@@ -153,6 +153,9 @@ class Slots:
         except BaseException as problem:
             logging.getLogger(__name__).debug("%s ended", name, exc_info=True)
             self.errors.append(problem)
+        finally:
+            # What it still holds goes to another slot.
+            ray.get_actor(self.broker, namespace=NAMESPACE).left.remote(name)
 
 
 def serve(offered: dict, *, broker: str) -> None:

@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given.settings.append("sweep.trials=1")
     if given.resume:
         given.settings.pop()
-    prepared = cli.prepare(given, kind="train", check=require_objective)
+    prepared = cli.prepare(given, kind="train", check=lambda config: require(config, given.address))
     if prepared is None:
         return 0
     from sweeps import driver
@@ -28,12 +28,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return pareto.finish(prepared, interrupted=session.interrupted, command="train")
 
 
-def require_objective(config: Config) -> None:
-    """UserError for a loss or a weight that is not registered; imports torch, so only now."""
-    from ermgap.objective import LOSSES, WEIGHTS
+def require(config: Config, address: str | None) -> None:
+    """UserError for a loss or a weight that is not registered, or for devices that are missing."""
+    from ermgap.objective import LOSSES, WEIGHTS  # import torch: only now
+    from sweeps import driver
 
     LOSSES.find(config.objective.loss)
     WEIGHTS.find(config.objective.weight)
+    driver.require_devices(config, address)
 
 
 def single(config: Config, trials):

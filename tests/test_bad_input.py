@@ -128,6 +128,10 @@ MISTAKES: dict[str, tuple[Callable[[Place], list[str]], tuple[str, ...]]] = {
     "an output folder with other files": (out_with("thesis.tex"), ("out", "--out")),
     "an output folder with an unfinished sweep": (unfinished, ("out", "--resume")),
     "a storage folder that cannot be made": (fine("--storage", "/proc/nowhere"), ("--storage",)),
+    "more slots than there are cores": (
+        lambda place: place.fine("--set", "sweep.slots=10000"),
+        ("sweep.slots", "10000"),
+    ),
     # The folder to resume
     "resuming what is no sweep": (
         lambda place: ["--resume", str(place.corpus)],
@@ -163,6 +167,7 @@ MISTAKES: dict[str, tuple[Callable[[Place], list[str]], tuple[str, ...]]] = {
     "a flag with a value of another type": (fine("--trials", "many"), ("--trials", "many")),
 }
 OF_TRAIN: dict[str, tuple[Callable[[Place], list[str]], tuple[str, ...]]] = {
+    "resuming what sweeps/pareto.py made": (resume(), ("sweeps/pareto.py",)),
     "an unknown loss": (fine("--set", "objective.loss=minmaxgop"), ("minmaxgop", "minmaxgap")),
     "an unknown weight": (fine("--set", "objective.weight=ramp"), ("ramp",)),
     "a flag of sweeps": (fine("--trials", "3"), ("--trials",)),

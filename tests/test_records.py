@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
@@ -299,3 +300,19 @@ def test_predictions_and_checkpoints_are_looked_for_in_the_storage(records, tmp_
         write_atomically(path, lambda temporary: temporary.write_text("x"))
     records.forget_checkpoints("t0000")
     assert kept.exists() and not gone.parent.exists()
+
+
+def test_a_folder_is_run_by_one_process_at_a_time(records):
+    records.lock()
+    other = Records.open(records.directory)
+    with pytest.raises(UserError, match="another process"):
+        other.lock()
+    del records, other
+
+
+def test_a_lock_ends_with_its_owner(records):
+    first = Records.open(records.directory)
+    first.lock()
+    del first
+    gc.collect()
+    Records.open(records.directory).lock()

@@ -1,8 +1,8 @@
 """ERM against MinMaxGAP on the synthetic demo over five seeds: where is the gap, does it fall?
 
-    make figures-demo          # resumable; about RUN_TIME on two cores
+    make figures-demo          # resumable; about five minutes on two cores
 
-Writes results/demo.jsonl (a row a run) and results/demo.md (means with 95 % t-intervals over seeds).
+Writes results/demo.jsonl (a row a run) and results/demo.md (means, 95 % t-intervals over seeds).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Configurations trained one after another without Ray, for figures that take many runs.
 
-Records accumulate in a JSON-lines file, one row per (name, fold, seed): a script that is stopped goes
-on where it was. Used by the `figures_*.py` beside it.
+Records accumulate in a JSON-lines file, one row per (name, fold, seed): a script that is stopped
+goes on where it was. Used by the `figures_*.py` beside it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ class Run:
         return self.name, self.fold, self.seed
 
 
-def run_all(preset: str, runs: Iterable[Run], *, file: Path, data: list[str] | None = None) -> list[dict]:
+def run_all(
+    preset: str, runs: Iterable[Run], *, file: Path, data: list[str] | None = None
+) -> list[dict]:
     """Train every run that the file does not hold yet; returns all of the file's rows.
 
     Args:
