@@ -45,7 +45,7 @@ def label_log_probabilities(
 def predictions(
     examples: Examples, log_probabilities: np.ndarray, *, labels: Sequence[str]
 ) -> pd.DataFrame:
-    """The predictions table of DESIGN: who, which group, true label, predicted label, `logp_*`."""
+    """The table of predictions: who, which group, true label, predicted label, `logp_*`."""
     kept = ["utterance_id", "language", "gender", "speaker", "group", "split"]
     table = examples.table[kept].copy()
     table.insert(2, "modality", "speech")

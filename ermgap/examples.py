@@ -46,7 +46,7 @@ class Examples:
     """One split, ready to be batched.
 
     Args:
-        table: rows of one split (DESIGN, the table of utterances).
+        table: rows of one split (ermgap.corpora.table).
         store: feature store; `store.tensor(utterance_id)` is [T, d].
         prompt: see ermgap.backbone.prompts.
         labels: the emotions, in the order of label indices.

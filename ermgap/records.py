@@ -158,7 +158,7 @@ class Records:
         return Path(self.sweep.get("storage") or self.directory)
 
     def table(self) -> pd.DataFrame:
-        """The utterances of the sweep (DESIGN, the table of utterances); UserError if damaged."""
+        """The utterances of the sweep (ermgap.corpora.table); UserError if damaged."""
         path = self.directory / "table.parquet"
         try:
             return pd.read_parquet(path)

@@ -5,8 +5,8 @@
     python sweeps/pareto.py --resume results/demo            # after a crash, or with more --trials
     python sweeps/pareto.py --dry-run                        # counts only
 
-Writes the folder that DESIGN describes (records, predictions, adapters, TensorBoard events) and the
-pictures under analysis/plots/.
+Writes a folder of records (ermgap/records.py lists its files) with predictions, adapters and
+TensorBoard events, and the pictures under analysis/plots/.
 """
 
 from __future__ import annotations

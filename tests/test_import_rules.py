@@ -1,4 +1,4 @@
-"""Who may import whom: DESIGN's import rules, read from the source and checked in real processes.
+"""Who may import whom: the import rules, read from the source and checked in real processes.
 
 The source is parsed, so an import inside a function or a condition counts too. What a module loads
 through others is checked by importing it in a fresh interpreter.

@@ -1,4 +1,4 @@
-"""`--smoke-test` writes every file that DESIGN lists, and leaves nothing else behind."""
+"""`--smoke-test` writes every file of a sweep, and leaves nothing else behind."""
 
 from __future__ import annotations
 
