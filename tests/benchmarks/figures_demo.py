@@ -17,7 +17,7 @@ SYSTEMS = {
     "ERM": {"objective.loss": "erm"},
     "MinMaxGAP, linear": {
         "objective.loss": "minmaxgap", "objective.weight": "linear", "objective.p": 2.0,
-        "objective.lambda_max": 0.1,
+        "objective.lambda_max": 0.3,
     },
     "MinMaxGAP, adaptive": {
         "objective.loss": "minmaxgap", "objective.weight": "adaptive", "objective.p": 2.0,
