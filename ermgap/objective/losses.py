@@ -11,6 +11,8 @@ float64 scalar that autograd can differentiate with respect to the sums. To add 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor
 
@@ -18,7 +20,7 @@ from ermgap import config
 from ermgap.registry import Registry
 
 
-class Loss:
+class Loss(ABC):
     """Base class: holds the configuration; override `__call__`, and the state if there is any."""
 
     #: Whether the fairness weight has any influence; ERM's is recorded as 0.
@@ -28,9 +30,9 @@ class Loss:
         self.settings = settings
         self.cells = cells
 
+    @abstractmethod
     def __call__(self, sums: Tensor, weight: float) -> Tensor:
         """J as a float64 scalar from sums [3, C, 2] float64 and the fairness weight lambda."""
-        raise NotImplementedError
 
     def state_dict(self) -> dict:
         """What a resumed run needs; plain numbers and tensors only."""

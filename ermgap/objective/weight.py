@@ -14,20 +14,21 @@ difference of their mean losses (`gap: loss`, nats). An undefined G_dev leaves l
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 from ermgap import config
 from ermgap.registry import Registry
 
 
-class Weight:
+class Weight(ABC):
     """Base class: a schedule made from the `objective` section of the configuration."""
 
     def __init__(self, settings: config.Objective) -> None:
         self.settings = settings
 
+    @abstractmethod
     def value(self, progress: float) -> float:
         """lambda at this share (0 to 1) of the full budget's steps."""
-        raise NotImplementedError
 
     def evaluated(self, gap: float) -> None:
         """Called after every evaluation with the dev gap (NaN where undefined)."""
