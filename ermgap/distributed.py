@@ -6,7 +6,6 @@ path.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,13 +70,3 @@ class World:
                     for part, g in zip(flat.split([g.numel() for g in group]), group, strict=True)
                 ],
             )
-
-
-def be_polite() -> None:
-    """Let idle OpenMP threads sleep; to be called before torch is imported.
-
-    On two cores spinning threads starve Ray's own processes: six empty trials took 130 s beside a
-    trainer whose threads spun, 59 s beside one whose threads slept.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ermgap import be_polite
 from ermgap.config import Config
-from ermgap.distributed import be_polite
 from ermgap.errors import UserError
 from ermgap.records import Records
 
@@ -41,6 +41,22 @@ class Session:
 
     interrupted: bool = False
     hurried: bool = False
+
+
+class Background:
+    """A function in a thread, and the error it ended with."""
+
+    def __init__(self, function: Callable) -> None:
+        self.error: BaseException | None = None
+        self.function = function
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.function()
+        except BaseException as problem:
+            self.error = problem
 
 
 def available(address: str | None) -> tuple[int, int, float]:
@@ -87,6 +103,27 @@ def start_ray(address: str | None) -> None:
     )
 
 
+_starting: list[Background] = []
+
+
+def begin(address: str | None) -> None:
+    """Start Ray on this machine in the background: its processes come up beside our imports."""
+    if not address and not _starting:
+        _starting.append(Background(lambda: start_ray(None)))
+
+
+def _join_ray(address: str | None) -> None:
+    import ray
+
+    for start in _starting:
+        start.thread.join()
+        if start.error is not None:
+            raise start.error
+    _starting.clear()
+    if not ray.is_initialized():
+        start_ray(address)
+
+
 def run(
     config: Config, records: Records, *, address: str | None, wanted: Callable | None = None
 ) -> Session:
@@ -103,14 +140,13 @@ def run(
     """
     import ray
 
-    from sweeps import progress, search, slots
+    from sweeps import progress, search, slots, trials
 
-    trials = records.trials()
-    left = config.sweep.trials - sum(trial.ended for trial in trials)
+    known = records.trials()
+    left = config.sweep.trials - sum(trial.ended for trial in known)
     if left <= 0:
         return Session()
-    if not ray.is_initialized():
-        start_ray(address)
+    _join_ray(address)
     layout = _layout(config, address, trials=left)
     print(f"trials: {left} to run, {layout}")
     _refuse_local_path_on_a_cluster(records, growing=bool(layout.gpu and address))
@@ -121,8 +157,8 @@ def run(
     name = f"broker-{os.getpid()}-{int(time.time())}"
     broker = slots.start_broker(name, folder)
     held = slots.Slots(layout, broker=name, folder=scratch)
-    searcher = (wanted or search.RecordsSearcher)(config, trials)
-    tuner = slots.tuner(
+    searcher = (wanted or search.RecordsSearcher)(config, known)
+    tuner = trials.tuner(
         searcher, trials=left, concurrent=layout.slots + 1, broker=name, folder=scratch
     )
     session = Session()
@@ -215,22 +251,6 @@ def _watch(tuner, broker, held, searcher, watch, session: Session) -> None:
 
 def _interrupt(signum, frame):
     raise KeyboardInterrupt
-
-
-class Background:
-    """A function in a thread, and the error it ended with."""
-
-    def __init__(self, function: Callable) -> None:
-        self.error: BaseException | None = None
-        self.function = function
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
-
-    def _run(self) -> None:
-        try:
-            self.function()
-        except BaseException as problem:
-            self.error = problem
 
 
 def _gpus() -> int:

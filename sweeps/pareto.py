@@ -11,6 +11,7 @@ TensorBoard events, and the pictures under analysis/plots/.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from sweeps import cli
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status, raises UserError for mistakes."""
     given = cli.parse(cli.options(__doc__.splitlines()[0], many=True), arguments)
-    prepared = cli.prepare(given, kind="sweep", check=lambda config: require(config, given.address))
+    prepared = cli.prepare(given, kind="sweep", check=lambda config: require(config, given))
     if prepared is None:
         return 0
     from sweeps import driver
@@ -31,12 +32,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return finish(prepared, interrupted=session.interrupted)
 
 
-def require(config: Config, address: str | None) -> None:
+def require(config: Config, given: argparse.Namespace) -> None:
     """UserError for a space that cannot be searched, or for devices that do not carry it."""
-    from sweeps import driver, search  # import Optuna, Ray and torch: only now
+    from sweeps import driver
+
+    if not given.dry_run:
+        driver.begin(given.address)
+    from sweeps import search  # imports Optuna and torch: only now
 
     search.require_space(config)
-    driver.require_devices(config, address)
+    driver.require_devices(config, given.address)
 
 
 def finish(prepared: cli.Prepared, *, interrupted: bool, command: str = "pareto") -> int:

@@ -1,9 +1,9 @@
-"""Slots: worker groups that live as long as the sweep, and the light Tune trials they serve.
+"""Slots: worker groups that live as long as the sweep.
 
 A TorchTrainer per trial costs 17 s of start and stop on two idle cores, leaks placement groups when
 stopped from outside, and can deadlock. So each slot is one `TorchTrainer.fit()` in a thread of the
-driver whose workers (ermgap/training.py) take configurations from the broker, and a Tune trial only
-offers its configuration and waits.
+driver whose workers (ermgap/training.py) take configurations from the broker; a Tune trial
+(trials.py) only offers its configuration and waits.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ray
-from ray import train, tune
+from ray import train
 from ray.train.torch import TorchTrainer
 
 from ermgap import training
 from ermgap.errors import UserError
 from sweeps.broker import Broker
+from sweeps.trials import NAMESPACE
 
 # A whole CPU a worker would leave nothing for the trials, which then wait for ever without an
 # error.
-WORKER_CPUS, TRIAL_CPUS = 0.9, 0.02
-NAMESPACE = "ermgap"
+WORKER_CPUS = 0.9
 CONCURRENCY = 256  # of the broker's methods: above twice trials plus slots
 
 
@@ -156,36 +156,3 @@ class Slots:
         finally:
             # What it still holds goes to another slot.
             ray.get_actor(self.broker, namespace=NAMESPACE).left.remote(name)
-
-
-def serve(offered: dict, *, broker: str) -> None:
-    """A Tune trial: offer the configuration, wait for its outcome, report it.
-
-    `TUNE` sees one result a trial; epochs are the records' business.
-    """
-    desk = ray.get_actor(broker, namespace=NAMESPACE)
-    ray.get(desk.offer.remote(offered["trial_id"], offered["chosen"]))
-    outcome = None
-    while outcome is None:
-        outcome = ray.get(desk.outcome.remote(offered["trial_id"], 30.0))
-    tune.report(outcome)
-
-
-def tuner(searcher, *, trials: int, concurrent: int, broker: str, folder: Path) -> tune.Tuner:
-    """The Tuner of a session; always a new one, since the records are what is resumed."""
-    here = f"node:{ray.util.get_node_ip_address()}"
-    trainable = tune.with_resources(
-        tune.with_parameters(serve, broker=broker),
-        tune.PlacementGroupFactory([{"CPU": TRIAL_CPUS, here: 0.001}]),
-    )
-    return tune.Tuner(
-        trainable,
-        tune_config=tune.TuneConfig(
-            search_alg=searcher,
-            num_samples=trials,
-            max_concurrent_trials=concurrent,
-            reuse_actors=True,
-            trial_dirname_creator=lambda trial: trial.trial_id,
-        ),
-        run_config=tune.RunConfig(name="tune", storage_path=str(folder), verbose=0),
-    )
