@@ -103,23 +103,39 @@ def start_ray(address: str | None) -> None:
     )
 
 
-_starting: list[Background] = []
+class RayInBackground:
+    """Ray started by a thread that then sleeps: on Linux its processes die with that thread."""
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+        self.ready = threading.Event()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            start_ray(None)
+        except BaseException as problem:
+            self.error = problem
+        self.ready.set()
+        threading.Event().wait()
+
+
+_starting: list[RayInBackground] = []
 
 
 def begin(address: str | None) -> None:
     """Start Ray on this machine in the background: its processes come up beside our imports."""
     if not address and not _starting:
-        _starting.append(Background(lambda: start_ray(None)))
+        _starting.append(RayInBackground())
 
 
 def _join_ray(address: str | None) -> None:
     import ray
 
     for start in _starting:
-        start.thread.join()
+        start.ready.wait()
         if start.error is not None:
             raise start.error
-    _starting.clear()
     if not ray.is_initialized():
         start_ray(address)
 
