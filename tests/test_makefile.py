@@ -41,7 +41,13 @@ class Copy:
     def make(self, *targets: str, fail_on: str = "") -> subprocess.CompletedProcess:
         self.log.unlink(missing_ok=True)
         environment = {**os.environ, "LOG": str(self.log), "FAIL_ON": fail_on}
-        for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):  # this test may itself run under make
+        for name in (
+            "MAKEFLAGS",
+            "MAKELEVEL",
+            "MFLAGS",
+            "ARGS",
+            "PIP_ARGS",
+        ):  # this test may itself run under make
             environment.pop(name, None)
         return subprocess.run(
             ["make", *targets, f"PYTHON={self.python}"],

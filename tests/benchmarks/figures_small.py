@@ -1,4 +1,4 @@
-"""Real speech over speaker folds: ERM and two configurations that a sweep found on fold 0.
+"""Real speech over speaker folds: the two points of the front that a sweep found on fold 0.
 
     make figures-small          # resumable; about ten minutes on two cores; needs the two corpora
 
@@ -18,7 +18,6 @@ from runs import RESULTS, Run, run_all
 FOLDS = range(3)
 BESIDE = Path(__file__).resolve().parents[3] / "shared" / "data"
 SYSTEMS = {
-    "ERM, preset": {"objective.loss": "erm"},
     "ERM, tuned (t0005)": {
         "objective.loss": "erm", "train.lr": 0.003879, "adapter.dropout": 0.0874,
     },
