@@ -25,9 +25,12 @@ def main() -> None:
     parser.add_argument("--sweep", type=Path, default=Path("results/small"))
     parser.add_argument("--folds", type=int, nargs="+", default=[1])
     parser.add_argument("--file", type=Path, default=RESULTS / "small.jsonl")
+    parser.add_argument("--best-only", action="store_true", help="leave the best ERM out")
     given = parser.parse_args()
     records = Records.open(given.sweep)
     systems = chosen(records.trials())
+    if given.best_only:
+        systems = dict(list(systems.items())[:1])
     runs = [
         Run(name, changes(trial), fold=fold)
         for fold in given.folds
