@@ -216,8 +216,9 @@ def budget(config: Config, utterances) -> str:
 
 def _reopen(given: argparse.Namespace, kind: str) -> Prepared | None:
     records = Records.open(given.resume)
-    command = {"sweep": "pareto", "train": "train"}[records.sweep.get("kind", "sweep")]
-    if command != {"sweep": "pareto", "train": "train"}[kind]:
+    made_as = records.sweep.get("kind", "sweep")
+    if made_as != kind:
+        command = {"sweep": "pareto", "train": "train"}[made_as]
         raise UserError(
             f"{given.resume} was made by sweeps/{command}.py; resume it with that command."
         )

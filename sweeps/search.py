@@ -29,7 +29,17 @@ SAMPLERS["tpe"] = lambda seed, startup: optuna.samplers.TPESampler(
 SAMPLERS["random"] = lambda seed, startup: optuna.samplers.RandomSampler(seed=seed)
 
 
-class RecordsSearcher(Searcher):
+class Stateless(Searcher):
+    """A searcher that Tune need not save: the records are its state."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the records are the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the records are the state."""
+
+
+class RecordsSearcher(Stateless):
     """Proposes configurations over the conditional space under two or three objectives.
 
     Args:
@@ -94,12 +104,6 @@ class RecordsSearcher(Searcher):
         asked.set_constraint("degenerate", _violation(status))
         self.study.tell(asked, values)
 
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: the records are the state."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the records are the state."""
-
     def _ask(self, trial_id: str) -> dict:
         losses = space.distributions(self.config).get("loss")
         if losses is not None and "erm" in losses.choices:
@@ -148,7 +152,7 @@ class RecordsSearcher(Searcher):
             self.erm += chosen.get("loss") == "erm"
 
 
-class SingleSearcher(Searcher):
+class SingleSearcher(Stateless):
     """Proposes the configuration itself, once: a sweep of one (sweeps/train.py)."""
 
     def __init__(self, config: Config, trials: Sequence[Trial] = ()) -> None:
@@ -167,12 +171,6 @@ class SingleSearcher(Searcher):
         self, trial_id: str, result: dict | None = None, error: bool = False
     ) -> None:
         """Nothing to learn."""
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: the records are the state."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the records are the state."""
 
 
 def require_space(config: Config) -> None:
