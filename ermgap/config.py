@@ -84,7 +84,7 @@ class Backbone:
     name: str = "small"
     layers: int = 2  # decoder layers kept (small); ignored by qwen2-audio-7b
     window_s: int = 4
-    dtype: str = "auto"  # bfloat16 on a GPU that has it, else float32
+    dtype: str = "auto"  # bfloat16 on a GPU that has it and a CPU with AMX, else float32
     path: str | None = None
     revision: str | None = None
     prompt: str = "short"
@@ -103,7 +103,7 @@ class Backbone:
 
 @dataclass(frozen=True)
 class Adapter:
-    """LoRA on the decoder, through peft, and the projector."""
+    """LoRA on the decoder, and the projector."""
 
     r: int = 16  # paper
     alpha: int | None = None  # None: 2 r, the paper's ratio (32 at r = 16)
@@ -192,6 +192,7 @@ class Train:
     batch: int = 32  # utterances over all workers
     micro_batch: int | None = None  # utterances a worker holds at once; None: its whole share
     eval_batch: int = 64
+    recompute: bool = False  # activations anew in the backward pass: less memory, a third slower
     lr: float = 3e-3
     weight_decay: float = 0.01  # paper
     warmup: float = 0.1  # share of the steps
@@ -238,6 +239,7 @@ class Sweep:
     attempts: int = 2
     slots: int | None = None  # worker groups; None: as many as the machine carries
     workers: int = 1  # workers in a group
+    gang: int = 1  # configurations that a group trains in the same passes
     device: str = "auto"  # gpu: ask a cluster for GPUs, even if none has started yet
     space: dict = field(default_factory=dict)  # hyperparameter -> its range, instead of the default
 
@@ -276,6 +278,7 @@ class Sweep:
         refuse(self.device not in kinds, "sweep.device", self.device, f"choose one of {kinds}")
         refuse(self.attempts < 1, "sweep.attempts", self.attempts, "it is at least 1")
         refuse(self.workers < 1, "sweep.workers", self.workers, "it is at least 1")
+        refuse(self.gang < 1, "sweep.gang", self.gang, "it is at least 1")
         refuse(
             self.slots is not None and self.slots < 1, "sweep.slots", self.slots, "it is at least 1"
         )
@@ -303,6 +306,24 @@ class Config:
         for key, value in changes.items():
             put(values, key, value)
         return from_dict(values)
+
+
+OWN = {  # what the members of a gang may differ in; all else decides the passes that they share
+    "adapter": ("r", "alpha", "dropout"),
+    "objective": ("loss", "p", "weight", "lambda_max", "lambda_0", "start", "ramp", "eta")
+    + ("epsilon", "gap", "every"),
+    "train": ("lr", "weight_decay", "warmup", "clip_norm", "patience", "select"),
+}
+
+
+def companions(first: Config, second: Config) -> bool:
+    """Whether two configurations can be trained in the same passes."""
+    left, right = first.to_dict(), second.to_dict()
+    for values in (left, right):
+        for section, keys in OWN.items():
+            for key in keys:
+                values[section].pop(key, None)
+    return left == right
 
 
 def from_dict(values: Mapping, *, where: str = "the configuration") -> Config:

@@ -27,17 +27,22 @@ def label_log_probabilities(
     batch: int,
     tick: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
-    """log softmax over labels, [N, labels] float64, gathered over all workers on every worker."""
-    speech.model.eval()
-    labels = len(speech.prompt.answers)
-    scores = torch.zeros(len(examples), labels, dtype=torch.float64, device=world.device)
+    """log softmax over labels, [K, N, labels] float64, gathered over workers on every worker.
+
+    One prefill a batch, the tokens before the audio computed once for all of it.
+    """
+    speech.training = False
+    shape = (max(len(speech.adapters), 1), len(examples), len(speech.prompt.answers))
+    scores = torch.zeros(shape, dtype=torch.float64, device=world.device)
     # Dealt by length, so that the workers finish together.
     order = np.argsort(examples.audio_length, kind="stable")
     for rows in by_length(
         order[world.rank :: world.size], size=batch, lengths=examples.audio_length
     ):
-        made = examples.batch(rows, answers=False, device=world.device, dtype=speech.dtype)
-        scores[made.index] = speech.label_logits(made).double().log_softmax(-1)
+        made = examples.batch(
+            rows, answers=False, device=world.device, dtype=speech.dtype, shared=True
+        )
+        scores[:, made.index] = speech.label_logits(made).double().log_softmax(-1)
         tick()
     return world.add_up(scores).cpu().numpy()
 

@@ -1,45 +1,59 @@
-"""Utterances made ready for the model: index arrays over a split, and padded batches of them.
+"""Utterances made ready for the model: index arrays over a split, and packed batches of them.
 
-An example is an utterance in a modality. Sequences are padded on the right; audio comes unpadded
-from the feature store and is concatenated over the batch.
+An example is an utterance in a modality. Sequences are laid end to end (ermgap.backbone.packing);
+audio comes unpadded from the feature store and is concatenated over the batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from ermgap.backbone.packing import Packing, moved
 from ermgap.objective.groups import GENDERS
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B utterances of at most T tokens with A answer positions each.
+    """B utterances, N tokens in all, packed end to end, with A answer positions each.
 
     Attributes:
-        ids: [B, T] int64, padded on the right.
-        audio_mask: [B, T] bool, where the projected audio goes.
-        audio: [sum of audio lengths, d] features, in the order of `audio_mask`'s true places.
-        positions: [B, A] int64, positions whose next token is (part of) the answer.
+        ids: [N] int64.
+        packing: where each utterance's tokens are.
+        audio: [sum of audio lengths, d] features.
+        audio_places: [sum of audio lengths] int64, the tokens that they take the place of.
+        positions: [B, A] int64, own tokens (those after a shared prefix) whose next token is (part
+            of) the answer; past the end of a short answer, its last one again.
         targets: [B, A] int64, that next token, or -100.
         label, cell, gender: [B] int64.
         index: [B] int64, row in the `Examples` it was made from.
     """
 
     ids: Tensor
-    audio_mask: Tensor
+    packing: Packing
     audio: Tensor
+    audio_places: Tensor
     positions: Tensor
     targets: Tensor
     label: Tensor
     cell: Tensor
     gender: Tensor
     index: Tensor
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same on a device, copied without waiting."""
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return Batch(
+            **{
+                name: value.to(device) if name == "packing" else moved(value, device)
+                for name, value in values
+            }
+        )
 
 
 class Examples:
@@ -75,44 +89,64 @@ class Examples:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def batch(self, rows: Sequence[int] | np.ndarray, *, answers: bool, device, dtype) -> Batch:
-        """Collate these rows; with `answers`, the sequences hold all answer tokens but the last."""
+    def batch(
+        self,
+        rows: Sequence[int] | np.ndarray,
+        *,
+        answers: bool,
+        device,
+        dtype,
+        shared: bool = False,
+    ) -> Batch:
+        """Collate these rows.
+
+        Args:
+            rows: rows of this split.
+            answers: whether the sequences hold all answer tokens but the last.
+            device, dtype: where to, and the features' dtype.
+            shared: pack the tokens before the audio once for all, not once an utterance.
+        """
         rows = np.asarray(rows, dtype=np.int64)
-        prompt = self.prompt
+        prompt, audio = self.prompt, self.audio_length[rows]
         given = [prompt.answers[label] for label in self.label[rows]]
-        shown = max(len(answer) for answer in given) if answers else 1
-        lengths = len(prompt.prefix) + len(prompt.suffix) + self.audio_length[rows]
-        ids = np.zeros((len(rows), int(lengths.max()) + shown - 1), dtype=np.int64)
-        mask = np.zeros(ids.shape, dtype=bool)
+        size = np.array([len(answer) if answers else 1 for answer in given])
+        shown = int(size.max())
+        prefix = np.array(prompt.prefix, dtype=np.int64)
+        before, after = (0 if shared else len(prefix)), len(prompt.suffix)
+        asked = before + audio + after  # own tokens up to the answer position
+        packing = Packing.of(asked + size - 1, prefix=len(prefix) if shared else 0)
+        starts = packing.starts[:-1].numpy()[:, None].astype(np.int64)
+        ids = np.full(int(packing.starts[-1]), prompt.audio, dtype=np.int64)
+        heard = np.ones(len(ids), dtype=bool)
         targets = np.full((len(rows), shown), -100, dtype=np.int64)
-        for i, (audio, answer) in enumerate(zip(self.audio_length[rows], given, strict=True)):
-            start, end = len(prompt.prefix), len(prompt.prefix) + audio
-            ids[i, :start], ids[i, start:end] = prompt.prefix, prompt.audio
-            ids[i, end : lengths[i]] = prompt.suffix
-            mask[i, start:end] = True
-            if answers:
-                ids[i, lengths[i] : lengths[i] + len(answer) - 1] = answer[:-1]
-                targets[i, : len(answer)] = answer
-            else:
-                targets[i, 0] = answer[0]
-        # Past a short answer's end the position stays inside the sequence; its target is ignored.
-        positions = np.minimum(lengths[:, None] - 1 + np.arange(shown), ids.shape[1] - 1)
-        audio = torch.cat([self.store.tensor(self.ids[row]) for row in rows])
-
-        def put(array: np.ndarray) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
-
+        for tokens, first in (
+            (prefix[:before], starts),
+            (np.array(prompt.suffix, dtype=np.int64), starts + (before + audio)[:, None]),
+        ):
+            places = first + np.arange(len(tokens))
+            ids[places], heard[places] = tokens, False
+        for i, answer in enumerate(given):
+            targets[i, : size[i]] = answer[: size[i]]
+            end = starts[i, 0] + asked[i]
+            ids[end : end + size[i] - 1] = answer[: size[i] - 1]
+            heard[end : end + size[i] - 1] = False
+        positions = starts + asked[:, None] - 1 + np.minimum(np.arange(shown), size[:, None] - 1)
+        places = np.flatnonzero(heard)
+        if shared:
+            ids, places = np.concatenate([prefix, ids]), places + len(prefix)
+        features = torch.cat([self.store.tensor(self.ids[row]) for row in rows])
         return Batch(
-            ids=put(ids),
-            audio_mask=put(mask),
-            audio=audio.to(device, dtype, non_blocking=True),
-            positions=put(positions),
-            targets=put(targets),
-            label=put(self.label[rows]),
-            cell=put(self.cell[rows]),
-            gender=put(self.gender[rows]),
-            index=put(rows),
-        )
+            ids=torch.from_numpy(ids),
+            packing=packing,
+            audio=features.to(dtype),
+            audio_places=torch.from_numpy(places),
+            positions=torch.from_numpy(positions),
+            targets=torch.from_numpy(targets),
+            label=torch.from_numpy(self.label[rows]),
+            cell=torch.from_numpy(self.cell[rows]),
+            gender=torch.from_numpy(self.gender[rows]),
+            index=torch.from_numpy(rows),
+        ).to(device)
 
 
 def cells_of(table: pd.DataFrame, modalities: Sequence[str]) -> list[tuple[str, str]]:

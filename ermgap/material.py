@@ -23,6 +23,7 @@ class Material:
     dev: Examples
     cells: list[tuple[str, str]]
     storage: Path
+    base: str = ""  # name or folder of the backbone, for the adapters that are written
 
 
 def prepare(material: dict, world: World, note) -> tuple[qwen2_audio.SpeechLLM, Material]:
@@ -65,4 +66,10 @@ def prepare(material: dict, world: World, note) -> tuple[qwen2_audio.SpeechLLM, 
         for split in ("train", "dev")
     }
     note("ready")
-    return speech, Material(splits["train"], splits["dev"], cells, Path(material["storage"]))
+    return speech, Material(
+        splits["train"],
+        splits["dev"],
+        cells,
+        Path(material["storage"]),
+        speech.model.name_or_path,
+    )

@@ -1,10 +1,10 @@
 """The loop inside Ray Train: what every worker of a slot runs, as long as the sweep lives.
 
 A slot is one `TorchTrainer.fit()`. Its workers load the backbone and the features once, then take
-one configuration after another from the broker (a named actor, sweeps/slots.py), train it, report
-every epoch and are told whether to go on. Only outcomes on which all ranks agree (`RunFailed`) end
-a configuration in here; any other exception propagates, Ray restarts the group, and the broker
-hands the same configuration out again from its last committed epoch.
+one configuration after another from the broker (a named actor, sweeps/slots.py), or several at a
+time as a gang, train them, report every epoch of each and are told whether to go on. Only outcomes
+on which all ranks agree end a configuration in here; any exception propagates, Ray restarts the
+group, and the broker hands the same configurations out again from their last committed epoch.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import ray
 import ray.train.torch
 import torch
 
-from ermgap import config
+from ermgap import config, keep_freed_memory
 from ermgap.distributed import World
-from ermgap.errors import RunFailed, UserError
+from ermgap.errors import UserError
 from ermgap.loop import Job, train
 from ermgap.material import prepare
 
@@ -34,6 +34,7 @@ def worker(settings: dict) -> None:
         settings: `broker` (actor name), `namespace`, `slot` (name of this slot), `threads` (CPU
             threads of this worker).
     """
+    keep_freed_memory()
     torch.set_num_threads(settings["threads"])
     if torch.cuda.is_available():
         torch.cuda.set_device(ray.train.torch.get_device())
@@ -49,20 +50,19 @@ def worker(settings: dict) -> None:
         desk.give_up(str(mistake))
         return
     watchdog = Watchdog(PATIENCE_S)
-    while (job := desk.take(watchdog.tick)) is not None:
+    while (jobs := desk.take(watchdog.tick)) is not None:
         try:
             train(
-                job,
+                jobs,
                 speech=speech,
                 material=material,
                 world=world,
                 report=desk.report,
+                failed=desk.failed,
                 tick=watchdog.tick,
             )
-        except RunFailed as outcome:
-            desk.failed(job, str(outcome))
         except BaseException as problem:
-            desk.trouble(job, problem)
+            desk.trouble(jobs, problem)
             raise
     watchdog.stop()
 
@@ -73,9 +73,9 @@ class Desk:
     def __init__(self, broker, slot: str, world: World) -> None:
         self.broker, self.slot, self.world = broker, slot, world
 
-    def take(self, tick) -> Job | None:
-        """The next configuration, or None when the slot shall close. Ranks that wait hear at least
-        once a minute, so that no collective times out."""
+    def take(self, tick) -> list[Job] | None:
+        """What to train next in the same passes, or None when the slot shall close. Ranks that wait
+        hear at least once a minute, so that no collective times out."""
         while True:
             tick()
             answer = None
@@ -84,29 +84,27 @@ class Desk:
             answer = self.world.from_first(answer)
             if answer["kind"] == "close":
                 return None
-            if answer["kind"] == "job":
-                return Job(
-                    trial_id=answer["trial_id"],
-                    config=config.from_dict(answer["config"]),
-                    attempt=answer["attempt"],
-                    epoch=answer["epoch"],
-                    chosen=answer["chosen"],
-                )
+            if answer["kind"] == "jobs":
+                return [
+                    Job(**(job | {"config": config.from_dict(job["config"])}))
+                    for job in answer["jobs"]
+                ]
 
     def report(self, row: dict) -> bool:
         """Commit a row; whether to go on with this configuration."""
         return ray.get(self.broker.report.remote(self.slot, row))
 
     def failed(self, job: Job, reason: str) -> None:
-        """All ranks agree that this configuration cannot go on."""
+        """All ranks agree that this configuration cannot go on; rank 0 tells."""
         if self.world.rank == 0:
             ray.get(self.broker.failed.remote(self.slot, job.trial_id, job.attempt, reason))
 
-    def trouble(self, job: Job, problem: BaseException) -> None:
+    def trouble(self, jobs: list[Job], problem: BaseException) -> None:
         """Leave word of an exception before it takes the group down; any rank may see it first."""
-        logging.getLogger(__name__).error("trial %s", job.trial_id, exc_info=problem)
+        trials = [job.trial_id for job in jobs]
+        logging.getLogger(__name__).error("trials %s", ", ".join(trials), exc_info=problem)
         lines = str(problem).strip().splitlines() or [""]
-        self.broker.trouble.remote(self.slot, job.trial_id, f"{type(problem).__name__}: {lines[0]}")
+        self.broker.trouble.remote(self.slot, trials, f"{type(problem).__name__}: {lines[0]}")
         time.sleep(0.2)
 
     def note(self, text: str) -> None:

@@ -1,10 +1,11 @@
-"""Who trains what: between Tune's trials and the slots, and the only writer of the records.
+"""Who trains what: between Tune's trials and the slots. With its ledger the only writer of rows.
 
-A Tune trial offers a configuration and waits for its outcome; a slot takes one, reports every
-epoch and is told whether to go on. The row is the commit: it is appended (fsync) before the slot
-hears the answer. A slot that takes while it still holds a configuration has lost its worker group:
-the configuration is handed out again from its last committed epoch, and counted as one more
-attempt.
+A Tune trial offers configurations and waits for their outcomes; a slot takes one, or a gang of
+several that it trains in one pass (gangs.py), reports every epoch of each and is told whether to go
+on. The row is the commit: it is appended (fsync) before the slot hears the answer. A slot that
+takes while it still holds configurations has lost its worker group: they are handed out again from
+their last committed epoch. That counts as one more attempt of a configuration that was alone; of a
+gang nobody knows who was to blame, so its members are handed out alone from then on.
 
 The class is plain asyncio and is tested without Ray; `slots.py` makes an actor of it.
 """
@@ -13,30 +14,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from dataclasses import dataclass, field
 
-from ermgap import config, metrics
+from ermgap import config
 from ermgap.errors import UserError
 from ermgap.records import Records
-from sweeps import space
-from sweeps.events import Events
+from ermgap.registry import load_plugins
+from sweeps import gangs, space
+from sweeps.gangs import Entry
+from sweeps.ledger import Ledger
 
 STARTS = 4  # of a slot in a row without a committed epoch: something is wrong that no retry mends
-
-
-@dataclass
-class Entry:
-    """A configuration between its offer and its outcome."""
-
-    trial_id: str
-    chosen: dict
-    attempt: int = 0
-    epoch: int = 0
-    slot: str | None = None
-    selected: dict = field(default_factory=dict)
-    trouble: str | None = None
-    offered: float = field(default_factory=time.time)
 
 
 class Broker:
@@ -49,26 +36,19 @@ class Broker:
     def __init__(self, directory: str) -> None:
         self.records = Records.open(directory)
         self.config = config.from_dict(self.records.sweep["config"])
-        self.events = Events(self.records)
+        load_plugins(self.config.plugins)  # a hyperparameter may be one's
+        self.ledger = Ledger(self.records, self.config)
         self.entries: dict[str, Entry] = {}
-        self.queue: deque[str] = deque()
-        self.held: dict[str, str] = {}  # slot -> trial id
+        self.line = gangs.Line(self.config.sweep.gang)
+        self.held: dict[str, list[str]] = {}  # slot -> trial ids
         self.outcomes: dict[str, dict] = {}
         self.starts: dict[str, int] = {}
         self.asks: dict[str, int] = {}  # of each slot; only the youngest may be given a job
         self.notes: dict[str, str] = {}
+        self.moments: list[tuple[str, str, float]] = []  # slot, what began there, when
         self.closing = self.interrupted = False
         self.fatal: str | None = None
         self.changed = asyncio.Condition()
-        self.committed = {trial.trial_id: trial for trial in self.records.trials()}
-        self.erm_best = max(
-            (
-                t.selected.get("w_f1") or 0.0
-                for t in self.committed.values()
-                if t.config.get("loss") == "erm"
-            ),
-            default=0.0,
-        )
 
     # For Tune's trials --------------------------------------------------------------------------
 
@@ -79,20 +59,13 @@ class Broker:
         """
         if trial_id in self.entries:
             return
-        known = self.committed.get(trial_id)
-        entry = Entry(trial_id, chosen)
-        if known is None:
-            self.records.append(self._row(entry, "running", None))
-        else:
-            entry.epoch, entry.selected = known.epoch, known.selected
-            entry.attempt = known.attempt - 1 if known.epoch else 0
-        self.entries[trial_id] = entry
+        entry = self.entries[trial_id] = self.ledger.open(trial_id, chosen)
         try:
-            space.apply(chosen, self.config)
+            entry.config = space.apply(chosen, self.config)
         except UserError as mistake:
             await self._fail(entry, str(mistake))
             return
-        self.queue.append(trial_id)
+        self.line.add(entry)
         await self._tell()
 
     async def outcome(self, trial_id: str, timeout: float) -> dict | None:
@@ -119,26 +92,24 @@ class Broker:
         }
 
     async def take(self, slot: str, timeout: float) -> dict:
-        """The next configuration for a slot: `kind` is job, wait (ask again) or close."""
+        """What a slot does next: `kind` is jobs (then `jobs` is a gang), wait (ask again) or close.
+
+        A gang that is not full waits a moment for more, unless no more can come.
+        """
         ask = self.asks[slot] = self.asks.get(slot, 0) + 1
         await self._return_to_queue(slot)
-        # A group that died while it waited is still in here: what it is given would be lost.
-        await self._until(lambda: self.queue or self._stopped(), timeout)
+        await self._until(lambda: self.line or self._stopped(), timeout)
+        while (patience := self._patience()) > 0:
+            await self._until(lambda: self._patience() <= 0, patience)
         if self._stopped():
             return {"kind": "close"}
-        if not self.queue or self.asks[slot] != ask:
+        # A group that died while it waited is still in here: what it is given would be lost.
+        if not self.line or self.asks[slot] != ask:
             return {"kind": "wait"}
-        entry = self.entries[self.queue.popleft()]
-        entry.slot, entry.attempt, entry.trouble = slot, entry.attempt + 1, None
-        self.held[slot] = entry.trial_id
-        return {
-            "kind": "job",
-            "trial_id": entry.trial_id,
-            "attempt": entry.attempt,
-            "epoch": entry.epoch,
-            "chosen": entry.chosen,
-            "config": space.apply(entry.chosen, self.config).to_dict(),
-        }
+        gang = self.line.take()
+        self.held[slot] = [entry.trial_id for entry in gang]
+        self.moments.append((slot, "jobs", time.time()))
+        return {"kind": "jobs", "jobs": [entry.handed_to(slot) for entry in gang]}
 
     async def left(self, slot: str) -> None:
         """A slot has ended for good: another one takes what it held."""
@@ -149,19 +120,8 @@ class Broker:
         entry = self._current(slot, row["trial_id"], row["attempt"])
         if entry is None:
             return False
-        status = self._status(row)
-        last = row["last"]
-        row = {key: value for key, value in row.items() if key != "last"} | {
-            "status": status,
-            "reason": None,
-            "slot": slot,
-        }
-        self.records.append(row)
+        status, last = self.ledger.epoch(entry, row), row["last"]
         self.starts[slot] = 0
-        entry.epoch, entry.selected = row["epoch"], row["selected"]
-        if entry.chosen.get("loss") == "erm":
-            self.erm_best = max(self.erm_best, entry.selected["w_f1"])
-        self.events.epoch(row)
         if last:
             await self._end(entry, status, None)
         elif self._stopped():
@@ -175,18 +135,20 @@ class Broker:
         if entry is not None:
             await self._fail(entry, reason)
 
-    async def trouble(self, slot: str, trial_id: str, text: str) -> None:
+    async def trouble(self, slot: str, trials: list[str], text: str) -> None:
         """Word of an exception that is about to take the slot's group down.
 
         The first of an attempt counts: other ranks then only see their peer go.
         """
-        if self.held.get(slot) == trial_id:
-            entry = self.entries[trial_id]
-            entry.trouble = entry.trouble or text
+        for trial_id in set(trials) & set(self.held.get(slot, ())):
+            self.entries[trial_id].trouble = self.entries[trial_id].trouble or text
 
     async def note(self, slot: str, text: str) -> None:
         """A line for the live progress."""
         self.notes[slot] = text
+        stage = text.rstrip("0123456789/ ")
+        if (slot, stage) not in [moment[:2] for moment in self.moments[-1:]]:
+            self.moments.append((slot, stage, time.time()))
 
     # For the driver -----------------------------------------------------------------------------
 
@@ -195,12 +157,17 @@ class Broker:
         running = [e for e in self.entries.values() if e.slot is not None]
         return {
             "running": {e.trial_id: e.epoch for e in running},
-            "queued": list(self.queue),
+            "held": {slot: list(trial_ids) for slot, trial_ids in self.held.items()},
+            "queued": [entry.trial_id for entry in self.line.waiting],
             "ended": {name: outcome["status"] for name, outcome in self.outcomes.items()},
             "reasons": {name: o["reason"] for name, o in self.outcomes.items() if o.get("reason")},
             "notes": dict(self.notes),
             "fatal": self.fatal,
         }
+
+    async def history(self) -> list[tuple[str, str, float]]:
+        """What began when: `(slot, word, seconds since 1970)`, for the accounting of time."""
+        return self.moments
 
     async def give_up(self, sentence: str) -> None:
         """End the sweep: `sentence` tells the user why."""
@@ -215,13 +182,18 @@ class Broker:
     async def close(self) -> None:
         """The sweep is over: slots that ask are told to close."""
         self.closing = True
-        self.events.close()
+        self.ledger.events.close()
         await self._tell()
 
     # Inside -------------------------------------------------------------------------------------
 
     def _stopped(self) -> bool:
         return self.closing or self.interrupted or self.fatal is not None
+
+    def _patience(self) -> float:
+        """Seconds for which a gang that is not full may wait for more."""
+        complete = self.ledger.ended_before + len(self.entries) >= self.config.sweep.trials
+        return 0.0 if complete or self._stopped() else self.line.patience()
 
     def _left(self, trial_id: str) -> bool:
         """Whether the sweep stops and no slot will end this configuration any more."""
@@ -231,63 +203,43 @@ class Broker:
 
     def _current(self, slot: str, trial_id: str, attempt: int) -> Entry | None:
         entry = self.entries.get(trial_id)
-        fine = entry and self.held.get(slot) == trial_id and entry.attempt == attempt
-        return entry if fine else None
-
-    def _status(self, row: dict) -> str:
-        if not row["last"]:
-            return "running"
-        floor, chosen = self.config.sweep.floor, row["selected"]
-        best = max(self.erm_best, chosen["w_f1"] if row["config"].get("loss") == "erm" else 0.0)
-        degenerate = metrics.is_degenerate(
-            acc=chosen["acc"],
-            w_f1=chosen["w_f1"],
-            majority_rate=row["dev"]["majority_rate"],
-            floor=best / 2 if floor is None else floor,
-        )
-        return "degenerate" if degenerate else "finished"
+        held = trial_id in self.held.get(slot, ())
+        return entry if held and entry.attempt == attempt else None
 
     async def _return_to_queue(self, slot: str) -> None:
-        trial_id = self.held.get(slot)
-        if trial_id is None:
-            return
-        entry = self.entries[trial_id]
-        reason = entry.trouble or "its worker process died"
-        if entry.attempt >= self.config.sweep.attempts:
-            await self._fail(entry, f"{reason} ({entry.attempt} attempts)")
-        else:
-            self._let_go(entry)
-            self.queue.appendleft(trial_id)
+        lost = [self.entries[trial_id] for trial_id in self.held.get(slot, ())]
+        if len(lost) > 1:
+            self.starts[slot] = 0  # as where one fails: none is in a gang again
+        for entry in lost:
+            entry.spared = entry.spared or len(lost) > 1
+            reason = f"{entry.trouble or 'its worker process died'} ({entry.attempt} attempts)"
+            if entry.counted >= self.config.sweep.attempts:
+                await self._fail(entry, reason)
+            else:
+                self._let_go(entry)
+        if back := [entry for entry in lost if entry.trial_id not in self.outcomes]:
+            self.line.put_back(back)
             await self._tell()
 
     async def _fail(self, entry: Entry, reason: str) -> None:
-        self.starts[entry.slot] = 0  # its deaths are accounted for
-        row = self._row(entry, "failed", reason) | {"epoch": entry.epoch + 1}
-        self.records.append(row)
+        if entry.slot is not None:
+            self.starts[entry.slot] = 0  # its deaths are accounted for
+        self.ledger.failed(entry, reason)
         await self._end(entry, "failed", reason)
 
     async def _end(self, entry: Entry, status: str, reason: str | None) -> None:
         self.outcomes[entry.trial_id] = {"status": status, "reason": reason} | entry.selected
         self._let_go(entry)
-        self.records.forget_checkpoints(entry.trial_id)
-        self.events.ended(entry.chosen, entry.trial_id, entry.selected)
+        self.ledger.ended(entry)
         await self._tell()
 
     def _let_go(self, entry: Entry) -> None:
-        self.held.pop(entry.slot, None)
+        mates = self.held.get(entry.slot, [])
+        if entry.trial_id in mates:
+            mates.remove(entry.trial_id)
+        if not mates:
+            self.held.pop(entry.slot, None)
         entry.slot = None
-
-    def _row(self, entry: Entry, status: str, reason: str | None) -> dict:
-        return {
-            "trial_id": entry.trial_id,
-            "attempt": entry.attempt,
-            "epoch": entry.epoch,
-            "status": status,
-            "reason": reason,
-            "config": entry.chosen,
-            "selected": entry.selected,
-            "time": time.time(),
-        }
 
     def _last_trouble(self) -> str:
         troubles = [e.trouble for e in self.entries.values() if e.trouble]

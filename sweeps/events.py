@@ -1,21 +1,25 @@
 """TensorBoard events of a sweep: a run per trial, and `sweep` for the hypervolume and the front.
 
 Written by the broker alone, through tensorboardX, which needs no torch. After a resume the events
-go on where the records end: steps are our own epochs.
+go on where the records end: steps are our own epochs. Whatever is slow to import is imported by the
+thread that writes: every Tune trial and every worker imports the broker's module.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tensorboardX import SummaryWriter
-
-from analysis import figures, front
+from analysis import front
 from ermgap.records import Records
+
+if TYPE_CHECKING:
+    from tensorboardX import SummaryWriter
 
 
 class Events:
@@ -59,6 +63,8 @@ class Events:
             self._writer(trial_id).add_hparams(chosen, objectives, name="hparams")
             self._writer(trial_id).flush()
         self.ends += 1
+        from analysis import figures
+
         info = front.info(self.records)
         self._writer("sweep").add_scalar("sweep/hypervolume", info.hypervolume, self.ends)
         image = figures.front_array(info)
@@ -72,8 +78,21 @@ class Events:
 
     def _writer(self, run: str) -> SummaryWriter:
         if run not in self.writers:
-            self.writers[run] = SummaryWriter(str(self.folder / run), write_to_disk=True)
+            self.writers[run] = _writer_class()(str(self.folder / run), write_to_disk=True)
         return self.writers[run]
+
+
+def _writer_class() -> type[SummaryWriter]:
+    """tensorboardX imports torch where it can, for tensors that it is never given here: 1 s."""
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # an import of it fails
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+    return SummaryWriter
 
 
 def _logged(function: Callable, *arguments) -> None:

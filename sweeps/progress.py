@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from analysis import front
 from ermgap.records import Records
@@ -70,15 +70,20 @@ class Progress:
         ended = list(status["ended"].values())
         done = len(self.before) + len(ended)
         failed = ended.count("failed")
-        running = ", ".join(
-            f"{name} epoch {epoch}/{self.epochs}" for name, epoch in status["running"].items()
-        )
+        running = ", ".join(self._group(group, status) for group in status["held"].values())
         parts = [f"{done}/{self.trials} trials", f"{failed} failed" if failed else "", running]
         if not status["running"]:
             parts += [
                 f"{slot}: {note}" for slot, note in status["notes"].items() if note != "ready"
             ]
         return " · ".join(part for part in [*parts, self._left(status, done)] if part)
+
+    def _group(self, names: Sequence[str], status: Mapping) -> str:
+        """A slot's configurations, by epoch: a gang in its reports may be at two."""
+        epochs: dict[int, list[str]] = {}
+        for name in names:
+            epochs.setdefault(status["running"][name], []).append(name)
+        return ", ".join(f"{'+'.join(n)} epoch {e}/{self.epochs}" for e, n in epochs.items())
 
     def _left(self, status: Mapping, done: int) -> str:
         epochs = len(status["ended"]) * self.epochs + sum(status["running"].values())

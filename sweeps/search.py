@@ -152,6 +152,40 @@ class RecordsSearcher(Stateless):
             self.erm += chosen.get("loss") == "erm"
 
 
+class Together(Stateless):
+    """Several proposals in one Tune trial: a gang costs one process then, not one a member.
+
+    Args:
+        one: proposes each; `interrupted` is its own.
+        gang: proposals in a Tune trial.
+        trials: proposals in all.
+    """
+
+    def __init__(self, one: Searcher, *, gang: int, trials: int) -> None:
+        super().__init__()
+        self.one, self.gang, self.left = one, gang, trials
+
+    def suggest(self, trial_id: str) -> dict | str:
+        """`{"proposals": [...]}`, up to a gang of them."""
+        proposals = []
+        while len(proposals) < min(self.gang, self.left):
+            proposal = self.one.suggest(f"{trial_id}-{len(proposals)}")
+            if proposal == Searcher.FINISHED:
+                break
+            proposals.append(proposal)
+        self.left -= len(proposals)
+        return {"proposals": proposals} if proposals else Searcher.FINISHED
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict | None = None, error: bool = False
+    ) -> None:
+        """Pass each outcome on; all have failed where Tune's trial itself did."""
+        outcomes = (result or {}).get("outcomes", [])
+        for number in range(self.gang):
+            outcome = outcomes[number] if number < len(outcomes) else None
+            self.one.on_trial_complete(f"{trial_id}-{number}", outcome, error)
+
+
 class SingleSearcher(Stateless):
     """Proposes the configuration itself, once: a sweep of one (sweeps/train.py)."""
 

@@ -3,7 +3,7 @@
 A TorchTrainer per trial costs 17 s of start and stop on two idle cores, leaks placement groups when
 stopped from outside, and can deadlock. So each slot is one `TorchTrainer.fit()` in a thread of the
 driver whose workers (ermgap/training.py) take configurations from the broker; a Tune trial
-(trials.py) only offers its configuration and waits.
+(trials.py) only offers its configurations and waits.
 """
 
 from __future__ import annotations
@@ -92,6 +92,24 @@ def start_broker(name: str, directory: Path):
     )
 
 
+class Trainer(TorchTrainer):
+    """A TorchTrainer without the helpers that a slot has no use for, each a process to start.
+
+    There is no Ray dataset. Where Ray is our own and dies with the driver (`alone`), nobody needs
+    to clean up after a controller that died. A version of Ray that makes its callbacks elsewhere
+    keeps them all.
+    """
+
+    alone = False
+
+    def _create_default_callbacks(self) -> list:
+        useless = {"DatasetsCallback"} | (
+            {"PlacementGroupCleanerCallback"} if self.alone else set()
+        )
+        every = super()._create_default_callbacks()
+        return [callback for callback in every if type(callback).__name__ not in useless]
+
+
 class Slots:
     """The threads that hold a sweep's slots.
 
@@ -99,11 +117,11 @@ class Slots:
         layout: how many, and of what size.
         broker: name of the broker actor.
         folder: scratch space of Ray Train on the driver's disk.
-        nodes: may the cluster still grow? Then slots start as their bundles appear.
+        alone: Ray was started for this sweep.
     """
 
-    def __init__(self, layout: Layout, *, broker: str, folder: Path) -> None:
-        self.layout, self.broker, self.folder = layout, broker, folder
+    def __init__(self, layout: Layout, *, broker: str, folder: Path, alone: bool) -> None:
+        self.layout, self.broker, self.folder, self.alone = layout, broker, folder, alone
         self.threads: list[threading.Thread] = []
         self.errors: list[BaseException] = []
 
@@ -132,7 +150,7 @@ class Slots:
 
     def _hold(self, name: str) -> None:
         layout = self.layout
-        trainer = TorchTrainer(
+        trainer = Trainer(
             training.worker,
             train_loop_config={
                 "broker": self.broker,
@@ -151,6 +169,7 @@ class Slots:
                 failure_config=train.FailureConfig(max_failures=-1),
             ),
         )
+        trainer.alone = self.alone
         try:
             trainer.fit()
         except BaseException as problem:

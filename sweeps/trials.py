@@ -1,4 +1,4 @@
-"""The light Tune trials of a sweep: each offers a configuration to the broker and waits.
+"""The light Tune trials of a sweep: each offers a configuration, or a gang of them, and waits.
 
 Every trial runs in a process of its own that imports this module: no torch here, which would cost
 each of them two seconds and 150 MB.
@@ -16,20 +16,32 @@ TRIAL_CPUS = 0.02
 
 
 def serve(offered: dict, *, broker: str) -> None:
-    """A Tune trial: offer the configuration, wait for its outcome, report it.
+    """A Tune trial: offer the proposals, wait for the outcome of each, report them.
 
     `TUNE` sees one result a trial; epochs are the records' business.
     """
     desk = ray.get_actor(broker, namespace=NAMESPACE)
-    ray.get(desk.offer.remote(offered["trial_id"], offered["chosen"]))
-    outcome = None
-    while outcome is None:
-        outcome = ray.get(desk.outcome.remote(offered["trial_id"], 30.0))
-    tune.report(outcome)
+    ids = [proposal["trial_id"] for proposal in offered["proposals"]]
+    for proposal in offered["proposals"]:  # in order: an actor may take calls at once in any
+        ray.get(desk.offer.remote(proposal["trial_id"], proposal["chosen"]))
+    outcomes = {}
+    while len(outcomes) < len(ids):
+        waiting = [trial_id for trial_id in ids if trial_id not in outcomes]
+        told = ray.get([desk.outcome.remote(trial_id, 30.0) for trial_id in waiting])
+        outcomes |= {one: found for one, found in zip(waiting, told, strict=True) if found}
+    tune.report({"outcomes": [outcomes[trial_id] for trial_id in ids]})
 
 
 def tuner(searcher, *, trials: int, concurrent: int, broker: str, folder: Path) -> tune.Tuner:
-    """The Tuner of a session; always a new one, since the records are what is resumed."""
+    """The Tuner of a session; always a new one, since the records are what is resumed.
+
+    Args:
+        searcher: proposes gangs (search.Together).
+        trials: gangs in all.
+        concurrent: gangs at a time, in training or proposed for the next free slot.
+        broker: name of the broker actor.
+        folder: scratch space.
+    """
     here = f"node:{ray.util.get_node_ip_address()}"
     trainable = tune.with_resources(
         tune.with_parameters(serve, broker=broker),

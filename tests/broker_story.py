@@ -37,6 +37,15 @@ def on(folder: Path, story) -> None:
     asyncio.run(play())
 
 
+async def take(broker: Broker, slot: str, timeout: float = SOON) -> dict:
+    """The one configuration that a slot is handed, or the answer that there is none."""
+    answer = await broker.take(slot, timeout)
+    if answer["kind"] != "jobs":
+        return answer
+    (job,) = answer["jobs"]
+    return job
+
+
 def row(job: dict, epoch: int, *, last: bool = False, acc: float = 0.5, w_f1: float = 0.5) -> dict:
     """What a worker reports of an epoch (ermgap/loop.py)."""
     scores = {"acc": acc, "w_f1": w_f1, "max_gap": 0.1, "worst_group_w_f1": 0.3}

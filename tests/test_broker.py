@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from broker_story import ERM, FAIR, SOON, create, on, row, rows, trial
+from broker_story import ERM, FAIR, SOON, create, on, row, rows, take, trial
 
 from ermgap.records import Records
 from sweeps.broker import Broker
@@ -26,9 +26,9 @@ def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_epoch_is_on_disk_before_its_slot_hears_the_answer(folder, monkeypatch):
     async def story(broker: Broker) -> None:
         await broker.offer("t0000", ERM)
-        job = await broker.take("slot-0", SOON)
-        assert (job["kind"], job["trial_id"]) == ("job", "t0000")
-        assert (job["epoch"], job["attempt"], job["chosen"]) == (0, 1, ERM)
+        job = await take(broker, "slot-0")
+        assert (job["trial_id"], job["chosen"]) == ("t0000", ERM)
+        assert (job["epoch"], job["attempt"]) == (0, 1)
         assert job["config"]["train"]["lr"] == 0.003
         for epoch in (1, 2):
             assert await broker.report("slot-0", row(job, epoch)) is True
@@ -41,7 +41,7 @@ def test_an_epoch_is_on_disk_before_its_slot_hears_the_answer(folder, monkeypatc
             raise OSError("disk full")
 
         await broker.offer("t0001", FAIR)
-        job = await broker.take("slot-0", SOON)
+        job = await take(broker, "slot-0")
         monkeypatch.setattr(broker.records, "append", refuse)
         with pytest.raises(OSError, match="disk full"):
             await broker.report("slot-0", row(job, 1, last=True))
@@ -54,14 +54,14 @@ def test_a_slot_that_asks_while_it_holds_one_gets_it_again_from_its_last_epoch(f
     async def story(broker: Broker) -> None:
         await broker.offer("t0000", ERM)
         await broker.offer("t0001", FAIR)
-        job = await broker.take("slot-0", SOON)
+        job = await take(broker, "slot-0")
         await broker.report("slot-0", row(job, 1))
         await broker.report("slot-0", row(job, 2))
-        again = await broker.take("slot-0", SOON)
+        again = await take(broker, "slot-0")
         assert again == job | {"attempt": 2, "epoch": 2}
         assert await broker.report("slot-0", row(again, 3, last=True)) is False
         assert (await broker.outcome("t0000", SOON))["status"] == "finished"
-        assert (await broker.take("slot-0", SOON))["trial_id"] == "t0001"
+        assert (await take(broker, "slot-0"))["trial_id"] == "t0001"
 
     on(folder, story)
 
@@ -76,11 +76,11 @@ def test_after_its_attempts_a_configuration_fails_alone_with_the_trouble_s_words
         await broker.offer("t0000", ERM)
         await broker.offer("t0001", FAIR)
         for number in range(1, attempts + 1):
-            job = await broker.take("slot-0", SOON)
+            job = await take(broker, "slot-0")
             assert (job["trial_id"], job["attempt"]) == ("t0000", number)
-            await broker.trouble("slot-0", "t0000", f"Boom: number {number}")
-            await broker.trouble("slot-0", "t0000", "RuntimeError: connection closed by peer")
-        assert (await broker.take("slot-0", SOON))["trial_id"] == "t0001"
+            await broker.trouble("slot-0", ["t0000"], f"Boom: number {number}")
+            await broker.trouble("slot-0", ["t0000"], "RuntimeError: connection closed by peer")
+        assert (await take(broker, "slot-0"))["trial_id"] == "t0001"
         outcome = await broker.outcome("t0000", SOON)
         assert outcome["status"] == "failed" and f"Boom: number {attempts}" in outcome["reason"]
         assert trial(folder, "t0000").reason == outcome["reason"]
@@ -92,10 +92,10 @@ def test_after_its_attempts_a_configuration_fails_alone_with_the_trouble_s_words
 def test_a_worker_that_dies_without_a_word_is_said_to_have_died(folder):
     async def story(broker: Broker) -> None:
         await broker.offer("t0000", ERM)
-        await broker.take("slot-0", SOON)
-        await broker.trouble("slot-0", "t0000", "Boom")  # of the first attempt only
-        await broker.take("slot-0", SOON)
-        await broker.take("slot-0", SOON)
+        await take(broker, "slot-0")
+        await broker.trouble("slot-0", ["t0000"], "Boom")  # of the first attempt only
+        await take(broker, "slot-0")
+        await take(broker, "slot-0")
         assert "process died" in trial(folder, "t0000").reason
 
     on(folder, story)
@@ -105,9 +105,9 @@ def test_reports_of_an_older_attempt_or_of_another_slot_are_refused_without_a_ro
     async def story(broker: Broker) -> None:
         await broker.offer("t0000", ERM)
         await broker.offer("t0001", FAIR)
-        old = await broker.take("slot-0", SOON)
-        other = await broker.take("slot-1", SOON)
-        new = await broker.take("slot-0", SOON)
+        old = await take(broker, "slot-0")
+        other = await take(broker, "slot-1")
+        new = await take(broker, "slot-0")
         assert (old["attempt"], new["attempt"], other["trial_id"]) == (1, 2, "t0001")
         before = rows(folder)
         assert await broker.report("slot-0", row(old, 1)) is False
@@ -116,7 +116,7 @@ def test_reports_of_an_older_attempt_or_of_another_slot_are_refused_without_a_ro
         assert await broker.report("slot-9", row(new | {"trial_id": "t9999"}, 1)) is False
         await broker.failed("slot-0", "t0000", 1, "late")
         await broker.failed("slot-1", "t0000", 2, "another's")
-        await broker.trouble("slot-1", "t0000", "another's")
+        await broker.trouble("slot-1", ["t0000"], "another's")
         assert rows(folder) == before and await broker.outcome("t0000", SOON) is None
         assert await broker.report("slot-0", row(new, 1)) is True
 
@@ -127,7 +127,7 @@ def test_a_configuration_that_fails_ends_alone_and_the_others_go_on(folder):
     async def story(broker: Broker) -> None:
         await broker.offer("t0000", ERM)
         await broker.offer("t0001", FAIR)
-        first, second = [await broker.take(f"slot-{n}", SOON) for n in range(2)]
+        first, second = [await take(broker, f"slot-{n}") for n in range(2)]
         await broker.report("slot-0", row(first, 1))
         await broker.failed("slot-0", "t0000", 1, "the objective is not finite in epoch 2")
         outcome = await broker.outcome("t0000", SOON)
@@ -135,7 +135,7 @@ def test_a_configuration_that_fails_ends_alone_and_the_others_go_on(folder):
         assert (trial(folder, "t0000").status, trial(folder, "t0000").epoch) == ("failed", 2)
         assert await broker.report("slot-1", row(second, 1)) is True
         assert (await broker.status())["running"] == {"t0001": 1}
-        assert await broker.take("slot-0", SOON) == {"kind": "wait"}
+        assert await take(broker, "slot-0") == {"kind": "wait"}
 
     on(folder, story)
 
@@ -145,7 +145,7 @@ def test_a_configuration_that_is_refused_fails_without_bothering_a_slot(folder):
         await broker.offer("t0000", FAIR | {"lambda_max": -1.0})
         outcome = await broker.outcome("t0000", SOON)
         assert outcome["status"] == "failed" and "objective.lambda_max" in outcome["reason"]
-        assert await broker.take("slot-0", SOON) == {"kind": "wait"}
+        assert await take(broker, "slot-0") == {"kind": "wait"}
 
     on(folder, story)
 
@@ -178,10 +178,10 @@ def test_a_point_is_found_degenerate_when_its_trial_ends_and_not_before(
 
     async def story(broker: Broker) -> None:
         await broker.offer("t0000", ERM)
-        erm = await broker.take("slot-0", SOON)
+        erm = await take(broker, "slot-0")
         await broker.report("slot-0", row(erm, 1, w_f1=0.6, last=True))
         await broker.offer("t0001", FAIR)
-        job = await broker.take("slot-0", SOON)
+        job = await take(broker, "slot-0")
         assert await broker.report("slot-0", row(job, 1, acc=0.1, w_f1=0.01)) is True
         assert trial(folder, "t0001").status == "running"
         await broker.report("slot-0", row(job, 2, acc=acc, w_f1=w_f1, last=True))
@@ -194,12 +194,12 @@ def test_a_point_is_found_degenerate_when_its_trial_ends_and_not_before(
 def test_erm_s_best_is_remembered_by_the_next_broker(folder):
     async def first(broker: Broker) -> None:
         await broker.offer("t0000", ERM)
-        job = await broker.take("slot-0", SOON)
+        job = await take(broker, "slot-0")
         await broker.report("slot-0", row(job, 1, w_f1=0.8, last=True))
 
     async def second(broker: Broker) -> None:
         await broker.offer("t0001", FAIR)
-        job = await broker.take("slot-0", SOON)
+        job = await take(broker, "slot-0")
         await broker.report("slot-0", row(job, 1, w_f1=0.35, last=True))
         assert (await broker.outcome("t0001", SOON))["status"] == "degenerate"
 
@@ -211,21 +211,21 @@ def test_a_new_broker_goes_on_at_the_committed_epoch_and_attempt(folder):
     async def first(broker: Broker) -> None:
         for number in range(3):
             await broker.offer(f"t{number:04d}", ERM)
-        job = await broker.take("slot-0", SOON)
+        job = await take(broker, "slot-0")
         await broker.report("slot-0", row(job, 1))
-        job = await broker.take("slot-0", SOON)  # its group died: attempt 2
+        job = await take(broker, "slot-0")  # its group died: attempt 2
         await broker.report("slot-0", row(job, 2, w_f1=0.7))
-        await broker.take("slot-1", SOON)  # took one and committed nothing
+        await take(broker, "slot-1")  # took one and committed nothing
 
     async def second(broker: Broker) -> None:
         for number in range(3):
             await broker.offer(f"t{number:04d}", ERM)
-        jobs = [await broker.take(f"slot-{n}", SOON) for n in range(3)]
+        jobs = [await take(broker, f"slot-{n}") for n in range(3)]
         assert [(job["epoch"], job["attempt"]) for job in jobs] == [(2, 2), (0, 1), (0, 1)]
         assert await broker.report("slot-0", row(jobs[0], 3)) is True
         assert [r["epoch"] for r in trial(folder, "t0000").rows] == [0, 1, 2, 3]
         # The session's end was no fault of the configuration, but its group's death was.
-        assert (await broker.take("slot-0", SOON))["kind"] == "wait"
+        assert (await take(broker, "slot-0"))["kind"] == "wait"
         assert trial(folder, "t0000").status == "failed"
 
     on(folder, first)
@@ -244,7 +244,7 @@ def test_the_checkpoints_of_a_trial_go_when_it_ends_and_stay_while_it_may_go_on(
         kept, gone = checkpoint("t0001"), checkpoint("t0000")
         await broker.offer("t0000", ERM)
         await broker.offer("t0001", FAIR)
-        first, second = [await broker.take(f"slot-{n}", SOON) for n in range(2)]
+        first, second = [await take(broker, f"slot-{n}") for n in range(2)]
         await broker.report("slot-1", row(second, 1))
         await broker.report("slot-0", row(first, 1, last=True))
         await broker.interrupt()

@@ -65,6 +65,8 @@ MISTAKES = {
     "sweep.erm_share": [-0.1, 1.1],
     "sweep.attempts": [0],
     "sweep.workers": [0],
+    "sweep.gang": [0],
+    "train.recompute": ["often"],
     "sweep.slots": [0],
     "sweep.device": ["tpu"],
     "sweep.space": [[1, 2], "wide"],

@@ -16,10 +16,10 @@ import tiny_run
 import torch
 from tiny_run import Trained, job
 
-from ermgap import checkpoint, loop, metrics
+from ermgap import checkpoint, loop, member, metrics
 from ermgap.distributed import World
 from ermgap.evaluation import label_log_probabilities
-from ermgap.loop import Material
+from ermgap.material import Material
 from ermgap.step import learning_rate
 
 
@@ -124,7 +124,7 @@ def scripted(monkeypatch):
     def of(*series: float, name: str = "w_f1") -> None:
         left = list(series)
         monkeypatch.setattr(
-            loop.metrics, "evaluate", lambda *a, **k: evaluate(*a, **k) | {name: left.pop(0)}
+            member.metrics, "evaluate", lambda *a, **k: evaluate(*a, **k) | {name: left.pop(0)}
         )
 
     return of
@@ -166,8 +166,8 @@ def test_dev_scores_know_no_dropout_and_no_batches(room, tmp_path):
     Trained(room, job({"adapter.dropout": 0.5, "train.epochs": 1}), tmp_path)
     found = []
     for batch in (1, 5, 64, 64):
-        speech.model.train()
-        found.append(label_log_probabilities(speech, material.dev, world=World(), batch=batch))
+        speech.training = True
+        found.append(label_log_probabilities(speech, material.dev, world=World(), batch=batch)[0])
     assert np.array_equal(found[2], found[3])
     assert np.abs(found[0] - found[2]).max() < 1e-5 > np.abs(found[1] - found[2]).max()
     saved = Trained.at(tmp_path).predictions.filter(like="logp_").to_numpy()

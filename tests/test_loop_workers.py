@@ -13,7 +13,7 @@ from tiny_run import Trained, job
 
 from ermgap import loop
 from ermgap.distributed import World
-from ermgap.loop import Material
+from ermgap.material import Material
 
 EXACT = {"adapter.dropout": 0.0, "train.epochs": 2, "objective.p": 1.5}
 RANDOM = {"train.epochs": 3, "train.micro_batch": 2}

@@ -112,13 +112,19 @@ class StandIn(torch.nn.Module):
         self.body = torch.nn.Sequential(*layers, torch.nn.Linear(8, 4)).to(dtype)
 
     def losses(self, batch, *, over):
-        return F.cross_entropy(self.body(batch.audio), batch.label, reduction="none")
+        return F.cross_entropy(self.body(batch.audio), batch.label, reduction="none")[None]
+
+    def random_state(self):
+        return torch.get_rng_state()
+
+    def set_random_state(self, state):
+        torch.set_rng_state(state)
 
     def batch(self, rows) -> Batch:
         d, no = data(), torch.zeros(len(rows))
         x = d["x"][rows].to(self.body[0].weight.dtype)
         groups = d["label"][rows], d["cell"][rows], d["gender"][rows]
-        return Batch(no, no, x, no, no, *groups, rows)
+        return Batch(no, None, x, no, no, no, *groups, rows)
 
     def trained(self):
         return list(self.body.parameters())
@@ -139,7 +145,11 @@ class Real:
             parameter,
         ) in self.speech.trainable():  # lora_B starts at 0, and lora_A's gradient too
             parameter.data += 0.2 * torch.randn_like(parameter)
-        self.speech.model.train()
+        self.speech.training = True
+        self.random_state, self.set_random_state = (
+            self.speech.random_state,
+            self.speech.set_random_state,
+        )
         d = data()
         table = pd.DataFrame(
             {
@@ -188,10 +198,10 @@ def ours(case: Case, world: World) -> dict[str, torch.Tensor]:
     """Gradient (flat), sums and value as one worker of `world` gets them."""
     model = model_of(case)
     batches = [model.batch(rows) for rows in case.rows()[world.rank]]
-    torch.manual_seed(100 + world.rank)
+    seeded(model, world.rank)
     sums, value = accumulate_gradients(
         model,
-        objective_of(case.objective),
+        [objective_of(case.objective)],
         batches=batches,
         progress=PROGRESS,
         world=world,
@@ -199,7 +209,15 @@ def ours(case: Case, world: World) -> dict[str, torch.Tensor]:
     )
     world.gradients_add_up(model.trained())
     gradient = torch.cat([p.grad.flatten() for p in model.trained()])
-    return {"gradient": gradient, "sums": sums, "value": value}
+    return {"gradient": gradient, "sums": sums[0], "value": value[0]}
+
+
+def seeded(model, rank: int) -> None:
+    """The random numbers of a worker: dropout's."""
+    if isinstance(model, Real):
+        model.speech.adapters[0].generator.manual_seed(100 + rank)
+    else:
+        torch.manual_seed(100 + rank)
 
 
 def reference(case: Case) -> dict[str, torch.Tensor]:
@@ -207,11 +225,11 @@ def reference(case: Case) -> dict[str, torch.Tensor]:
     model, pieces, losses = model_of(case), case.rows(), []
     if not case.dropout:
         order = torch.cat([rows for worker in pieces for rows in worker])
-        losses = model.losses(model.batch(order), over="labels")
+        losses = model.losses(model.batch(order), over="labels")[0]
     else:
         for rank, worker in enumerate(pieces):
-            torch.manual_seed(100 + rank)
-            losses += [model.losses(model.batch(rows), over="labels") for rows in worker]
+            seeded(model, rank)
+            losses += [model.losses(model.batch(rows), over="labels")[0] for rows in worker]
         losses = torch.cat(losses)
     order = torch.cat([rows for worker in pieces for rows in worker])
     value = formula(case.objective, losses, data()["cell"][order], data()["gender"][order])
@@ -303,7 +321,7 @@ def test_a_weight_of_zero_equals_erm_bit_for_bit():
         batches = [model.batch(rows) for rows in torch.arange(24).split(7)]
         torch.manual_seed(0)
         accumulate_gradients(
-            model, objective, batches=batches, progress=0.5, world=World(), over="labels"
+            model, [objective], batches=batches, progress=0.5, world=World(), over="labels"
         )
         gradients.append([parameter.grad for parameter in model.trained()])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))

@@ -6,6 +6,7 @@ its processor, all logits kept; ours runs on cached features and at answer posit
 
 from __future__ import annotations
 
+import functools
 import shutil
 
 import numpy as np
@@ -60,10 +61,54 @@ def adapted(speech):
     speech.remove_adapter()
 
 
-def shake(speech) -> None:
-    torch.manual_seed(5)
+@pytest.fixture(scope="module")
+def peft_model(speech):
+    """peft's own adapter on a model of its own, for `adapted`'s settings."""
+    import peft
+    from transformers import Qwen2AudioForConditionalGeneration
+
+    folder = BACKBONES.find(speech.settings.name)(speech.settings)
+    base = Qwen2AudioForConditionalGeneration.from_pretrained(folder, dtype=torch.float64)
+    settings = peft.LoraConfig(
+        r=3,
+        lora_alpha=6,
+        lora_dropout=0.0,
+        target_modules=r".*language_model\.layers\..*\.(q_proj|k_proj|v_proj|o_proj)",
+        modules_to_save=["multi_modal_projector"],
+    )
+    in_float64(base)
+    return peft.get_peft_model(base, settings, autocast_adapter_dtype=False).eval()
+
+
+def in_float64(model) -> None:
+    """transformers' RMSNorm computes in float32 whatever it is given; here it shall not."""
+    for module in model.modules():
+        if type(module).__name__ == "Qwen2RMSNorm":
+            module.forward = functools.partial(rms_norm, module)
+
+
+def rms_norm(module, x):
+    return module.weight * x * torch.rsqrt(x.square().mean(-1, True) + module.variance_epsilon)
+
+
+def like(peft_model, speech, member: int = 0) -> list[torch.nn.Parameter]:
+    """Give peft's adapter the values of ours; its parameters, in the order of ours."""
+    theirs = dict(peft_model.named_parameters())
+    found = []
+    for name, value in speech.trainable(member):
+        name = name.replace("lora_A.", "lora_A.default.").replace("lora_B.", "lora_B.default.")
+        name = name.replace("projector.", "projector.modules_to_save.default.")
+        found.append(theirs[f"base_model.model.{name}"])
+        with torch.no_grad():
+            found[-1].copy_(value)
+    assert len(found) == sum(p.requires_grad for p in theirs.values())
+    return found
+
+
+def shake(speech, member: int = 0) -> None:
+    torch.manual_seed(5 + member)
     with torch.no_grad():
-        for _, parameter in speech.trainable():
+        for _, parameter in speech.trainable(member):
             parameter += (
                 0.1 * parameter.std().nan_to_num().clamp(min=0.1) * torch.randn_like(parameter)
             )
@@ -103,13 +148,16 @@ def close(found, wanted) -> bool:
 
 
 @pytest.mark.parametrize("over", ["labels", "answer"])
-def test_logits_and_losses_equal_the_plain_forward(adapted, examples, processor, table, over):
+def test_logits_and_losses_equal_the_plain_forward(
+    adapted, peft_model, examples, processor, table, over
+):
+    like(peft_model, adapted)
     with torch.no_grad():
-        reference = plain(adapted.model, processor, table)
+        reference = plain(peft_model, processor, table)
         batch = batch_of(adapted, examples, answers=over == "answer")
-        logits = adapted.model.lm_head(adapted.answer_states(batch))
-        losses = adapted.losses(batch, over=over)
-        scores = adapted.label_logits(batch)
+        logits = adapted.model.lm_head(adapted.answer_states(batch))[0]
+        losses = adapted.losses(batch, over=over)[0]
+        scores = adapted.label_logits(batch)[0]
     first = [adapted.tokenizer(label)["input_ids"][0] for label in LABELS]
     for i, (wanted, tokens) in enumerate(reference):
         asked = len(tokens) if over == "answer" else 1
@@ -123,21 +171,24 @@ def test_logits_and_losses_equal_the_plain_forward(adapted, examples, processor,
 
 
 @pytest.mark.parametrize("over", ["labels", "answer"])
-def test_gradients_equal_those_of_the_plain_forward(adapted, examples, processor, table, over):
+def test_gradients_equal_those_of_the_plain_forward(
+    adapted, peft_model, examples, processor, table, over
+):
     weights = torch.linspace(-1, 2, len(table), dtype=torch.float64)
     names, parameters = zip(*adapted.trainable(), strict=True)
+    theirs = like(peft_model, adapted)
     first = [adapted.tokenizer(label)["input_ids"][0] for label in LABELS]
     by_hand = []
     for (logits, tokens), emotion in zip(
-        plain(adapted.model, processor, table), table["emotion"], strict=True
+        plain(peft_model, processor, table), table["emotion"], strict=True
     ):
         if over == "answer":
             by_hand.append(-logits.log_softmax(-1)[range(len(tokens)), tokens].mean())
         else:
             by_hand.append(-logits[0][first].log_softmax(-1)[LABELS.index(emotion)])
-    wanted = torch.autograd.grad((weights * torch.stack(by_hand)).sum(), parameters)
+    wanted = torch.autograd.grad((weights * torch.stack(by_hand)).sum(), theirs)
     batch = batch_of(adapted, examples, answers=over == "answer")
-    found = torch.autograd.grad((weights * adapted.losses(batch, over=over)).sum(), parameters)
+    found = torch.autograd.grad((weights * adapted.losses(batch, over=over)[0]).sum(), parameters)
     scale = max(float(w.abs().max()) for w in wanted)
     for name, ours, theirs in zip(names, found, wanted, strict=True):
         assert float((ours - theirs).abs().max()) < 1e-9 * scale, name
@@ -152,7 +203,7 @@ def test_an_utterance_has_the_same_loss_alone_and_in_any_company(adapted, exampl
             )
             for i in (0, 3, 6):
                 one = batch_of(adapted, examples, answers=over == "answer", rows=[i])
-                assert close(adapted.losses(one, over=over)[0], together[i])
+                assert close(adapted.losses(one, over=over)[0, 0], together[0, i])
 
 
 def test_a_batch_with_answers_gives_the_same_label_scores_as_one_without(adapted, examples):
@@ -237,11 +288,12 @@ def test_a_saved_adapter_read_by_peft_gives_the_same_logits(
     from transformers import Qwen2AudioForConditionalGeneration
 
     with torch.no_grad():
-        ours = adapted.label_logits(batch_of(adapted, examples, answers=False))
+        ours = adapted.label_logits(batch_of(adapted, examples, answers=False))[0]
     adapted.save_adapter(tmp_path)
     assert (tmp_path / "adapter_model.safetensors").stat().st_size < 8e6
     folder = BACKBONES.find(adapted.settings.name)(adapted.settings)
     base = Qwen2AudioForConditionalGeneration.from_pretrained(folder, dtype=torch.float64)
+    in_float64(base)
     loaded = peft.PeftModel.from_pretrained(base, tmp_path).eval()
     with torch.no_grad():
         theirs = torch.stack([logits[0] for logits, _ in plain(loaded, processor, table)])
@@ -304,7 +356,7 @@ def test_in_bfloat16_what_is_trained_is_float32_and_learns(table, tmp_path):
     for speech in (exact, rough):
         examples = tiny_run.splits(table, speech, cache=tmp_path)[0]
         speech.reset_adapter(config.Adapter(r=3, dropout=0.0), seed=1)
-        found = speech.losses(batch_of(speech, examples, answers=False), over="labels")
+        found = speech.losses(batch_of(speech, examples, answers=False), over="labels")[0]
         found.sum().backward()
         losses[speech] = found.detach().double()
     assert {p.dtype for _, p in rough.trainable()} == {torch.float32}

@@ -14,7 +14,7 @@ from ermgap.config import Config
 from ermgap.errors import UserError
 from ermgap.records import Trial
 from sweeps import space
-from sweeps.search import RecordsSearcher, SingleSearcher, require_space
+from sweeps.search import RecordsSearcher, SingleSearcher, Together, require_space
 
 
 def settings(**sweep) -> Config:
@@ -270,6 +270,58 @@ def test_a_searcher_of_one_proposes_its_configuration_once_and_not_after_it_ende
     assert unfinished.suggest("a") == {"trial_id": "t0000", "chosen": chosen}
     ended = SingleSearcher(given, [record("t0000", chosen, "failed")])
     assert ended.suggest("a") == Searcher.FINISHED
+
+
+@pytest.mark.parametrize(("gang", "left"), [(1, 3), (3, 7), (4, 4), (5, 2)])
+def test_gangs_propose_what_single_trials_would_and_no_more_than_is_left(gang, left):
+    together = Together(RecordsSearcher(settings()), gang=gang, trials=left)
+    alone = RecordsSearcher(settings())
+    sizes, proposed = [], []
+    while (offer := together.suggest(f"tune-{len(sizes)}")) != Searcher.FINISHED:
+        sizes.append(len(offer["proposals"]))
+        proposed += offer["proposals"]
+    expected = [alone.suggest(f"tune-{number}") for number in range(left)]
+    assert proposed == expected
+    assert sizes == [gang] * (left // gang) + [left % gang] * (left % gang > 0)
+
+
+def test_a_gang_s_outcomes_are_told_each_to_its_own_proposal():
+    searcher = RecordsSearcher(settings())
+    together = Together(searcher, gang=3, trials=6)
+    offers = [together.suggest(name)["proposals"] for name in ("a", "b")]
+    outcomes = [measured(0) | {"acc": 0.1 * n, "max_gap": 0.01 * n} for n in range(3)]
+    outcomes[1] = {"status": "failed", "reason": "it was not finite"}
+    together.on_trial_complete("b", {"outcomes": outcomes})
+    told = {
+        trial.params["lr"]: (trial.state, trial.values)
+        for trial in searcher.study.trials
+        if trial.state.is_finished()
+    }
+    learning_rates = [offer["chosen"]["lr"] for offer in offers[1]]
+    assert told == {
+        learning_rates[0]: (TrialState.COMPLETE, [0.0, 0.0]),
+        learning_rates[1]: (TrialState.FAIL, None),
+        learning_rates[2]: (TrialState.COMPLETE, [0.2, 0.02]),
+    }
+
+
+def test_where_tune_lost_a_gang_none_of_it_stays_open():
+    searcher = RecordsSearcher(settings())
+    together = Together(searcher, gang=4, trials=8)
+    for name in ("a", "b"):
+        together.suggest(name)
+    together.on_trial_complete("a", None, error=True)
+    together.on_trial_complete("b", {"outcomes": []})
+    assert TrialState.RUNNING not in {trial.state for trial in searcher.study.trials}
+    assert not searcher.asked and not searcher.offered
+
+
+def test_an_interrupted_search_proposes_no_more_gangs():
+    searcher = RecordsSearcher(settings())
+    together = Together(searcher, gang=2, trials=8)
+    together.suggest("a")
+    searcher.interrupted = True
+    assert together.suggest("b") == Searcher.FINISHED
 
 
 @pytest.mark.parametrize(

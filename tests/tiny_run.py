@@ -15,7 +15,6 @@ import torch
 from ermgap import config
 from ermgap.backbone import features, qwen2_audio
 from ermgap.distributed import World
-from ermgap.errors import RunFailed
 from ermgap.examples import Examples, cells_of
 from ermgap.loop import Job, train
 
@@ -100,14 +99,15 @@ def in_processes(work, size: int, *arguments) -> None:
     They are forked from a server that has imported everything: six workers take seconds otherwise.
     """
     torch.multiprocessing.get_context("forkserver").set_forkserver_preload(
-        ["pandas", "peft", "pytest", "transformers.models.qwen2_audio.modeling_qwen2_audio"]
+        ["pandas", "pytest", "transformers.models.qwen2_audio.modeling_qwen2_audio"]
     )
     torch.multiprocessing.start_processes(
         work, (size, *arguments), nprocs=size, start_method="forkserver"
     )
 
 
-CLOCK = ("seconds", "utterances_per_second", "peak_memory_mb", "time", "attempt")
+CLOCK = ("seconds", "train_seconds", "eval_seconds", "utterances_per_second")
+CLOCK += ("peak_memory_mb", "time", "attempt")
 BASE = {
     "data.labels": list(LABELS),
     "data.min_support": 1,
@@ -151,17 +151,18 @@ class Trained:
             committed(row)
             return row["epoch"] != until
 
-        try:
-            train(
-                job,
-                speech=speech,
-                material=dataclasses.replace(material, storage=storage),
-                world=world or World(),
-                report=report,
-                tick=tick,
-            )
-        except RunFailed as outcome:
-            self.failure = str(outcome)
+        def failed(job: Job, reason: str) -> None:
+            self.failure = reason
+
+        train(
+            [job],
+            speech=speech,
+            material=dataclasses.replace(material, storage=storage),
+            world=world or World(),
+            report=report,
+            failed=failed,
+            tick=tick,
+        )
 
     @classmethod
     def at(cls, storage: Path, rows: Sequence[dict] = ()) -> Trained:

@@ -1,4 +1,4 @@
-"""One Qwen2-Audio, whatever its size: load it, give it an adapter, read answers from it.
+"""One Qwen2-Audio, whatever its size: load it, give it adapters, read answers from it.
 
 `small`, `random-tiny` and `qwen2-audio-7b` are the same class
 (`Qwen2AudioForConditionalGeneration`) and pass through the same functions. The audio tower's
@@ -7,8 +7,8 @@ only at answer positions: for the 7B model's vocabulary of 156,032 the full logi
 would be 1.4 GB, these are 0.03 GB.
 
     speech = load(config.backbone, labels=config.data.labels, device=torch.device("cpu"))
-    speech.reset_adapter(config.adapter, seed=0)
-    loss = speech.losses(batch, over="labels")          # [B]
+    speech.reset_adapter(config.adapter, seed=0)        # or set_adapters, several in one pass
+    loss = speech.losses(batch, over="labels")          # [K, B], K = 1 adapter
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from torch.nn import functional as F
 
 from ermgap import config
 from ermgap.backbone import BACKBONES, prompts
+from ermgap.backbone.adapter import Adapter, Stack
+from ermgap.backbone.decoder import LAYERS, decode_at
 from ermgap.errors import UserError
 from ermgap.examples import Batch
 
@@ -30,11 +32,22 @@ IGNORE = -100
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 on a GPU that computes in it and float32 elsewhere."""
-    if name == "auto":
-        gpu = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if gpu else torch.float32
-    return getattr(torch, name)
+    """`auto` is bfloat16 where matrix products gain from it, and float32 elsewhere.
+
+    They do on a GPU that has it and on a CPU with AMX tiles, where they run eight times as fast.
+    """
+    if name != "auto":
+        return getattr(torch, name)
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    return torch.bfloat16 if _has_amx() else torch.float32
+
+
+def _has_amx() -> bool:
+    try:
+        return torch.backends.mkldnn.is_available() and torch.cpu._is_amx_tile_supported()
+    except AttributeError:  # a torch that cannot tell
+        return False
 
 
 def load(settings: config.Backbone, *, labels: Sequence[str], device: torch.device) -> SpeechLLM:
@@ -73,12 +86,15 @@ def load(settings: config.Backbone, *, labels: Sequence[str], device: torch.devi
 
 
 class SpeechLLM:
-    """A frozen Qwen2-Audio with an exchangeable adapter.
+    """A frozen Qwen2-Audio with exchangeable adapters.
 
     Attributes:
-        model: the `Qwen2AudioForConditionalGeneration`; peft wraps its modules in place.
+        model: the `Qwen2AudioForConditionalGeneration`; nothing in it ever changes.
         tokenizer, extractor: its tokenizer and its log-mel feature extractor.
         prompt: token ids around the audio and of the answers.
+        adapters: those of the K configurations that train on it; K = 1 unless they form a gang.
+        training: whether dropout applies.
+        recompute: keep only the layers' inputs for the backward pass (less memory, a third slower).
     """
 
     def __init__(
@@ -89,7 +105,8 @@ class SpeechLLM:
         self.extractor = extractor
         self.prompt = prompt
         self.settings = settings
-        self.adapter = None
+        self.adapters: list[Adapter] = []
+        self.training = self.recompute = False
         self.first_tokens = torch.tensor(prompt.first_tokens, device=model.device)
 
     @property
@@ -101,157 +118,117 @@ class SpeechLLM:
         """Of the frozen weights and of the features."""
         return self.model.lm_head.weight.dtype
 
-    # Adapter ------------------------------------------------------------------------------------
+    # Adapters -----------------------------------------------------------------------------------
 
     def reset_adapter(self, settings: config.Adapter, *, seed: int) -> None:
-        """Replace the adapter by a fresh one; the same seed gives the same bits, on every worker.
+        """Replace the adapters by a fresh one; the same seed gives the same bits on every worker.
 
         Raises:
             UserError: a target names no linear module of the decoder.
         """
-        import peft
+        self.set_adapters([settings], seeds=[seed])
 
+    def set_adapters(self, settings: Sequence[config.Adapter], *, seeds: Sequence[int]) -> None:
+        """Replace the adapters by K fresh ones with the same targets, for one pass over all."""
         self.remove_adapter()
-        self._check_targets(settings.targets)
-        torch.manual_seed(seed)
-        wanted = peft.LoraConfig(
-            r=settings.r,
-            lora_alpha=settings.alpha or 2 * settings.r,
-            lora_dropout=settings.dropout,
-            # The audio tower has q_proj, k_proj and v_proj of its own: the decoder alone is meant.
-            target_modules=rf".*language_model\.layers\..*\.({'|'.join(settings.targets)})",
-            modules_to_save=["multi_modal_projector"] if settings.train_projector else None,
-        )
-        self.adapter = peft.get_peft_model(self.model, wanted)
-        for _, parameter in self.trainable():
-            # An optimiser step of 1e-5 vanishes in bfloat16's 8 bits: what is trained is float32.
-            if parameter.dtype in (torch.bfloat16, torch.float16):
-                parameter.data = parameter.data.float()
+        modules = self._targeted(settings[0].targets)
+        projector = self.model.model.multi_modal_projector.linear
+        self.adapters = [
+            Adapter(one, modules, projector, seed=seed)
+            for one, seed in zip(settings, seeds, strict=True)
+        ]
 
-    def _check_targets(self, targets: Sequence[str]) -> None:
-        """peft refuses targets only when all of them are wrong; each one is checked here."""
-        modules = self.model.model.language_model.layers[0].named_modules()
-        there = [name.split(".")[-1] for name, m in modules if isinstance(m, nn.Linear)]
+    def _targeted(self, targets: Sequence[str]) -> dict[str, nn.Linear]:
+        """The decoder's linear modules of these names, by path; UserError for one that is none."""
+        there: dict[str, list] = {}
+        for i, layer in enumerate(self.model.model.language_model.layers):
+            for name, module in layer.named_modules():
+                if isinstance(module, nn.Linear):
+                    there.setdefault(name.split(".")[-1], []).append((i, name, module))
         for target in targets:
             if target not in there:
                 raise UserError(
                     f"adapter.targets holds {target!r}, which no linear module of the decoder is "
                     f"called; choose from {', '.join(there)}."
                 )
+        held = sorted((found for target in set(targets) for found in there[target]), key=_path)
+        return {f"{LAYERS}.{i}.{name}": module for i, name, module in held}
 
     def remove_adapter(self) -> None:
-        """Back to the pretrained model, bit for bit."""
-        if self.adapter is not None:
-            core = self.model.model
-            pretrained = getattr(
-                core.multi_modal_projector, "original_module", core.multi_modal_projector
-            )
-            self.adapter.unload()
-            # peft's unload leaves the trained copy of a module to save where the original was.
-            core.multi_modal_projector = pretrained
-            self.adapter = None
-            self.model.requires_grad_(False)
+        """Back to the pretrained model alone."""
+        self.adapters = []
 
-    def trainable(self) -> list[tuple[str, nn.Parameter]]:
-        """Names and parameters that training changes, in a fixed order."""
-        return [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+    def trainable(self, member: int = 0) -> list[tuple[str, nn.Parameter]]:
+        """Names and parameters that training changes in one of the adapters, in a fixed order."""
+        return list(self.adapters[member].parameters.items()) if self.adapters else []
 
-    def save_adapter(self, folder: Path) -> None:
-        """Write the adapter (safetensors and peft's configuration) into a folder."""
-        self.adapter.save_pretrained(folder, save_embedding_layers=False)
+    def save_adapter(self, folder: Path, member: int = 0) -> None:
+        """Write an adapter (safetensors and configuration, as peft reads them) into a folder."""
+        self.adapters[member].save(folder, base=self.model.name_or_path)
+
+    def random_state(self) -> list[Tensor]:
+        """State of the random numbers that a training pass draws (dropout), per adapter."""
+        return [adapter.generator.get_state() for adapter in self.adapters]
+
+    def set_random_state(self, states: Sequence[Tensor]) -> None:
+        """Take back what `random_state` gave."""
+        for adapter, state in zip(self.adapters, states, strict=True):
+            adapter.generator.set_state(state)
 
     # Forward ------------------------------------------------------------------------------------
 
     def answer_states(self, batch: Batch) -> Tensor:
-        """The decoder's states at the answer positions, [B, A, H], after the final norm."""
+        """The decoder's states at the answer positions, [K, B, A, H], after the final norm."""
         core = self.model.model
-        embeddings = core.language_model.embed_tokens(batch.ids)
-        projector = core.multi_modal_projector
-        audio = projector(batch.audio.to(_working_dtype(projector))).to(embeddings.dtype)
-        embeddings = embeddings.masked_scatter(batch.audio_mask.unsqueeze(-1), audio)
-        return decode_at(core.language_model, embeddings, batch.positions)
+        stack = None
+        if self.adapters:
+            stack = Stack(self.adapters, dtype=self.dtype, training=self.training)
+        embeddings = core.language_model.embed_tokens(batch.ids).unsqueeze(0)
+        if stack is None:
+            audio = core.multi_modal_projector(batch.audio).unsqueeze(0)
+        else:
+            audio = stack.project(batch.audio, core.multi_modal_projector.linear)
+        embeddings = embeddings.expand(len(audio), -1, -1)
+        embeddings = embeddings.index_copy(1, batch.audio_places, audio)
+        return decode_at(
+            core.language_model,
+            embeddings,
+            batch.packing,
+            batch.positions,
+            stack=stack,
+            recompute=self.recompute,
+        )
 
     def label_logits(self, batch: Batch) -> Tensor:
-        """Logits of the labels' first tokens at the answer position, [B, labels] float32 or 64."""
-        states = self.answer_states(batch)[:, 0]
+        """Logits of the labels' first tokens at the answer, [K, B, labels] float32 or 64."""
+        states = self.answer_states(batch)[:, :, 0]
         return _full(F.linear(states, self.model.lm_head.weight[self.first_tokens]))
 
     def losses(self, batch: Batch, *, over: str) -> Tensor:
-        """Per-utterance loss, [B], nats.
+        """Per-utterance loss for each adapter, [K, B], nats.
 
         `labels`: cross-entropy of the softmax over the labels' first tokens. `answer`: mean
         cross-entropy over answer tokens and end token, full vocabulary (arXiv 2603.21050); the
         batch must then have been made with its answers.
         """
         if over == "labels":
-            return F.cross_entropy(self.label_logits(batch), batch.label, reduction="none")
-        logits = _full(self.model.lm_head(self.answer_states(batch)))
+            logits, wanted = self.label_logits(batch), batch.label
+        else:
+            logits, wanted = _full(self.model.lm_head(self.answer_states(batch))), batch.targets
+        members = len(logits)
         tokens = F.cross_entropy(
-            logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE, reduction="none"
-        ).view_as(batch.targets)
-        return tokens.sum(1) / (batch.targets != IGNORE).sum(1)
+            logits.flatten(0, -2),
+            wanted.flatten().repeat(members),
+            ignore_index=IGNORE,
+            reduction="none",
+        ).view(members, *wanted.shape)
+        if over == "labels":
+            return tokens
+        return tokens.sum(-1) / (wanted != IGNORE).sum(-1)
 
 
-def decode_at(decoder: nn.Module, embeddings: Tensor, positions: Tensor) -> Tensor:
-    """Run a `Qwen2Model`, its last layer at some positions only.
-
-    Sequences are padded on the right, so causality alone keeps padding out of every real position:
-    no mask is needed, and attention takes its fast causal path. Nothing after the last layer's
-    keys and values depends on other positions, so its queries, its output projection and its MLP
-    run at `positions` alone: exact, and half the work of a two-layer decoder.
-
-    Args:
-        embeddings: [B, T, H]. positions: [B, A] int64, positions in the sequence.
-
-    Returns:
-        [B, A, H] after the final norm.
-    """
-    places = torch.arange(embeddings.shape[1], device=embeddings.device).unsqueeze(0)
-    rotary = decoder.rotary_emb(embeddings, places)
-    *first, last = decoder.layers
-    hidden = embeddings
-    for layer in first:
-        hidden = layer(hidden, attention_mask=None, position_ids=places, position_embeddings=rotary)
-    return decoder.norm(_layer_at(last, hidden, rotary, positions))
-
-
-def _layer_at(
-    layer: nn.Module, hidden: Tensor, rotary: tuple[Tensor, Tensor], positions: Tensor
-) -> Tensor:
-    from transformers.models.qwen2.modeling_qwen2 import rotate_half
-
-    attention = layer.self_attn
-    batch, length, width = hidden.shape
-    index = positions.unsqueeze(-1)
-    chosen = hidden.gather(1, index.expand(-1, -1, width))
-    normed = layer.input_layernorm(hidden)
-    queried = normed.gather(1, index.expand(-1, -1, width))
-
-    def heads(projected: Tensor) -> Tensor:
-        return projected.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
-
-    cos, sin = rotary
-    query, key = heads(attention.q_proj(queried)), heads(attention.k_proj(normed))
-    at = positions.clamp(max=length - 1)
-    query = query * cos[0][at].unsqueeze(1) + rotate_half(query) * sin[0][at].unsqueeze(1)
-    key = key * cos.unsqueeze(1) + rotate_half(key) * sin.unsqueeze(1)
-    seen = torch.arange(length, device=hidden.device) <= positions.unsqueeze(-1)
-    mixed = F.scaled_dot_product_attention(
-        query,
-        key,
-        heads(attention.v_proj(normed)),
-        attn_mask=seen.unsqueeze(1),
-        scale=attention.scaling,
-        enable_gqa=True,
-    )
-    chosen = chosen + attention.o_proj(mixed.transpose(1, 2).flatten(2))
-    return chosen + layer.mlp(layer.post_attention_layernorm(chosen))
-
-
-def _working_dtype(projector: nn.Module) -> torch.dtype:
-    """Of the copy that is trained, if there is one: peft keeps the frozen original beside it."""
-    kinds = [p.dtype for p in projector.parameters() if p.requires_grad]
-    return kinds[0] if kinds else next(projector.parameters()).dtype
+def _path(found: tuple[int, str, nn.Module]) -> tuple[int, str]:
+    return found[:2]
 
 
 def _full(logits: Tensor) -> Tensor:

@@ -65,12 +65,15 @@ class MinMaxGap(Loss):
 
     def __call__(self, sums: Tensor, weight: float) -> Tensor:
         total, _, count = sums
-        both = (count > 0).all(dim=1)
-        if weight == 0 or not bool(both.any()):
+        if weight == 0:
             return mean_loss(sums)
-        means = total[both] / count[both]
-        gaps = (means[:, 0] - means[:, 1]).abs()
-        return mean_loss(sums) + weight * gaps[gaps.argmax()] ** self.settings.p
+        means = total / count.clamp(min=1)
+        both = (count > 0).all(dim=1)
+        # -1 for an unknown gap: if all are, the clamp leaves 0, and no gradient. Nothing here asks
+        # the device for a number, which would make the host wait for it in every step.
+        gaps = torch.where(both, (means[:, 0] - means[:, 1]).abs(), -1.0)
+        worst = gaps.gather(0, gaps.argmax(0, keepdim=True)).clamp(min=0)
+        return mean_loss(sums) + weight * worst.squeeze(0) ** self.settings.p
 
 
 LOSSES = Registry("loss")

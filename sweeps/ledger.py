@@ -1,0 +1,90 @@
+"""The broker's pen: what the records and the TensorBoard events hear of each configuration."""
+
+from __future__ import annotations
+
+import time
+
+from ermgap import metrics
+from ermgap.config import Config
+from ermgap.records import Records
+from sweeps.events import Events
+from sweeps.gangs import Entry
+
+
+class Ledger:
+    """Writes the rows of one sweep; nobody else does.
+
+    Args:
+        records: the sweep folder.
+        config: of the sweep.
+    """
+
+    def __init__(self, records: Records, config: Config) -> None:
+        self.records, self.floor = records, config.sweep.floor
+        self.events = Events(records)
+        self.committed = {trial.trial_id: trial for trial in records.trials()}
+        self.ended_before = sum(trial.ended for trial in self.committed.values())
+        self.erm_best = max(
+            (
+                t.selected.get("w_f1") or 0.0
+                for t in self.committed.values()
+                if t.config.get("loss") == "erm"
+            ),
+            default=0.0,
+        )
+
+    def open(self, trial_id: str, chosen: dict) -> Entry:
+        """A configuration that is offered: a new one gets its first row, another goes on."""
+        entry, known = Entry(trial_id, chosen), self.committed.get(trial_id)
+        if known is None:
+            self.records.append(self._row(entry, "running", None))
+            return entry
+        entry.epoch, entry.selected = known.epoch, known.selected
+        if known.epoch:  # the session's end was no fault of the configuration
+            entry.attempt = known.attempt - 1
+            entry.spared = bool(known.rows[-1].get("spared"))
+        return entry
+
+    def epoch(self, entry: Entry, row: dict) -> str:
+        """Commit an epoch; returns the status that the configuration has with it."""
+        status = self._status(row) if row["last"] else "running"
+        row = {key: value for key, value in row.items() if key != "last"}
+        row |= {"status": status, "reason": None, "slot": entry.slot, "spared": entry.spared}
+        self.records.append(row)
+        entry.epoch, entry.selected = row["epoch"], row["selected"]
+        if entry.chosen.get("loss") == "erm":
+            self.erm_best = max(self.erm_best, entry.selected["w_f1"])
+        self.events.epoch(row)
+        return status
+
+    def failed(self, entry: Entry, reason: str) -> None:
+        """Commit that a configuration cannot go on."""
+        self.records.append(self._row(entry, "failed", reason) | {"epoch": entry.epoch + 1})
+
+    def ended(self, entry: Entry) -> None:
+        """After the last row of a configuration."""
+        self.records.forget_checkpoints(entry.trial_id)
+        self.events.ended(entry.chosen, entry.trial_id, entry.selected)
+
+    def _status(self, row: dict) -> str:
+        chosen = row["selected"]
+        best = max(self.erm_best, chosen["w_f1"] if row["config"].get("loss") == "erm" else 0.0)
+        degenerate = metrics.is_degenerate(
+            acc=chosen["acc"],
+            w_f1=chosen["w_f1"],
+            majority_rate=row["dev"]["majority_rate"],
+            floor=best / 2 if self.floor is None else self.floor,
+        )
+        return "degenerate" if degenerate else "finished"
+
+    def _row(self, entry: Entry, status: str, reason: str | None) -> dict:
+        return {
+            "trial_id": entry.trial_id,
+            "attempt": entry.attempt,
+            "epoch": entry.epoch,
+            "status": status,
+            "reason": reason,
+            "config": entry.chosen,
+            "selected": entry.selected,
+            "time": time.time(),
+        }

@@ -1,0 +1,148 @@
+"""What a sweep runs on: the devices of this machine or of a cluster, and Ray there."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from ermgap import be_polite
+from ermgap.errors import UserError
+from ermgap.records import Records
+
+be_polite()  # before anything imports torch, here and in the processes that Ray starts
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# Trials ask for slivers of a CPU: more processes may start than there are cores.
+os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")
+os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # its boxes ignore verbose=0
+os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the broker writes the events
+os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+
+
+class Background:
+    """A function in a thread, and the error it ended with.
+
+    `stay`: the thread sleeps afterwards: on Linux the processes that Ray starts die with it.
+    """
+
+    def __init__(self, function: Callable, *, stay: bool = False) -> None:
+        self.error: BaseException | None = None
+        self.function, self.stay = function, stay
+        self.ended = threading.Event()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self.function()
+        except BaseException as problem:
+            self.error = problem
+        self.ended.set()
+        if self.stay:
+            threading.Event().wait()
+
+
+def available(address: str | None) -> tuple[int, int, float]:
+    """CPUs, GPUs and memory (GB) that a sweep may use: of the cluster, or of this machine."""
+    import psutil
+
+    if address:
+        import ray
+
+        have = ray.cluster_resources()
+        return int(have.get("CPU", 0)), int(have.get("GPU", 0)), have.get("memory", 0) / 1e9
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cpus, _gpus(), psutil.virtual_memory().available / 1e9
+
+
+def start_ray(address: str | None) -> None:
+    """Join a cluster, or start Ray on this machine without dashboard.
+
+    Raises:
+        UserError: no cluster answers at the address.
+    """
+    import ray
+
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    if address:
+        polite = {name: os.environ[name] for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+        try:
+            ray.init(address=address, runtime_env={"env_vars": polite}, **quiet)
+        except (ConnectionError, ValueError, RuntimeError) as problem:
+            raise UserError(
+                f"no Ray cluster answers at {address!r} ({str(problem).splitlines()[0]}); "
+                "start one with 'ray up cluster/gpu.yaml', or leave --address out."
+            ) from problem
+        return
+    cpus, _, _ = available(None)
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # one process a slot less
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # until an end is noticed
+    ray.init(
+        address="local",
+        num_cpus=cpus,
+        include_dashboard=False,
+        object_store_memory=200_000_000,
+        **quiet,
+    )
+    _start_coordinator()
+
+
+def _start_coordinator() -> None:
+    """Start an actor that every controller of Ray Train asks first, and would wait for."""
+    try:
+        from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
+            get_or_create_autoscaling_coordinator,
+        )
+
+        get_or_create_autoscaling_coordinator()
+    except Exception:  # another version of Ray: it starts when it is asked
+        logging.getLogger(__name__).debug("no coordinator was started", exc_info=True)
+
+
+_starting: list[Background] = []
+
+
+def begin(address: str | None) -> None:
+    """Start Ray on this machine in the background: its processes come up beside our imports."""
+    if not address and not _starting:
+        _starting.append(Background(lambda: start_ray(None), stay=True))
+
+
+def join_ray(address: str | None) -> None:
+    """Wait for what `begin` started, or start Ray now; UserError as `start_ray`."""
+    import ray
+
+    for start in _starting:
+        start.ended.wait()
+        if start.error is not None:
+            raise start.error
+    if not ray.is_initialized():
+        start_ray(address)
+
+
+def _gpus() -> int:
+    """GPUs of this machine, without importing torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
+    return (
+        len(list(Path("/proc/driver/nvidia/gpus").glob("*"))) if shutil.which("nvidia-smi") else 0
+    )
+
+
+def refuse_local_path(records: Records, *, growing: bool) -> None:
+    """UserError where workers on other nodes would write to a disk of this node alone."""
+    import ray
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if (len(nodes) > 1 or growing) and not records.sweep.get("storage"):
+        raise UserError(
+            f"the workers run on other nodes, and {records.directory} is a disk of this one "
+            f"alone; "
+            "give --storage a folder that all nodes mount."
+        )
