@@ -26,6 +26,7 @@ class Settings:
 
     layers: int = 2
     window_s: int = 2
+    dtype: str = "float32"
     path: str | None = None
     revision: str | None = None
 
@@ -278,6 +279,17 @@ def test_the_saved_folder_loads_as_the_model_it_was(wheels, composed, tmp_path):
         ids = processor.tokenizer(text)["input_ids"]
         assert ids == composed[1](text)["input_ids"]
         assert processor.tokenizer.decode(ids) == text
+
+
+def test_in_bfloat16_it_is_kept_rounded_under_a_key_of_its_own(wheels, composed):
+    import torch
+    from transformers import Qwen2AudioForConditionalGeneration
+
+    whole, rounded = (small.folder(Settings(dtype=dtype)) for dtype in ("float32", "bfloat16"))
+    assert whole != rounded
+    loaded = Qwen2AudioForConditionalGeneration.from_pretrained(rounded).state_dict()
+    for name, value in composed[0].state_dict().items():
+        assert torch.equal(loaded[name], value.to(torch.bfloat16)), name
 
 
 def test_a_missing_or_altered_weights_file_is_named_with_the_command_that_mends_it(wheels):

@@ -13,6 +13,7 @@ would be 1.4 GB, these are 0.03 GB.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,6 +65,8 @@ def load(settings: config.Backbone, *, labels: Sequence[str], device: torch.devi
         WhisperFeatureExtractor,
     )
 
+    dtype = resolve_dtype(settings.dtype, device)
+    settings = dataclasses.replace(settings, dtype=str(dtype).removeprefix("torch."))
     folder = BACKBONES.find(settings.name)(settings)
     # A folder is complete: nothing is asked of a hub for it.
     known = {"revision": settings.revision, "local_files_only": Path(folder).is_dir()}
@@ -71,7 +74,7 @@ def load(settings: config.Backbone, *, labels: Sequence[str], device: torch.devi
         tokenizer = AutoTokenizer.from_pretrained(folder, **known)
         extractor = WhisperFeatureExtractor.from_pretrained(folder, **known)
         model = Qwen2AudioForConditionalGeneration.from_pretrained(
-            folder, dtype=resolve_dtype(settings.dtype, device), attn_implementation="sdpa", **known
+            folder, dtype=dtype, attn_implementation="sdpa", **known
         )
     except (OSError, ValueError, SafetensorError) as problem:
         logging.getLogger(__name__).debug("backbone %s", folder, exc_info=True)

