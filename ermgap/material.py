@@ -30,7 +30,8 @@ def prepare(material: dict, world: World, note) -> tuple[qwen2_audio.SpeechLLM, 
     """Load the backbone, make sure of the features, and index the splits.
 
     Args:
-        material: `config` (nested dict), `table` (all utterances), `storage` (folder, as text).
+        material: `config` (nested dict), `table` (all utterances), `storage` (folder, as text),
+            `features` (folder of the feature store instead of the user's cache, or None).
         world: this process among the workers.
         note: called with one line of progress.
 
@@ -50,6 +51,7 @@ def prepare(material: dict, world: World, note) -> tuple[qwen2_audio.SpeechLLM, 
         window_s=settings.backbone.window_s,
         dtype=str(speech.dtype).removeprefix("torch."),
         device=world.device,
+        cache=Path(material["features"]) if material.get("features") else None,
         progress=lambda done, of: (
             note(f"audio features {done}/{of}") if done % 16 == 0 or done == of else None
         ),

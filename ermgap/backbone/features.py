@@ -10,11 +10,15 @@ dtype. It grows by shards, so an interrupted extraction continues, a second swee
 new clips, and several processes share the work: each shard in the making is claimed by a file lock,
 which the kernel takes back from a process that dies. Damaged shards are noticed when the store is
 opened, and computed again. Reuse is exact as long as the tower is frozen and audio not augmented.
+
+`ensure` is made of `clips_of`, `chunks`, `open_shards` and `fill`: sweeps/extract.py spreads the
+same chunks over a cluster.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -27,17 +31,17 @@ import pandas as pd
 from ermgap import cache_dir
 from ermgap.backbone.built import exclusive
 from ermgap.backbone.shards import TYPES, Shards
-from ermgap.backbone.tower import Extract, audio_tower, tower_revision
+from ermgap.backbone.tower import Clip, Extract, audio_tower, tower_revision
 from ermgap.errors import UserError
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-SHARD = 64  # clips: two seconds of work on a core at a 4-s window, lost when a process is killed
+SHARD = 64  # clips: two seconds of work on a core, lost when a process is killed
 SHARDS = 64  # at most so many per table, because each keeps a file open
 WAIT_S = 0.1
-__all__ = ["FeatureStore", "ensure", "tower_revision"]
+__all__ = ["FeatureStore", "chunks", "clips_of", "ensure", "fill", "open_shards", "tower_revision"]
 Progress = Callable[[int, int], None]
 
 
@@ -125,21 +129,35 @@ def ensure(
     tower's output is not finite, and for a cache that cannot be written.
     """
     tower = audio_tower(model)
-    dtype = str(tower.conv1.weight.dtype).removeprefix("torch.") if dtype == "auto" else dtype
-    if dtype not in TYPES:
-        raise UserError(f"features cannot be kept as {dtype!r}; choose one of {', '.join(TYPES)}.")
-    keys, clips = _clips(table)
-    name = hashlib.sha256(f"{revision}\n{type(extractor).__name__}".encode()).hexdigest()[:16]
-    folder = (cache or cache_dir()) / "features" / f"{window_s}s-{dtype}-{name}"
-    shards = Shards(folder, dim=tower.config.d_model, dtype=dtype)
+    keys, clips = clips_of(table)
+    told = {"revision": revision, "window_s": window_s, "dtype": dtype}
+    shards = open_shards(tower, extractor, cache=cache, **told)
     computed = 0
     if shards.refresh(clips):
-        extract = Extract(tower, extractor, window_s=window_s, dtype=dtype, device=device)
-        computed = _fill(shards, clips, extract, progress=progress or (lambda done, total: None))
+        extract = Extract(tower, extractor, window_s=window_s, dtype=shards.dtype, device=device)
+        computed = fill(shards, clips, chunks(clips), extract, progress=progress)
     return FeatureStore(keys, shards, computed=computed)
 
 
-def _clips(table: pd.DataFrame) -> tuple[dict[str, str], dict[str, tuple]]:
+def open_shards(
+    tower: nn.Module,
+    extractor: Callable,
+    *,
+    revision: str,
+    window_s: int,
+    dtype: str,
+    cache: Path | None = None,
+) -> Shards:
+    """The folder of one tower, window and dtype under `cache`; arguments as for `ensure`."""
+    dtype = str(tower.conv1.weight.dtype).removeprefix("torch.") if dtype == "auto" else dtype
+    if dtype not in TYPES:
+        raise UserError(f"features cannot be kept as {dtype!r}; choose one of {', '.join(TYPES)}.")
+    name = hashlib.sha256(f"{revision}\n{type(extractor).__name__}".encode()).hexdigest()[:16]
+    folder = (cache or cache_dir()) / "features" / f"{window_s}s-{dtype}-{name}"
+    return Shards(folder, dim=tower.config.d_model, dtype=dtype)
+
+
+def clips_of(table: pd.DataFrame) -> tuple[dict[str, str], dict[str, Clip]]:
     """Utterance id -> clip key, and clip key -> (utterance id, path, start, end), by sorted key."""
     from ermgap.corpora import audio
 
@@ -156,14 +174,30 @@ def _clips(table: pd.DataFrame) -> tuple[dict[str, str], dict[str, tuple]]:
     return keys, dict(sorted(clips.items()))
 
 
-def _fill(shards: Shards, clips: dict[str, tuple], extract: Extract, *, progress: Progress) -> int:
-    """Compute what is missing, or wait for the process that does; returns how many we computed.
+def chunks(clips: Iterable[str]) -> list[list[str]]:
+    """The keys in the pieces that become shards.
 
-    Chunks are cut from the whole table, not from what is missing, so that processes that start at
+    They are cut from the whole table, not from what is missing, so that processes that start at
     different times mean the same chunk by the same lock.
     """
-    names, size, computed = list(clips), max(SHARD, -(-len(clips) // SHARDS)), 0
-    todo = deque(names[i : i + size] for i in range(0, len(names), size))
+    names = list(clips)
+    size = max(SHARD, -(-len(names) // SHARDS))
+    return [names[first : first + size] for first in range(0, len(names), size)]
+
+
+def fill(
+    shards: Shards,
+    clips: Mapping[str, Clip],
+    todo: Iterable[list[str]],
+    extract: Extract,
+    *,
+    progress: Progress | None = None,
+) -> int:
+    """Compute what is missing of the chunks `todo`, or wait for the process that does.
+
+    Returns how many clips this process computed; raises UserError as `ensure`.
+    """
+    todo, computed = deque(todo), 0
     while todo:
         idle = True
         for chunk in [todo.popleft() for _ in range(len(todo))]:
@@ -179,11 +213,11 @@ def _fill(shards: Shards, clips: dict[str, tuple], extract: Extract, *, progress
 
 def _try_chunk(
     shards: Shards,
-    clips: dict[str, tuple],
+    clips: Mapping[str, Clip],
     chunk: list[str],
     extract: Extract,
     *,
-    progress: Progress,
+    progress: Progress | None,
 ) -> int | None:
     """Complete a chunk and return how many clips that took; None while another process has it."""
     if not shards.refresh(chunk):
@@ -192,7 +226,7 @@ def _try_chunk(
     with exclusive(shards.folder / "locks" / name, wait=False) as ours:
         if not ours:
             return None
-        missing = sorted(shards.refresh(chunk))  # the lock's last holder may have written it
+        missing = shards.refresh(chunk)  # the lock's last holder may have written it
         if missing:
             _compute(shards, clips, missing, extract, progress=progress)
         return len(missing)
@@ -200,16 +234,18 @@ def _try_chunk(
 
 def _compute(
     shards: Shards,
-    clips: dict[str, tuple],
-    missing: list[str],
+    clips: Mapping[str, Clip],
+    missing: set[str],
     extract: Extract,
     *,
-    progress: Progress,
+    progress: Progress | None,
 ) -> None:
     have, made = len(shards.views), {}
-    for key, array in zip(missing, extract([clips[key] for key in missing]), strict=True):
+    order = sorted(missing, key=lambda key: (_seconds(clips[key]), key))  # batches of like lengths
+    for key, array in zip(order, extract([clips[key] for key in order]), strict=True):
         made[key] = array
-        progress(have + len(made), len(clips))
+        if progress:
+            progress(have + len(made), len(clips))
     try:
         shards.write(made)
     except OSError as problem:
@@ -219,3 +255,8 @@ def _compute(
         ) from problem
     if shards.refresh(missing):
         raise UserError(f"features written to {shards.folder} read back damaged; check that disk.")
+
+
+def _seconds(clip: Clip) -> float:
+    *_, start_s, end_s = clip
+    return math.inf if end_s is None or math.isnan(end_s) else end_s - start_s
