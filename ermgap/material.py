@@ -43,6 +43,7 @@ def prepare(material: dict, world: World, note) -> tuple[qwen2_audio.SpeechLLM, 
     note("loading the backbone")
     speech = qwen2_audio.load(settings.backbone, labels=settings.data.labels, device=world.device)
     table = material["table"]
+    note("audio features")
     store = features.ensure(
         table,
         speech.model,

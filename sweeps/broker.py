@@ -81,14 +81,19 @@ class Broker:
         """What a slot's workers need to prepare themselves; asking counts as a start."""
         self.starts[slot] = self.starts.get(slot, 0) + 1
         if self.starts[slot] > STARTS * self.config.sweep.workers:
+            words = [e.trouble for e in self.entries.values() if e.trouble] or ["without a word"]
             await self.give_up(
                 f"the worker group {slot} died {STARTS} times before it finished an epoch "
-                f"({self._last_trouble()}); look into its logs and continue with --resume."
+                f"({words[-1]}); look into its logs and continue with --resume."
             )
         return {
             "config": self.records.sweep["config"],
             "table": self.records.table(),
             "storage": str(self.records.storage.absolute()),
+            # Beside the sweep's own folder: all sweeps of one --storage share them.
+            "features": str(self.records.storage.parent)
+            if self.records.sweep.get("storage")
+            else None,
         }
 
     async def take(self, slot: str, timeout: float) -> dict:
@@ -157,7 +162,7 @@ class Broker:
         running = [e for e in self.entries.values() if e.slot is not None]
         return {
             "running": {e.trial_id: e.epoch for e in running},
-            "held": {slot: list(trial_ids) for slot, trial_ids in self.held.items()},
+            "held": dict(sorted(self.held.items())),
             "queued": [entry.trial_id for entry in self.line.waiting],
             "ended": {name: outcome["status"] for name, outcome in self.outcomes.items()},
             "reasons": {name: o["reason"] for name, o in self.outcomes.items() if o.get("reason")},
@@ -209,7 +214,7 @@ class Broker:
     async def _return_to_queue(self, slot: str) -> None:
         lost = [self.entries[trial_id] for trial_id in self.held.get(slot, ())]
         if len(lost) > 1:
-            self.starts[slot] = 0  # as where one fails: none is in a gang again
+            self.starts.pop(slot, None)  # as where one fails: none is in a gang again
         for entry in lost:
             entry.spared = entry.spared or len(lost) > 1
             reason = f"{entry.trouble or 'its worker process died'} ({entry.attempt} attempts)"
@@ -222,8 +227,7 @@ class Broker:
             await self._tell()
 
     async def _fail(self, entry: Entry, reason: str) -> None:
-        if entry.slot is not None:
-            self.starts[entry.slot] = 0  # its deaths are accounted for
+        self.starts.pop(entry.slot, None)  # its deaths are accounted for
         self.ledger.failed(entry, reason)
         await self._end(entry, "failed", reason)
 
@@ -234,16 +238,9 @@ class Broker:
         await self._tell()
 
     def _let_go(self, entry: Entry) -> None:
-        mates = self.held.get(entry.slot, [])
-        if entry.trial_id in mates:
-            mates.remove(entry.trial_id)
-        if not mates:
-            self.held.pop(entry.slot, None)
+        if mates := [one for one in self.held.pop(entry.slot, ()) if one != entry.trial_id]:
+            self.held[entry.slot] = mates
         entry.slot = None
-
-    def _last_trouble(self) -> str:
-        troubles = [e.trouble for e in self.entries.values() if e.trouble]
-        return troubles[-1] if troubles else "without a word"
 
     async def _tell(self) -> None:
         async with self.changed:

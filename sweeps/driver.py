@@ -13,13 +13,16 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ermgap.config import Config
 from ermgap.errors import UserError
-from ermgap.records import Records
 from sweeps import machine
 from sweeps.machine import begin, start_ray
 from sweeps.timing import Session
+
+if TYPE_CHECKING:  # pandas: half a second
+    from ermgap.config import Config
+    from ermgap.records import Records
 
 __all__ = ["begin", "require_devices", "run", "start_ray"]
 
@@ -89,6 +92,8 @@ def run(
             request_resources(bundles=[])  # or the GPUs stay, and cost
         ray.kill(broker)
         shutil.rmtree(scratch, ignore_errors=True)
+        if not address and not held.alive:
+            machine.leave()
         session.closed = time.time()
     return session
 

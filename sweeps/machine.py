@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ermgap import be_polite
 from ermgap.errors import UserError
-from ermgap.records import Records
+
+if TYPE_CHECKING:  # pandas: half a second
+    from ermgap.records import Records
 
 be_polite()  # before anything imports torch, here and in the processes that Ray starts
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -133,6 +137,13 @@ def _gpus() -> int:
     return (
         len(list(Path("/proc/driver/nvidia/gpus").glob("*"))) if shutil.which("nvidia-smi") else 0
     )
+
+
+def leave() -> None:
+    """End what `begin` started while the caller goes on: at the interpreter's end it takes 2 s."""
+    import ray
+
+    atexit.register(Background(ray.shutdown).ended.wait)
 
 
 def refuse_local_path(records: Records, *, growing: bool) -> None:

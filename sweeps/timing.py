@@ -13,8 +13,11 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ermgap.records import Records
+if TYPE_CHECKING:  # pandas: half a second
+    from ermgap.records import Records
+
 
 FEATURES, READY = "audio features", "ready"  # notes of ermgap/material.py
 WORDS = {  # part -> as a person reads it, in the order of printing

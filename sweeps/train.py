@@ -19,13 +19,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given.settings.append("sweep.trials=1")
     if given.resume:
         given.settings.pop()
+    from sweeps import driver
+
+    if not given.dry_run:
+        driver.begin(given.address)
     prepared = cli.prepare(given, kind="train", check=lambda config: require(config, given.address))
     if prepared is None:
         return 0
-    from sweeps import driver
-
     session = driver.run(prepared.config, prepared.records, address=given.address, wanted=single)
-    return pareto.finish(prepared, interrupted=session.interrupted, command="train")
+    return pareto.finish(prepared, session, command="train")
 
 
 def require(config: Config, address: str | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from broker_story import ERM, SOON, create, on, row
+from broker_story import ERM, SOON, create, on, row, take
 
 from sweeps.broker import Broker
 from sweeps.events import Events
@@ -21,7 +21,7 @@ def test_events_hold_every_epoch_the_front_and_the_objectives_of_each_trial(fold
 
     async def story(broker: Broker) -> None:
         await broker.offer("t0000", ERM)
-        job = await broker.take("slot-0", SOON)
+        job = await take(broker, "slot-0")
         for epoch in (1, 2, 3):
             await broker.report("slot-0", row(job, epoch, last=epoch == 3, acc=0.2 + epoch / 10))
         await broker.close()
@@ -48,7 +48,7 @@ def test_events_that_cannot_be_written_hurt_no_trial(folder, monkeypatch, method
 
     async def story(broker: Broker) -> None:
         await broker.offer("t0000", ERM)
-        job = await broker.take("slot-0", SOON)
+        job = await take(broker, "slot-0")
         assert await broker.report("slot-0", row(job, 1)) is True
         assert await broker.report("slot-0", row(job, 2, last=True)) is False
         assert (await broker.outcome("t0000", SOON))["status"] == "finished"

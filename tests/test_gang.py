@@ -84,7 +84,8 @@ def adapter(storage: Path, trial: str) -> dict[str, torch.Tensor]:
 
 
 def assert_like_solo(room, tmp_path, ganged: Ganged, name: str, changes: dict) -> None:
-    solo = Trained(room, dataclasses.replace(job(changes), trial_id=name), tmp_path / f"solo-{name}")
+    alone = dataclasses.replace(job(changes), trial_id=name)
+    solo = Trained(room, alone, tmp_path / f"solo-{name}")
     rows = ganged.rows[name]
     assert len(rows) == len(solo.rows) and rows[-1]["last"] == solo.rows[-1]["last"]
     for mine, alone in zip(rows, solo.rows, strict=True):

@@ -17,7 +17,7 @@ import torch
 from tiny_run import LABELS
 
 from ermgap import config
-from ermgap.backbone import BACKBONES, prompts
+from ermgap.backbone import BACKBONES, attention, ops, prompts
 from ermgap.errors import UserError
 from ermgap.examples import Examples
 
@@ -213,6 +213,42 @@ def test_a_batch_with_answers_gives_the_same_label_scores_as_one_without(adapted
             for answers in (True, False)
         ]
     assert close(*found)
+
+
+@pytest.mark.parametrize("short", [attention.SHORT, 4])
+def test_a_shared_prefix_and_longer_rows_change_no_score_and_no_gradient(
+    adapted, examples, monkeypatch, short
+):
+    """Whether attention keeps its scores or runs the fused kernel, the prefix once or often."""
+    parameters = [p for _, p in adapted.trainable()]
+
+    def scores(shared: bool):
+        batch = examples.batch(
+            range(8), answers=True, device="cpu", dtype=adapted.dtype, shared=shared
+        )
+        losses = adapted.losses(batch, over="answer")
+        weights = torch.linspace(-1, 2, 8, dtype=torch.float64)
+        return [losses, *torch.autograd.grad((weights * losses).sum(), parameters)], len(batch.ids)
+
+    wanted, tokens = scores(False)
+    monkeypatch.setattr(attention, "SHORT", short)
+    for shared in (True, False):
+        found, number = scores(shared)
+        assert number == tokens - shared * 7 * len(adapted.prompt.prefix)
+        assert all(close(a.detach(), b.detach()) for a, b in zip(found, wanted, strict=True))
+
+
+def test_a_dropout_mask_keeps_its_share_of_places_independently():
+    generator = torch.Generator().manual_seed(0)
+    for rate in (0.05, 0.3, 0.9):
+        mask = ops.keep_mask((301, 500), rate, generator)
+        assert mask.shape == (301, 500) and mask.dtype == torch.bool
+        error = (rate * (1 - rate) / mask.numel()) ** 0.5
+        assert abs(float(mask.double().mean()) - (1 - rate)) < 5 * error
+        for one, other in ((mask[:, :-1], mask[:, 1:]), (mask[:-1], mask[1:])):  # neighbours
+            both = float((one & other).double().mean())
+            assert abs(both - (1 - rate) ** 2) < 10 * error
+    assert not torch.equal(mask, ops.keep_mask((301, 500), 0.9, generator))
 
 
 # Adapters -----------------------------------------------------------------------------------------

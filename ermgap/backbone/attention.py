@@ -31,7 +31,8 @@ def mix(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scale: floa
         [K, N, heads * d].
     """
     prefix = packing.prefix
-    if not prefix and query.is_cuda and _variable_length() is not None:
+    halves = (torch.bfloat16, torch.float16)  # what the variable-length kernel takes
+    if not prefix and query.is_cuda and query.dtype in halves and _variable_length():
         return _packed(query, key, value, packing, scale)
     own = _rows(query[:, prefix:], packing), *(_rows(x[:, prefix:], packing) for x in (key, value))
     if prefix:
