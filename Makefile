@@ -4,6 +4,8 @@
 #   make test        the tests; `make test-slow` for the long ones
 #   make lint        style
 #   make bench       measurements of tests/benchmarks; `make figures-NAME` for one long figure
+#   make bench-gpu   the 7B shape on a GPU, ours against the plain path, within 9 minutes
+#   make peers       ms-swift in .venv-peers, for `make bench` to compare with
 #
 # Variables: PYTHON=python3.12 (3.11 or newer), TORCH_INDEX=URL (take torch from that index, for
 # instance PyTorch's CPU index on a Linux machine without a GPU, where the plain wheel pulls
@@ -26,7 +28,7 @@ STAMP := $(VENV)/.stamp-$(KEY)
 # Unset when the interpreter under .venv is gone; the set-up then runs although a stamp exists.
 ALIVE := $(shell $(PY) -c 'print("yes")' 2>/dev/null)
 
-.PHONY: help setup demo test test-slow bench peers lint format clean FORCE
+.PHONY: help setup demo test test-slow bench bench-gpu peers lint format clean FORCE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -79,6 +81,19 @@ bench: setup
 	  [ -f "$$script" ] || { echo 'no bench_*.py in tests/benchmarks yet'; break; }; \
 	  echo "== $$script"; $(PY) "$$script"; done
 
+# No set-up: torch, transformers, peft and what reads a table are enough; PYTHON names who has them.
+bench-gpu:
+	@$(PYTHON) tests/benchmarks/bench_step.py --device cuda $(ARGS)
+
+# Peers hold transformers and peft back, so they get an environment of their own. torch comes first,
+# from TORCH_INDEX if given: a looser range may pull gigabytes of CUDA packages.
+peers:
+	@set -e; $(PYTHON) -m venv .venv-peers; echo '*' > .venv-peers/.gitignore; \
+	pip='.venv-peers/bin/python -m pip --disable-pip-version-check'; \
+	$$pip install -q $(PIP_ARGS) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'; \
+	$$pip install -q $(PIP_ARGS) -r tests/benchmarks/peers-requirements.txt; \
+	echo 'peers: done; make bench compares with them'
+
 figures-%: setup
 	@[ -f tests/benchmarks/figures_$*.py ] || { echo 'error: there is no tests/benchmarks/figures_$*.py'; exit 2; }
 	@$(PY) tests/benchmarks/figures_$*.py $(ARGS)
@@ -90,4 +105,4 @@ format: setup
 	@$(VENV)/bin/ruff check --fix . && $(VENV)/bin/ruff format .
 
 clean:
-	rm -rf $(VENV) .setup.lock build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-peers .setup.lock build *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,121 @@
+"""Our path as a sweep runs it: `material.prepare` and `loop.train`, every file written.
+
+A run of the real thing rather than of its inner step, so that nothing is left out: features into an
+empty store, batches, steps, evaluation, predictions, adapter, checkpoint.
+"""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from machine import peak_memory_mb, synchronise
+
+from ermgap import config, loop
+from ermgap.backbone import qwen2_audio
+from ermgap.backbone.tower import tower_output
+from ermgap.distributed import World
+from ermgap.examples import Examples, cells_of
+from ermgap.material import Material, prepare
+
+MICRO = (None, 32, 16, 8)
+
+
+def on_speech(settings: config.Config, table, *, device: str, storage: Path) -> dict:
+    """A run on real clips; extraction goes to $ERMGAP_CACHE, which the caller has emptied."""
+    world = World(device=torch.device(device))
+    given = {"config": settings.to_dict(), "table": table, "storage": str(storage)}
+    started = time.perf_counter()
+    speech, material = prepare(given, world, lambda line: None)
+    prepared = time.perf_counter() - started
+    rows = train(settings, speech, material, world)
+    seconds = time.perf_counter() - started
+    peak = peak_memory_mb(device)
+    # Loading and indexing alone: the same again, with the features in place.
+    again = time.perf_counter()
+    prepare(given, world, lambda line: None)
+    warm = time.perf_counter() - again
+    return _result(rows, speech, material) | {
+        "seconds": seconds,
+        "prepare_seconds": prepared,
+        "extraction_seconds": prepared - warm,
+        "peak_memory_mb": peak,
+    }
+
+
+def on_random(settings: config.Config, model, extractor, table, store, prompt, *, device) -> dict:
+    """A run of a random model over random features; on a GPU the largest micro-batch that fits."""
+    speech = qwen2_audio.SpeechLLM(model, None, extractor, prompt, settings.backbone)
+    cells = cells_of(table, settings.data.modalities)
+    splits = [
+        Examples(
+            table[table["split"] == split],
+            store=store,
+            prompt=prompt,
+            labels=settings.data.labels,
+            cells=cells,
+        )
+        for split in ("train", "dev")
+    ]
+    world = World(device=torch.device(device))
+    for micro in MICRO if device == "cuda" else MICRO[:1]:
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                material = Material(*splits, cells, Path(folder))
+                chosen = settings.replace({"train.micro_batch": micro})
+                rows = train(chosen, speech, material, world)
+            return _result(rows, speech, material) | {
+                "micro_batch": micro or settings.train.batch,
+                "peak_memory_mb": peak_memory_mb(device),
+            }
+        except torch.OutOfMemoryError:
+            print(f"ours: out of memory at micro_batch {micro}", flush=True)
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    raise RuntimeError(f"ours does not fit with {MICRO[-1]} utterances")
+
+
+def train(settings: config.Config, speech, material: Material, world: World) -> list[dict]:
+    """The epoch rows of one configuration."""
+    rows: list[dict] = []
+
+    def report(row: dict) -> bool:
+        rows.append(row)
+        return True
+
+    def failed(job, reason: str) -> None:
+        raise RuntimeError(reason)
+
+    job = loop.Job("t0000", settings)
+    loop.train([job], speech=speech, material=material, world=world, report=report, failed=failed)
+    return rows
+
+
+def _result(rows: list[dict], speech, material: Material) -> dict:
+    return {
+        "train_seconds": [row["train_seconds"] for row in rows],
+        "eval_seconds": [row["eval_seconds"] for row in rows],
+        "epoch_seconds": [row["seconds"] for row in rows],
+        "accuracy": [row["dev"]["acc"] for row in rows],
+        "dtype": str(speech.dtype).removeprefix("torch."),
+        "audio": material.train.audio_length.tolist(),
+        "label": material.train.label.tolist(),
+    }
+
+
+@torch.no_grad()
+def tower_seconds(model, *, mel: torch.Tensor, mask: torch.Tensor, device: str) -> float:
+    """Seconds a clip of the tower alone over a batch that is repeated: the best of five."""
+    tower, best = model.model.audio_tower, float("inf")
+    mel, mask = mel.to(device), mask.to(device)
+    for _ in range(5):
+        synchronise(device)
+        before = time.perf_counter()
+        tower_output(tower, mel, mask)
+        synchronise(device)
+        best = min(best, (time.perf_counter() - before) / len(mel))
+    return best
