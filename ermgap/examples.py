@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ermgap.backbone.packing import Packing, moved
+from ermgap.backbone.packing import BLOCK, Packing, blocks, moved
 from ermgap.objective.groups import GENDERS
 
 
@@ -25,7 +25,7 @@ class Batch:
     Attributes:
         ids: [N] int64.
         packing: where each utterance's tokens are.
-        audio: [sum of audio lengths, d] features.
+        audio: features, [sum of audio lengths, d] and zeros up to a whole block of rows.
         audio_places: [sum of audio lengths] int64, the tokens that they take the place of.
         positions: [B, A] int64, own tokens (those after a shared prefix) whose next token is (part
             of) the answer; past the end of a short answer, its last one again.
@@ -115,9 +115,9 @@ class Examples:
         before, after = (0 if shared else len(prefix)), len(prompt.suffix)
         asked = before + audio + after  # own tokens up to the answer position
         packing = Packing.of(asked + size - 1, prefix=len(prefix) if shared else 0)
-        starts = packing.starts[:-1].numpy()[:, None].astype(np.int64)
-        ids = np.full(int(packing.starts[-1]), prompt.audio, dtype=np.int64)
-        heard = np.ones(len(ids), dtype=bool)
+        starts = packing.starts.numpy()[:, None]
+        ids = np.full(len(packing.places), prompt.audio, dtype=np.int64)
+        heard = np.arange(len(ids)) < starts[-1, 0] + asked[-1] + size[-1] - 1  # the rest is spare
         targets = np.full((len(rows), shown), -100, dtype=np.int64)
         for tokens, first in (
             (prefix[:before], starts),
@@ -134,7 +134,9 @@ class Examples:
         places = np.flatnonzero(heard)
         if shared:
             ids, places = np.concatenate([prefix, ids]), places + len(prefix)
-        features = torch.cat([self.store.tensor(self.ids[row]) for row in rows])
+        features = [self.store.tensor(self.ids[row]) for row in rows]
+        spare = blocks(len(places), BLOCK) - len(places)
+        features = torch.cat([*features, features[0].new_zeros(spare, features[0].shape[1])])
         return Batch(
             ids=torch.from_numpy(ids),
             packing=packing,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ermgap.backbone.packing import Packing
+from ermgap.backbone.packing import BLOCK, Packing
 
 SHORT = 320  # tokens of a row up to which the scores are kept
 
@@ -72,7 +72,7 @@ def mix_at(
             for x, part in zip((key, value), rows, strict=True)
         ]
     asked = query.unflatten(1, at.shape).flatten(0, 1)
-    last = prefix + at - packing.starts[:-1, None]
+    last = prefix + at - packing.starts[:, None]
     hidden = torch.arange(rows[0].shape[1], device=at.device) > last.unsqueeze(-1)
     mask = torch.zeros(hidden.shape, dtype=query.dtype, device=at.device)
     mask = mask.masked_fill_(hidden, -torch.inf).repeat(members, 1, 1)
@@ -83,7 +83,7 @@ def mix_at(
 def _rows(x: Tensor, packing: Packing) -> Tensor:
     """[K, N - P, heads, d] own tokens to rows [K * B, T, heads, d]."""
     padded = Pad.apply(x, packing.rows, packing.places)
-    return padded.view(-1, packing.longest, *x.shape[2:])
+    return padded.view(-1, packing.width, *x.shape[2:])
 
 
 def _repeated(x: Tensor, times: int) -> Tensor:
@@ -193,13 +193,13 @@ def _packed(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scale: 
     if "enable_gqa" not in options and key.shape[2] != query.shape[2]:
         times = query.shape[2] // key.shape[2]
         key, value = (x.repeat_interleave(times, 2) for x in (key, value))
-    starts = packing.starts
+    bounds = packing.bounds
     if members > 1:
-        offsets = torch.arange(members, device=starts.device, dtype=starts.dtype) * tokens
-        starts = torch.cat([(starts[:-1] + offsets[:, None]).flatten(), starts[-1:] + offsets[-1]])
-    longest = packing.longest
+        offsets = torch.arange(members, device=bounds.device, dtype=bounds.dtype) * tokens
+        bounds = torch.cat([(bounds[:-1] + offsets[:, None]).flatten(), bounds[-1:] + offsets[-1]])
+    longest = max(packing.width, BLOCK)  # the spare tokens are a sequence of fewer than a block
     flat = (x.flatten(0, 1) for x in (query, key, value))
-    mixed = kernel(*flat, starts, starts, longest, longest, scale=scale, **options)
+    mixed = kernel(*flat, bounds, bounds, longest, longest, scale=scale, **options)
     return mixed.flatten(1).unflatten(0, (members, tokens))
 
 

@@ -192,6 +192,7 @@ class SpeechLLM:
         else:
             audio = stack.project(batch.audio, core.multi_modal_projector.linear)
         embeddings = embeddings.expand(len(audio), -1, -1)
+        audio = audio[:, : len(batch.audio_places)]
         embeddings = embeddings.index_copy(1, batch.audio_places, audio)
         return decode_at(
             core.language_model,
