@@ -56,6 +56,28 @@ def bootstrap(
     instead, which misses what differs between speakers: `lone_speakers` counts those strata. The
     classes of the gaps are those with enough support in the whole set.
     """
+    counts, classes, lone = resampled_counts(
+        predictions, labels=labels, min_support=min_support, resamples=resamples, rng=rng
+    )
+    return {
+        "acc_se": _spread(metrics.accuracy(counts.sum((1, 2)))),
+        "max_gap_se": _spread(largest_gap(counts, classes)),
+        "lone_speakers": lone,
+    }
+
+
+def resampled_counts(
+    predictions: pd.DataFrame,
+    *,
+    labels: Sequence[str],
+    min_support: int,
+    resamples: int,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Confusions of each resample, [resamples, ...] as `metrics.confusions` gives them.
+
+    Also the classes that count for the gaps, and the number of strata with a single speaker.
+    """
     table = predictions.sort_values("utterance_id", kind="stable").reset_index(drop=True)
     coded = metrics.code(table, labels=labels)
     whole = metrics.confusions(coded)
@@ -67,14 +89,13 @@ def bootstrap(
         if units.max() == 0:
             lone, units = lone + 1, np.arange(len(rows))
         counts += _resampled(coded, rows, units, shape=whole.shape, resamples=resamples, rng=rng)
-    classes = metrics.supported(whole, min_support=min_support)
+    return counts, metrics.supported(whole, min_support=min_support), lone
+
+
+def largest_gap(counts: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """The largest AVG gap over cells of each resample, [resamples]; -inf where none is defined."""
     gap = metrics.gender_gaps(counts, classes=classes)["avg"]
-    largest = np.where(np.isfinite(gap), gap, -np.inf).max(-1)
-    return {
-        "acc_se": _spread(metrics.accuracy(counts.sum((1, 2)))),
-        "max_gap_se": _spread(largest),
-        "lone_speakers": lone,
-    }
+    return np.where(np.isfinite(gap), gap, -np.inf).max(-1)
 
 
 def _resampled(
