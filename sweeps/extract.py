@@ -1,6 +1,6 @@
 """Compute a sweep's audio features beforehand, on all GPUs or CPUs of a cluster.
 
-    python sweeps/extract.py --preset paper --data meld_st=PATH --storage /mnt/shared --address auto
+    python sweeps/extract.py --preset paper --data manifest=PATH --storage PATH --address auto
 
 Ray Data hands chunks of clips to a pool of actors that load the backbone once each; every chunk
 becomes one file of the feature store under PATH/features, where a sweep with the same --storage

@@ -72,6 +72,15 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(room, tmp_path, 
         assert resumed.files == whole.files
 
 
+def test_in_bfloat16_a_resumed_run_is_bit_equal_too(table, cache, tmp_path):
+    speech = tiny_run.speech("bfloat16")
+    room = speech, Material(*tiny_run.splits(table, speech, cache=cache), Path())
+    whole = Trained(room, job(), tmp_path / "whole")
+    Trained(room, job(), tmp_path / "parts", until=2)
+    resumed = Trained(room, job(epoch=2), tmp_path / "parts")
+    assert resumed.results == whole.results[2:] and resumed.files == whole.files
+
+
 def test_a_configuration_gives_the_same_bits_first_and_fifth(room, tmp_path):
     others = (
         {"adapter.r": 7, "adapter.dropout": 0.5, "train.seed": 3},

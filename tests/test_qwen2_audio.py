@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -249,6 +250,18 @@ def test_a_dropout_mask_keeps_its_share_of_places_independently():
             both = float((one & other).double().mean())
             assert abs(both - (1 - rate) ** 2) < 10 * error
     assert not torch.equal(mask, ops.keep_mask((301, 500), 0.9, generator))
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's /proc")
+def test_weights_in_their_own_dtype_are_the_pages_of_the_file():
+    """So that all slots of a machine share them: nothing of the model is copied into memory."""
+    speech = tiny_run.speech("float32")
+    spans = []
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if line.endswith("model.safetensors"):
+            spans.append([int(number, 16) for number in line.split()[0].split("-")])
+    for name, parameter in speech.model.named_parameters():
+        assert any(low <= parameter.data_ptr() < high for low, high in spans), name
 
 
 # Adapters -----------------------------------------------------------------------------------------

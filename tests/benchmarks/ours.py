@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from machine import peak_memory_mb, synchronise
 
-from ermgap import config, loop
+from ermgap import config, keep_freed_memory, loop
 from ermgap.backbone import qwen2_audio
 from ermgap.backbone.tower import tower_output
 from ermgap.distributed import World
@@ -90,6 +90,7 @@ def train(settings: config.Config, speech, material: Material, world: World) -> 
     def failed(job, reason: str) -> None:
         raise RuntimeError(reason)
 
+    keep_freed_memory()
     job = loop.Job("t0000", settings)
     loop.train([job], speech=speech, material=material, world=world, report=report, failed=failed)
     return rows

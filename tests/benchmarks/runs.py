@@ -45,11 +45,12 @@ def run_all(
     """
     import torch
 
-    from ermgap import config, material
+    from ermgap import config, keep_freed_memory, material
     from ermgap.distributed import World
     from ermgap.loop import Job, train
     from sweeps import plan
 
+    keep_freed_memory()
     torch.set_num_threads(int(os.environ.get("THREADS", os.cpu_count() or 1)))
     base = config.load(plan.preset_path(preset))
     if data:
@@ -73,7 +74,12 @@ def run_all(
         speech, shared = prepared[run.fold]
         rows: list[dict] = []
         train(
-            Job("t0000", settings), speech=speech, material=shared, world=World(), report=keep(rows)
+            [Job("t0000", settings)],
+            speech=speech,
+            material=shared,
+            world=World(),
+            report=keep(rows),
+            failed=stop,
         )
         append(file, run, rows)
         print(f"{run.key}: {rows[-1]['selected']}", flush=True)
@@ -88,6 +94,11 @@ def keep(rows: list[dict]):
         return True
 
     return report
+
+
+def stop(job, reason: str) -> None:
+    """A run that cannot go on ends the figure."""
+    raise SystemExit(f"error: {job.trial_id}: {reason}")
 
 
 def append(file: Path, run: Run, rows: list[dict]) -> None:
