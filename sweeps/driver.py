@@ -69,8 +69,9 @@ def run(
     try:
         held.grow()  # first of all: it takes longest
         searcher = (wanted or search.RecordsSearcher)(config, known)
+        together = search.Together(searcher, gang=gang, trials=left, slots=layout.slots)
         tuner = trials.tuner(
-            search.Together(searcher, gang=gang, trials=left),
+            together,
             trials=gangs,
             # One ahead keeps a slot from waiting 0.2 s for each trial. A gang ahead would cost the
             # search more: all that its members could have learnt from the gang in training.
@@ -81,7 +82,7 @@ def run(
         for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell made Python ignore them
             signal.signal(number, _interrupt)
         watch = progress.Progress(records, trials=config.sweep.trials, epochs=config.train.epochs)
-        _watch(tuner, broker, held, searcher, watch, session)
+        _watch(tuner, broker, held, together, watch, session)
     finally:
         ray.get(broker.close.remote())
         held.join(1.0 if session.hurried else CLOSE_S)
@@ -130,7 +131,7 @@ def _layout(config: Config, address: str | None, *, trials: int):
     )
 
 
-def _watch(tuner, broker, held, searcher, watch, session: Session) -> None:
+def _watch(tuner, broker, held, together, watch, session: Session) -> None:
     """Until Tune ends: show progress, start slots, pass Ctrl-C on, stop on a user's mistake."""
     import ray
 
@@ -141,8 +142,9 @@ def _watch(tuner, broker, held, searcher, watch, session: Session) -> None:
             searching.ended.wait(1.0)
             status = ray.get(broker.status.remote())
             watch.update(status)
+            together.ahead = together.ahead or bool(status["running"])
             if status["fatal"]:
-                searcher.interrupted = True
+                together.one.interrupted = True
                 watch.finish()
                 raise UserError(status["fatal"])
             if searching.ended.is_set():
@@ -161,7 +163,7 @@ def _watch(tuner, broker, held, searcher, watch, session: Session) -> None:
             if session.interrupted:
                 session.hurried = True
                 break
-            session.interrupted = searcher.interrupted = True
+            session.interrupted = together.one.interrupted = True
             ray.get(broker.interrupt.remote())
     watch.finish()
     if searching.error is not None:

@@ -159,14 +159,19 @@ class Together(Stateless):
         one: proposes each; `interrupted` is its own.
         gang: proposals in a Tune trial.
         trials: proposals in all.
+        slots: Tune trials to begin with. More come when `ahead` is set: the process of one that
+            could only wait would slow the start of those that train.
     """
 
-    def __init__(self, one: Searcher, *, gang: int, trials: int) -> None:
+    def __init__(self, one: Searcher, *, gang: int, trials: int, slots: int | None = None) -> None:
         super().__init__()
-        self.one, self.gang, self.left = one, gang, trials
+        self.one, self.gang, self.left, self.slots = one, gang, trials, slots
+        self.live, self.ahead = 0, slots is None
 
-    def suggest(self, trial_id: str) -> dict | str:
-        """`{"proposals": [...]}`, up to a gang of them."""
+    def suggest(self, trial_id: str) -> dict | str | None:
+        """`{"proposals": [...]}`, up to a gang of them; None: not now."""
+        if not self.ahead and self.live >= self.slots:
+            return None
         proposals = []
         while len(proposals) < min(self.gang, self.left):
             proposal = self.one.suggest(f"{trial_id}-{len(proposals)}")
@@ -174,12 +179,14 @@ class Together(Stateless):
                 break
             proposals.append(proposal)
         self.left -= len(proposals)
+        self.live += 1
         return {"proposals": proposals} if proposals else Searcher.FINISHED
 
     def on_trial_complete(
         self, trial_id: str, result: dict | None = None, error: bool = False
     ) -> None:
         """Pass each outcome on; all have failed where Tune's trial itself did."""
+        self.live -= 1
         outcomes = (result or {}).get("outcomes", [])
         for number in range(self.gang):
             outcome = outcomes[number] if number < len(outcomes) else None

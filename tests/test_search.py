@@ -347,3 +347,13 @@ def test_what_cannot_be_searched_is_refused_before_anything_starts(changes, word
 
 def test_the_defaults_can_be_searched():
     require_space(Config())
+
+
+def test_nothing_is_proposed_ahead_until_something_trains():
+    together = Together(RecordsSearcher(settings()), gang=1, trials=8, slots=2)
+    first = [together.suggest(name) for name in "ab"]
+    assert all(len(one["proposals"]) == 1 for one in first) and together.suggest("c") is None
+    together.on_trial_complete("a", {"outcomes": [{"status": "failed"}]})
+    assert together.suggest("d")["proposals"] and together.suggest("e") is None
+    together.ahead = True
+    assert together.suggest("e")["proposals"]
