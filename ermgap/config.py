@@ -344,12 +344,19 @@ def load(path: Path, settings: Sequence[str] = ()) -> Config:
         raise UserError(f"the preset {path} is not valid YAML ({line}); mend it.") from problem
     if not isinstance(values, dict):
         raise UserError(f"the preset {path} holds no sections; write 'train:' and so on in it.")
+    assign(values, settings)
+    return from_dict(values, where=str(path))
+
+
+def assign(values: dict, settings: Sequence[str], *, option: str = "--set ") -> None:
+    """Put `section.key=value` settings into nested values; UserError quotes a malformed one."""
     for setting in settings:
         key, separator, text = setting.partition("=")
         if not separator or not key:
-            raise UserError(f"--set {setting} is not of the form section.key=value; write it so.")
+            raise UserError(f"{option}{setting} is not of the form section.key=value; write it so.")
         try:
             put(values, key.strip(), yaml.safe_load(text))
         except (yaml.YAMLError, ValueError) as problem:
-            raise UserError(f"--set {setting} has a value that is not YAML; quote it.") from problem
-    return from_dict(values, where=str(path))
+            raise UserError(
+                f"{option}{setting} has a value that is not YAML; quote it."
+            ) from problem

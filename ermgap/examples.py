@@ -7,7 +7,7 @@ audio comes unpadded from the feature store and is concatenated over the batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -47,13 +47,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same on a device, copied without waiting."""
-        values = ((field.name, getattr(self, field.name)) for field in fields(self))
-        return Batch(
-            **{
-                name: value.to(device) if name == "packing" else moved(value, device)
-                for name, value in values
-            }
-        )
+        return moved(self, device)
 
 
 class Examples:

@@ -53,14 +53,10 @@ def train(
         tick: called at every step (a heartbeat).
     """
     gang = Gang(jobs, speech=speech, material=material, world=world, tick=tick)
-
-    def agreed(member: Member, outcome: RunFailed) -> None:
-        failed(member.job, str(outcome))
-
-    gang.resume(agreed)
+    gang.resume(failed)
     while gang.members:
         going = []
-        for member, row in gang.epoch(agreed):
+        for member, row in gang.epoch(failed):
             go_on = world.from_first(report(row) if world.rank == 0 else None)
             if go_on and not row["last"]:
                 going.append(member)
@@ -91,25 +87,25 @@ class Gang:
             for job, adapter in zip(jobs, speech.adapters, strict=True)
         ]
         self.strata = material.train.cell * len(GENDERS) + material.train.gender
-        self.steps_an_epoch = -(-len(material.train) // self.settings.batch)
-        self.steps = self.steps_an_epoch * self.settings.epochs
+        self.steps = -(-len(material.train) // self.settings.batch) * self.settings.epochs
 
     @property
     def step(self) -> int:
         """Optimiser steps done; the members have done equally many."""
         return self.members[0].step
 
-    def resume(self, agreed: Callable[[Member, RunFailed], None]) -> None:
-        """Load the checkpoints of members that are not at their start."""
+    def resume(self, failed: Callable[[Job, str], None]) -> None:
+        """Load the checkpoints of members that are not at their start; `failed` as for `train`."""
         going = []
         for member in self.members:
             try:
                 member.resume()
             except RunFailed as outcome:
-                agreed(member, outcome)
+                failed(member.job, str(outcome))
             else:
-                going.append(member)
-        self.keep([member for member in going if not member.over])
+                if not member.over:
+                    going.append(member)
+        self.keep(going)
 
     def keep(self, members: list[Member]) -> None:
         """Go on with these members alone."""
@@ -117,10 +113,10 @@ class Gang:
         if members:
             self.speech.adapters = [member.adapter for member in members]
 
-    def epoch(self, agreed: Callable[[Member, RunFailed], None]) -> list[tuple[Member, dict]]:
+    def epoch(self, failed: Callable[[Job, str], None]) -> list[tuple[Member, dict]]:
         """Train an epoch, evaluate, write the files; the rows that commit them, by member.
 
-        A member that cannot go on is told to `agreed`, and has no row.
+        A member that cannot go on is told to `failed`, as for `train`, and has no row.
         """
         started = time.perf_counter()
         for member in self.members:
@@ -146,7 +142,7 @@ class Gang:
             try:
                 row = member.end_epoch(sums[k], values[:, k], scores[k], steps=self.steps)
             except RunFailed as outcome:
-                agreed(member, outcome)
+                failed(member.job, str(outcome))
             else:
                 rows.append((member, row | shared))
         seconds = time.perf_counter() - started

@@ -86,14 +86,13 @@ class Broker:
                 f"the worker group {slot} died {STARTS} times before it finished an epoch "
                 f"({words[-1]}); look into its logs and continue with --resume."
             )
+        stored = self.records.sweep.get("storage")
         return {
             "config": self.records.sweep["config"],
             "table": self.records.table(),
             "storage": str(self.records.storage.absolute()),
             # Beside the sweep's own folder: all sweeps of one --storage share them.
-            "features": str(self.records.storage.parent)
-            if self.records.sweep.get("storage")
-            else None,
+            "features": str(self.records.storage.parent) if stored else None,
         }
 
     async def take(self, slot: str, timeout: float) -> dict:

@@ -11,7 +11,8 @@ TensorBoard events, and the pictures under analysis/plots/.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,15 +27,29 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status, raises UserError for mistakes."""
     given = cli.parse(cli.options(__doc__.splitlines()[0], many=True), arguments)
+    return carry_out(given, kind="sweep", require=require)
+
+
+def carry_out(
+    given: argparse.Namespace, *, kind: str, require: Callable, wanted: Callable | None = None
+) -> int:
+    """From the parsed options to the report; returns the exit status.
+
+    Args:
+        given: the options.
+        kind: of the folder, sweep or train.
+        require: raises UserError for what (config, address) cannot carry.
+        wanted: see `driver.run`.
+    """
     from sweeps import driver
 
     if not given.dry_run:
         driver.begin(given.address)
-    prepared = cli.prepare(given, kind="sweep", check=lambda config: require(config, given.address))
+    prepared = cli.prepare(given, kind=kind, check=lambda config: require(config, given.address))
     if prepared is None:
         return 0
-    session = driver.run(prepared.config, prepared.records, address=given.address)
-    return finish(prepared, session)
+    session = driver.run(prepared.config, prepared.records, address=given.address, wanted=wanted)
+    return finish(prepared, session, command="pareto" if kind == "sweep" else kind)
 
 
 def require(config: Config, address: str | None) -> None:
@@ -45,7 +60,7 @@ def require(config: Config, address: str | None) -> None:
     driver.require_devices(config, address)
 
 
-def finish(prepared: cli.Prepared, session: Session, *, command: str = "pareto") -> int:
+def finish(prepared: cli.Prepared, session: Session, *, command: str) -> int:
     """Front, pictures, report and where the time went; `DONE`, unless something is left to run."""
     from analysis import report
     from sweeps import timing

@@ -19,15 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given.settings.append("sweep.trials=1")
     if given.resume:
         given.settings.pop()
-    from sweeps import driver
-
-    if not given.dry_run:
-        driver.begin(given.address)
-    prepared = cli.prepare(given, kind="train", check=lambda config: require(config, given.address))
-    if prepared is None:
-        return 0
-    session = driver.run(prepared.config, prepared.records, address=given.address, wanted=single)
-    return pareto.finish(prepared, session, command="train")
+    return pareto.carry_out(given, kind="train", require=require, wanted=single)
 
 
 def require(config: Config, address: str | None) -> None:

@@ -23,6 +23,8 @@ from pathlib import Path
 
 import psutil
 
+from ermgap.records import Records, Trial
+
 ROOT = Path(__file__).resolve().parents[1]
 WORKER = "RayTrainWorker"  # in the title of every process that trains
 LIMIT_S = 240.0
@@ -190,6 +192,17 @@ def kill(*processes: psutil.Process) -> None:
             process.kill()
         except psutil.NoSuchProcess:
             pass
+
+
+class Ended:
+    """What a sweep left that came to its end: status, words, rows, trials by their loss."""
+
+    def __init__(self, sweep: RealSweep, *, status: int) -> None:
+        self.status, self.said, self.out = status, sweep.said, sweep.out
+        self.rows = sweep.rows()
+        trials = Records.open(sweep.out).trials()
+        self.trials: dict[str, Trial] = {trial.config["loss"]: trial for trial in trials}
+        self.left_over = sweep.left_over()
 
 
 def smoke_sweep(folder: Path) -> RealSweep:

@@ -338,7 +338,7 @@ def test_a_saved_adapter_read_by_peft_gives_the_same_logits(
 
     with torch.no_grad():
         ours = adapted.label_logits(batch_of(adapted, examples, answers=False))[0]
-    adapted.save_adapter(tmp_path)
+    adapted.adapters[0].save(tmp_path, base=adapted.model.name_or_path)
     assert (tmp_path / "adapter_model.safetensors").stat().st_size < 8e6
     folder = BACKBONES.find(adapted.settings.name)(adapted.settings)
     base = Qwen2AudioForConditionalGeneration.from_pretrained(folder, dtype=torch.float64)

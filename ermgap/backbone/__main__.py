@@ -5,32 +5,23 @@ python -m ermgap.backbone name=small window_s=2
 
 from __future__ import annotations
 
-import dataclasses
+import sys
 from collections.abc import Sequence
 
-import yaml
-
 from ermgap import config
-from ermgap.errors import UserError, command_line
+from ermgap.errors import command_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command: `key=value` of the configuration's section `backbone`."""
-    import sys
-
-    changes = {}
-    for setting in sys.argv[1:] if arguments is None else arguments:
-        key, separator, text = setting.partition("=")
-        if not separator:
-            raise UserError(f"{setting} is not of the form key=value; write it so.")
-        changes[f"backbone.{key}"] = yaml.safe_load(text)
-    settings = config.Config().replace(changes).backbone
+    given, values = sys.argv[1:] if arguments is None else arguments, {}
+    config.assign(values, [f"backbone.{setting}" for setting in given], option="")
+    settings = config.from_dict(values).backbone
     import torch
 
     from ermgap.backbone import BACKBONES, qwen2_audio
 
-    dtype = qwen2_audio.resolve_dtype(settings.dtype, torch.device("cpu"))
-    settings = dataclasses.replace(settings, dtype=str(dtype).removeprefix("torch."))
+    settings = qwen2_audio.resolved(settings, torch.device("cpu"))
     print(f"backbone: {BACKBONES.find(settings.name)(settings)}")
     return 0
 

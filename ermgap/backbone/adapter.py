@@ -74,8 +74,13 @@ class Adapter:
 
     @property
     def scaling(self) -> float:
-        """alpha / r; alpha is 2 r unless it is given."""
-        return (self.settings.alpha or 2 * self.settings.r) / self.settings.r
+        """alpha / r."""
+        return self.alpha / self.settings.r
+
+    @property
+    def alpha(self) -> int:
+        """2 r unless it is given."""
+        return self.settings.alpha or 2 * self.settings.r
 
     def _add(self, name: str, value: Tensor) -> None:
         self.parameters[name] = nn.Parameter(value.contiguous())
@@ -101,7 +106,7 @@ class Adapter:
             "base_model_name_or_path": base,
             "inference_mode": True,
             "r": settings.r,
-            "lora_alpha": settings.alpha or 2 * settings.r,
+            "lora_alpha": self.alpha,
             "lora_dropout": settings.dropout,
             "bias": "none",
             # The audio tower has q_proj, k_proj and v_proj of its own: the decoder alone is meant.
@@ -150,7 +155,7 @@ class Stack:
             self.first[path], self.second[path] = _stacked(firsts, dtype), _stacked(seconds, dtype)
 
     def mask(self, tokens: int, width: int) -> Tensor | None:
-        """Dropout's mask over an input [K, tokens, width], in `dtype`; None where nothing drops."""
+        """Dropout's mask over an input, bool [K, tokens, width]; None where nothing drops."""
         if not any(self.rates):
             return None
         device = self.adapters[0].generator.device

@@ -34,16 +34,8 @@ def mix(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scale: floa
     halves = (torch.bfloat16, torch.float16)  # what the variable-length kernel takes
     if not prefix and query.is_cuda and query.dtype in halves and _variable_length():
         return _packed(query, key, value, packing, scale)
-    own = _rows(query[:, prefix:], packing), *(_rows(x[:, prefix:], packing) for x in (key, value))
-    if prefix:
-        own = (
-            own[0],
-            *(
-                torch.cat([_repeated(x[:, :prefix], len(packing)), part], 1)
-                for x, part in zip((key, value), own[1:], strict=True)
-            ),
-        )
-    mixed = _causal(*own, scale).flatten(2)
+    asked = _rows(query[:, prefix:], packing)
+    mixed = _causal(asked, _seen(key, packing), _seen(value, packing), scale).flatten(2)
     mixed = mixed.unflatten(0, (query.shape[0], -1)).flatten(1, 2)
     mixed = Unpad.apply(mixed, packing.rows, packing.places, packing.padding)
     if not prefix:
@@ -64,19 +56,13 @@ def mix_at(
     Returns:
         [K, B * A, heads * d].
     """
-    members, prefix = query.shape[0], packing.prefix
-    rows = [_rows(x[:, prefix:], packing) for x in (key, value)]
-    if prefix:
-        rows = [
-            torch.cat([_repeated(x[:, :prefix], len(packing)), part], 1)
-            for x, part in zip((key, value), rows, strict=True)
-        ]
+    members, key, value = query.shape[0], _seen(key, packing), _seen(value, packing)
     asked = query.unflatten(1, at.shape).flatten(0, 1)
-    last = prefix + at - packing.starts[:, None]
-    hidden = torch.arange(rows[0].shape[1], device=at.device) > last.unsqueeze(-1)
+    last = packing.prefix + at - packing.starts[:, None]
+    hidden = torch.arange(key.shape[1], device=at.device) > last.unsqueeze(-1)
     mask = torch.zeros(hidden.shape, dtype=query.dtype, device=at.device)
     mask = mask.masked_fill_(hidden, -torch.inf).repeat(members, 1, 1)
-    mixed = _scored(asked, *rows, mask, scale)
+    mixed = _scored(asked, key, value, mask, scale)
     return mixed.flatten(2).unflatten(0, (members, -1)).flatten(1, 2)
 
 
@@ -86,9 +72,13 @@ def _rows(x: Tensor, packing: Packing) -> Tensor:
     return padded.view(-1, packing.width, *x.shape[2:])
 
 
-def _repeated(x: Tensor, times: int) -> Tensor:
-    """[K, P, heads, d] to [K * times, P, heads, d]."""
-    return x.unsqueeze(1).expand(-1, times, -1, -1, -1).flatten(0, 1)
+def _seen(x: Tensor, packing: Packing) -> Tensor:
+    """Keys or values [K, N, kv, d] to rows [K * B, P + T, kv, d], the prefix before each."""
+    prefix, own = packing.prefix, _rows(x[:, packing.prefix :], packing)
+    if not prefix:
+        return own
+    shared = x[:, :prefix].unsqueeze(1).expand(-1, len(packing), -1, -1, -1).flatten(0, 1)
+    return torch.cat([shared, own], 1)
 
 
 def _causal(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
@@ -180,10 +170,7 @@ class Unpad(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor):
         rows, padding = ctx.saved_tensors
-        found = gradient.index_select(1, rows)
-        if len(padding):
-            found.index_fill_(1, padding, 0)
-        return found, None, None, None
+        return gradient.index_select(1, rows).index_fill_(1, padding, 0), None, None, None
 
 
 def _packed(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scale: float) -> Tensor:

@@ -61,7 +61,7 @@ class _Layer:
     """A decoder layer over packed tokens."""
 
     def __init__(self, layer, path: str, stack, packing: Packing, cos: Tensor, sin: Tensor) -> None:
-        self.layer, self.path, self.stack, self.packing = layer, path, stack, packing
+        self.layer, self.stack, self.packing = layer, stack, packing
         self.cos, self.sin = cos, sin
         attention, mlp = ("self_attn", layer.self_attn), ("mlp", layer.mlp)
         self.modules = {

@@ -17,7 +17,7 @@ gradient is 0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass, replace
 
 import numpy as np
 import torch
@@ -82,9 +82,7 @@ class Packing:
 
     def to(self, device: torch.device | str) -> Packing:
         """The same with its tensors on a device, copied without waiting."""
-        return Packing(
-            **{field.name: moved(getattr(self, field.name), device) for field in fields(self)}
-        )
+        return moved(self, device)
 
 
 def blocks(count: int, size: int) -> int:
@@ -93,7 +91,10 @@ def blocks(count: int, size: int) -> int:
 
 
 def moved(value, device: torch.device | str):
-    """A tensor sent to a device without waiting for it; anything else as it is."""
-    if not isinstance(value, Tensor) or torch.device(device).type == "cpu":
+    """A tensor, or the tensors of a dataclass, sent to a device without waiting for it."""
+    if torch.device(device).type == "cpu":
         return value
-    return value.pin_memory().to(device, non_blocking=True)
+    if is_dataclass(value):
+        values = {field.name: getattr(value, field.name) for field in fields(value)}
+        return replace(value, **{name: moved(one, device) for name, one in values.items()})
+    return value.pin_memory().to(device, non_blocking=True) if torch.is_tensor(value) else value

@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 
 import torch
@@ -51,6 +52,12 @@ def _has_amx() -> bool:
         return False
 
 
+def resolved(settings: config.Backbone, device: torch.device) -> config.Backbone:
+    """The settings with the dtype that `auto` stands for on this device."""
+    dtype = resolve_dtype(settings.dtype, device)
+    return dataclasses.replace(settings, dtype=str(dtype).removeprefix("torch."))
+
+
 def load(settings: config.Backbone, *, labels: Sequence[str], device: torch.device) -> SpeechLLM:
     """Load the configured backbone, frozen, in evaluation mode, without an adapter.
 
@@ -65,8 +72,7 @@ def load(settings: config.Backbone, *, labels: Sequence[str], device: torch.devi
         WhisperFeatureExtractor,
     )
 
-    dtype = resolve_dtype(settings.dtype, device)
-    settings = dataclasses.replace(settings, dtype=str(dtype).removeprefix("torch."))
+    settings = resolved(settings, device)
     folder = BACKBONES.find(settings.name)(settings)
     # A folder is complete: nothing is asked of a hub for it.
     known = {"revision": settings.revision, "local_files_only": Path(folder).is_dir()}
@@ -74,7 +80,7 @@ def load(settings: config.Backbone, *, labels: Sequence[str], device: torch.devi
         tokenizer = AutoTokenizer.from_pretrained(folder, **known)
         extractor = WhisperFeatureExtractor.from_pretrained(folder, **known)
         model = Qwen2AudioForConditionalGeneration.from_pretrained(
-            folder, dtype=dtype, attn_implementation="sdpa", **known
+            folder, dtype=getattr(torch, settings.dtype), attn_implementation="sdpa", **known
         )
     except (OSError, ValueError, SafetensorError) as problem:
         logging.getLogger(__name__).debug("backbone %s", folder, exc_info=True)
@@ -154,7 +160,9 @@ class SpeechLLM:
                     f"adapter.targets holds {target!r}, which no linear module of the decoder is "
                     f"called; choose from {', '.join(there)}."
                 )
-        held = sorted((found for target in set(targets) for found in there[target]), key=_path)
+        held = sorted(
+            (found for target in set(targets) for found in there[target]), key=itemgetter(0, 1)
+        )
         return {f"{LAYERS}.{i}.{name}": module for i, name, module in held}
 
     def remove_adapter(self) -> None:
@@ -164,10 +172,6 @@ class SpeechLLM:
     def trainable(self, member: int = 0) -> list[tuple[str, nn.Parameter]]:
         """Names and parameters that training changes in one of the adapters, in a fixed order."""
         return list(self.adapters[member].parameters.items()) if self.adapters else []
-
-    def save_adapter(self, folder: Path, member: int = 0) -> None:
-        """Write an adapter (safetensors and configuration, as peft reads them) into a folder."""
-        self.adapters[member].save(folder, base=self.model.name_or_path)
 
     def random_state(self) -> list[Tensor]:
         """State of the random numbers that a training pass draws (dropout), per adapter."""
@@ -229,10 +233,6 @@ class SpeechLLM:
         if over == "labels":
             return tokens
         return tokens.sum(-1) / (wanted != IGNORE).sum(-1)
-
-
-def _path(found: tuple[int, str, nn.Module]) -> tuple[int, str]:
-    return found[:2]
 
 
 def _full(logits: Tensor) -> Tensor:

@@ -15,37 +15,52 @@ from ermgap.backbone.prompts import AUDIO, END
 IGNORE = -100
 
 
-class SpeechData(torch.utils.data.Dataset):
-    """Real clips; items are row numbers, `train` and `ask` collate them."""
+class Questions(torch.utils.data.Dataset):
+    """Items are row numbers, `train` and `ask` collate them.
 
-    def __init__(self, table, processor, *, template: str, labels, window_s: int) -> None:
-        self.processor, self.labels, self.window_s = processor, list(labels), window_s
-        self.clips = table[["path", "start_s", "end_s"]].to_records(index=False).tolist()
-        self.label = [self.labels.index(emotion) for emotion in table["emotion"]]
-        self.question = template.format(audio=AUDIO, labels=", ".join(self.labels))
-        words = [processor.tokenizer(label + END)["input_ids"] for label in self.labels]
-        self.answers = words
-        self.batches: list[tuple[int, int]] = []
+    A subclass has `label` (per row), `answers` (token ids, per label) and `_answered`.
+    """
+
+    label: list[int]
+    answers: list
 
     def __len__(self) -> int:
-        return len(self.clips)
+        return len(self.label)
 
     def __getitem__(self, row: int) -> int:
         return row
 
     def train(self, rows: list[int]) -> dict:
         """Question and answer, padded on the right; labels are -100 but on the answer."""
-        texts = [self.question + self.labels[self.label[row]] + END for row in rows]
-        made = self._process(texts, rows, side="right")
+        made = self._answered(rows)
         labels = torch.full_like(made["input_ids"], IGNORE)
         for i, row in enumerate(rows):
-            end, answer = int(made["attention_mask"][i].sum()), self.answers[self.label[row]]
+            end, answer = int(made["attention_mask"][i].sum()), self._answer(row)
             labels[i, end - len(answer) : end] = torch.tensor(answer)
         return made | {"labels": labels}
+
+    def _answer(self, row: int) -> list[int]:
+        return list(self.answers[self.label[row]])
+
+
+class SpeechData(Questions):
+    """Real clips."""
+
+    def __init__(self, table, processor, *, template: str, labels, window_s: int) -> None:
+        self.processor, self.labels, self.window_s = processor, list(labels), window_s
+        self.clips = table[["path", "start_s", "end_s"]].to_records(index=False).tolist()
+        self.label = [self.labels.index(emotion) for emotion in table["emotion"]]
+        self.question = template.format(audio=AUDIO, labels=", ".join(self.labels))
+        self.answers = [processor.tokenizer(label + END)["input_ids"] for label in self.labels]
+        self.batches: list[tuple[int, int]] = []
 
     def ask(self, rows: list[int]) -> dict:
         """The question alone, padded on the left, as generation wants it."""
         return self._process([self.question] * len(rows), rows, side="left")
+
+    def _answered(self, rows: list[int]) -> dict:
+        texts = [self.question + self.labels[self.label[row]] + END for row in rows]
+        return self._process(texts, rows, side="right")
 
     def _process(self, texts: list[str], rows: list[int], *, side: str) -> dict:
         from ermgap.corpora import audio
@@ -59,7 +74,7 @@ class SpeechData(torch.utils.data.Dataset):
         return dict(made)
 
 
-class RandomData(torch.utils.data.Dataset):
+class RandomData(Questions):
     """Utterances of given lengths with random features; as `SpeechData`.
 
     Eight clips' features are made once and used in turn, so that the plain path is not slowed by
@@ -75,21 +90,6 @@ class RandomData(torch.utils.data.Dataset):
         self.pool = torch.randn(8, mel, window, generator=torch.Generator().manual_seed(0))
         self.batches: list[tuple[int, int]] = []
 
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    def __getitem__(self, row: int) -> int:
-        return row
-
-    def train(self, rows: list[int]) -> dict:
-        """Prompt, audio and answer, padded on the right."""
-        made = self._pad([[*self._question(row), *self._answer(row)] for row in rows], rows)
-        labels = torch.full_like(made["input_ids"], IGNORE)
-        for i, row in enumerate(rows):
-            end, answer = int(made["attention_mask"][i].sum()), self._answer(row)
-            labels[i, end - len(answer) : end] = torch.tensor(answer)
-        return made | {"labels": labels}
-
     def ask(self, rows: list[int]) -> dict:
         """Prompt and audio, padded on the left."""
         return self._pad([self._question(row) for row in rows], rows, left=True)
@@ -98,8 +98,8 @@ class RandomData(torch.utils.data.Dataset):
         audio = [self.prompt.audio] * int(self.audio[row])
         return [*self.prompt.prefix, *audio, *self.prompt.suffix]
 
-    def _answer(self, row: int) -> list[int]:
-        return list(self.answers[self.label[row]])
+    def _answered(self, rows: list[int]) -> dict:
+        return self._pad([[*self._question(row), *self._answer(row)] for row in rows], rows)
 
     def _pad(self, sequences: list[list[int]], rows: list[int], *, left: bool = False) -> dict:
         longest = max(map(len, sequences))

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from real_sweep import RealSweep, options, rows_of
-
-from ermgap.records import Records, Trial
+from real_sweep import Ended, RealSweep, options, rows_of
 
 # Several Ray sessions in one fixture; `RealSweep` has its own, shorter limits.
 pytestmark = pytest.mark.timeout(600)
@@ -19,15 +17,8 @@ SETTINGS = options(
 )
 
 
-class Outcome:
+class Outcome(Ended):
     """What a sweep left whose only gang breaks in its second epoch."""
-
-    def __init__(self, sweep: RealSweep, *, status: int) -> None:
-        self.status, self.said, self.out = status, sweep.said, sweep.out
-        self.rows = sweep.rows()
-        trials = Records.open(sweep.out).trials()
-        self.trials: dict[str, Trial] = {trial.config["loss"]: trial for trial in trials}
-        self.left_over = sweep.left_over()
 
     def told(self, loss: str, name: str) -> list:
         """A value of each epoch's row."""

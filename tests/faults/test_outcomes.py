@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from real_sweep import RealSweep, options, rows_of
-
-from ermgap.records import Records, Trial
+from real_sweep import Ended, RealSweep, options, rows_of
 
 # Several Ray sessions in one fixture; `RealSweep` has its own, shorter limits.
 pytestmark = pytest.mark.timeout(600)
@@ -18,17 +16,13 @@ SETTINGS = options(
 )
 
 
-class Outcome:
+class Outcome(Ended):
     """What a sweep left in which two of three configurations go wrong in their second epoch."""
 
     def __init__(self, sweep: RealSweep, *, status: int) -> None:
-        self.status, self.said, self.out = status, sweep.said, sweep.out
-        self.rows = sweep.rows()
-        trials = Records.open(sweep.out).trials()
-        self.trials: dict[str, Trial] = {trial.config["loss"]: trial for trial in trials}
+        super().__init__(sweep, status=status)
         notes = (sweep.out.parent / "processes").read_text().splitlines()
         self.runs = [(loss, int(pid)) for pid, loss in map(str.split, notes)]
-        self.left_over = sweep.left_over()
 
 
 @pytest.fixture(scope="module")
