@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -181,7 +181,7 @@ def place(tmp_path: Path) -> Place:
 
 
 @pytest.fixture(autouse=True)
-def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Ray comes up in the background, where it fails; a command that needed it would raise that."""
 
     def refuse(**_) -> None:
@@ -189,6 +189,9 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ray, "init", refuse)
     monkeypatch.setattr(machine, "_starting", [])
+    yield
+    for start in machine._starting:  # or its thread would find the real `ray.init` again
+        assert start.ended.wait(60)
 
 
 def sentence(main: Callable, arguments: list[str], capsys) -> str:
