@@ -19,7 +19,9 @@ from ermgap.errors import UserError
 from ermgap.parsing import build, put, untuple
 
 MELD_LABELS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
+MODALITIES = ("speech", "speech+text")
 WINDOWS = (2, 4, 6, 10, 30)
+ESTIMATORS = ("batch", "ema", "unbiased")
 OBJECTIVES = {
     "acc": "max",
     "w_f1": "max",
@@ -42,6 +44,7 @@ class Data:
     corpora: tuple[str, ...] = ("demo",)
     labels: tuple[str, ...] = MELD_LABELS
     modalities: tuple[str, ...] = ("speech",)
+    genders: str | None = None  # a CSV of speakers and genders instead of the corpus's own
     strict: bool = False
     folds: int = 4
     fold: int = 0
@@ -70,11 +73,13 @@ class Data:
             self.limit is not None and self.limit < 1, "data.limit", self.limit, "it is at least 1"
         )
         refuse(
-            self.modalities != ("speech",),
+            not self.modalities or len(set(self.modalities)) < len(self.modalities),
             "data.modalities",
             self.modalities,
-            "this version trains on speech alone, so write [speech]",
+            "name each once, such as [speech, speech+text]",
         )
+        for name in self.modalities:
+            refuse(name not in MODALITIES, "data.modalities", name, f"choose from {MODALITIES}")
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,11 @@ class Objective:
 
     loss: str = "erm"
     p: float = 2.0  # paper
+    estimator: str = "batch"  # paper; of the largest gap, from a batch
+    relative: bool = False  # the penalty in units of the mean loss
+    ema: float = 0.9  # share of the running group sums that a step keeps
+    dro_eta: float = 0.01  # step size of GroupDRO's group weights
+    dro_c: float = 0.0  # GroupDRO's C, in C / sqrt(n)
     weight: str = "constant"
     lambda_max: float = 10.0  # paper
     lambda_0: float = 0.0
@@ -147,6 +157,21 @@ class Objective:
 
     def __post_init__(self) -> None:
         refuse(self.p < 1, "objective.p", self.p, "the exponent is at least 1")
+        refuse(
+            self.estimator not in ESTIMATORS,
+            "objective.estimator",
+            self.estimator,
+            f"choose one of {ESTIMATORS}",
+        )
+        refuse(
+            self.estimator == "unbiased" and self.p != 2,
+            "objective.p",
+            self.p,
+            "the unbiased estimator is of the squared gap, so write p: 2",
+        )
+        refuse(not 0 <= self.ema < 1, "objective.ema", self.ema, "it is at least 0 and below 1")
+        refuse(self.dro_eta <= 0, "objective.dro_eta", self.dro_eta, "the step size is positive")
+        refuse(self.dro_c < 0, "objective.dro_c", self.dro_c, "it cannot be negative")
         refuse(
             self.lambda_max < 0, "objective.lambda_max", self.lambda_max, "it cannot be negative"
         )
@@ -193,6 +218,7 @@ class Train:
     micro_batch: int | None = None  # utterances a worker holds at once; None: its whole share
     eval_batch: int = 64
     recompute: bool = False  # activations anew in the backward pass: less memory, a third slower
+    parallel: str = "ddp"  # fsdp: each worker holds a share of the frozen decoder (and recomputes)
     lr: float = 3e-3
     weight_decay: float = 0.01  # paper
     warmup: float = 0.1  # share of the steps
@@ -209,6 +235,10 @@ class Train:
             "train.micro_batch",
             self.micro_batch,
             "it is at least 1",
+        )
+        kinds = ("ddp", "fsdp")
+        refuse(
+            self.parallel not in kinds, "train.parallel", self.parallel, f"choose one of {kinds}"
         )
         refuse(self.lr <= 0, "train.lr", self.lr, "the learning rate is positive")
         refuse(
@@ -242,6 +272,7 @@ class Sweep:
     gang: int = 1  # configurations that a group trains in the same passes
     device: str = "auto"  # gpu: ask a cluster for GPUs, even if none has started yet
     space: dict = field(default_factory=dict)  # hyperparameter -> its range, instead of the default
+    points: dict = field(default_factory=dict)  # name -> hyperparameters: these alone, no search
 
     def __post_init__(self) -> None:
         refuse(self.trials < 1, "sweep.trials", self.trials, "at least one trial is needed")
@@ -274,6 +305,13 @@ class Sweep:
             self.floor,
             "it is a W-F1 between 0 and 1",
         )
+        for name, point in self.points.items():
+            refuse(
+                not isinstance(point, dict),
+                f"sweep.points.{name}",
+                point,
+                "write its hyperparameters, such as {loss: minmaxgap, lambda_max: 1}",
+            )
         kinds = ("auto", "cpu", "gpu")
         refuse(self.device not in kinds, "sweep.device", self.device, f"choose one of {kinds}")
         refuse(self.attempts < 1, "sweep.attempts", self.attempts, "it is at least 1")
@@ -296,6 +334,14 @@ class Config:
     sweep: Sweep = field(default_factory=Sweep)
     plugins: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        refuse(
+            self.train.parallel == "fsdp" and self.sweep.workers < 2,
+            "train.parallel",
+            self.train.parallel,
+            "it shards over the workers of a slot, so set sweep.workers to 2 or more",
+        )
+
     def to_dict(self) -> dict:
         """Nested dict of plain values, as YAML holds it."""
         return untuple(dataclasses.asdict(self))
@@ -310,8 +356,8 @@ class Config:
 
 OWN = {  # what the members of a gang may differ in; all else decides the passes that they share
     "adapter": ("r", "alpha", "dropout"),
-    "objective": ("loss", "p", "weight", "lambda_max", "lambda_0", "start", "ramp", "eta")
-    + ("epsilon", "gap", "every"),
+    "objective": ("loss", "p", "estimator", "relative", "ema", "dro_eta", "dro_c", "weight")
+    + ("lambda_max", "lambda_0", "start", "ramp", "eta", "epsilon", "gap", "every"),
     "train": ("lr", "weight_decay", "warmup", "clip_norm", "patience", "select"),
 }
 

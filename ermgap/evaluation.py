@@ -34,16 +34,17 @@ def label_log_probabilities(
     speech.training = False
     shape = (max(len(speech.adapters), 1), len(examples), len(speech.prompt.answers))
     scores = torch.zeros(shape, dtype=torch.float64, device=world.device)
-    # Dealt by length, so that the workers finish together.
-    order = np.argsort(examples.audio_length, kind="stable")
-    for rows in by_length(
-        order[world.rank :: world.size], size=batch, lengths=examples.audio_length
-    ):
-        made = examples.batch(
-            rows, answers=False, device=world.device, dtype=speech.dtype, shared=True
-        )
-        scores[:, made.index] = speech.label_logits(made).double().log_softmax(-1)
-        tick()
+    for prefix in np.unique(examples.prefix):
+        held = np.flatnonzero(examples.prefix == prefix)
+        # Dealt by length, so that the workers finish together.
+        held = held[np.argsort(examples.length[held], kind="stable")]
+        mine = held[world.rank :: world.size]
+        for rows in by_length(mine, size=batch, lengths=examples.length):
+            made = examples.batch(
+                rows, answers=False, device=world.device, dtype=speech.dtype, shared=True
+            )
+            scores[:, made.index] = speech.label_logits(made).double().log_softmax(-1)
+            tick()
     return world.add_up(scores).cpu().numpy()
 
 
@@ -51,9 +52,8 @@ def predictions(
     examples: Examples, log_probabilities: np.ndarray, *, labels: Sequence[str]
 ) -> pd.DataFrame:
     """The table of predictions: who, which group, true label, predicted label, `logp_*`."""
-    kept = ["utterance_id", "language", "gender", "speaker", "group", "split"]
+    kept = ["utterance_id", "language", "modality", "gender", "speaker", "group", "split"]
     table = examples.table[kept].copy()
-    table.insert(2, "modality", "speech")
     table["label"] = examples.table["emotion"]
     table["prediction"] = np.asarray(labels)[log_probabilities.argmax(1)]
     for i, label in enumerate(labels):

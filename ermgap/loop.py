@@ -171,7 +171,7 @@ class Gang:
         """
         settings, data = self.settings, self.material.train
         progress = self.step / self.steps
-        pieces = micro_batches(rows, size=settings.micro_batch, lengths=data.audio_length)
+        pieces = micro_batches(rows, size=settings.micro_batch, lengths=data.length)
         sums, values = accumulate_gradients(
             self.speech,
             [member.objective for member in self.members],

@@ -39,7 +39,9 @@ class Member:
     def __init__(self, job: Job, adapter: Adapter, *, material: Material, world: World) -> None:
         self.job, self.adapter, self.material, self.world = job, adapter, material, world
         self.config = job.config
-        self.objective = Objective(job.config.objective, cells=material.cells)
+        self.objective = Objective(
+            job.config.objective, cells=material.cells, counts=material.train.group_counts()
+        )
         self.parameters = list(adapter.parameters.values())
         self.optimizer = torch.optim.AdamW(
             self.parameters,

@@ -19,7 +19,7 @@ def differences(old: Mapping, new: Mapping, prefix: str = "") -> list[str]:
     keys = []
     for key in sorted(set(old) | set(new)):
         a, b = old.get(key), new.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping) and key != "space":
+        if isinstance(a, Mapping) and isinstance(b, Mapping) and key not in ("space", "points"):
             keys += differences(a, b, f"{prefix}{key}.")
         elif a != b:
             keys.append(prefix + key)

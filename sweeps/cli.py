@@ -40,13 +40,18 @@ class Prepared:
 def options(description: str, *, many: bool) -> argparse.ArgumentParser:
     """The parser of a command; `many` for one that runs more than one configuration."""
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
-    parser.add_argument("--preset", help="demo (the default), small, paper, or a YAML file")
+    parser.add_argument(
+        "--preset", help="demo (the default), small, paper, ablation, or a YAML file"
+    )
     parser.add_argument(
         "--data",
         action="append",
         nargs="+",
         metavar="NAME[=PATH]",
         help="corpora instead of the preset's; may be repeated",
+    )
+    parser.add_argument(
+        "--genders", metavar="FILE", help="a CSV of speaker,gender instead of MELD-ST's table"
     )
     parser.add_argument(
         "--set",
@@ -99,8 +104,13 @@ def make_config(given: argparse.Namespace) -> Config:
         changes["sweep.trials"] = given.trials
     if getattr(given, "objectives", None):
         changes["sweep.objectives"] = [name.strip() for name in given.objectives.split(",")]
+    if getattr(given, "genders", None):
+        changes["data.genders"] = str(Path(given.genders).absolute())
     config = config.replace(changes)
-    return config.replace({"data.corpora": [_absolute(name) for name in config.data.corpora]})
+    changes = {"data.corpora": [_absolute(name) for name in config.data.corpora]}
+    if config.sweep.points:
+        changes["sweep.trials"] = len(config.sweep.points)
+    return config.replace(changes)
 
 
 def refuse_later_flags(given: argparse.Namespace) -> None:

@@ -38,7 +38,7 @@ def run(
         config: of the sweep, equal to the records'.
         records: the sweep folder.
         address: of a running Ray cluster; None starts Ray here.
-        wanted: makes the searcher from (config, trials); by default `RecordsSearcher`.
+        wanted: makes the searcher from (config, trials); by default `search.searcher`.
 
     Raises:
         UserError: the devices do not carry what is asked for, or a worker met a user's mistake.
@@ -68,7 +68,7 @@ def run(
     held = slots.Slots(layout, broker=name, folder=scratch, alone=address is None)
     try:
         held.grow()  # first of all: it takes longest
-        searcher = (wanted or search.RecordsSearcher)(config, known)
+        searcher = (wanted or search.searcher)(config, known)
         together = search.Together(searcher, gang=gang, trials=left, slots=layout.slots)
         tuner = trials.tuner(
             together,

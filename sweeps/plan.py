@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ermgap import corpora
+from ermgap.backbone import prompts
 from ermgap.config import OBJECTIVES, Config
 from ermgap.corpora import split, table
 from ermgap.errors import UserError
@@ -52,8 +54,19 @@ def preset_path(name: str) -> Path:
 def make_plan(config: Config) -> Plan:
     """Load, check and split the corpora of a configuration; UserError as the corpora raise it."""
     data = config.data
+    texts = prompts.find(config.backbone.prompt)
+    for modality in data.modalities:
+        if modality not in texts:
+            raise UserError(
+                f"the prompt {config.backbone.prompt!r} has no text for {modality}; "
+                "name another under backbone.prompt, or take it out of data.modalities."
+            )
     corpus = corpora.load(
-        data.corpora, labels=data.labels, strict=data.strict, window_s=config.backbone.window_s
+        data.corpora,
+        labels=data.labels,
+        strict=data.strict,
+        window_s=config.backbone.window_s,
+        genders=Path(data.genders) if data.genders else None,
     )
     few = corpus.table if data.limit is None else _few(corpus.table, data.limit)
     utterances = split.assign(few, seed=data.split_seed, fold=data.fold, folds=data.folds)
@@ -62,10 +75,27 @@ def make_plan(config: Config) -> Plan:
             raise UserError(
                 f"the split leaves no utterance for {name}; use more speakers or other folds."
             )
-    words = table.describe(
-        utterances, excluded=corpus.excluded, labels=data.labels, notes=corpus.notes
-    )
+    notes = [*corpus.notes, *_transcripts(utterances, data.modalities)]
+    words = table.describe(utterances, excluded=corpus.excluded, labels=data.labels, notes=notes)
     return Plan(utterances, words)
+
+
+def _transcripts(utterances: pd.DataFrame, modalities: Sequence[str]) -> list[str]:
+    """What speech+text cannot use, or not whole; UserError if it can use nothing."""
+    if prompts.BOTH not in modalities:
+        return []
+    length = utterances["transcript"].fillna("").str.strip().str.len()
+    if not (length > 0).any():
+        raise UserError(
+            "no utterance has a transcript, so there is no speech+text; "
+            "write data.modalities: [speech]."
+        )
+    missing, long = int((length == 0).sum()), int((length > prompts.LONGEST).sum())
+    notes = [f"{missing} utterances have no transcript and are left out of speech+text"] * (
+        missing > 0
+    )
+    cut = f"{long} transcripts are cut to their first {prompts.LONGEST} characters"
+    return notes + [cut] * (long > 0)
 
 
 def describe_sweep(
@@ -100,7 +130,8 @@ def describe_sweep(
         "synthetic": sorted(synthetic),
         "data": list(config.data.corpora),
         "storage": str(Path(storage).absolute()) if storage else None,
-        "versions": {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES},
+        "versions": {"python": platform.python_version(), "prompts": prompts.version()}
+        | {p: _version(p) for p in PACKAGES},
     }
 
 

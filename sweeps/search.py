@@ -214,6 +214,44 @@ class SingleSearcher(Stateless):
         """Nothing to learn."""
 
 
+class PointsSearcher(Stateless):
+    """Proposes the configurations that `sweep.points` names, in their order, and no other.
+
+    Args:
+        config: the sweep's configuration; the k-th point is the trial `t000k`.
+        trials: the sweep's trials so far; those that have ended are not proposed again.
+    """
+
+    def __init__(self, config: Config, trials: Sequence[Trial] = ()) -> None:
+        super().__init__()
+        self.interrupted = False
+        ended = {trial.trial_id for trial in trials if trial.ended}
+        self.left = [
+            {"trial_id": trial_id, "chosen": dict(chosen)}
+            for trial_id, chosen in named_trials(config)
+            if trial_id not in ended
+        ]
+
+    def suggest(self, trial_id: str) -> dict | str:
+        """The next point, then no more."""
+        return self.left.pop(0) if self.left and not self.interrupted else Searcher.FINISHED
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict | None = None, error: bool = False
+    ) -> None:
+        """Nothing to learn."""
+
+
+def named_trials(config: Config) -> list[tuple[str, dict]]:
+    """(trial id, hyperparameters) of each of `sweep.points`."""
+    return [(f"t{i:04d}", point) for i, point in enumerate(config.sweep.points.values())]
+
+
+def searcher(config: Config, trials: Sequence[Trial] = ()) -> Stateless:
+    """What proposes a sweep's configurations: its named points if it has any, else a search."""
+    return (PointsSearcher if config.sweep.points else RecordsSearcher)(config, trials)
+
+
 def require_space(config: Config) -> None:
     """Refuse what cannot be searched: the first points, the ends of every range, each choice.
 
@@ -222,8 +260,11 @@ def require_space(config: Config) -> None:
     """
     from ermgap.objective import LOSSES, WEIGHTS
 
-    _study(config, 0)
-    for point in [*space.named_points(config), *space.extremes(config)]:
+    points = [point for _, point in named_trials(config)]
+    if not points:
+        _study(config, 0)
+        points = [*space.named_points(config), *space.extremes(config)]
+    for point in points:
         try:
             objective = space.apply(point, config).objective
             LOSSES.find(objective.loss), WEIGHTS.find(objective.weight)
@@ -237,7 +278,7 @@ def _study(config: Config, known: int) -> optuna.Study:
     directions = [
         "maximize" if OBJECTIVES[n] == "max" else "minimize" for n in config.sweep.objectives
     ]
-    if "loss" in space.distributions(config) and config.objective.loss not in ("erm", "minmaxgap"):
+    if "loss" in space.distributions(config) and config.objective.loss not in space.LOSSES:
         raise UserError(
             f"objective.loss = {config.objective.loss!r} is not searched by a sweep; "
             "run it with sweeps/train.py, or set sweep.space.loss=false."

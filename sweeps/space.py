@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from ermgap.config import Config
+from ermgap.config import ESTIMATORS, Config
 from ermgap.errors import UserError
 from ermgap.registry import Registry
 
@@ -45,21 +45,48 @@ class Choice:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A hyperparameter; `when` sees the values chosen before it (registry order)."""
+    """A hyperparameter; `when` sees the values chosen before it (registry order).
+
+    `values` may be a function of the configuration, where another setting decides the unit.
+    """
 
     key: str
-    values: Range | Around | Choice
+    values: Range | Around | Choice | Callable[[Config], Range]
     when: Callable[[Mapping], bool] = lambda chosen: True
 
+    def of(self, config: Config) -> Range | Around | Choice:
+        """The range under this configuration."""
+        return self.values(config) if callable(self.values) else self.values
 
-def fair(chosen: Mapping) -> bool:
+
+def weighted(chosen: Mapping) -> bool:
     """Whether the loss has a fairness weight."""
+    return chosen.get("loss") in ("minmaxgap", "vrex")
+
+
+def gap(chosen: Mapping) -> bool:
+    """Whether the loss has an estimate of the largest gap."""
     return chosen.get("loss") == "minmaxgap"
+
+
+def powered(chosen: Mapping) -> bool:
+    """Whether the exponent is free: the unbiased estimator is of the square."""
+    return gap(chosen) and chosen.get("estimator") != "unbiased"
+
+
+def dro(chosen: Mapping) -> bool:
+    """Whether the loss is GroupDRO, with a step size of its own."""
+    return chosen.get("loss") == "groupdro"
 
 
 def ramped(chosen: Mapping) -> bool:
     """Whether the weight comes in over time by a fixed schedule."""
-    return chosen.get("weight") == "linear"
+    return chosen.get("weight") in ("linear", "cosine", "exponential")
+
+
+def late(chosen: Mapping) -> bool:
+    """Whether the weight begins at a time of its own."""
+    return ramped(chosen) or chosen.get("weight") == "step"
 
 
 def adaptive(chosen: Mapping) -> bool:
@@ -67,15 +94,26 @@ def adaptive(chosen: Mapping) -> bool:
     return chosen.get("weight") == "adaptive"
 
 
+def tolerated(config: Config) -> Range:
+    """epsilon is in the unit of the gap that drives the weight: a fraction, or nats."""
+    return Range(0, 0.5) if config.objective.gap == "loss" else Range(0, 0.05)
+
+
+LOSSES = ("erm", "minmaxgap", "groupdro", "reweight", "vrex")
+SCHEDULES = ("constant", "linear", "cosine", "exponential", "step", "adaptive")
+
 SPACE = Registry("hyperparameter")
-SPACE["loss"] = Parameter("objective.loss", Choice(("erm", "minmaxgap")))
-SPACE["weight"] = Parameter("objective.weight", Choice(("constant", "linear", "adaptive")), fair)
-SPACE["lambda_max"] = Parameter("objective.lambda_max", Range(0.003, 10, log=True), fair)
-SPACE["start"] = Parameter("objective.start", Range(0, 0.5), ramped)
+SPACE["loss"] = Parameter("objective.loss", Choice(LOSSES))
+SPACE["weight"] = Parameter("objective.weight", Choice(SCHEDULES), weighted)
+SPACE["lambda_max"] = Parameter("objective.lambda_max", Range(0.003, 10, log=True), weighted)
+SPACE["start"] = Parameter("objective.start", Range(0, 0.5), late)
 SPACE["ramp"] = Parameter("objective.ramp", Range(0.1, 1), ramped)
 SPACE["eta"] = Parameter("objective.eta", Range(0.1, 100, log=True), adaptive)
-SPACE["epsilon"] = Parameter("objective.epsilon", Range(0, 0.05), adaptive)
-SPACE["p"] = Parameter("objective.p", Choice((1.0, 2.0)), fair)
+SPACE["epsilon"] = Parameter("objective.epsilon", tolerated, adaptive)
+SPACE["estimator"] = Parameter("objective.estimator", Choice(ESTIMATORS), gap)
+SPACE["relative"] = Parameter("objective.relative", Choice((False, True)), weighted)
+SPACE["p"] = Parameter("objective.p", Choice((1.0, 2.0)), powered)
+SPACE["dro_eta"] = Parameter("objective.dro_eta", Range(0.001, 1, log=True), dro)
 SPACE["lr"] = Parameter("train.lr", Around(3.0))
 SPACE["lora_r"] = Parameter("adapter.r", Choice((8, 16, 32)))
 SPACE["lora_dropout"] = Parameter("adapter.dropout", Range(0.0, 0.2))
@@ -91,11 +129,10 @@ def distributions(config: Config) -> dict[str, BaseDistribution]:
         SPACE.find(name)
     found = {}
     for name, parameter in SPACE.items():
-        given = config.sweep.space.get(name, parameter.values)
+        default = parameter.of(config)
+        given = config.sweep.space.get(name, default)
         if given is not False:
-            found[name] = _distribution(
-                name, given, parameter.values, _value(config, parameter.key)
-            )
+            found[name] = _distribution(name, given, default, _value(config, parameter.key))
     return found
 
 
@@ -124,7 +161,12 @@ def inside(chosen: Mapping, config: Config) -> bool:
 
 def apply(chosen: Mapping, config: Config) -> Config:
     """The configuration with the chosen values in place."""
-    return config.replace({SPACE.find(name).key: value for name, value in chosen.items()})
+    return config.replace({_key(name): value for name, value in chosen.items()})
+
+
+def _key(name: str) -> str:
+    """Where a hyperparameter stands in the configuration; a dotted key is meant as it is."""
+    return name if "." in name else SPACE.find(name).key
 
 
 def named_points(config: Config) -> list[dict]:
@@ -134,7 +176,8 @@ def named_points(config: Config) -> list[dict]:
         for name, parameter in SPACE.items()
         if not parameter.key.startswith("objective.")
     }
-    paper = {"weight": "adaptive", "lambda_max": 10.0, "eta": 1.0, "epsilon": 0.02, "p": 2.0}
+    paper = {"weight": "adaptive", "lambda_max": 10.0, "eta": 1.0, "epsilon": 0.02}
+    paper |= {"estimator": "batch", "relative": False, "p": 2.0}
     return [{"loss": "erm"} | optimiser, {"loss": "minmaxgap"} | paper | optimiser]
 
 

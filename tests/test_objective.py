@@ -18,6 +18,7 @@ from ermgap.objective import LOSSES, Loss, Objective, group_means, group_sums
 from ermgap.objective.losses import value_and_gradient
 
 CELLS = [("de", "speech"), ("en", "speech")]
+COUNTS = torch.tensor([[10.0, 20.0], [30.0, 40.0]], dtype=torch.float64)
 
 
 def sums_of(groups: dict[tuple[int, int], list[float]], cells: int = 2) -> torch.Tensor:
@@ -30,7 +31,7 @@ def sums_of(groups: dict[tuple[int, int], list[float]], cells: int = 2) -> torch
 
 
 def gap_loss(p: float = 2.0, loss: str = "minmaxgap") -> Loss:
-    return LOSSES[loss](config.Objective(loss=loss, p=p), 2)
+    return LOSSES[loss](config.Objective(loss=loss, p=p), COUNTS)
 
 
 @pytest.mark.parametrize("p", [1.0, 1.5, 2.0])
@@ -91,7 +92,7 @@ def test_group_means_are_means_and_undefined_without_utterances():
 
 
 def weighted(**settings) -> Objective:
-    return Objective(config.Objective(loss="minmaxgap", **settings), cells=CELLS)
+    return Objective(config.Objective(loss="minmaxgap", **settings), cells=CELLS, counts=COUNTS)
 
 
 def test_constant_and_linear_weights_follow_their_formulas():
@@ -106,8 +107,23 @@ def test_constant_and_linear_weights_follow_their_formulas():
         assert late.lambda_(progress) == pytest.approx(3 * max(progress - 0.5, 0), abs=1e-15)
 
 
+def test_the_other_weights_rise_as_the_design_says():
+    u = np.linspace(0, 1, 21)
+    shapes = {
+        "cosine": (1 - np.cos(np.pi * u)) / 2,
+        "exponential": (np.exp(5 * u) - 1) / (np.exp(5) - 1),
+    }
+    for name, wanted in shapes.items():
+        made = weighted(weight=name, lambda_max=3.0, start=0.25, ramp=0.5)
+        found = [made.lambda_(0.25 + 0.5 * x) for x in u]
+        assert found == pytest.approx(3 * wanted, abs=1e-12)
+        assert made.lambda_(0.1) == 0 and made.lambda_(0.9) == pytest.approx(3.0)
+    step = weighted(weight="step", lambda_max=3.0, start=0.25)
+    assert [step.lambda_(x) for x in (0.0, 0.2499, 0.25, 1.0)] == [0.0, 0.0, 3.0, 3.0]
+
+
 def test_erm_has_no_weight_whatever_its_schedule():
-    objective = Objective(config.Objective(loss="erm", lambda_max=3.0), cells=CELLS)
+    objective = Objective(config.Objective(loss="erm", lambda_max=3.0), cells=CELLS, counts=COUNTS)
     assert objective.lambda_(0.7) == 0
 
 

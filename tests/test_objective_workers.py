@@ -36,7 +36,19 @@ OBJECTIVES = {
         3.3,
     ),
     "spread": ({"loss": "spread", "lambda_max": 0.7}, [], 0.7),
+    "ema": ({"loss": "minmaxgap", "estimator": "ema", "p": 1.5, "lambda_max": 2.5}, [], 2.5),
+    "unbiased": ({"loss": "minmaxgap", "estimator": "unbiased", "lambda_max": 2.5}, [], 2.5),
+    "relative": ({"loss": "minmaxgap", "relative": True, "lambda_max": 2.5}, [], 2.5),
+    "unbiased-relative": (
+        {"loss": "minmaxgap", "estimator": "unbiased", "relative": True, "lambda_max": 2.5},
+        [],
+        2.5,
+    ),
+    "vrex": ({"loss": "vrex", "lambda_max": 0.7}, [], 0.7),
+    "groupdro": ({"loss": "groupdro", "dro_eta": 0.3, "dro_c": 1.0}, [], 0.0),
+    "reweight": ({"loss": "reweight"}, [], 0.0),
 }
+COUNTS = [[40, 55], [30, 5], [90, 0]]  # training utterances per cell and gender
 SHARDS = {  # utterances a worker, by number of workers
     1: {"whole": (24,)},
     2: {"uneven": (17, 7), "empty": (24, 0)},
@@ -45,7 +57,7 @@ SHARDS = {  # utterances a worker, by number of workers
 
 
 class Spread(Loss):
-    """A loss of sums of squares, as ours have none yet: mean + weight * sum of group variances."""
+    """A loss of sums of squares: mean + weight * sum of group variances."""
 
     def __call__(self, sums, weight):
         total, square, count = sums[:, :2]
@@ -157,6 +169,7 @@ class Real:
                 "emotion": [labels[i] for i in d["label"]],
                 "gender": [("female", "male")[g] for g in d["gender"]],
                 "language": [CELLS[c][0] for c in d["cell"]],
+                "transcript": "",
             }
         )
         store = _Store({str(i): torch.randn(2 + i % 5, 32).double() for i in range(24)})
@@ -183,7 +196,7 @@ class _Store(dict):
 def objective_of(name: str) -> Objective:
     LOSSES["spread"] = Spread
     settings, gaps, _ = OBJECTIVES[name]
-    objective = Objective(config.Objective(**settings), cells=CELLS)
+    objective = Objective(config.Objective(**settings), cells=CELLS, counts=COUNTS)
     del LOSSES["spread"]
     for gap in gaps:
         objective.evaluated({"max_gap": gap})
@@ -238,23 +251,45 @@ def reference(case: Case) -> dict[str, torch.Tensor]:
 
 
 def formula(name: str, losses, cell, gender):
-    """arXiv 2603.21050: ERM + lambda * (max over cells |mean female - mean male|)^p."""
+    """The formulas of ermgap/objective by plain means over the whole batch, seen once.
+
+    arXiv 2603.21050: ERM + lambda * (max over cells |mean female - mean male|)^p. A first batch's
+    running means are its own, so that `ema` differs in its gradient alone.
+    """
     settings, _, weight = OBJECTIVES[name]
     groups = {
         (c, g): losses[(cell == c) & (gender == g)] for c in range(len(CELLS)) for g in (0, 1)
     }
+    held = {key: group for key, group in groups.items() if len(group)}
+    mean, p = losses.mean(), settings.get("p", 2.0)
     if name == "erm":
-        return losses.mean()
+        return mean
     if name == "spread":
-        return losses.mean() + weight * sum(
-            groups[c, g].var(correction=0) for c in (0, 1) for g in (0, 1)
+        return mean + weight * sum(groups[c, g].var(correction=0) for c in (0, 1) for g in (0, 1))
+    if name == "vrex":
+        risks = torch.stack([group.mean() for group in held.values()])
+        return mean + weight * risks.var(correction=0)
+    if name == "reweight":
+        each = 1 / torch.tensor(COUNTS, dtype=torch.float64)[cell, gender]
+        each = each / each.sum()
+        return (each * losses).sum()
+    if name == "groupdro":  # five groups exist; all start alike
+        raw = {
+            (c, g): torch.exp(0.3 * (group.mean().detach() + 1.0 / COUNTS[c][g] ** 0.5)) / 5
+            for (c, g), group in held.items()
+        }
+        return sum(raw[key] * held[key].mean() for key in held) / sum(raw.values())
+    signed = {c: groups[c, 0].mean() - groups[c, 1].mean() for c in range(len(CELLS)) if
+              len(groups[c, 0]) and len(groups[c, 1])}  # fmt: skip
+    worst = max(signed, key=lambda c: abs(signed[c].item()))
+    penalty = signed[worst].abs() ** p
+    if settings.get("estimator") == "unbiased":
+        penalty = signed[worst] ** 2 - sum(
+            groups[worst, g].var() / len(groups[worst, g]) for g in (0, 1)
         )
-    gaps = [
-        (groups[c, 0].mean() - groups[c, 1].mean()).abs()
-        for c in range(len(CELLS))
-        if len(groups[c, 0]) and len(groups[c, 1])
-    ]
-    return losses.mean() + weight * max(gaps) ** settings.get("p", 2.0)
+    if settings.get("relative"):
+        penalty = penalty / mean.detach() ** (p - 1)
+    return mean + weight * penalty
 
 
 def work(rank: int, size: int, folder: str) -> None:
@@ -317,7 +352,7 @@ def test_a_weight_of_zero_equals_erm_bit_for_bit():
     gradients = []
     for settings in ({"loss": "erm"}, {"loss": "minmaxgap", "lambda_max": 0.0}):
         model = StandIn(0.3, torch.float32)
-        objective = Objective(config.Objective(**settings), cells=CELLS)
+        objective = Objective(config.Objective(**settings), cells=CELLS, counts=COUNTS)
         batches = [model.batch(rows) for rows in torch.arange(24).split(7)]
         torch.manual_seed(0)
         accumulate_gradients(

@@ -127,7 +127,7 @@ def inputs(processor, table, texts):
 def plain(model, processor, table, *, template: str = "short"):
     """Per utterance: logits [A, V] before each answer token, and those tokens [A], by forward."""
     labels = ", ".join(LABELS)
-    question = prompts.PROMPTS[template].format(audio="<|AUDIO|>", labels=labels)
+    question = prompts.PROMPTS[template]["speech"][""].format(audio="<|AUDIO|>", labels=labels)
     answered = [f"{question}{label}<|im_end|>" for label in table["emotion"]]
     asked = inputs(processor, table, [question] * len(table))["attention_mask"].sum(1)
     whole = inputs(processor, table, answered)

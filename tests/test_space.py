@@ -16,17 +16,22 @@ PRESETS = Path(__file__).parents[1] / "sweeps" / "presets"
 
 # Written from the design, not from the registry: what may and must be there for each family.
 ALWAYS = {"loss", "lr", "lora_r", "lora_dropout"}
-FAIR = {"weight", "lambda_max", "p"}
-BY_WEIGHT = {"constant": set(), "linear": {"start", "ramp"}, "adaptive": {"eta", "epsilon"}}
+FAIR = {"weight", "lambda_max", "relative"}
+RISING = {"start", "ramp"}
+BY_WEIGHT = {"constant": set(), "linear": RISING, "cosine": RISING, "exponential": RISING,
+             "step": {"start"}, "adaptive": {"eta", "epsilon"}}  # fmt: skip
+BY_LOSS = {"erm": set(), "reweight": set(), "groupdro": {"dro_eta"}, "vrex": FAIR,
+           "minmaxgap": FAIR | {"estimator"}}  # fmt: skip
 RANGES = {
     "lambda_max": (0.003, 10),
     "start": (0, 0.5),
     "ramp": (0.1, 1),
     "eta": (0.1, 100),
     "epsilon": (0, 0.05),
+    "dro_eta": (0.001, 1),
     "lr": (1e-3, 9e-3),
 }
-LOG = {"lambda_max", "eta", "lr"}
+LOG = {"lambda_max", "eta", "lr", "dro_eta"}
 
 
 def proposals(settings: Config, n: int, seed: int = 0) -> list[dict]:
@@ -37,20 +42,19 @@ def proposals(settings: Config, n: int, seed: int = 0) -> list[dict]:
 
 
 def expected_names(chosen: dict) -> set[str]:
-    if chosen["loss"] == "erm":
-        return ALWAYS
-    return ALWAYS | FAIR | BY_WEIGHT[chosen["weight"]]
+    free = {"p"} if chosen.get("estimator") in ("batch", "ema") else set()
+    return ALWAYS | BY_LOSS[chosen["loss"]] | BY_WEIGHT.get(chosen.get("weight"), set()) | free
 
 
 @pytest.fixture(scope="module")
 def many() -> list[dict]:
-    return proposals(Config(), 300)
+    return proposals(Config(), 900)
 
 
 def test_a_hyperparameter_is_proposed_exactly_where_it_counts(many):
     for chosen in many:
         assert set(chosen) == expected_names(chosen)
-    assert {chosen["loss"] for chosen in many} == {"erm", "minmaxgap"}
+    assert {chosen["loss"] for chosen in many} == set(BY_LOSS)
     assert {chosen.get("weight") for chosen in many} == {None, *BY_WEIGHT}
 
 
@@ -67,6 +71,23 @@ def test_proposals_fill_the_ranges_of_the_design_and_stay_inside(many, name):
 def test_the_design_s_choices_are_all_proposed(many):
     assert {chosen["lora_r"] for chosen in many} == {8, 16, 32}
     assert {chosen["p"] for chosen in many if "p" in chosen} == {1.0, 2.0}
+    estimators = {chosen.get("estimator") for chosen in many}
+    assert estimators == {None, "batch", "ema", "unbiased"}
+    assert {chosen.get("relative") for chosen in many} == {None, False, True}
+
+
+def test_the_space_holds_every_loss_weight_and_estimator_that_is_registered():
+    from ermgap.objective import ESTIMATORS, LOSSES, WEIGHTS
+
+    known = space.distributions(Config())
+    for name, registry in (("loss", LOSSES), ("weight", WEIGHTS), ("estimator", ESTIMATORS)):
+        ours = {key for key, made in registry.items() if made.__module__.startswith("ermgap.")}
+        assert set(known[name].choices) == ours
+
+
+def test_the_tolerated_gap_is_searched_in_the_unit_of_the_gap_that_drives_the_weight():
+    in_nats = space.distributions(Config().replace({"objective.gap": "loss"}))["epsilon"]
+    assert (in_nats.low, in_nats.high) == (0, 0.5)
 
 
 def test_every_proposal_is_a_configuration_with_these_values_and_no_other_change(many):
@@ -105,7 +126,7 @@ def test_a_list_replaces_the_choices_and_fixing_one_keeps_the_configuration_s_va
         }
     )
     for chosen in proposals(settings, 20):
-        assert set(chosen) == (ALWAYS - {"loss"}) | FAIR | BY_WEIGHT["linear"]
+        assert set(chosen) == expected_names(chosen | {"loss": "minmaxgap"}) - {"loss"}
         assert (chosen["weight"], chosen["lora_r"]) == ("linear", 4) and 1 <= chosen["lr"] <= 2
         assert space.apply(chosen, settings).objective.loss == "minmaxgap"
 

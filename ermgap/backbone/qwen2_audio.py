@@ -89,7 +89,7 @@ def load(settings: config.Backbone, *, labels: Sequence[str], device: torch.devi
             f"({str(problem).splitlines()[0]}); when offline, set backbone.path to a folder that "
             f"holds it."
         ) from problem
-    prompt = prompts.build(tokenizer, prompts.PROMPTS.find(settings.prompt), labels)
+    prompt = prompts.build(tokenizer, prompts.find(settings.prompt), labels)
     model.requires_grad_(False)
     return SpeechLLM(model.to(device).eval(), tokenizer, extractor, prompt, settings)
 

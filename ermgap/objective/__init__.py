@@ -1,29 +1,34 @@
 """The objective of a run: a loss over groups, and the schedule of its fairness weight.
 
-    objective = Objective(config.objective, cells=[("en", "speech"), ("de", "speech")])
+    objective = Objective(config.objective, cells=[("en", "speech"), ("de", "speech")],
+                          counts=examples.group_counts())
     sums = group_sums(losses, cell, gender, cells=2)          # all-reduce these over workers
     value, gradient = objective(sums, progress=step / steps)
     weights = utterance_weights(gradient, losses, cell, gender)
     (weights * losses).sum().backward()                       # then add the workers' gradients up
 
-groups.py has the algebra, losses.py and weight.py the registries.
+groups.py has the algebra; losses.py, estimators.py (of the worst gap) and weight.py the registries.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from ermgap import config
+from ermgap.objective.estimators import ESTIMATORS, Estimator
 from ermgap.objective.groups import GENDERS, cell_names, group_means, group_sums, utterance_weights
 from ermgap.objective.losses import LOSSES, Loss, value_and_gradient
 from ermgap.objective.weight import WEIGHTS, Weight
 
 __all__ = [
+    "ESTIMATORS",
     "GENDERS",
     "LOSSES",
     "WEIGHTS",
+    "Estimator",
     "Loss",
     "Objective",
     "Weight",
@@ -40,19 +45,27 @@ class Objective:
     Args:
         settings: the `objective` section of the configuration.
         cells: (language, modality) of each cell, in the order of cell indices.
+        counts: training utterances per cell and gender, [C, 2].
 
     Raises:
-        UserError: the loss or the weight schedule is not registered.
+        UserError: the loss, its estimator or the weight schedule is not registered.
     """
 
-    def __init__(self, settings: config.Objective, *, cells: Sequence[tuple[str, str]]) -> None:
+    def __init__(
+        self, settings: config.Objective, *, cells: Sequence[tuple[str, str]], counts
+    ) -> None:
         self.settings = settings
         self.cells = list(cells)
-        self.loss: Loss = LOSSES.find(settings.loss)(settings, len(self.cells))
+        counts = torch.as_tensor(counts, dtype=torch.float64)
+        self.loss: Loss = LOSSES.find(settings.loss)(settings, counts)
         self.weight: Weight = WEIGHTS.find(settings.weight)(settings)
 
     def __call__(self, sums: Tensor, *, progress: float) -> tuple[Tensor, Tensor]:
-        """J (float64 scalar) and dJ/d(S, Q, N) ([3, C, 2] float64) of a global batch's sums."""
+        """J (float64 scalar) and dJ/d(S, Q, N) ([3, C, 2] float64) of a global batch's sums.
+
+        To be called once a step: what a loss keeps from step to step moves on.
+        """
+        self.loss.observe(sums)
         return value_and_gradient(self.loss, sums, self.lambda_(progress))
 
     def lambda_(self, progress: float) -> float:

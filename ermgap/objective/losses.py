@@ -1,8 +1,18 @@
 """Objectives J(S, Q, N; lambda): one class each, one registry line each.
 
-A loss is made from the `objective` section of the configuration and the number of cells, and is
-called with the global batch's sums (see groups.py) and the present fairness weight. It returns a
-float64 scalar that autograd can differentiate with respect to the sums. To add one:
+A loss is made from the `objective` section of the configuration and the number of training
+utterances per group, and is called with the global batch's sums (see groups.py) and the present
+fairness weight. It returns a float64 scalar that autograd can differentiate with respect to the
+sums. With L the mean loss of the batch and L_g that of group g (a gender in a cell):
+
+    erm         L
+    minmaxgap   L + lambda R, R an estimate of (max over cells |L_female - L_male|)^p
+    vrex        L + lambda Var_g(L_g)
+    groupdro    sum_g q_g L_g, with q_g growing where L_g is large
+    reweight    sum_g w_g S_g / sum_g w_g N_g, with w_g inverse to the group's size in training
+
+With `relative`, the penalties R and Var become L (R / L^p) and L (Var / L^2), L detached, so that
+lambda has no scale of its own: multiplying all losses by c multiplies J by c. To add one:
 
     class Mine(Loss):
         def __call__(self, sums, weight): ...
@@ -17,18 +27,26 @@ import torch
 from torch import Tensor
 
 from ermgap import config
+from ermgap.objective.estimators import ESTIMATORS
 from ermgap.registry import Registry
 
 
 class Loss(ABC):
-    """Base class: holds the configuration; override `__call__`, and the state if there is any."""
+    """Base class: holds the configuration; override `__call__`, and the state if there is any.
 
-    #: Whether the fairness weight has any influence; ERM's is recorded as 0.
+    Attributes:
+        counts: training utterances per cell and gender, [C, 2] float64.
+    """
+
+    #: Whether the fairness weight has any influence; where it has none 0 is recorded.
     weighted = True
 
-    def __init__(self, settings: config.Objective, cells: int) -> None:
+    def __init__(self, settings: config.Objective, counts: Tensor) -> None:
         self.settings = settings
-        self.cells = cells
+        self.counts = counts
+
+    def observe(self, sums: Tensor) -> None:
+        """See the sums of a step, once, before J is asked for; no gradient flows from here."""
 
     @abstractmethod
     def __call__(self, sums: Tensor, weight: float) -> Tensor:
@@ -56,32 +74,119 @@ class ERM(Loss):
         return mean_loss(sums)
 
 
-class MinMaxGap(Loss):
-    """ERM + lambda * (max over cells |mean female loss - mean male loss|)^p (arXiv 2603.21050).
+class Penalised(Loss):
+    """L + lambda * penalty; `power` is the degree of the penalty in the losses, for `relative`."""
 
-    A cell in which the batch has no utterance of one gender makes no penalty: its gap is unknown,
-    not |L - 0|. Where two cells tie, the gradient is that of the first.
+    power: float
+
+    @abstractmethod
+    def penalty(self, sums: Tensor) -> Tensor:
+        """A float64 scalar."""
+
+    def __call__(self, sums: Tensor, weight: float) -> Tensor:
+        mean = mean_loss(sums)
+        if weight == 0:
+            return mean
+        penalty = self.penalty(sums)
+        if self.settings.relative:
+            penalty = penalty * mean.detach() ** (1 - self.power)
+        return mean + weight * penalty
+
+
+class MinMaxGap(Penalised):
+    """ERM + lambda * (max over cells |mean female loss - mean male loss|)^p (arXiv 2603.21050)."""
+
+    def __init__(self, settings: config.Objective, counts: Tensor) -> None:
+        super().__init__(settings, counts)
+        self.power = settings.p
+        self.estimator = ESTIMATORS.find(settings.estimator)(settings)
+
+    def observe(self, sums: Tensor) -> None:
+        self.estimator.observe(sums)
+
+    def penalty(self, sums: Tensor) -> Tensor:
+        return self.estimator(sums)
+
+    def state_dict(self) -> dict:
+        return self.estimator.state_dict()
+
+    def load_state_dict(self, state: dict) -> None:
+        self.estimator.load_state_dict(state)
+
+
+class VREx(Penalised):
+    """ERM + lambda * variance of the groups' mean losses (V-REx, arXiv 2003.00688, equation 8).
+
+    Over the groups that the batch holds, divided by their number.
     """
+
+    power = 2.0
+
+    def penalty(self, sums: Tensor) -> Tensor:
+        total, _, count = sums
+        held = count > 0
+        means = torch.where(held, total / count.clamp(min=1), 0.0)
+        centre = means.sum() / held.sum()
+        return torch.where(held, means - centre, 0.0).square().sum() / held.sum()
+
+
+class GroupDRO(Loss):
+    """Worst-group risk by exponentiated gradient (Sagawa et al., arXiv 1911.08731, algorithm 1).
+
+    With each batch, q_g <- q_g exp(eta (L_g + C / sqrt(n_g))) for its groups, then q is normalised,
+    and J = sum_g q_g L_g. n_g is the group's size in training; a group that the batch lacks keeps
+    its weight before the normalisation, and adds nothing to J. eta is `dro_eta`, C is `dro_c`.
+    """
+
+    weighted = False
+
+    def __init__(self, settings: config.Objective, counts: Tensor) -> None:
+        super().__init__(settings, counts)
+        even = torch.where(counts > 0, 0.0, -torch.inf)
+        self.log_q = even - even.flatten().logsumexp(0)
+
+    def observe(self, sums: Tensor) -> None:
+        total, _, count = sums.detach()
+        counts, log_q = self.counts.to(sums.device), self.log_q.to(sums.device)
+        loss = total / count.clamp(min=1) + self.settings.dro_c / counts.clamp(min=1).sqrt()
+        log_q = log_q + torch.where(count > 0, self.settings.dro_eta * loss, 0.0)
+        self.log_q = log_q - log_q.flatten().logsumexp(0)
 
     def __call__(self, sums: Tensor, weight: float) -> Tensor:
         total, _, count = sums
-        if weight == 0:
-            return mean_loss(sums)
-        means = total / count.clamp(min=1)
-        both = (count > 0).all(dim=1)
-        # -1 for an unknown gap: if all are, the clamp leaves 0, and no gradient. Nothing here asks
-        # the device for a number, which would make the host wait for it in every step.
-        gaps = torch.where(both, (means[:, 0] - means[:, 1]).abs(), -1.0)
-        worst = gaps.gather(0, gaps.argmax(0, keepdim=True)).clamp(min=0)
-        return mean_loss(sums) + weight * worst.squeeze(0) ** self.settings.p
+        return (self.log_q.to(sums.device).exp() * total / count.clamp(min=1)).sum()
+
+    def state_dict(self) -> dict:
+        return {"log_q": self.log_q.cpu()}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.log_q = state["log_q"]
+
+
+class Reweight(Loss):
+    """Every group counts alike: utterances weighted by w_g, inverse to the group's size.
+
+    J = sum_g w_g S_g / sum_g w_g N_g with w_g = 1 / n_g over the training set, so that over an
+    epoch each gender of each cell has the same say.
+    """
+
+    weighted = False
+
+    def __call__(self, sums: Tensor, weight: float) -> Tensor:
+        counts = self.counts.to(sums.device)
+        weights = torch.where(counts > 0, 1 / counts.clamp(min=1), 0.0)
+        return (weights * sums[0]).sum() / (weights * sums[2]).sum()
 
 
 LOSSES = Registry("loss")
 LOSSES["erm"] = ERM
 LOSSES["minmaxgap"] = MinMaxGap
+LOSSES["groupdro"] = GroupDRO
+LOSSES["reweight"] = Reweight
+LOSSES["vrex"] = VREx
 
 
-def value_and_gradient(loss: Loss, sums: Tensor, weight: float) -> tuple[float, Tensor]:
+def value_and_gradient(loss: Loss, sums: Tensor, weight: float) -> tuple[Tensor, Tensor]:
     """J and dJ/d(S, Q, N), float64 [3, C, 2], at the global batch's sums."""
     leaf = sums.detach().clone().requires_grad_(True)
     value = loss(leaf, weight)

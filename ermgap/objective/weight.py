@@ -4,6 +4,9 @@ With progress = step / steps of the full budget and u = clip((progress - start) 
 
     constant    lambda_max
     linear      lambda_max * u
+    cosine      lambda_max * (1 - cos(pi u)) / 2
+    exponential lambda_max * (e^(5 u) - 1) / (e^5 - 1)
+    step        lambda_max from `start` on, 0 before
     adaptive    lambda <- clip(lambda + eta * (G_dev - epsilon), 0, lambda_max) after an evaluation,
                 from lambda_0 (projected Lagrange-multiplier ascent, arXiv 2603.21050)
 
@@ -48,12 +51,44 @@ class Constant(Weight):
         return self.settings.lambda_max
 
 
-class Linear(Weight):
-    """0 until `start`, then rising in a straight line to lambda_max over `ramp`."""
+class Rising(Weight):
+    """0 until `start`, then rising to lambda_max over `ramp`, in the shape of `shape`."""
 
     def value(self, progress: float) -> float:
         u = (progress - self.settings.start) / self.settings.ramp
-        return self.settings.lambda_max * min(max(u, 0.0), 1.0)
+        return self.settings.lambda_max * self.shape(min(max(u, 0.0), 1.0))
+
+    @abstractmethod
+    def shape(self, u: float) -> float:
+        """Share of lambda_max at this share u of the ramp: 0 at 0, 1 at 1."""
+
+
+class Linear(Rising):
+    """In a straight line."""
+
+    def shape(self, u: float) -> float:
+        return u
+
+
+class Cosine(Rising):
+    """Half a cosine: flat at both ends."""
+
+    def shape(self, u: float) -> float:
+        return (1 - math.cos(math.pi * u)) / 2
+
+
+class Exponential(Rising):
+    """Late: a twelfth of lambda_max at half of the ramp."""
+
+    def shape(self, u: float) -> float:
+        return math.expm1(5 * u) / math.expm1(5)
+
+
+class Step(Weight):
+    """0 before `start`, lambda_max from then on."""
+
+    def value(self, progress: float) -> float:
+        return self.settings.lambda_max if progress >= self.settings.start else 0.0
 
 
 class Adaptive(Weight):
@@ -84,4 +119,7 @@ class Adaptive(Weight):
 WEIGHTS = Registry("weight schedule")
 WEIGHTS["constant"] = Constant
 WEIGHTS["linear"] = Linear
+WEIGHTS["cosine"] = Cosine
+WEIGHTS["exponential"] = Exponential
+WEIGHTS["step"] = Step
 WEIGHTS["adaptive"] = Adaptive

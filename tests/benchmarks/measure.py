@@ -186,7 +186,7 @@ def _peer(spec: dict, given, table):
 
     folder = BACKBONES.find("small")(given.backbone)
     processor = Qwen2AudioProcessor.from_pretrained(folder, local_files_only=True)
-    template = prompts.PROMPTS[given.backbone.prompt]
+    template = prompts.find(given.backbone.prompt)[prompts.SPEECH][""]
     made = [
         peer_data.SpeechData(
             part, processor, template=template, labels=given.data.labels,
@@ -216,7 +216,7 @@ def ours(spec: dict) -> dict:
             found = path.on_speech(given, table, device=spec["device"], storage=Path(folder))
         model = BACKBONES.find("small")(given.backbone)
         words = AutoTokenizer.from_pretrained(model)
-        prompt = prompts.build(words, prompts.PROMPTS[given.backbone.prompt], given.data.labels)
+        prompt = prompts.build(words, prompts.find(given.backbone.prompt), given.data.labels)
         configuration = AutoConfig.from_pretrained(model)
     else:
         shape = shapes.SHAPES[spec["shape"]]
