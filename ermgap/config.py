@@ -378,9 +378,19 @@ def from_dict(values: Mapping, *, where: str = "the configuration") -> Config:
 
 
 def load(path: Path, settings: Sequence[str] = ()) -> Config:
-    """Read a YAML preset and apply `key=value` settings; UserError names the file and the key."""
+    """Read a YAML preset and apply `key=value` settings; UserError names the file and the key.
+
+    `extends: [a, b]` in it takes the presets a and b of the same folder first; later ones and the
+    file itself win, key by key.
+    """
+    values = _read(Path(path))
+    assign(values, settings)
+    return from_dict(values, where=str(path))
+
+
+def _read(path: Path, *, within: tuple[Path, ...] = ()) -> dict:
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError) as problem:
         raise UserError(
             f"the preset {path} cannot be read ({problem}); check its name."
@@ -390,8 +400,24 @@ def load(path: Path, settings: Sequence[str] = ()) -> Config:
         raise UserError(f"the preset {path} is not valid YAML ({line}); mend it.") from problem
     if not isinstance(values, dict):
         raise UserError(f"the preset {path} holds no sections; write 'train:' and so on in it.")
-    assign(values, settings)
-    return from_dict(values, where=str(path))
+    names = values.pop("extends", None) or []
+    names = [names] if isinstance(names, str) else names
+    if path in within or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path} extends itself or no preset's name; write extends: [small].")
+    whole: dict = {}
+    for name in names:
+        _merge(whole, _read(path.with_name(f"{name}.yaml"), within=(*within, path)))
+    _merge(whole, values)
+    return whole
+
+
+def _merge(into: dict, values: Mapping) -> None:
+    """Put values into nested values, key by key, in place."""
+    for key, value in values.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
 
 
 def assign(values: dict, settings: Sequence[str], *, option: str = "--set ") -> None:

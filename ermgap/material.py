@@ -44,19 +44,8 @@ def prepare(material: dict, world: World, note) -> tuple[qwen2_audio.SpeechLLM, 
     speech = qwen2_audio.load(settings.backbone, labels=settings.data.labels, device=world.device)
     table = material["table"]
     note("audio features")
-    store = features.ensure(
-        table,
-        speech.model,
-        speech.extractor,
-        revision=features.tower_revision(speech.model),
-        window_s=settings.backbone.window_s,
-        dtype=str(speech.dtype).removeprefix("torch."),
-        device=world.device,
-        cache=Path(material["features"]) if material.get("features") else None,
-        progress=lambda done, of: (
-            note(f"audio features {done}/{of}") if done % 16 == 0 or done == of else None
-        ),
-    )
+    cache = Path(material["features"]) if material.get("features") else None
+    store = features_of(speech, table, cache=cache, note=note)
     cells = cells_of(table, settings.data.modalities)
     splits = {
         split: Examples(
@@ -75,4 +64,28 @@ def prepare(material: dict, world: World, note) -> tuple[qwen2_audio.SpeechLLM, 
         cells,
         Path(material["storage"]),
         speech.model.name_or_path,
+    )
+
+
+def features_of(
+    speech: qwen2_audio.SpeechLLM, table, *, cache: Path | None = None, note=lambda text: None
+) -> features.FeatureStore:
+    """The audio tower's outputs for a table's clips, computed where they are not kept yet.
+
+    Args:
+        cache: folder of the store instead of the user's cache.
+        note: called with one line of progress.
+    """
+    return features.ensure(
+        table,
+        speech.model,
+        speech.extractor,
+        revision=features.tower_revision(speech.model),
+        window_s=speech.settings.window_s,
+        dtype=str(speech.dtype).removeprefix("torch."),
+        device=speech.device,
+        cache=cache,
+        progress=lambda done, of: (
+            note(f"audio features {done}/{of}") if done % 16 == 0 or done == of else None
+        ),
     )

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import resource
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
-from ermgap import checkpoint, metrics
+from ermgap import card, checkpoint, metrics
+from ermgap.backbone import prompts
 from ermgap.backbone.adapter import Adapter
 from ermgap.config import Config
 from ermgap.distributed import World
@@ -106,7 +109,7 @@ class Member:
         self.objective.evaluated(dev)
         better = self._select(dev)
         if self.world.rank == 0:
-            self._write(table if better else None)
+            self._write(table if better else None, dev)
         return {
             "trial_id": self.job.trial_id,
             "attempt": self.job.attempt,
@@ -158,7 +161,7 @@ class Member:
             path = checkpoint.path_of(self.material.storage, trial, self.job.epoch)
             self.load_state_dict(checkpoint.load(path))
 
-    def _write(self, selected_predictions) -> None:
+    def _write(self, selected_predictions: pd.DataFrame | None, dev: dict) -> None:
         """Files of this epoch, before its row: predictions and adapter if selected, checkpoint."""
         storage, trial = self.material.storage, self.job.trial_id
         if selected_predictions is not None:
@@ -166,8 +169,25 @@ class Member:
                 storage / "predictions" / f"{trial}.parquet",
                 lambda path: selected_predictions.to_parquet(path, index=False),
             )
-            self.adapter.save(storage / "adapters" / trial, base=self.material.base)
+            self._write_adapter(storage / "adapters" / trial, dev)
         checkpoint.save(checkpoint.path_of(storage, trial, self.epoch), self.state_dict())
+
+    def _write_adapter(self, folder: Path, dev: dict) -> None:
+        """The adapter, and what a stranger needs to know and to use it."""
+        backbone, material = self.config.backbone, self.material
+        self.adapter.save(folder, base=card.base_name(backbone, material.base))
+        told = card.Told(
+            trial_id=self.job.trial_id,
+            config=self.config,
+            utterances=pd.concat([material.train.table, material.dev.table]).drop_duplicates(
+                "utterance_id"  # once, in however many modalities
+            ),
+            dev=dev,
+            epoch=self.epoch,
+            base=material.base,
+            prompt=prompts.find(backbone.prompt),
+        )
+        card.write(folder, told=told)
 
     def state_dict(self) -> dict:
         """Tensors and plain values; the same on every rank."""

@@ -17,6 +17,7 @@ from ermgap.registry import load_plugins
 from sweeps import plan as planning
 
 SMOKE = {
+    "data.corpora": "[demo]",
     "backbone.name": "random-tiny",
     "backbone.window_s": 2,
     "train.epochs": 2,
@@ -25,6 +26,8 @@ SMOKE = {
     "sweep.trials": 3,
     "train.batch": 16,
     "sweep.floor": 0.0,
+    "sweep.slots": "null",
+    "sweep.device": "cpu",
 }
 
 

@@ -30,7 +30,12 @@ CLOSE_S = 60.0
 
 
 def run(
-    config: Config, records: Records, *, address: str | None, wanted: Callable | None = None
+    config: Config,
+    records: Records,
+    *,
+    address: str | None,
+    wanted: Callable | None = None,
+    leave: bool = True,
 ) -> Session:
     """Search until `sweep.trials` trials have ended, or Ctrl-C.
 
@@ -38,6 +43,7 @@ def run(
         config: of the sweep, equal to the records'.
         records: the sweep folder.
         address: of a running Ray cluster; None starts Ray here.
+        leave: end a Ray that was started here; another run is to follow otherwise.
         wanted: makes the searcher from (config, trials); by default `search.searcher`.
 
     Raises:
@@ -93,7 +99,7 @@ def run(
             request_resources(bundles=[])  # or the GPUs stay, and cost
         ray.kill(broker)
         shutil.rmtree(scratch, ignore_errors=True)
-        if not address and not held.alive:
+        if leave and not address and not held.alive:
             machine.leave()
         session.closed = time.time()
     return session

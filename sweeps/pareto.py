@@ -63,11 +63,13 @@ def require(config: Config, address: str | None) -> None:
 def finish(prepared: cli.Prepared, session: Session, *, command: str) -> int:
     """Front, pictures, report and where the time went; `DONE`, unless something is left to run."""
     from analysis import report
-    from sweeps import timing
+    from sweeps import tables, timing
 
     records, folder = prepared.records, prepared.records.directory
     records.consolidate()
     report.write(folder)
+    if prepared.config.sweep.points:
+        tables.tell_points(prepared.config, records)
     timing.tell(records, session)
     ended = sum(trial.ended for trial in records.trials())
     if session.interrupted or ended < prepared.config.sweep.trials:

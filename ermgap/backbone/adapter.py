@@ -86,7 +86,7 @@ class Adapter:
         self.parameters[name] = nn.Parameter(value.contiguous())
 
     def save(self, folder: Path, *, base: str) -> None:
-        """Write the adapter into a folder, in peft's format, with a model card.
+        """Write the adapter into a folder, in peft's format.
 
         Args:
             folder: made if need be.
@@ -114,18 +114,6 @@ class Adapter:
             "modules_to_save": [PROJECTOR.split(".")[-1]] if settings.train_projector else None,
         }
         (folder / "adapter_config.json").write_text(json.dumps(told, indent=2) + "\n")
-        (folder / "README.md").write_text(CARD.format(base=base), encoding="utf-8")
-
-
-CARD = """---
-base_model: {base}
-library_name: peft
-tags: [lora, speech-emotion-recognition]
----
-LoRA adapter of a Qwen2-Audio for speech emotion recognition, trained by ERM-GAP; with its trained
-projector. Load it with `peft.PeftModel.from_pretrained(model, folder)`. How it scores, for whom,
-and on which speakers is in the sweep folder that it lies in (`trials.jsonl`, `predictions/`).
-"""
 
 
 class Stack:

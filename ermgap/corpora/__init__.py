@@ -6,12 +6,15 @@
     print(table.describe(split_table, excluded=corpus.excluded, notes=corpus.notes))
 
 A corpus is a function `load(path: Path | None) -> Corpus` and one line in `CORPORA`, here or in a
-plugin (`CORPORA["mine"] = load`). Nothing in this package imports torch or Ray.
+plugin (`CORPORA["mine"] = load`). A corpus whose genders come from a table of speakers takes a
+user's own as well: `load(path, *, genders: Path | None = None)`. Nothing in this package imports
+torch or Ray. `python -m ermgap.corpora describe NAME[=PATH]` prints what a corpus holds.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -27,20 +30,25 @@ from ermgap.registry import Registry
 __all__ = ["CORPORA", "MELD_LABELS", "Corpus", "load", "parse"]
 
 
-def _lazy(module: str) -> Callable[[Path | None], Corpus]:
-    """`load` of a loader's module, imported when it is first used."""
+def _lazy(module: str, *, takes_genders: bool = False) -> Callable[..., Corpus]:
+    """`load` of a loader's module, imported when it is first used, with the same signature."""
 
     def load_corpus(path: Path | None) -> Corpus:
         return importlib.import_module(f"ermgap.corpora.{module}").load(path)
 
-    return load_corpus
+    def load_with_genders(path: Path | None, *, genders: Path | None = None) -> Corpus:
+        return importlib.import_module(f"ermgap.corpora.{module}").load(path, genders=genders)
+
+    return load_with_genders if takes_genders else load_corpus
 
 
 CORPORA = Registry("corpus")
 CORPORA["demo"] = _lazy("demo")
 CORPORA["emodb"] = _lazy("emodb")
 CORPORA["hf"] = _lazy("hf")
+CORPORA["jvnv"] = _lazy("jvnv")
 CORPORA["manifest"] = _lazy("manifest")
+CORPORA["meld_st"] = _lazy("meld_st", takes_genders=True)
 CORPORA["ravdess"] = _lazy("ravdess")
 
 
@@ -59,6 +67,7 @@ def load(
     labels: Sequence[str] = MELD_LABELS,
     strict: bool = False,
     window_s: float | None = None,
+    genders: Path | None = None,
 ) -> Corpus:
     """Load, join and check corpora; the result's clips can all be read and carry one of `labels`.
 
@@ -66,9 +75,10 @@ def load(
     emotions outside `labels`, clips that `audio.inspect` refuses, and byte-identical copies (the
     first stays). `strict` turns a damaged clip, and a clip longer than `window_s` seconds, into a
     UserError; otherwise the longer clips are counted in `notes`. Corpora keep the order of `names`.
+    `genders` is a CSV (speaker, gender) that replaces the shipped one of a corpus such as meld_st.
 
     Raises UserError for an unknown name, a name given twice, a bad path or manifest, a table that
-    `table.check` refuses, and a corpus of which nothing is left.
+    `table.check` refuses, a corpus of which nothing is left, and `genders` that no corpus reads.
     """
     if isinstance(names, str) or not names:
         raise UserError("no corpus was named; write NAME or NAME=PATH, such as demo.")
@@ -80,8 +90,14 @@ def load(
                 f"the corpus {word!r} is named twice; name it once (two folders with manifests "
                 "can be joined in one manifest with a column 'corpus')."
             )
+    if genders is not None and not any(_takes_genders(CORPORA[word]) for word in words):
+        raise UserError(
+            f"the file of genders {genders} is of no use: {', '.join(words)} "
+            f"{'reads' if len(words) == 1 else 'read'} none; leave it out."
+        )
     parts = [
-        _one(word, path, labels=labels, strict=strict, window_s=window_s) for word, path in given
+        _one(word, _read(word, path, genders), labels=labels, strict=strict, window_s=window_s)
+        for word, path in given
     ]
     joined = pd.concat([part.table for part in parts], ignore_index=True)
     kept, copies = audio.drop_copies(joined)
@@ -93,15 +109,29 @@ def load(
     )
 
 
+def _takes_genders(loader: Callable[..., Corpus]) -> bool:
+    try:
+        return "genders" in inspect.signature(loader).parameters
+    except (TypeError, ValueError):  # a callable written in C has no signature to look at
+        return False
+
+
+def _read(word: str, path: Path | None, genders: Path | None) -> Corpus:
+    """What the corpus's loader returns; it is told of `genders` only if it takes them."""
+    loader = CORPORA[word]
+    if genders is None or not _takes_genders(loader):
+        return loader(path)
+    return loader(path, genders=Path(genders).expanduser())
+
+
 def _one(
     word: str,
-    path: Path | None,
+    corpus: Corpus,
     *,
     labels: Sequence[str],
     strict: bool,
     window_s: float | None,
 ) -> Corpus:
-    corpus = CORPORA[word](path)
     if not isinstance(corpus, Corpus):
         raise UserError(
             f"the loader of the corpus {word!r} returned a {type(corpus).__name__}; "

@@ -13,6 +13,7 @@ become the labels joy, anger when these are among the run's labels.
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -62,24 +63,29 @@ def _names_speakers(header: list[str]) -> bool:
     return bool({"speaker", "group", "split_group"} & set(header))
 
 
-def read_csv(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+def read_csv(
+    file: Path, *, required: Sequence[str] = parsing.REQUIRED
+) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Header and (row number, fields) of a CSV; row 1 is the header, blank rows are skipped.
 
     Raises UserError for text that is not UTF-8, broken quotes, an empty file, a header that lacks a
-    required column or repeats one, and a row with too few or too many fields.
+    `required` column or repeats one, and a row with too few or too many fields.
     """
     try:
         with open(file, newline="", encoding="utf-8-sig") as stream:
-            numbered = [(i, row) for i, row in enumerate(csv.reader(stream, strict=True), 1) if row]
+            reader = csv.reader(stream, strict=True, skipinitialspace=True)
+            numbered = [(i, row) for i, row in enumerate(reader, 1) if row]
     except UnicodeDecodeError as problem:
         raise UserError(f"{file} is not UTF-8 text; save it again as CSV in UTF-8.") from problem
     except csv.Error as problem:
-        raise UserError(f"{file} is not a sound CSV ({problem}); mend its quotes.") from problem
+        raise UserError(
+            f"{file} is not a sound CSV (line {reader.line_num}: {problem}); mend its quotes."
+        ) from problem
     except OSError as problem:
         raise UserError(f"{file} cannot be opened ({problem.strerror}).") from problem
     if not numbered:
         raise UserError(f"{file} is empty; its first row must name the columns.")
-    header = _check_header([name.strip() for name in numbered[0][1]], file)
+    header = _check_header([name.strip() for name in numbered[0][1]], file, required)
     if len(numbered) == 1:
         raise UserError(f"{file} has a header and no rows; add one row a clip.")
     for row, values in numbered[1:]:
@@ -91,11 +97,11 @@ def read_csv(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     return header, numbered[1:]
 
 
-def _check_header(header: list[str], file: Path) -> list[str]:
+def _check_header(header: list[str], file: Path, required: Sequence[str]) -> list[str]:
     repeated = sorted({name for name in header if name and header.count(name) > 1})
     if repeated:
         raise UserError(f"{file} has the column {repeated[0]!r} twice; keep one.")
-    missing = [name for name in parsing.REQUIRED if name not in header]
+    missing = [name for name in required if name not in header]
     if missing:
         other = next((mark for mark in ";\t" if len(header) == 1 and mark in header[0]), None)
         hint = "separate its columns with commas" if other else f"it has {', '.join(header)}"

@@ -51,7 +51,7 @@ def parse(values: Mapping[str, str], *, place: str, source: str) -> dict:
         "utterance_id": utterance,
         "corpus": take.get("corpus") or source,
         "language": _language(take["language"], place),
-        "gender": _gender(take["gender"], place),
+        "gender": gender(take["gender"], place=place),
         "emotion": _emotion(take["emotion"], place),
         "speaker": speaker,
         "group": group or speaker,
@@ -102,7 +102,8 @@ def _language(text: str, place: str) -> str:
     )
 
 
-def _gender(text: str, place: str) -> str:
+def gender(text: str, *, place: str) -> str:
+    """`female`, `male`, or "" where it is declared unknown; raises UserError for other words."""
     word = text.lower()
     if word in UNKNOWN:
         return ""

@@ -30,8 +30,10 @@ _DEFAULTS = {"split": "", "start_s": 0.0, "end_s": np.nan, "transcript": "", "sy
 
 
 def excluded_frame(rows: Sequence[Mapping | pd.DataFrame]) -> pd.DataFrame:
-    """Exclusions (dicts or frames with corpus, path, reason) as one frame with those columns."""
-    frames = [row if isinstance(row, pd.DataFrame) else pd.DataFrame([row]) for row in rows]
+    """Exclusions (dicts or frames with corpus, path, reason) as one frame, those in dicts first."""
+    frames = [row for row in rows if isinstance(row, pd.DataFrame)]
+    if len(frames) < len(rows):  # one frame a dict took 12 s for the 11,000 of meld_st
+        frames.insert(0, pd.DataFrame([r for r in rows if not isinstance(r, pd.DataFrame)]))
     frames = [part[list(EXCLUDED)] for part in frames if len(part)]
     if not frames:
         return pd.DataFrame(columns=list(EXCLUDED), dtype=str)

@@ -1,0 +1,51 @@
+"""A speaker's gender, from a CSV with the columns `speaker` and `gender`.
+
+    genders = read(MELD)               # {"ross": "male", "all": "", ...}
+    genders.get(spelt("Ross "))        # "male", "" where unknown, None where not listed
+
+The shipped file was inferred from MELD's characters, not self-reported; `data/README.md` says what
+that means. A user's own file replaces it whole.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ermgap.corpora import rows as parsing
+from ermgap.corpora.manifest import read_csv
+from ermgap.errors import UserError
+
+MELD = Path(__file__).parent / "data" / "meld_speaker_gender.csv"
+COLUMNS = ("speaker", "gender")
+
+
+def spelt(name: str) -> str:
+    """A name as the file is searched for it: case, spaces and forms of apostrophe do not count."""
+    return " ".join(name.replace("\u2019", "'").replace("\u2018", "'").split()).casefold()
+
+
+def read(file: Path) -> dict[str, str]:
+    """The gender (female, male, or "" for unknown) by `spelt` name.
+
+    Raises UserError naming file and row for a file that is absent or no CSV, a missing column, an
+    empty speaker, a gender in other words, and a speaker who is given two genders.
+    """
+    if not file.is_file():
+        raise UserError(
+            f"there is no file of genders {file}; write a CSV with the columns speaker and gender."
+        )
+    header, lines = read_csv(file, required=COLUMNS)
+    found: dict[str, tuple[str, int]] = {}
+    for row, values in lines:
+        named = dict(zip(header, values, strict=True))
+        place = f"{file}, row {row}"
+        name, gender = spelt(named["speaker"]), parsing.gender(named["gender"].strip(), place=place)
+        if not name:
+            raise UserError(f"{place}: the speaker is empty; write a name, or remove the row.")
+        before, first = found.setdefault(name, (gender, row))
+        if before != gender:
+            raise UserError(
+                f"{place}: {named['speaker'].strip()!r} is {gender or 'unknown'} here and "
+                f"{before or 'unknown'} in row {first}; keep one."
+            )
+    return {name: gender for name, (gender, _) in found.items()}

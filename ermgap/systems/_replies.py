@@ -1,0 +1,134 @@
+"""What an endpoint sent back, read: an answer, a reason to ask again, or a reason to stop."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+ASKED_AGAIN = (408, 429)  # and everything from 500: the request is sound, the moment is not
+
+
+class Transient(Exception):
+    """An attempt that failed and may succeed later, not before `wait_s` seconds have passed."""
+
+    def __init__(self, reason: str, *, wait_s: float = 0.0) -> None:
+        super().__init__(reason)
+        self.wait_s = wait_s
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer: its text, the refusal where the server marked one, tokens by kind, the model."""
+
+    answer: str
+    refusal: str | None
+    finish_reason: str
+    served: str
+    usage: dict[str, int]
+
+
+def read_reply(text: str, *, clean: Callable[[str], str]) -> Reply:
+    """The reply in the body of a successful response; raises Transient where there is none.
+
+    `clean` is applied to every text that the server chose.
+    """
+    document = _document(text)
+    choices = document.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(message, dict):
+        raise Transient(clean(error_message(text)) or "it sent no choices")
+    refusal = _text(message.get("refusal")) or None
+    finish = _text(choice.get("finish_reason"))
+    if finish == "content_filter":
+        refusal = refusal or finish
+    answer = _content(message) or refusal or ""
+    return Reply(
+        answer=clean(answer),
+        refusal=refusal and clean(refusal),
+        finish_reason=clean(finish),
+        served=clean(_text(document.get("model"))),
+        usage=_usage(document.get("usage")),
+    )
+
+
+def _document(text: str) -> dict:
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as problem:
+        page = re.match(r"\s*<(?:!doctype|html)", text, re.I)
+        reason = "it sent a web page" if page else "it sent JSON that is cut or damaged"
+        raise Transient(reason) from problem
+    if not isinstance(document, dict):
+        raise Transient("it sent JSON that is no object")
+    return document
+
+
+def _content(message: dict) -> str:
+    """The text of a message: a string, a list of parts, or what a spoken answer says."""
+    content = message.get("content")
+    if isinstance(content, list):
+        return "".join(_text(part.get("text")) for part in content if isinstance(part, dict))
+    spoken = message.get("audio")
+    return _text(content) or _text(spoken.get("transcript") if isinstance(spoken, dict) else None)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _usage(usage: object) -> dict[str, int]:
+    usage = usage if isinstance(usage, dict) else {}
+    details = usage.get("prompt_tokens_details")
+    counts = {
+        "in": usage.get("prompt_tokens"),
+        "audio": details.get("audio_tokens") if isinstance(details, dict) else None,
+        "out": usage.get("completion_tokens"),
+    }
+    return {kind: n for kind, n in counts.items() if type(n) is int and 0 <= n < 1 << 40}
+
+
+def error_message(text: str) -> str:
+    """What the body of a failure says, "" where it says nothing that can be read."""
+    return _text(_error(text).get("message"))
+
+
+def error_code(text: str) -> str:
+    """The code or type of a failure (insufficient_quota), "" without one."""
+    error = _error(text)
+    return _text(error.get("code")) or _text(error.get("type"))
+
+
+def _error(text: str) -> dict:
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    document = document if isinstance(document, dict) else {}
+    for value in (document.get("error"), document.get("detail"), document):
+        if isinstance(value, dict):
+            return value
+        if isinstance(value, str):
+            return {"message": value}
+    return {}
+
+
+def retry_after(header: str | None) -> float:
+    """Seconds that a Retry-After header asks for, in seconds or as a date; 0 where unreadable."""
+    text = (header or "").strip()
+    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text):
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+
+
+def one_line(text: str, *, longest: int = 200) -> str:
+    """`text` on one line, without what a terminal or a table cannot take."""
+    shown = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(shown.split())[:longest]

@@ -1,0 +1,202 @@
+"""What a user writes for an endpoint, checked: `MODEL[@BASE][,OPTION=VALUE...]`.
+
+    target = read("gpt-4o-mini-audio-preview@https://host/v1,rpm=60,concurrent=8")
+
+The key is never written in it: it stands in the environment, and `Key` holds only the variable's
+name. No message here repeats the argument, because someone may have put a secret there.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from ermgap.errors import UserError
+from ermgap.registry import Registry
+
+OPENAI = "https://api.openai.com/v1"
+# One narrow grammar, so that no two readers of it can disagree on which host gets the key.
+_BASE = re.compile(r"https?://(?:\[[0-9a-f:]+\]|[\w.-]+)(?::\d{1,5})?(?:/[\w.~/-]*)?", re.I | re.A)
+_SHORTEST_SECRET = 8  # "EMPTY" and the like are no secrets, and may occur in an answer
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How hard an endpoint is pressed, and when it is given up.
+
+    Attributes:
+        concurrent: requests at the same time.
+        per_minute: requests a minute, 0 for no limit.
+        timeout_s: seconds for one whole answer.
+        attempts: requests for one utterance, the first included.
+        first_delay_s, longest_delay_s: the n-th wait is drawn from 0 to first * 2^(n-1) seconds, at
+            most the longest.
+        longest_wait_s: a server that asks for a longer wait (Retry-After) ends the run.
+        failures: utterances in a row that may fail before the run ends.
+    """
+
+    concurrent: int = 4
+    per_minute: float = 0.0
+    timeout_s: float = 60.0
+    attempts: int = 6
+    first_delay_s: float = 1.0
+    longest_delay_s: float = 60.0
+    longest_wait_s: float = 600.0
+    failures: int = 5
+
+
+class Key:
+    """The variable that holds a key. The key is read at each use, so no object has it to show."""
+
+    def __init__(self, variable: str) -> None:
+        self.variable = variable
+
+    def value(self) -> str:
+        """The key, "" without one; raises UserError for one that no header can carry."""
+        found = os.environ.get(self.variable, "").strip()
+        if not re.fullmatch(r"[\x21-\x7e]*", found):
+            raise UserError(
+                f"the key in {self.variable} has a space or a character that no key has; "
+                "set it again."
+            )
+        return found
+
+    def scrub(self, text: str) -> str:
+        """`text` without the key, which a server may send back."""
+        value = self.value()
+        return text.replace(value, "(key)") if len(value) >= _SHORTEST_SECRET else text
+
+
+@dataclass(frozen=True)
+class Target:
+    """An endpoint and the model asked there; prices are in dollars, None where none is given."""
+
+    model: str
+    base: str
+    key: Key
+    name: str
+    limits: Limits = Limits()
+    max_tokens: int = 64
+    price_per_audio_minute: float | None = None
+    price_per_million_tokens: float | None = None
+
+    @property
+    def local(self) -> bool:
+        """Whether the endpoint is on this machine."""
+        return _is_loopback(_host(self.base))
+
+
+def _number(least: float, kind: type = float) -> Callable[[str], float]:
+    def read_number(text: str) -> float:
+        value = kind(text)
+        if not (math.isfinite(value) and value >= least):
+            raise ValueError
+        return value
+
+    return read_number
+
+
+OPTIONS = Registry("option of an endpoint")  # name -> (field, what reads it, what to write)
+OPTIONS["key"] = ("key", str, "the name of an environment variable, never the key itself")
+OPTIONS["name"] = ("name", str, "the row's name")
+OPTIONS["concurrent"] = ("concurrent", _number(1, int), "a whole number of 1 or more")
+OPTIONS["rpm"] = ("per_minute", _number(0), "requests a minute, 0 for no limit")
+OPTIONS["timeout"] = ("timeout_s", _number(0.001), "seconds above 0")
+OPTIONS["failures"] = ("failures", _number(1, int), "a whole number of 1 or more")
+OPTIONS["max_tokens"] = ("max_tokens", _number(1, int), "a whole number of 1 or more")
+OPTIONS["price_per_audio_minute"] = ("price_per_audio_minute", _number(0), "dollars")
+OPTIONS["price_per_million_tokens"] = ("price_per_million_tokens", _number(0), "dollars")
+
+
+def read(argument: str | None) -> Target:
+    """The endpoint that `argument` names.
+
+    Prices may stand in ERMGAP_PRICE_PER_AUDIO_MINUTE and ERMGAP_PRICE_PER_MILLION_TOKENS instead.
+    Raises UserError for a mistake in it, for a key that is missing where one is needed, and for one
+    that would travel unencrypted.
+    """
+    head, *rest = [part.strip() for part in (argument or "").split(",")]
+    prices = ("price_per_audio_minute", "price_per_million_tokens")
+    named = {price: os.environ.get(f"ERMGAP_{price.upper()}", "") for price in prices}
+    given = [_option(*pair) for pair in named.items() if pair[1]]
+    given += [_option(*(part.strip() for part in text.partition("=")[::2])) for text in rest]
+    fields = dict(given)
+    model, base = _model_and_base(head)
+    key = _key(fields.pop("key", None), base)
+    _check_safe(base, key)
+    limits = Limits(**{k: fields.pop(k) for k in [*fields] if k in Limits.__dataclass_fields__})
+    return Target(**({"name": model} | fields), model=model, base=base, key=key, limits=limits)
+
+
+def _option(name: str, text: str) -> tuple[str, object]:
+    if not re.fullmatch("[a-z_]+", name):
+        raise UserError("an endpoint's options are written OPTION=VALUE, with commas between.")
+    field, reader, wanted = OPTIONS.find(name)
+    try:
+        value = reader(text)
+    except ValueError:
+        value = ""
+    if value == "":
+        raise UserError(f"the option {name} of the endpoint cannot be read; write {wanted}.")
+    return field, value
+
+
+def _model_and_base(head: str) -> tuple[str, str]:
+    found = re.fullmatch(r"(.+?)@(https?:.*)", head, re.I)
+    model, base = found.groups() if found else (head, os.environ.get("OPENAI_BASE_URL") or OPENAI)
+    if not model or (not found and ("@" in model[1:] or "://" in model)):
+        raise UserError(
+            "an endpoint is written openai=MODEL or openai=MODEL@https://HOST/v1; "
+            "name the model, and begin the address with https://."
+        )
+    base = re.sub(r"(/chat/completions)?/*$", "", base)
+    if not _BASE.fullmatch(base):
+        raise UserError(
+            "the endpoint's address is not like https://HOST/v1; write it without user, "
+            "password, query or spaces."
+        )
+    return model, base
+
+
+def _key(variable: str | None, base: str) -> Key:
+    """The key for this host: OpenAI's own goes nowhere else unless it is named."""
+    if variable is not None:
+        if not re.fullmatch(r"[A-Z][A-Z0-9_]*", variable):
+            raise UserError(f"the option key takes {OPTIONS['key'][2]}; write key=OPENAI_API_KEY.")
+        if not Key(variable).value():
+            raise UserError(f"the option key names {variable}, which is not set; set it.")
+        return Key(variable)
+    if Key("ERMGAP_API_KEY").value() or not _is_openais(base):
+        return Key("ERMGAP_API_KEY")
+    if not Key("OPENAI_API_KEY").value():
+        raise UserError(f"{_host(base)} asks for a key; set OPENAI_API_KEY in the environment.")
+    return Key("OPENAI_API_KEY")
+
+
+def _is_openais(base: str) -> bool:
+    trusted = [OPENAI, os.environ.get("OPENAI_BASE_URL", "")]
+    return _host(base) in [_host(url) for url in trusted if _BASE.fullmatch(url)]
+
+
+def _check_safe(base: str, key: Key) -> None:
+    if base.lower().startswith("http:") and key.value() and not _is_loopback(_host(base)):
+        raise UserError(
+            f"the key in {key.variable} would travel unencrypted to {_host(base)}; "
+            "write https:// or unset it."
+        )
+
+
+def _host(base: str) -> str:
+    return urlsplit(base).hostname or ""
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

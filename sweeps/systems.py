@@ -1,0 +1,67 @@
+"""The rows that a benchmark is asked for: systems that it trains, and systems that it asks.
+
+`systems.yaml` names what is trained: hyperparameters over the preset's configuration. Everything
+else is a name of `ermgap.systems.SYSTEMS`, with an argument where it needs one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from ermgap import systems
+from ermgap.errors import UserError
+
+FILE = Path(__file__).with_name("systems.yaml")
+DEFAULT = ("zero-shot", "erm", "minmaxgap-adaptive", "minmaxgap-rising")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table.
+
+    Attributes:
+        spec: as the user wrote it.
+        words: its name in the table; None: the system says it itself.
+        point: hyperparameters to train with; None for a system that is only asked.
+    """
+
+    spec: str
+    words: str | None = None
+    point: dict | None = None
+
+    @property
+    def trained(self) -> bool:
+        """Whether it is trained here."""
+        return self.point is not None
+
+
+def rows_of(specs: Sequence[str]) -> list[Row]:
+    """The rows of `--models`; `all` stands for every trained system.
+
+    Raises:
+        UserError: a name is neither trained nor asked, or stands there twice.
+    """
+    known = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    wanted = [name for spec in specs for name in (known if spec == "all" else [spec])]
+    for spec in wanted:
+        if wanted.count(spec) > 1:
+            raise UserError(f"the system {spec!r} is named twice in --models; name it once.")
+    return [_row(spec, known) for spec in wanted]
+
+
+def _row(spec: str, known: dict) -> Row:
+    if spec in known:
+        return Row(spec, known[spec]["words"], dict(known[spec]["point"]))
+    word = spec.partition("=")[0].strip()
+    if word not in systems.SYSTEMS:
+        names = [*known, *systems.SYSTEMS]
+        near = difflib.get_close_matches(word, names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(names)}."
+        raise UserError(f"--models {spec}: there is no system of this name; {hint}")
+    systems.parse(spec)
+    return Row(spec)
