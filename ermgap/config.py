@@ -218,7 +218,7 @@ class Train:
     micro_batch: int | None = None  # utterances a worker holds at once; None: its whole share
     eval_batch: int = 64
     recompute: bool = False  # activations anew in the backward pass: less memory, a third slower
-    parallel: str = "ddp"  # fsdp: each worker holds a share of the frozen decoder (and recomputes)
+    parallel: str = "ddp"  # fsdp: each worker holds a share of the frozen decoder
     lr: float = 3e-3
     weight_decay: float = 0.01  # paper
     warmup: float = 0.1  # share of the steps
@@ -340,6 +340,19 @@ class Config:
             "train.parallel",
             self.train.parallel,
             "it shards over the workers of a slot, so set sweep.workers to 2 or more",
+        )
+        # Workers that share weights make equally many passes, each of them over something.
+        refuse(
+            self.train.parallel == "fsdp" and self.train.batch < 2 * self.sweep.workers,
+            "train.batch",
+            self.train.batch,
+            "fsdp needs two utterances a worker in every batch",
+        )
+        refuse(
+            self.train.parallel == "fsdp" and self.train.micro_batch == 1,
+            "train.micro_batch",
+            1,
+            "fsdp needs micro-batches of 2 or more",
         )
 
     def to_dict(self) -> dict:

@@ -38,12 +38,16 @@ def label_log_probabilities(
         held = np.flatnonzero(examples.prefix == prefix)
         # Dealt by length, so that the workers finish together.
         held = held[np.argsort(examples.length[held], kind="stable")]
-        mine = held[world.rank :: world.size]
-        for rows in by_length(mine, size=batch, lengths=examples.length):
+        mine = by_length(held[world.rank :: world.size], size=batch, lengths=examples.length)
+        # Where workers share the weights, all make equally many passes; what is spare is not kept.
+        most = -(-(-(-len(held) // world.size)) // batch) if speech.sharded else len(mine)
+        for i, rows in enumerate([*mine, *[held[:1]] * (most - len(mine))]):
             made = examples.batch(
                 rows, answers=False, device=world.device, dtype=speech.dtype, shared=True
             )
-            scores[:, made.index] = speech.label_logits(made).double().log_softmax(-1)
+            found = speech.label_logits(made).double().log_softmax(-1)
+            if i < len(mine):
+                scores[:, made.index] = found
             tick()
     return world.add_up(scores).cpu().numpy()
 

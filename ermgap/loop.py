@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from ermgap.backbone.qwen2_audio import SpeechLLM
+from ermgap.backbone.sharding import step_pieces
 from ermgap.distributed import World
 from ermgap.errors import RunFailed
 from ermgap.evaluation import label_log_probabilities
@@ -156,22 +157,27 @@ class Gang:
         for rows in epoch_batches(
             self.strata, batch=settings.batch, seed=settings.seed, epoch=epoch
         ):
-            step_sums, value = self.train_step(shard(rows, rank=world.rank, world=world.size))
+            step_sums, value = self.train_step(rows)
             sums = sums + step_sums
             values.append(value)
             self.tick()
         self.speech.training = False
         return sums.cpu(), torch.stack(values).cpu().numpy()
 
-    def train_step(self, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """One optimiser step of every member over this worker's rows of a global batch.
+    def train_step(self, batch: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """One optimiser step of every member over this worker's rows of a global `batch`.
 
         Nothing in here waits for the device: numbers that the host wants are read at the epoch's
         end.
         """
         settings, data = self.settings, self.material.train
         progress = self.step / self.steps
-        pieces = micro_batches(rows, size=settings.micro_batch, lengths=data.length)
+        pieces = micro_batches(
+            shard(batch, rank=self.world.rank, world=self.world.size),
+            size=settings.micro_batch,
+            lengths=data.length,
+            pieces=self.passes(len(batch)),
+        )
         sums, values = accumulate_gradients(
             self.speech,
             [member.objective for member in self.members],
@@ -192,6 +198,12 @@ class Gang:
         norms = [member.optimizer_step(self.rate(member)) for member in self.members]
         # A gradient that is not finite shows in the value that is checked at the epoch's end.
         return sums, values + 0 * torch.stack(norms).to(values.dtype)
+
+    def passes(self, batch: int) -> int:
+        """Passes that every worker must make of a global batch; 0 where they need not agree."""
+        if self.settings.parallel != "fsdp":
+            return 0
+        return step_pieces(batch, world=self.world.size, size=self.settings.micro_batch)
 
     def rate(self, member: Member) -> float:
         """The member's learning rate at this step."""

@@ -41,7 +41,12 @@ def prepare(material: dict, world: World, note) -> tuple[qwen2_audio.SpeechLLM, 
     settings = config.from_dict(material["config"])
     load_plugins(settings.plugins)
     note("loading the backbone")
-    speech = qwen2_audio.load(settings.backbone, labels=settings.data.labels, device=world.device)
+    speech = qwen2_audio.load(
+        settings.backbone,
+        labels=settings.data.labels,
+        device=world.device,
+        shards=world if settings.train.parallel == "fsdp" and world.size > 1 else None,
+    )
     table = material["table"]
     note("audio features")
     cache = Path(material["features"]) if material.get("features") else None

@@ -39,12 +39,20 @@ def shard(batch: np.ndarray, *, rank: int, world: int) -> np.ndarray:
     return batch[rank::world]
 
 
-def micro_batches(rows: np.ndarray, *, size: int | None, lengths: np.ndarray) -> list[np.ndarray]:
-    """Cut a worker's rows into pieces of at most `size`, similar lengths together to pad little."""
-    if size is None or len(rows) <= size:
-        return [rows] if len(rows) else []
+def micro_batches(
+    rows: np.ndarray, *, size: int | None, lengths: np.ndarray, pieces: int = 0
+) -> list[np.ndarray]:
+    """Cut a worker's rows into pieces of at most `size`, similar lengths together to pad little.
+
+    `pieces`: at least so many, so that workers that share weights make equally many passes.
+    """
+    if not len(rows):
+        return []
+    count = max(pieces, 1 if size is None else -(-len(rows) // size))
+    if count == 1:
+        return [rows]
     rows = rows[np.argsort(lengths[rows], kind="stable")]
-    return np.array_split(rows, -(-len(rows) // size))
+    return np.array_split(rows, count)
 
 
 def by_length(rows: Sequence[int], *, size: int, lengths: np.ndarray) -> list[np.ndarray]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -25,11 +25,14 @@ import pandas as pd
 from ermgap import config as configuration
 from ermgap.config import Config
 from ermgap.errors import UserError, command_line
-from ermgap.records import Records, write_atomically
+from ermgap.records import Records, Trial, write_atomically
 from ermgap.registry import load_plugins
+from ermgap.systems.answers import FAILED
 from sweeps import cli, tables
 from sweeps import plan as planning
-from sweeps.systems import DEFAULT, Row, rows_of
+from sweeps.systems import DEFAULT, Row, require_asked, rows_of
+
+COMMAND = "python sweeps/benchmark.py"
 
 
 def options() -> argparse.ArgumentParser:
@@ -38,7 +41,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument(
         "--models", nargs="+", metavar="NAME[=ARG]", help=f"rows; by default {' '.join(DEFAULT)}"
     )
-    parser.add_argument("--split", choices=("dev", "test"), default="dev", help="dev by default")
+    parser.add_argument("--split", choices=("dev", "test"), help="dev by default")
     parser.add_argument("--folds", type=int, metavar="N", help="every one of N speaker folds")
     parser.add_argument("--baseline", metavar="NAME", help="the row that others are compared with")
     return parser
@@ -54,11 +57,28 @@ class Benchmark:
     folds: int | None
     baseline: str | None
     folder: Path
+    storage: str | None = None  # `--storage`, made absolute
+
+    @property
+    def trained(self) -> list[str]:
+        """Names of the rows that are trained; the k-th is the trial `t000k` of each fold."""
+        return [row.spec for row in self.rows if row.trained]
+
+    @property
+    def left(self) -> list[int]:
+        """The folds that are still to be trained."""
+        return [
+            fold for fold in self.parts if self.trained and not (self.of(fold) / "DONE").exists()
+        ]
 
     @property
     def parts(self) -> list[int]:
         """The folds that are run."""
         return list(range(self.folds)) if self.folds else [self.config.data.fold]
+
+    def of(self, fold: int) -> Path:
+        """The folder of one fold's records."""
+        return self.folder / f"fold-{fold}"
 
     def of_fold(self, fold: int) -> Config:
         """The configuration of one fold: its speakers held out, every trained row a point."""
@@ -76,8 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = cli.parse(options(), arguments)
     cli.refuse_later_flags(given)
     asked = _reopened(given) if given.resume else _asked(given)
-    trained = [row for row in asked.rows if row.trained]
-    if trained and not given.dry_run:
+    if asked.left and not given.dry_run:
         driver.begin(given.address)
     plans = {fold: planning.make_plan(asked.of_fold(fold)) for fold in asked.parts}
     print(plans[asked.parts[0]].words)
@@ -87,10 +106,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     records = _records(asked, plans, resumed=bool(given.resume))
     print(f"results: {asked.folder}")
-    if trained and not _train(asked, plans, given):
-        print(f"stopped; go on with: python sweeps/benchmark.py --resume {asked.folder}")
-        return 130
-    _tell(asked, _predictions(asked, plans), plans)
+    if status := _train(asked, plans, given):
+        print(f"stopped; go on with: {COMMAND} --resume {asked.folder}")
+        return status
+    try:
+        found = _predictions(asked, plans)
+    except (UserError, KeyboardInterrupt):
+        print(f"stopped; go on with: {COMMAND} --resume {asked.folder}")
+        raise
+    _tell(asked, found, plans)
     records.mark_done()
     return 0
 
@@ -109,21 +133,45 @@ def _asked(given: argparse.Namespace) -> Benchmark:
         raise UserError(f"--folds {given.folds}: two folds or more are needed.")
     baseline = given.baseline or next((row.spec for row in rows if row.spec == "erm"), None)
     folder = cli.output_folder(given.out or cli.default_folder(given, "benchmark"))
-    return Benchmark(config, rows, given.split, given.folds, baseline, folder)
+    storage = str(Path(given.storage).absolute()) if given.storage else None
+    split = given.split or "dev"
+    return Benchmark(config, rows, split, given.folds, baseline, folder, storage)
 
 
 def _reopened(given: argparse.Namespace) -> Benchmark:
     records = Records.open(given.resume)
-    if records.sweep.get("kind") != "benchmark":
-        raise UserError(f"{given.resume} holds no benchmark; resume it with sweeps/pareto.py.")
-    if given.preset or given.data or given.settings or given.models or given.folds:
-        raise UserError("--resume goes on with what the folder was started with; name no other.")
     told = records.sweep
+    kind = told.get("kind", "sweep")
+    if kind != "benchmark":
+        command = "train" if kind == "train" else "pareto"
+        raise UserError(
+            f"{given.resume} holds no benchmark; it was made by sweeps/{command}.py, so resume it "
+            "with that command."
+        )
+    if "models" not in told:
+        raise UserError(
+            f"{given.resume} is a fold of a benchmark; resume the folder above it, "
+            f"--resume {Path(given.resume).absolute().parent}."
+        )
+    usual = options().parse_args([])
+    free = ("resume", "address", "dry_run")
+    named = [k for k, v in vars(given).items() if k not in free and v != getattr(usual, k)]
+    if named:
+        flags = ", ".join("--" + name.replace("_", "-") for name in named)
+        raise UserError(
+            f"--resume goes on with what {given.resume} was started with; leave away "
+            f"{flags.replace('--settings', '--set')}, or begin another benchmark with --out."
+        )
     config = configuration.from_dict(told["config"], where=f"{given.resume}/sweep.yaml")
     load_plugins(config.plugins)
-    rows = rows_of(told["models"])
     return Benchmark(
-        config, rows, told["split"], told["folds"], told["baseline"], Path(given.resume)
+        config,
+        rows_of(told["models"]),
+        told["split"],
+        told["folds"],
+        told["baseline"],
+        Path(given.resume),
+        told["storage"],
     )
 
 
@@ -131,8 +179,8 @@ def _require(asked: Benchmark, plans: Mapping, given: argparse.Namespace) -> Non
     """Refuse what cannot be run, before anything is written."""
     from sweeps import pareto
 
-    if any(row.trained for row in asked.rows):
-        pareto.require(asked.of_fold(asked.parts[0]), given.address)
+    if asked.left:
+        pareto.require(asked.of_fold(asked.left[0]), given.address)
     judged = _judged(asked, plans)
     if judged.empty:
         raise UserError(
@@ -144,14 +192,19 @@ def _require(asked: Benchmark, plans: Mapping, given: argparse.Namespace) -> Non
             f"fold {min(empty)} holds no utterance out that an earlier one does not (corpora that "
             "come with their own splits are not dealt anew); give fewer --folds, or leave it away."
         )
+    for number, row in enumerate(asked.rows):
+        if not row.trained and not _place(asked, number).exists():
+            cost = require_asked(row.spec, _context(asked), judged)
+            if cost:
+                print(cost)
 
 
 def _budget(asked: Benchmark, plans: Mapping) -> str:
-    trained = sum(row.trained for row in asked.rows)
-    judged = len(_judged(asked, plans))
+    each = f" on each of {len(plans)} folds" if asked.folds else ""
+    trained = f"{len(asked.trained)} of them trained{each} for {asked.config.train.epochs} epochs"
     return (
-        f"benchmark: {len(asked.rows)} systems, {trained} of them trained on {len(plans)} fold(s) "
-        f"for {asked.config.train.epochs} epochs; judged on {judged} {asked.split} utterances in "
+        f"benchmark: {len(asked.rows)} systems, {trained if asked.trained else 'none trained'}; "
+        f"judged on {len(_judged(asked, plans))} {asked.split} utterances in "
         f"{' and '.join(asked.config.data.modalities)}"
     )
 
@@ -162,7 +215,7 @@ def _records(asked: Benchmark, plans: Mapping, *, resumed: bool) -> Records:
     else:
         first = plans[asked.parts[0]].utterances
         told = planning.describe_sweep(
-            asked.config, preset="benchmark", utterances=first, storage=None
+            asked.config, preset="benchmark", utterances=first, storage=asked.storage
         )
         told |= {"kind": "benchmark", "models": [row.spec for row in asked.rows]}
         told |= {"split": asked.split, "folds": asked.folds, "baseline": asked.baseline}
@@ -174,41 +227,46 @@ def _records(asked: Benchmark, plans: Mapping, *, resumed: bool) -> Records:
 # Training -----------------------------------------------------------------------------------------
 
 
-def _train(asked: Benchmark, plans: Mapping, given: argparse.Namespace) -> bool:
-    """Train every row on every fold; whether all came to their end."""
+def _train(asked: Benchmark, plans: Mapping, given: argparse.Namespace) -> int:
+    """Train every row on every fold that is left; the exit status, 0 if all came to their end."""
     from sweeps import driver
 
-    for fold in asked.parts:
+    left = asked.left
+    for fold in left:
         config = asked.of_fold(fold)
         records = _fold_records(asked, fold, config, plans[fold].utterances)
         records.lock()
-        if records.finished:
-            continue
-        print(f"fold {fold}: {len(config.sweep.points)} systems")
-        last = fold == asked.parts[-1]
-        session = driver.run(config, records, address=given.address, leave=last)
+        if asked.folds:
+            print(f"fold {fold + 1} of {asked.folds}")
+        session = driver.run(config, records, address=given.address, leave=fold == left[-1])
         records.consolidate()
-        if session.interrupted or sum(t.ended for t in records.trials()) < config.sweep.trials:
-            return False
+        ended = sum(trial.ended for trial in records.trials())
+        if session.interrupted or ended < config.sweep.trials:
+            return 130 if session.interrupted else 1
         records.mark_done()
-    return True
+    return 0
 
 
 def _fold_records(asked: Benchmark, fold: int, config: Config, utterances: pd.DataFrame) -> Records:
-    folder = asked.folder / f"fold-{fold}"
+    folder, storage = asked.of(fold), None
     if (folder / "sweep.yaml").exists():
         return Records.open(folder)
-    told = planning.describe_sweep(config, preset="benchmark", utterances=utterances, storage=None)
+    if asked.storage:  # beside each other there, so that all folds share the features
+        storage = f"{asked.storage}/{asked.folder.absolute().name}-fold-{fold}"
+        cli._make_storage(Path(storage))
+    told = planning.describe_sweep(
+        config, preset="benchmark", utterances=utterances, storage=storage
+    )
     return Records.create(folder, sweep={"kind": "benchmark"} | told, table=utterances)
 
 
 # Judging ------------------------------------------------------------------------------------------
 
 
-def _predictions(asked: Benchmark, plans: Mapping) -> dict[str, pd.DataFrame]:
-    """Each row's predictions on the judged utterances, all folds."""
+def _predictions(asked: Benchmark, plans: Mapping) -> dict[str, tuple[str, pd.DataFrame]]:
+    """Each row's name in the table and its predictions on the judged utterances, by its spec."""
     judged = _judged(asked, plans)
-    found: dict[str, pd.DataFrame] = {}
+    found: dict[str, tuple[str, pd.DataFrame]] = {}
     for number, row in enumerate(asked.rows):
         if row.trained:
             name, table = row.words, _of_trained(asked, row, judged)
@@ -217,8 +275,8 @@ def _predictions(asked: Benchmark, plans: Mapping) -> dict[str, pd.DataFrame]:
         if table is None:
             print(f"{name} has no predictions: its training failed; it is left out of the table")
             continue
-        name = name if name not in found else f"{name} ({row.spec})"
-        found[name] = table
+        names = [known for known, _ in found.values()]
+        found[row.spec] = (f"{name} ({row.spec})" if name in names else name, table)
     if not found:
         raise UserError(f"no system has predictions; look into {asked.folder}/fold-*/trials.jsonl.")
     return found
@@ -237,11 +295,10 @@ def _judged(asked: Benchmark, plans: Mapping) -> pd.DataFrame:
 
 
 def _of_trained(asked: Benchmark, row: Row, judged: pd.DataFrame) -> pd.DataFrame | None:
-    place = [other.spec for other in asked.rows if other.trained].index(row.spec)
     parts = []
     for fold in asked.parts:
-        records = Records.open(asked.folder / f"fold-{fold}")
-        trial = records.trials()[place]
+        records = Records.open(asked.of(fold))
+        trial = _trial(asked, row, records)
         if trial.status == "failed":
             return None
         if asked.split == "dev":
@@ -249,67 +306,87 @@ def _of_trained(asked: Benchmark, row: Row, judged: pd.DataFrame) -> pd.DataFram
             table = records.predictions(trial.trial_id).assign(fold=fold)
             parts.append(table[table["utterance_id"].isin(here)])
         else:
-            adapter = records.storage / "adapters" / trial.trial_id
+            spec = f"adapter={records.storage / 'adapters' / trial.trial_id}"
             kept = asked.folder / "systems" / f"{row.spec}.parquet"
-            parts.append(_kept(kept, lambda a=adapter: _ask(asked, f"adapter={a}", judged)[1]))
-    return pd.concat(parts, ignore_index=True)
+            parts.append(_kept(kept, lambda s=spec: _ask(asked, s, judged, name=row.words)))
+    return pd.concat(parts, ignore_index=True).drop(columns="system", errors="ignore")
+
+
+def _trial(asked: Benchmark, row: Row, records: Records) -> Trial:
+    """By its id: slots begin several at a time, so the records have them in any order."""
+    trial_id = f"t{asked.trained.index(row.spec):04d}"
+    return next(trial for trial in records.trials() if trial.trial_id == trial_id)
 
 
 def _of_asked(
     asked: Benchmark, row: Row, judged: pd.DataFrame, number: int
 ) -> tuple[str, pd.DataFrame]:
-    kept = asked.folder / "systems" / f"{number:02d}.parquet"
-    name = row.spec
-
-    def answered() -> pd.DataFrame:
-        words, table = _ask(asked, row.spec, judged)
-        return table.assign(system=words)
-
-    table = _kept(kept, answered)
-    name = str(table["system"].iloc[0]) if len(table) else row.spec
-    return name, table.drop(columns="system")
+    table = _kept(_place(asked, number), lambda: _ask(asked, row.spec, judged))
+    return str(table["system"].iloc[0]), table.drop(columns="system")
 
 
-def _kept(path: Path, make) -> pd.DataFrame:
-    """What was answered once is not asked again."""
-    if not path.exists():
-        table = make()
-        write_atomically(path, lambda temporary: table.to_parquet(temporary, index=False))
-    return pd.read_parquet(path)
+def _place(asked: Benchmark, number: int) -> Path:
+    """Where the answers of a row that is asked are kept."""
+    return asked.folder / "systems" / f"{number:02d}.parquet"
 
 
-def _ask(asked: Benchmark, spec: str, judged: pd.DataFrame) -> tuple[str, pd.DataFrame]:
-    """Let a system answer every judged utterance in every modality; its name and predictions."""
-    import torch
+def _kept(path: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """What was answered once is not asked again; requests that failed are, by `--resume`."""
+    if path.exists():
+        return pd.read_parquet(path)
+    table = make()
+    if failed := int((table["prediction"] == FAILED).sum()):
+        print(
+            f"{failed} of {len(table)} answers are missing and count as wrong; --resume asks anew"
+        )
+        return table
+    write_atomically(path, lambda temporary: table.to_parquet(temporary, index=False))
+    return table
 
+
+def _ask(
+    asked: Benchmark, spec: str, judged: pd.DataFrame, name: str | None = None
+) -> pd.DataFrame:
+    """Predictions of a system on every judged utterance in every modality that it knows.
+
+    Its name, or `name` instead, is the column `system`.
+    """
     from ermgap import systems
-    from ermgap.examples import in_modalities
+    from ermgap.backbone.built import quiet
+    from ermgap.examples import in_modalities  # torch: only now
 
     word, argument = systems.parse(spec)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    context = systems.Context(asked.config.data.labels, asked.config, device, asked.folder)
-    system = systems.SYSTEMS.find(word)(argument, context)
     modalities = asked.config.data.modalities
+    with quiet():
+        system = systems.SYSTEMS.find(word)(argument, _context(asked))
+    system.name = name or system.name
     known = getattr(system, "modalities", modalities)
-    if words := system.estimate(judged, modalities):
-        print(words)
     answers = [
-        system.predict(in_modalities(judged, [modality]), modality=modality, note=print)
+        system.predict(rows, modality=modality, note=print)
         for modality in modalities
-        if modality in known
+        if modality in known and len(rows := in_modalities(judged, [modality]))
     ]
     if not answers:
         raise UserError(f"{spec} answers {', '.join(known)}, none of which is benchmarked.")
-    return system.name, pd.concat(answers, ignore_index=True)
+    return pd.concat(answers, ignore_index=True).assign(system=system.name)
 
 
-def _tell(asked: Benchmark, found: Mapping[str, pd.DataFrame], plans: Mapping) -> None:
+def _context(asked: Benchmark):
+    import torch
+
+    from ermgap.systems import Context
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Context(asked.config.data.labels, asked.config, device, asked.folder)
+
+
+def _tell(asked: Benchmark, found: Mapping[str, tuple[str, pd.DataFrame]], plans: Mapping) -> None:
     tables.tell(
-        found,
+        dict(found.values()),
         config=asked.config,
         utterances=plans[asked.parts[0]].utterances,
         folder=asked.folder,
-        baseline=next((row.words for row in asked.rows if row.spec == asked.baseline), None),
+        baseline=found[asked.baseline][0] if asked.baseline in found else None,
     )
 
 

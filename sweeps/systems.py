@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import yaml
 
 from ermgap import systems
+from ermgap.backbone import BACKBONES
 from ermgap.errors import UserError
 
 FILE = Path(__file__).with_name("systems.yaml")
@@ -58,6 +60,8 @@ def _row(spec: str, known: dict) -> Row:
     if spec in known:
         return Row(spec, known[spec]["words"], dict(known[spec]["point"]))
     word = spec.partition("=")[0].strip()
+    if word in known:
+        raise UserError(f"--models {spec}: what is trained here takes no argument; write {word}.")
     if word not in systems.SYSTEMS:
         names = [*known, *systems.SYSTEMS]
         near = difflib.get_close_matches(word, names, n=1)
@@ -65,3 +69,26 @@ def _row(spec: str, known: dict) -> Row:
         raise UserError(f"--models {spec}: there is no system of this name; {hint}")
     systems.parse(spec)
     return Row(spec)
+
+
+def require_asked(spec: str, context: systems.Context, utterances: pd.DataFrame) -> str:
+    """Refuse a system that cannot be asked, as far as that shows without loading a model.
+
+    Returns a sentence on what asking it about the utterances will cost, "" if only time. Raises
+    UserError for an endpoint without its key, an adapter that does not fit, and the like.
+    """
+    word, argument = systems.parse(spec)
+    if word == "openai":
+        endpoint = systems.SYSTEMS.find(word)(argument, context)
+        return endpoint.estimate(utterances, context.config.data.modalities)
+    if word == "zero-shot" and argument:
+        BACKBONES.find(argument)
+    elif word == "adapter":
+        from ermgap.systems import ours  # torch: only now
+
+        ours.adapter_settings(argument, context)
+    elif word in ("generated", "voxtral") and argument:
+        from ermgap.systems import generated
+
+        generated.place(argument)
+    return ""

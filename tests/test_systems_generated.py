@@ -216,6 +216,7 @@ def test_tokens_that_appear_when_others_are_taken_out_are_taken_out_too():
     tokens = ("<think>", "[X]", " ")
     assert generated.quoted("a<th<think>ink>b [X[X]] c", tokens) == "a<th ink>b [X ] c"
     assert generated.quoted("<<think>think> d [[X]X]", tokens) == "< think> d [ X]"
+    assert generated.quoted("<|unknown|>") == "< |unknown| >"
     assert generated.quoted("it's  fine,\tthanks", tokens) == "it's fine, thanks"
 
 

@@ -111,7 +111,11 @@ def test_in_float64_they_equal_the_whole_window(heard):
         lengths = [801, 16001, 47000, window_s * RATE - 3 * HOP - 1]
     for length in lengths:
         samples = _sound(length)
-        error = _error(_ours(exact, extractor, samples), _reference(exact, extractor, samples))
+        # The same log-mel for both: some CPUs round it by the number of frames (next test but one).
+        mel, count = tower.log_mel(extractor, samples)
+        mel = _whole(extractor, samples)["input_features"][:, :, : mel.shape[1]]
+        ours = tower.encode(exact, mel, [count])[0]
+        error = _error(ours, _reference(exact, extractor, samples))
         assert error < 1e-9, f"{length} samples: {error:.1e}"
 
 
@@ -137,14 +141,16 @@ def _whisper_quiet(length: int) -> np.ndarray:
 
 @pytest.mark.parametrize("window_s", [4, 30])
 @pytest.mark.parametrize("sound", [_sound, _spike, _whisper_quiet])
-def test_the_log_mel_that_is_used_is_the_whole_windows_to_the_bit(window_s, sound):
+def test_the_log_mel_that_is_used_is_the_whole_windows_to_float32_s_last_bits(window_s, sound):
     extractor = WhisperFeatureExtractor(feature_size=80, chunk_length=window_s)
     for length in (1, 159, 160, 161, *_lengths(window_s), window_s * RATE + 999):
         mel, count = tower.log_mel(extractor, sound(length))
         given = _whole(extractor, sound(length))
         frames = int(given["attention_mask"].sum())
         assert count == (frames - 1) // 2 + 1
-        assert torch.equal(mel, given["input_features"][0, :, : mel.shape[1]])
+        whole = given["input_features"][0, :, : mel.shape[1]]
+        # Intel: equal. AMD EPYC: up to 1.2e-7, a unit in the last place of values near 1.
+        assert float((mel - whole).abs().max()) < 2.5e-7
         assert min(frames, 100 * window_s) <= mel.shape[1] <= frames + 2
 
 

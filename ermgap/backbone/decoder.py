@@ -15,6 +15,7 @@ from ermgap.backbone.adapter import Stack, adapted
 from ermgap.backbone.attention import mix, mix_at
 from ermgap.backbone.ops import rms_norm, rotate
 from ermgap.backbone.packing import Packing
+from ermgap.backbone.sharding import through
 
 LAYERS = "model.language_model.layers"
 INPUTS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
@@ -49,12 +50,10 @@ def decode_at(
     for i, layer in enumerate(first):
         run = _Layer(layer, f"{LAYERS}.{i}", stack, packing, cos, sin)
         masks = run.masks(tokens, tokens)
-        if recompute and torch.is_grad_enabled():
-            hidden = checkpoint(run, hidden, masks, use_reentrant=False, preserve_rng_state=False)
-        else:
-            hidden = run(hidden, masks)
+        hidden = through(layer, run.again if recompute else run, hidden, masks)
     run = _Layer(last, f"{LAYERS}.{len(first)}", stack, packing, cos, sin)
-    return _norm(decoder.norm, run.at(hidden, at, run.masks(tokens, at.numel())))
+    masks = run.masks(tokens, at.numel())
+    return _norm(decoder.norm, through(last, run.at, hidden, at, masks))
 
 
 class _Layer:
@@ -90,6 +89,12 @@ class _Layer:
         query, key = (rotate(self.heads(x), self.cos, self.sin) for x in (query, key))
         scale = self.layer.self_attn.scaling
         return self.rest(hidden, mix(query, key, self.heads(value), self.packing, scale), masks)
+
+    def again(self, hidden: Tensor, masks: list[Tensor | None]) -> Tensor:
+        """The same, keeping only its input for the backward pass, which computes it anew."""
+        if not torch.is_grad_enabled():
+            return self(hidden, masks)
+        return checkpoint(self, hidden, masks, use_reentrant=False, preserve_rng_state=False)
 
     def at(self, hidden: Tensor, at: Tensor, masks: list[Tensor | None]) -> Tensor:
         """[K, N, H] to [K, B, A, H]: the layer's output at the own tokens `at` [B, A] alone."""

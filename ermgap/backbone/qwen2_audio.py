@@ -24,9 +24,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ermgap import config
-from ermgap.backbone import BACKBONES, prompts
+from ermgap.backbone import BACKBONES, prompts, sharding
 from ermgap.backbone.adapter import Adapter, Stack
+from ermgap.backbone.check import check
 from ermgap.backbone.decoder import LAYERS, decode_at
+from ermgap.distributed import World
 from ermgap.errors import UserError
 from ermgap.examples import Batch
 
@@ -58,8 +60,19 @@ def resolved(settings: config.Backbone, device: torch.device) -> config.Backbone
     return dataclasses.replace(settings, dtype=str(dtype).removeprefix("torch."))
 
 
-def load(settings: config.Backbone, *, labels: Sequence[str], device: torch.device) -> SpeechLLM:
+def load(
+    settings: config.Backbone,
+    *,
+    labels: Sequence[str],
+    device: torch.device,
+    shards: World | None = None,
+) -> SpeechLLM:
     """Load the configured backbone, frozen, in evaluation mode, without an adapter.
+
+    Args:
+        labels: the answers it is to choose from.
+        device: where to.
+        shards: the workers over which the decoder is sharded (ermgap.backbone.sharding).
 
     Raises:
         UserError: unknown name, weights that cannot be found or read, labels that cannot be told
@@ -79,19 +92,37 @@ def load(settings: config.Backbone, *, labels: Sequence[str], device: torch.devi
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **known)
         extractor = WhisperFeatureExtractor.from_pretrained(folder, **known)
-        model = Qwen2AudioForConditionalGeneration.from_pretrained(
-            folder, dtype=getattr(torch, settings.dtype), attn_implementation="sdpa", **known
+        model, told = Qwen2AudioForConditionalGeneration.from_pretrained(
+            folder,
+            dtype=getattr(torch, settings.dtype),
+            attn_implementation="sdpa",
+            output_loading_info=True,
+            **known,
         )
     except (OSError, ValueError, SafetensorError) as problem:
         logging.getLogger(__name__).debug("backbone %s", folder, exc_info=True)
         raise UserError(
             f"the backbone {settings.name!r} cannot be loaded from {folder} "
-            f"({str(problem).splitlines()[0]}); when offline, set backbone.path to a folder that "
-            f"holds it."
+            f"({str(problem).splitlines()[0].rstrip('.')}); {_remedy(folder)}."
         ) from problem
     prompt = prompts.build(tokenizer, prompts.find(settings.prompt), labels)
     model.requires_grad_(False)
-    return SpeechLLM(model.to(device).eval(), tokenizer, extractor, prompt, settings)
+    if shards is None:
+        model = model.to(device)
+    speech = SpeechLLM(model.eval(), tokenizer, extractor, prompt, settings)
+    check(speech, missing=told["missing_keys"])
+    if shards is not None:
+        speech.shard(shards)
+    return speech
+
+
+def _remedy(folder: Path | str) -> str:
+    if Path(folder).is_dir():
+        return "mend the folder, or name another with --set backbone.path=DIR"
+    return (
+        f"where the hub can be reached, run `hf download {folder} --local-dir DIR`, "
+        "then add --set backbone.path=DIR"
+    )
 
 
 class SpeechLLM:
@@ -103,6 +134,7 @@ class SpeechLLM:
         prompt: token ids around the audio and of the answers.
         adapters: those of the K configurations that train on it; K = 1 unless they form a gang.
         training: whether dropout applies.
+        sharded: whether the decoder's layers are, so that workers must run it equally often.
         recompute: keep only the layers' inputs for the backward pass (less memory, a third slower).
     """
 
@@ -115,8 +147,18 @@ class SpeechLLM:
         self.prompt = prompt
         self.settings = settings
         self.adapters: list[Adapter] = []
-        self.training = self.recompute = False
+        self.training = self.recompute = self.sharded = False
         self.first_tokens = torch.tensor(prompt.first_tokens, device=model.device)
+
+    def shard(self, workers: World) -> None:
+        """Share the decoder's layers among the workers, and move everything to their devices.
+
+        Layer by layer, so that no device ever holds the whole decoder.
+        """
+        sharding.shard(self.model, workers)
+        self.model.to(workers.device)
+        self.first_tokens = self.first_tokens.to(workers.device)
+        self.sharded = True
 
     @property
     def device(self) -> torch.device:

@@ -68,7 +68,9 @@ def tower_output(
 
 
 def log_mel(extractor: Callable, samples: np.ndarray) -> Heard:
-    """The extractor's log-mel of a clip, as far as the convolutions need it, to the bit.
+    """The extractor's log-mel of a clip, as far as the convolutions need it.
+
+    To the bit, or on CPUs whose kernels round by the number of frames to the last bit of float32.
 
     Frames further behind the clip are silence: the extractor hears enough of them that neither
     its reflected end nor its clamp, 8 under the clip's maximum, differs from the whole window's.

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from ermgap.backbone import qwen2_audio
+from ermgap.config import Config
 from ermgap.distributed import World
 from ermgap.errors import UserError
 from ermgap.evaluation import label_log_probabilities, predictions
@@ -36,19 +37,37 @@ def make_adapter(argument: str | None, context: Context) -> System:
     """An adapter of ours, with the backbone and the prompt that it was trained with."""
     from ermgap import predict
 
-    if not argument:
-        raise UserError("the system 'adapter' needs a folder; write adapter=DIR/adapters/t0000.")
-    folder = Path(argument)
-    settings = predict.settings_of(folder)
-    if set(settings.data.labels) != set(context.labels):
-        raise UserError(
-            f"the adapter {folder} was trained for {', '.join(settings.data.labels)} and the "
-            f"benchmark is over {', '.join(context.labels)}; set data.labels to the adapter's."
-        )
+    settings, folder = adapter_settings(argument, context), Path(str(argument)).expanduser()
     device = torch.device(context.device)
     speech = qwen2_audio.load(settings.backbone, labels=settings.data.labels, device=device)
     predict.load_adapter(speech, folder)
     return Scored(folder.name, speech, settings.data.labels, modalities=settings.data.modalities)
+
+
+def adapter_settings(argument: str | None, context: Context) -> Config:
+    """What the adapter was trained with; UserError for none, or one of other labels or modalities.
+
+    No model is loaded.
+    """
+    from ermgap import predict
+
+    if not argument:
+        raise UserError("the system 'adapter' needs a folder; write adapter=DIR/adapters/t0000.")
+    folder = Path(argument).expanduser()
+    settings = predict.settings_of(folder)
+    known, wanted = settings.data, context.config.data
+    if set(known.labels) != set(context.labels):
+        raise UserError(
+            f"the adapter {folder} was trained for {', '.join(known.labels)} and the benchmark is "
+            f"over {', '.join(context.labels)}; set data.labels to the adapter's."
+        )
+    if not set(known.modalities) & set(wanted.modalities):
+        raise UserError(
+            f"the adapter {folder} was trained on {' and '.join(known.modalities)} and the "
+            f"benchmark is over {' and '.join(wanted.modalities)}; set data.modalities to one that "
+            "it knows."
+        )
+    return settings
 
 
 class Scored(System):

@@ -4,10 +4,10 @@
     voxtral=FOLDER              a copy on disk
     voxtral=ORG/NAME[@REV]      another one of the hub
 
-Its processor reads Mistral's own tokenizer file with mistral-common, an optional package that takes
-numpy back below 2.4 on Python 3.12 and older, which all else here bears. Every clip fills windows of 30 s, 375 audio tokens each, so
-a short clip costs as much as a long one. Control tokens come from the structure of the chat alone:
-mistral-common recognises none in a transcript.
+Its processor reads Mistral's own tokenizer file with mistral-common, an optional package (it takes
+numpy back below 2.4 on Python 3.12 and older, which all else here bears). Every clip fills windows
+of 30 s, 375 audio tokens each, so a short clip costs as much as a long one. Control tokens come
+from the structure of the chat alone: mistral-common recognises none in a transcript.
 """
 
 from __future__ import annotations
