@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis import choose, figures, front, interactive, layout, uncertainty, words
+from analysis import choose, families, figures, front, interactive, layout, uncertainty, words
 from analysis.front import FrontInfo, Point
 from analysis.page import page
 from ermgap.errors import UserError
 from ermgap.records import Records, write_atomically
 
 PLOTS = Path("analysis/plots")
+WHAT = "Accuracy against gender gap"
 UNITS = {name: "%" for name in front.SCORES} | {"max_gap": "points", "max_loss_gap": "nats"}
 
 
@@ -39,12 +40,13 @@ def write(directory: Path | str, plots: Path | str = PLOTS, *, quiet: bool = Fal
     records = Records.open(directory)
     info = _read(records)
     bars = uncertainty.standard_errors(records, [p.trial_id for p in info.highlighted])
+    groups = families.families(info, records)
     folder = Path(plots) / directory.resolve().name
     table = trials_table(info, bars)
     try:
         records.write_front(table[table["front"]].drop(columns="front").reset_index(drop=True))
         records.write_summary(summary(info, bars))
-        _write_plots(folder, info, bars, table)
+        _write_plots(folder, info, bars, table, groups)
     except OSError as problem:
         raise UserError(
             f"the report of {directory} cannot be written ({problem.strerror or problem}); "
@@ -52,6 +54,8 @@ def write(directory: Path | str, plots: Path | str = PLOTS, *, quiet: bool = Fal
         ) from problem
     if not quiet:
         print(text(info, bars))
+        if len(groups) > 1:
+            print("\n" + "\n".join(families.sentences(groups, info)))
         print(f"\nwritten: {folder}/pareto.png, pareto.html, pareto.csv, report.html")
     return folder
 
@@ -157,25 +161,41 @@ def _read(records: Records) -> FrontInfo:
     return info
 
 
-def _write_plots(folder: Path, info: FrontInfo, bars: pd.DataFrame, table: pd.DataFrame) -> None:
+def _write_plots(
+    folder: Path,
+    info: FrontInfo,
+    bars: pd.DataFrame,
+    table: pd.DataFrame,
+    groups: list[families.Family],
+) -> None:
     write_atomically(folder / "pareto.csv", lambda path: table.to_csv(path, index=False))
     write_atomically(folder / "pareto.png", lambda p: figures.draw_png(info, p, bars=bars))
     write_atomically(folder / "pareto.html", lambda p: interactive.draw_html(info, p, bars=bars))
-    content = _page(info, bars, (folder / "pareto.png").read_bytes())
+    by_loss = ""
+    if len(groups) > 1:
+        write_atomically(folder / "families.png", lambda p: families.draw(groups, info, p))
+        by_loss = f"<h2>Fronts by loss</h2>{_picture(folder / 'families.png', 'Fronts by loss')}"
+        by_loss += _items(families.sentences(groups, info))
+    content = _page(info, bars, _picture(folder / "pareto.png", WHAT), by_loss)
     write_atomically(folder / "report.html", lambda p: p.write_text(content, encoding="utf-8"))
 
 
-def _page(info: FrontInfo, bars: pd.DataFrame, png: bytes) -> str:
-    picture = base64.b64encode(png).decode()
+def _picture(path: Path, words: str) -> str:
+    content = base64.b64encode(path.read_bytes()).decode()
+    return f"<img alt='{words}' src='data:image/png;base64,{content}'>"
+
+
+def _page(info: FrontInfo, bars: pd.DataFrame, picture: str, by_loss: str) -> str:
     shown = display(info, bars)
     table = shown.to_html(index=False, border=0) if len(shown) else "<p>The front is empty.</p>"
     return page(
         f"Report: {info.name}",
         f"{_paragraphs(words.sentences(info, bars))}"
-        f"<img alt='Accuracy against gender gap' src='data:image/png;base64,{picture}'>"
+        f"{picture}"
         f"<p class='soft'><a href='pareto.html'>Interactive picture</a> · all trials: "
         f"<a href='pareto.csv'>pareto.csv</a></p>"
         f"<h2>The front</h2><div class='scroll'>{table}</div>"
+        f"{by_loss}"
         f"<h2>Choices by rule</h2>{_items(_choices(info))}"
         f"<h2>Caveats</h2>{_items(words.caveats(info, bars))}",
     )

@@ -30,7 +30,7 @@ def standard_errors(
     data = (records.sweep.get("config") or {}).get("data") or {}
     found = []
     for trial_id in trial_ids:
-        table = _dev_predictions(records, trial_id)
+        table = dev_predictions(records, trial_id)
         if table is None or table.empty:
             continue
         rng = np.random.default_rng(seed)
@@ -126,7 +126,8 @@ def _spread(values: np.ndarray) -> float:
     return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
 
 
-def _dev_predictions(records: Records, trial_id: str) -> pd.DataFrame | None:
+def dev_predictions(records: Records, trial_id: str) -> pd.DataFrame | None:
+    """The trial's predictions on dev; None where they are absent or cannot be read."""
     # A report without one bar is better than no report: the caller says which bars are missing.
     try:
         table = records.predictions(trial_id)

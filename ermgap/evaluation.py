@@ -6,6 +6,7 @@ position (constrained greedy decoding); `logp_<label>` is its log.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -40,7 +41,7 @@ def label_log_probabilities(
         held = held[np.argsort(examples.length[held], kind="stable")]
         mine = by_length(held[world.rank :: world.size], size=batch, lengths=examples.length)
         # Where workers share the weights, all make equally many passes; what is spare is not kept.
-        most = -(-(-(-len(held) // world.size)) // batch) if speech.sharded else len(mine)
+        most = math.ceil(math.ceil(len(held) / world.size) / batch) if speech.sharded else len(mine)
         for i, rows in enumerate([*mine, *[held[:1]] * (most - len(mine))]):
             made = examples.batch(
                 rows, answers=False, device=world.device, dtype=speech.dtype, shared=True

@@ -151,7 +151,7 @@ class Gang:
 
     def train_epoch(self) -> tuple[torch.Tensor, np.ndarray]:
         """All steps of an epoch: group sums [K, 3, C, 2] and the objectives [steps, K]."""
-        settings, world = self.settings, self.world
+        settings = self.settings
         self.speech.training = True
         epoch, sums, values = self.members[0].epoch, 0, []
         for rows in epoch_batches(

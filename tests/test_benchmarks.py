@@ -152,7 +152,8 @@ def test_the_plain_path_reads_the_prompt_that_ours_reads(tmp_path):
     folder = speech.model.name_or_path
     data = peer_data.SpeechData(
         table, Qwen2AudioProcessor.from_pretrained(folder),
-        template=prompts.PROMPTS["short"]["speech"][""], labels=tiny_run.LABELS, window_s=tiny_run.WINDOW_S,
+        template=prompts.PROMPTS["short"]["speech"][""],
+        labels=tiny_run.LABELS, window_s=tiny_run.WINDOW_S,
     )  # fmt: skip
     made = data.train(list(range(6)))
     for row in range(6):

@@ -1,10 +1,10 @@
 """FSDP for the frozen decoder: each worker of a slot keeps a share of every layer's weights.
 
-`train.parallel: fsdp` shards the layers with PyTorch's `fully_shard`; a layer's weights are gathered
-when it runs, forward and backward, and let go of afterwards. What is trained, the adapter, is small
-and whole on every worker, its gradients summed as with `ddp`, so that the numbers are the same. The
-audio tower, the embeddings and the head stay whole: for the 7B model 6.5 of 8.4 billion weights are
-sharded.
+`train.parallel: fsdp` shards the layers with PyTorch's `fully_shard`; a layer's weights are
+gathered when it runs, forward and backward, and let go of afterwards. What is trained, the adapter,
+is small and whole on every worker, its gradients summed as with `ddp`, so that the numbers are the
+same. The audio tower, the embeddings and the head stay whole: for the 7B model 6.5 of 8.4 billion
+weights are sharded.
 
 Collectives pair up by order: every worker must run every layer equally often. `step_pieces` and
 `ermgap.evaluation` see to it.

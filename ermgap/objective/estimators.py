@@ -11,9 +11,9 @@ included):
 
 `batch` is the paper as read (arXiv 2603.21050). Its square is too large by the variance of both
 means (with 4 utterances a gender by more than the gap itself), and its maximum picks the noisiest
-cell; `unbiased` takes the variance off (after Rychener et al., arXiv 2205.15049), which is exact for
-one cell and not for the maximum, hence w from running means; it may be negative and is not clamped,
-or the mean would be off again.
+cell; `unbiased` takes the variance off (after Rychener et al., arXiv 2205.15049), which is exact
+for one cell and not for the maximum, hence w from running means; it may be negative and is not
+clamped, or the mean would be off again.
 
 A cell in which the batch lacks a gender (two utterances of one for `unbiased`) makes no penalty:
 its gap is unknown, not |L - 0|. Nothing here asks the device for a number, which would make the
