@@ -123,7 +123,7 @@ def draw(found: list[Family], info: FrontInfo, path: Path) -> None:
 
     figure = Figure(figsize=(8.3, 6.2), dpi=100, facecolor="white")
     FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.09, 0.26, 0.885, 0.62))
+    axes = figure.add_axes((0.09, 0.185, 0.885, 0.69))
     x, y = info.objectives[:2]
     (xlabel, xfactor, *_), (ylabel, yfactor, *_) = layout.AXES[x], layout.AXES[y]
     lines = stairs(found, info)
@@ -137,8 +137,10 @@ def draw(found: list[Family], info: FrontInfo, path: Path) -> None:
         axes.scatter(
             *best.T, s=62, marker=marker, color=colour, edgecolors="white", label=words, zorder=5
         )
-    axes.set_xlabel(f"{xlabel}, {layout.BETTER[info.directions[0]]}", color=figures.INK)
-    axes.set_ylabel(f"{ylabel}, {layout.BETTER[info.directions[1]]}", color=figures.INK)
+    hidden = _focus(axes, found, info, [xfactor, yfactor])
+    words = {"color": figures.INK, "fontsize": 9.5}
+    axes.set_xlabel(f"{xlabel}, {layout.BETTER[info.directions[0]]}", **words)
+    axes.set_ylabel(f"{ylabel}, {layout.BETTER[info.directions[1]]}", **words)
     axes.grid(color="#EDEDED", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(colors=figures.SOFT, length=0, labelsize=9)
@@ -148,7 +150,7 @@ def draw(found: list[Family], info: FrontInfo, path: Path) -> None:
         handletextpad=0.2, columnspacing=1.2,
     )  # fmt: skip
     figure.text(0.09, 0.965, f"Fronts by loss: {info.name}", fontsize=13, weight="bold")
-    figure.text(0.09, 0.15, caption(info), fontsize=8, color=figures.SOFT, va="top")
+    figure.text(0.09, 0.105, caption(info, hidden), fontsize=8, color=figures.SOFT, va="top")
     figure.savefig(path, dpi=150, format="png")
 
 
@@ -170,11 +172,26 @@ def stairs(found: list[Family], info: FrontInfo) -> list[np.ndarray]:
     return lines
 
 
-def caption(info: FrontInfo) -> str:
-    """What the picture's marks and numbers are."""
+def _focus(axes, found: list[Family], info: FrontInfo, factors: Sequence[float]) -> int:
+    """Show the fronts and as much around as they span; returns how many points are outside."""
+    fronts = np.concatenate([_values(family.front, info)[:, :2] * factors for family in found])
+    low, high = fronts.min(0), fronts.max(0)
+    room = np.maximum(high - low, 0.05 * np.abs(high) + 1e-9)
+    points = np.concatenate([_values(family.points, info)[:, :2] * factors for family in found])
+    edge = 0.06 * room
+    shown = np.clip([points.min(0), points.max(0)], low - 0.8 * room, high + 0.8 * room)
+    axes.set_xlim(shown[0, 0] - edge[0], shown[1, 0] + edge[0])
+    axes.set_ylim(shown[0, 1] - edge[1], shown[1, 1] + edge[1])
+    return int(((points < shown[0] - edge) | (points > shown[1] + edge)).any(1).sum())
+
+
+def caption(info: FrontInfo, hidden: int = 0) -> str:
+    """What the picture's marks and numbers are; `hidden` usable trials lie outside of it."""
     speakers = f" of {info.speakers} speakers" if info.speakers else ""
+    beyond = f" ({hidden} worse ones lie outside the picture)" if hidden else ""
     return (
-        "Large marks and steps: each loss's own front; small marks: its other usable trials.\n"
+        "Large marks and steps: each loss's own front; small marks: its other usable trials"
+        f"{beyond}.\n"
         "In brackets: the front's hypervolume and one standard error over resampled dev speakers.\n"
         f"{info.sweep.get('n_dev', '?')} dev utterances{speakers}; one seed a trial, chosen on the "
         "utterances that are drawn."

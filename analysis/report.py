@@ -56,7 +56,8 @@ def write(directory: Path | str, plots: Path | str = PLOTS, *, quiet: bool = Fal
         print(text(info, bars))
         if len(groups) > 1:
             print("\n" + "\n".join(families.sentences(groups, info)))
-        print(f"\nwritten: {folder}/pareto.png, pareto.html, pareto.csv, report.html")
+        by_loss = ", families.png" if len(groups) > 1 else ""
+        print(f"\nwritten: {folder}/pareto.png, pareto.html, pareto.csv, report.html{by_loss}")
     return folder
 
 

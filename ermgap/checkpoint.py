@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from ermgap.errors import RunFailed
-from ermgap.records import write_atomically
+from ermgap.files import write_atomically
 
 
 def path_of(storage: Path, trial_id: str, epoch: int) -> Path:

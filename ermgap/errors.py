@@ -20,6 +20,11 @@ class RunFailed(Exception):
     """A configuration that cannot be trained further; the message is the recorded reason."""
 
 
+def first_line(problem: Exception) -> str:
+    """The first line of an exception's message, or its type where it has none."""
+    return str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+
+
 def command_line(main: Callable[[], int | None]) -> None:
     """Run `main` as a command: `UserError` becomes one line on stderr and exit status 2."""
     try:

@@ -18,9 +18,9 @@ from ermgap.config import Config
 from ermgap.distributed import World
 from ermgap.errors import RunFailed
 from ermgap.evaluation import predictions
+from ermgap.files import write_atomically
 from ermgap.material import Material
 from ermgap.objective import GENDERS, Objective, cell_names, group_means
-from ermgap.records import write_atomically
 
 SELECTED = ("acc", "w_f1", "max_gap", "worst_group_w_f1", "max_loss_gap")
 

@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import fcntl
 import json
-import math
 import os
 import shutil
-import tempfile
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,7 +24,8 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from ermgap.errors import UserError
+from ermgap.errors import UserError, first_line
+from ermgap.files import plain, to_json, write_atomically
 
 ENDED = ("finished", "stopped", "failed", "degenerate")
 NEEDED = {"trial_id", "attempt", "epoch", "status", "config"}  # of every row
@@ -94,7 +93,7 @@ class Records:
             sweep = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError) as problem:
             raise UserError(
-                f"{path} cannot be read ({_first_line(problem)}); restore it."
+                f"{path} cannot be read ({first_line(problem)}); restore it."
             ) from problem
         if not isinstance(sweep, dict) or "config" not in sweep:
             raise UserError(f"{path} is not a sweep's description (no 'config' in it); restore it.")
@@ -104,7 +103,7 @@ class Records:
 
     def append(self, row: Mapping) -> None:
         """Commit one row: on disk (fsync) when this returns. NaN and infinities become null."""
-        line = json.dumps(_jsonable(row), separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        line = to_json(row, separators=(",", ":")).encode() + b"\n"
         path = self.directory / "trials.jsonl"
         with open(path, "ab+") as file:
             # A crash may have left half a line; a newline keeps it from swallowing this row.
@@ -165,7 +164,7 @@ class Records:
             return pd.read_parquet(path)
         except (OSError, ValueError) as problem:  # pyarrow's ArrowInvalid is a ValueError
             raise UserError(
-                f"{path} cannot be read ({_first_line(problem)}); restore it, or start a new sweep."
+                f"{path} cannot be read ({first_line(problem)}); restore it, or start a new sweep."
             ) from problem
 
     def predictions(self, trial_id: str) -> pd.DataFrame | None:
@@ -176,7 +175,7 @@ class Records:
     def write_sweep(self, sweep: Mapping) -> None:
         """Replace sweep.yaml whole (`--resume` with more trials changes `trials` only)."""
         self.sweep = dict(sweep)
-        text = yaml.safe_dump(_plain(self.sweep), sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(plain(self.sweep), sort_keys=False, allow_unicode=True)
         self._replace("sweep.yaml", lambda path: path.write_text(text, encoding="utf-8"))
 
     def write_front(self, front: pd.DataFrame) -> None:
@@ -185,7 +184,7 @@ class Records:
 
     def write_summary(self, summary: Mapping) -> None:
         """Replace summary.json; NaN becomes null."""
-        text = json.dumps(_jsonable(summary), indent=1, allow_nan=False)
+        text = to_json(summary, indent=1)
         self._replace("summary.json", lambda path: path.write_text(text, encoding="utf-8"))
 
     def lock(self) -> None:
@@ -229,22 +228,6 @@ class Records:
         write_atomically(self.directory / name, write)
 
 
-def write_atomically(path: Path, write) -> None:
-    """Call `write(temporary path)`, then rename onto `path`: readers see the old or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _trial(trial_id: str, rows: list[dict]) -> Trial:
     last = rows[-1]
     return Trial(
@@ -262,27 +245,3 @@ def _trial(trial_id: str, rows: list[dict]) -> Trial:
 def _ends_with_newline(file) -> bool:
     file.seek(-1, os.SEEK_END)
     return file.read(1) == b"\n"
-
-
-def _jsonable(value):
-    if isinstance(value, Mapping):
-        return {str(key): _jsonable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_jsonable(item) for item in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def _plain(value):
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value.item() if hasattr(value, "item") else value
-
-
-def _first_line(problem: Exception) -> str:
-    return str(problem).splitlines()[0] if str(problem) else type(problem).__name__

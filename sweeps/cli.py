@@ -1,18 +1,15 @@
-"""What the commands of `sweeps/` share: options, the configuration they make, the output folder."""
+"""What the commands of `sweeps/` share: their options, and the configuration these make."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from ermgap import config as configuration
 from ermgap.config import Config
 from ermgap.corpora import parse as parse_corpus
 from ermgap.errors import UserError
-from ermgap.parsing import differences
-from ermgap.records import Records
 from ermgap.registry import load_plugins
 from sweeps import plan as planning
 
@@ -29,15 +26,6 @@ SMOKE = {
     "sweep.slots": "null",
     "sweep.device": "cpu",
 }
-
-
-@dataclass
-class Prepared:
-    """A sweep folder, made or reopened, and the configuration to go on with."""
-
-    config: Config
-    records: Records
-    resumed: bool
 
 
 def options(description: str, *, many: bool) -> argparse.ArgumentParser:
@@ -130,161 +118,6 @@ def refuse_later_flags(given: argparse.Namespace) -> None:
                 f"--{option} {value} is a URI, which this version cannot use yet; give a folder "
                 f"that all nodes mount."
             )
-
-
-def prepare(
-    given: argparse.Namespace, *, kind: str, check: Callable[[Config], None]
-) -> Prepared | None:
-    """Make or reopen the folder, printing what will run; None after `--dry-run`.
-
-    `check` refuses what the command cannot run, before anything is written.
-    """
-    refuse_later_flags(given)
-    if given.resume:
-        return _reopen(given, kind)
-    config = make_config(given)
-    out = output_folder(given.out or default_folder(given, kind))
-    plan = planning.make_plan(config)
-    print(plan.words)
-    check(config)
-    # Two sweeps may be given one storage: each has its own folder there.
-    storage = str(Path(given.storage) / out.name) if given.storage else None
-    sweep = planning.describe_sweep(
-        config, preset=given.preset or "demo", utterances=plan.utterances, storage=storage
-    )
-    print(budget(config, plan.utterances))
-    if given.dry_run:
-        return None
-    print(f"results: {out}")
-    if storage:
-        _make_storage(Path(storage))
-    records = Records.create(out, sweep={"kind": kind} | sweep, table=plan.utterances)
-    records.lock()
-    return Prepared(config, records, resumed=False)
-
-
-def default_folder(given: argparse.Namespace, kind: str) -> Path:
-    """results/demo, results/smoke-test, results/train-demo ..."""
-    name = "smoke-test" if given.smoke_test else Path(given.preset or "demo").stem
-    return Path("results") / (name if kind == "sweep" else f"{kind}-{name}")
-
-
-def output_folder(wanted: Path) -> Path:
-    """`wanted`, or with a number behind it if a finished sweep lies there.
-
-    Raises:
-        UserError: an unfinished sweep lies there, or something that is no sweep.
-    """
-    folder, number = wanted, 1
-    while _exists(folder):
-        if not folder.is_dir():
-            raise UserError(f"the output folder {folder} is a file; choose another with --out.")
-        if not any(folder.iterdir()):
-            return folder
-        if not (folder / "sweep.yaml").exists():
-            raise UserError(
-                f"the output folder {folder} holds files that no sweep wrote; choose another with "
-                f"--out."
-            )
-        if not (folder / "DONE").exists():
-            raise UserError(
-                f"{folder} holds an unfinished sweep; continue it with --resume {folder}."
-            )
-        number += 1
-        folder = wanted.with_name(f"{wanted.name}-{number}")
-    return folder
-
-
-def _exists(folder: Path) -> bool:
-    try:
-        if folder.is_dir():
-            next(folder.iterdir(), None)  # raises where it may not be read
-        return folder.exists()
-    except OSError as problem:
-        raise UserError(
-            f"the output folder {folder} cannot be used ({problem.strerror}); choose another with "
-            "--out."
-        ) from problem
-
-
-def _make_storage(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise UserError(
-            f"--storage {folder} cannot be made ({problem.strerror}); name another folder."
-        ) from problem
-
-
-def budget(config: Config, utterances) -> str:
-    """The dry count: trials, epochs, utterances, steps."""
-    train, dev = (int((utterances["split"] == name).sum()) for name in ("train", "dev"))
-    steps = -(-train // config.train.batch)
-    return (
-        f"budget: up to {config.sweep.trials} trials x {config.train.epochs} epochs x "
-        f"{steps} steps of {config.train.batch} utterances ({train} train, {dev} dev), "
-        f"backbone {config.backbone.name}, window {config.backbone.window_s} s"
-    )
-
-
-def _reopen(given: argparse.Namespace, kind: str) -> Prepared | None:
-    records = Records.open(given.resume)
-    made_as = records.sweep.get("kind", "sweep")
-    if made_as != kind:
-        command = {"sweep": "pareto", "train": "train"}[made_as]
-        raise UserError(
-            f"{given.resume} was made by sweeps/{command}.py; resume it with that command."
-        )
-    config = configuration.from_dict(records.sweep["config"], where=f"{given.resume}/sweep.yaml")
-    load_plugins(config.plugins)
-    if given.out or given.storage:
-        raise UserError("--resume goes on in its own folder; leave --out and --storage away.")
-    if (
-        given.preset
-        or given.data
-        or given.settings
-        or given.smoke_test
-        or getattr(given, "objectives", None)
-    ):
-        _refuse_differences(given, config, preset=records.sweep.get("preset"))
-    trials = getattr(given, "trials", None)
-    if trials is not None and trials < config.sweep.trials:
-        raise UserError(
-            f"--trials {trials} is fewer than the {config.sweep.trials} of {given.resume}; give "
-            f"as many or more."
-        )
-    if trials is not None and trials > config.sweep.trials:
-        config = config.replace({"sweep.trials": trials})
-    records.table()  # a damaged one is refused here, not in every worker
-    trials_so_far = records.trials()
-    ended = sum(trial.ended for trial in trials_so_far)
-    torn = " (a half-written last row was left out)" if records.torn else ""
-    print(f"resuming {given.resume}: {ended} of {config.sweep.trials} trials have ended{torn}")
-    if given.dry_run:
-        return None
-    records.lock()
-    if config.to_dict() != records.sweep["config"]:
-        records.write_sweep(
-            records.sweep | {"config": config.to_dict(), "trials": config.sweep.trials}
-        )
-    if ended < config.sweep.trials:
-        records.clear_done()
-    return Prepared(config, records, resumed=True)
-
-
-def _refuse_differences(given: argparse.Namespace, config: Config, *, preset: str | None) -> None:
-    as_it_was = {
-        "trials": config.sweep.trials,
-        "preset": given.preset or preset,
-        "data": given.data or [config.data.corpora],
-    }
-    given = argparse.Namespace(**(vars(given) | as_it_was))
-    keys = differences(config.to_dict(), make_config(given).to_dict())
-    if keys:
-        raise UserError(
-            f"{given.resume} was started with other values of {', '.join(keys)}; "
-            "leave these options away, or start a new sweep with --out."
-        )
 
 
 def _absolute(name: str) -> str:

@@ -52,7 +52,7 @@ def run(
     import psutil
     import ray
 
-    from sweeps import progress, search, slots, trials
+    from sweeps import progress, proposals, search, slots, trials
 
     session = Session(begun=psutil.Process().create_time(), rows=len(records.rows()))
     known = records.trials()
@@ -75,7 +75,7 @@ def run(
     try:
         held.grow()  # first of all: it takes longest
         searcher = (wanted or search.searcher)(config, known)
-        together = search.Together(searcher, gang=gang, trials=left, slots=layout.slots)
+        together = proposals.Together(searcher, gang=gang, trials=left, slots=layout.slots)
         tuner = trials.tuner(
             together,
             trials=gangs,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from ermgap.config import Config
 from ermgap.errors import command_line
-from sweeps import cli
+from sweeps import cli, folders
 
 if TYPE_CHECKING:
     from sweeps.timing import Session
@@ -45,7 +45,9 @@ def carry_out(
 
     if not given.dry_run:
         driver.begin(given.address)
-    prepared = cli.prepare(given, kind=kind, check=lambda config: require(config, given.address))
+    prepared = folders.prepare(
+        given, kind=kind, check=lambda config: require(config, given.address)
+    )
     if prepared is None:
         return 0
     session = driver.run(prepared.config, prepared.records, address=given.address, wanted=wanted)
@@ -60,7 +62,7 @@ def require(config: Config, address: str | None) -> None:
     driver.require_devices(config, address)
 
 
-def finish(prepared: cli.Prepared, session: Session, *, command: str) -> int:
+def finish(prepared: folders.Prepared, session: Session, *, command: str) -> int:
     """Front, pictures, report and where the time went; `DONE`, unless something is left to run."""
     from analysis import report
     from sweeps import tables, timing

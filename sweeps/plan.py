@@ -75,9 +75,22 @@ def make_plan(config: Config) -> Plan:
             raise UserError(
                 f"the split leaves no utterance for {name}; use more speakers or other folds."
             )
+    _require_texts(utterances, config)
     notes = [*corpus.notes, *_transcripts(utterances, data.modalities)]
     words = table.describe(utterances, excluded=corpus.excluded, labels=data.labels, notes=notes)
     return Plan(utterances, words)
+
+
+def _require_texts(utterances: pd.DataFrame, config: Config) -> None:
+    """UserError for a language in which the prompt has no text, its own or any language's ("")."""
+    texts = prompts.find(config.backbone.prompt)
+    for modality in config.data.modalities:
+        spoken = set(utterances["language"])
+        if missing := sorted(spoken - set(texts[modality])) if "" not in texts[modality] else []:
+            raise UserError(
+                f"the prompt {config.backbone.prompt!r} has no text for {modality} in "
+                f"{', '.join(missing)}; add one, or one for all languages, to its file."
+            )
 
 
 def _transcripts(utterances: pd.DataFrame, modalities: Sequence[str]) -> list[str]:

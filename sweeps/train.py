@@ -34,9 +34,9 @@ def require(config: Config, address: str | None) -> None:
 
 def single(config: Config, trials):
     """A searcher that proposes the configuration itself, once."""
-    from sweeps import search
+    from sweeps import proposals
 
-    return search.SingleSearcher(config, trials)
+    return proposals.SingleSearcher(config, trials)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def tuner(searcher, *, trials: int, concurrent: int, broker: str, folder: Path) 
     """The Tuner of a session; always a new one, since the records are what is resumed.
 
     Args:
-        searcher: proposes gangs (search.Together).
+        searcher: proposes gangs (proposals.Together).
         trials: gangs in all.
         concurrent: gangs at a time, in training or proposed for the next free slot.
         broker: name of the broker actor.

@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 import yaml
 
-from sweeps import cli
+from sweeps import cli, folders
 
 HEADER = "path,language,emotion,gender,speaker"
 
@@ -50,7 +50,7 @@ class Place:
     def sweep(self) -> Path:
         """A folder in which a sweep of this corpus has begun."""
         given = cli.parse(cli.options("", many=True), self.fine("--trials", "5"))
-        cli.prepare(given, kind="sweep", check=lambda config: None)
+        folders.prepare(given, kind="sweep", check=lambda config: None)
         return self.out
 
     def preset(self, content: str | bytes) -> list[str]:

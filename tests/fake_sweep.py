@@ -78,7 +78,7 @@ def write(
         "synthetic": ["demo"],
         "data": ["demo"],
     }
-    records = Records.create(directory, sweep=described | sweep, table=table)
+    records = Records.create(directory, sweep=described | sweep, table=table.assign(synthetic=True))
     for number, trial in enumerate(trials):
         _append(records, f"t{number:04d}", dict(trial), table, with_predictions)
     if done:

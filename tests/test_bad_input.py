@@ -35,7 +35,7 @@ from bad_input import (
 )
 
 from ermgap.errors import command_line
-from sweeps import cli, machine, pareto, train
+from sweeps import cli, folders, machine, pareto, train
 
 GOOD = "0_joy.wav,en,joy,male,s0"
 MISTAKES: dict[str, tuple[Callable[[Place], list[str]], tuple[str, ...]]] = {
@@ -236,7 +236,7 @@ def test_without_a_mistake_the_same_arguments_are_fine(place, capsys):
 def test_resuming_with_the_options_it_was_started_with_is_fine(place):
     more = ["--set", "train.epochs=3", "--objectives", "acc,w_f1,max_gap"]
     given = cli.parse(cli.options("", many=True), place.fine(*more))
-    cli.prepare(given, kind="sweep", check=lambda config: None)
+    folders.prepare(given, kind="sweep", check=lambda config: None)
     assert pareto.main(["--resume", str(place.out), *more, "--dry-run"]) == 0
     assert pareto.main(["--resume", str(place.out), *more, *place.fine()[:2], "--dry-run"]) == 0
 

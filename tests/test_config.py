@@ -20,7 +20,15 @@ SECTIONS = [f.name for f in dataclasses.fields(Config) if f.name != "plugins"]
 # Dotted key -> values that the documentation rules out.
 MISTAKES = {
     "data.corpora": [[], 3, [3]],
-    "data.labels": [["joy"], ["joy", "joy"], ["joy", "joy", "anger"], [True, False]],
+    "data.labels": [
+        ["joy"],
+        ["joy", "joy"],
+        ["joy", "joy", "anger"],
+        [True, False],
+        ["joy", "<|AUDIO|>"],
+        ["joy", "{audio}"],
+        ["joy", " "],
+    ],  # fmt: skip
     "data.modalities": [["text"], ["speech", "multimodal"], [], ["speech", "speech"]],
     "data.genders": [3],
     "data.strict": ["yes", 1, None],

@@ -14,7 +14,8 @@ from ermgap.config import Config
 from ermgap.errors import UserError
 from ermgap.records import Trial
 from sweeps import space
-from sweeps.search import RecordsSearcher, SingleSearcher, Together, require_space
+from sweeps.proposals import SingleSearcher, Together
+from sweeps.search import RecordsSearcher, require_space
 
 
 def settings(**sweep) -> Config:

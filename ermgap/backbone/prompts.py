@@ -50,7 +50,7 @@ class Prompt:
 
     Attributes:
         prefix, suffix: ids before and after the audio placeholders, for speech alone in a language
-            without a wording of its own.
+            without a wording of its own; empty where the prompt has no such text.
         audio: id of the placeholder.
         answers: per label, the ids of its word followed by the end token.
         wordings: by (language, modality); the language "" is any other.
@@ -79,9 +79,12 @@ class Prompt:
         """Ids before and after the audio placeholders, for one utterance."""
         wording = self.wordings.get((language, modality)) or self.wordings.get(("", modality))
         if wording is None:
-            if modality != SPEECH:
-                raise UserError(f"the prompt has no text for {modality}; write one, or use chat.")
-            return self.prefix, self.suffix
+            if modality == SPEECH and not self.wordings:
+                return self.prefix, self.suffix
+            raise UserError(
+                f"the prompt has no text for {modality} in the language {language!r}; "
+                "write one for it or under default, or use chat."
+            )
         after: list[int] = []
         for piece in wording.after:
             ids = piece if isinstance(piece, tuple) else self._filled(piece, transcript)
@@ -105,7 +108,7 @@ def read(file: Path = FILE) -> dict[str, dict[str, dict[str, str]]]:
             name: {modality: _by_language(text) for modality, text in texts.items()}
             for name, texts in prompts.items()
         }
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
+    except (OSError, ValueError, yaml.YAMLError) as problem:  # such as 2020-13-45
         line = " ".join(str(problem).split())
         raise UserError(f"the prompts in {file} cannot be read ({line}); mend it.") from problem
     except (TypeError, KeyError, AttributeError) as problem:
@@ -233,15 +236,17 @@ def clean(transcript: str) -> str:
 def _by_language(text: str | Mapping[str, str]) -> dict[str, str]:
     if isinstance(text, str):
         return {"": text}
-    return {"" if language == "default" else str(language): str(t) for language, t in text.items()}
+    # YAML reads the key `no`, which is Norwegian, as false.
+    named = {"default": "", False: "no"}
+    return {named.get(language, str(language)): str(t) for language, t in text.items()}
 
 
 def _check(text: str, where: str, modality: str) -> None:
     wanted = int(modality == BOTH)
     if modality not in MODALITIES:
         raise UserError(f"{where} has a text for {modality!r}; write {SPEECH} or {BOTH}.")
-    if text.count("{audio}") != 1:
-        raise UserError(f"{where} ({modality}) must hold {{audio}} once.")
+    if text.count("{audio}") != 1 or AUDIO in text:
+        raise UserError(f"{where} ({modality}) must hold {{audio}} once, and no {AUDIO} beside it.")
     if text.count("{transcript}") != wanted or "{transcript}" in text.split("{audio}")[0]:
         raise UserError(
             f"{where} ({modality}) must hold {{transcript}} "

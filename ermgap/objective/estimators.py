@@ -13,7 +13,9 @@ included):
 means (with 4 utterances a gender by more than the gap itself), and its maximum picks the noisiest
 cell; `unbiased` takes the variance off (after Rychener et al., arXiv 2205.15049), which is exact
 for one cell and not for the maximum, hence w from running means; it may be negative and is not
-clamped, or the mean would be off again.
+clamped, or the mean would be off again. Its price is a gradient whose noise grows with the losses:
+on real speech with 16 utterances a batch, training diverged in three of five folds once lambda was
+over 0.3, and was as good as with the others at 0.1 (tests/benchmarks/results/systems.md).
 
 A cell in which the batch lacks a gender (two utterances of one for `unbiased`) makes no penalty:
 its gap is unknown, not |L - 0|. Nothing here asks the device for a number, which would make the

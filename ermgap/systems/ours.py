@@ -18,6 +18,7 @@ from ermgap.errors import UserError
 from ermgap.evaluation import label_log_probabilities, predictions
 from ermgap.examples import Examples, cells_of
 from ermgap.material import features_of
+from ermgap.saved_adapter import load_adapter, settings_of
 from ermgap.systems import MODALITIES, Context, System
 
 BATCH = 64
@@ -35,12 +36,10 @@ def make_zero_shot(argument: str | None, context: Context) -> System:
 
 def make_adapter(argument: str | None, context: Context) -> System:
     """An adapter of ours, with the backbone and the prompt that it was trained with."""
-    from ermgap import predict
-
     settings, folder = adapter_settings(argument, context), Path(str(argument)).expanduser()
     device = torch.device(context.device)
     speech = qwen2_audio.load(settings.backbone, labels=settings.data.labels, device=device)
-    predict.load_adapter(speech, folder)
+    load_adapter(speech, folder)
     return Scored(folder.name, speech, settings.data.labels, modalities=settings.data.modalities)
 
 
@@ -49,22 +48,24 @@ def adapter_settings(argument: str | None, context: Context) -> Config:
 
     No model is loaded.
     """
-    from ermgap import predict
-
     if not argument:
         raise UserError("the system 'adapter' needs a folder; write adapter=DIR/adapters/t0000.")
     folder = Path(argument).expanduser()
-    settings = predict.settings_of(folder)
-    known, wanted = settings.data, context.config.data
+    settings = settings_of(folder)
+    ours = context.config.backbone if context.config else settings.backbone
+    if ours.path and ours.name == settings.backbone.name:  # a copy on this disk, not the hub's
+        settings = settings_of(folder, backbone=ours.path)
+    known = settings.data
+    wanted = context.config.data.modalities if context.config else known.modalities
     if set(known.labels) != set(context.labels):
         raise UserError(
             f"the adapter {folder} was trained for {', '.join(known.labels)} and the benchmark is "
             f"over {', '.join(context.labels)}; set data.labels to the adapter's."
         )
-    if not set(known.modalities) & set(wanted.modalities):
+    if not set(known.modalities) & set(wanted):
         raise UserError(
             f"the adapter {folder} was trained on {' and '.join(known.modalities)} and the "
-            f"benchmark is over {' and '.join(wanted.modalities)}; set data.modalities to one that "
+            f"benchmark is over {' and '.join(wanted)}; set data.modalities to one that "
             "it knows."
         )
     return settings

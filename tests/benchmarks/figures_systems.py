@@ -1,11 +1,12 @@
-"""Real speech: every system over five speaker folds, the ablation's grid, the search over all losses.
+"""Real speech: every system over five speaker folds, the ablation's grid, a search over all losses.
 
-    make figures-systems ARGS="--data emodb=PATH ravdess=PATH"     # resumable; 1.5 hours on 2 cores
+    make figures-systems ARGS="--data emodb=PATH ravdess=PATH"    # resumable; 1.5 hours on 2 cores
     make figures-systems ARGS="--data emodb=PATH ravdess=PATH --only folds"
 
-Each part is a command of the README, run in `results/systems-PART` and continued there when stopped.
-Writes results/systems.md and .csv (the table over folds), results/ablation.md (the grid's table, one
-fold) and the report of the search with its fronts by loss (analysis/plots/systems-losses).
+Each part is a command of the README, run in `results/systems-PART` and continued there when
+stopped. Writes results/systems.md and .csv (the table over folds), results/ablation.md (the grid's
+table, one fold) and the report of the search with its fronts by loss
+(analysis/plots/systems-losses).
 """
 
 from __future__ import annotations

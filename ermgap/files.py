@@ -1,0 +1,50 @@
+"""Files that are whole or absent, and the plain values that JSON and YAML hold.
+
+    write_atomically(path, lambda temporary: temporary.write_text(text))
+    text = to_json(values, indent=1)
+
+Neither torch nor Ray is imported here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Call `write(temporary path)`, then rename onto `path`: readers see the old or the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def plain(value, *, finite: bool = False):
+    """Nested values with string keys, lists and Python's own numbers instead of numpy's.
+
+    `finite` makes NaN and infinities None, as strict JSON needs.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(item, finite=finite) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item, finite=finite) for item in value]
+    value = value.item() if hasattr(value, "item") else value
+    return None if finite and isinstance(value, float) and not math.isfinite(value) else value
+
+
+def to_json(values, **options) -> str:
+    """Strict JSON of nested values; options as of `json.dumps`. NaN and infinities are null."""
+    return json.dumps(plain(values, finite=True), allow_nan=False, **options)

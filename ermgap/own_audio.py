@@ -1,0 +1,119 @@
+"""A person's own audio as a table of utterances: what is asked for, found, and cannot be used.
+
+    rows = table(["clip.wav", "folder/"], settings, transcripts="said.csv")
+    usable = rows[rows["problem"] == ""]
+
+Neither torch nor Ray is imported here.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ermgap import config
+from ermgap.corpora import audio
+from ermgap.corpora.table import frame
+from ermgap.errors import UserError
+
+SUFFIXES = tuple(".wav .flac .ogg .oga .opus .mp3 .aiff .aif .aifc .au .caf .w64 .rf64".split())
+READ = "libsndfile reads WAV, FLAC, Ogg, Opus, MP3 and AIFF; convert others"
+SPEECH, BOTH = "speech", "speech+text"
+
+
+def table(
+    files: Sequence[Path | str],
+    settings: config.Config,
+    *,
+    transcripts: Path | str | None = None,
+    language: str = "",
+) -> pd.DataFrame:
+    """The utterances asked for, in order; their gender and emotion are fillers.
+
+    Args:
+        files: audio files, and folders that are searched for them.
+        settings: of the adapter (`saved_adapter.settings_of`): labels, modalities and window.
+        transcripts: a CSV with `path` (relative to its folder, or to here) and `transcript`.
+        language: of the speech (ISO 639-1), or empty.
+
+    Besides `ermgap.corpora.table`: modality, note (clips that are cut) and problem, which says why
+    a file cannot be used. Raises UserError for transcripts that are unreadable, lacking or useless.
+    """
+    known = settings.data.modalities
+    given = {} if transcripts is None else _read_transcripts(Path(transcripts))
+    _require_modality(known, asked=transcripts is not None)
+    made = _examined(files, settings, language)
+    made["transcript"] = [given.get(path, "") for path in made["path"].map(os.path.realpath)]
+    if given and not made["transcript"].any():
+        raise UserError(f"{transcripts} names none of the files; its paths are relative to it.")
+    made["modality"] = np.where((made["transcript"] != "") & (BOTH in known), BOTH, SPEECH)
+    lacking = (made["problem"] == "") & ~made["modality"].isin(known)
+    made.loc[lacking, "problem"] = "without a transcript, which this adapter needs"
+    return made
+
+
+def _require_modality(known: Sequence[str], *, asked: bool) -> None:
+    if asked and BOTH not in known:
+        raise UserError("this adapter was trained on speech alone; leave out --transcripts.")
+    if not asked and SPEECH not in known:
+        raise UserError(
+            "this adapter was trained on speech with its transcript; give --transcripts FILE.csv "
+            "with the columns path and transcript."
+        )
+
+
+def _read_transcripts(file: Path) -> dict[str, str]:
+    """Transcript by the real path of its clip; UserError for a CSV that cannot be read."""
+    try:
+        with open(file, newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(stream, strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as problem:
+        why = getattr(problem, "strerror", None) or problem
+        raise UserError(
+            f"the transcripts {file} cannot be read ({why}); name a CSV file in UTF-8."
+        ) from problem
+    found = {}
+    for row in rows:
+        if row.get("path") is None or row.get("transcript") is None:
+            raise UserError(f"{file} must have the columns path and transcript in every row.")
+        near = file.parent / row["path"]
+        path = near if near.exists() else Path(row["path"])
+        found[os.path.realpath(path)] = row["transcript"].strip()
+    return found
+
+
+def _examined(files: Sequence[Path | str], settings: config.Config, language: str) -> pd.DataFrame:
+    """The utterances with `end_s`, note and problem, every clip decoded once."""
+    rows, window = [], settings.backbone.window_s
+    for path, problem in _found(files):
+        rows.append({"path": path, "problem": problem, "utterance_id": f"own/{len(rows):06d}"})
+    filler = {"corpus": "own", "language": language, "gender": "female", "speaker": "own"}
+    made = frame([row | filler | {"emotion": settings.data.labels[0]} for row in rows])
+    made["problem"] = [row["problem"] for row in rows]
+    kept, left_out = audio.inspect(made[made["problem"] == ""])
+    reasons = dict(zip(left_out["path"], left_out["reason"], strict=True))
+    bad = made["path"].isin(reasons) & (made["problem"] == "")
+    made.loc[bad, "problem"] = made["path"][bad].map(reasons)
+    made["problem"] = made["problem"].replace("unreadable", f"unreadable ({READ})")
+    ends = made["utterance_id"].map(kept.set_index("utterance_id")["end_s"])
+    cut = f"cut to its first {window} s"
+    return made.assign(end_s=ends, note=np.where(ends > window + 1e-3, cut, ""))
+
+
+def _found(files: Sequence[Path | str]) -> list[tuple[str, str]]:
+    """(path, problem or "") of every file asked for, those of a folder in order."""
+    found = []
+    for name in map(Path, files):
+        if not name.is_dir():
+            found.append((str(name), ""))
+            continue
+        inside = sorted(p for p in name.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        found += [(str(path), "") for path in inside] or [
+            (str(name), f"a folder without audio ({READ})")
+        ]
+    return found
