@@ -109,7 +109,8 @@ def _objective(told: Told) -> list[str]:
     settings = told.config.objective
     lines = [f"`{settings.loss}`: {LOSSES.get(settings.loss, 'a loss of a plugin')}."]
     if settings.loss == "minmaxgap":
-        lines.append(f"Estimator `{settings.estimator}`: {ESTIMATORS[settings.estimator]}.")
+        words = ESTIMATORS.get(settings.estimator, "an estimator of a plugin")
+        lines.append(f"Estimator `{settings.estimator}`: {words}.")
     if settings.loss not in ("erm", "groupdro", "reweight"):
         words = WEIGHTS.get(settings.weight, "a schedule of a plugin")
         lines.append(f"Weight `{settings.weight}`: {words}.")

@@ -18,7 +18,6 @@ import yaml
 from ermgap.errors import UserError
 from ermgap.parsing import build, put, untuple
 from ermgap.sections import (
-    ESTIMATORS,
     MELD_LABELS,
     MODALITIES,
     OBJECTIVES,
@@ -31,7 +30,6 @@ from ermgap.sections import (
 )
 
 __all__ = [
-    "ESTIMATORS",
     "MELD_LABELS",
     "MODALITIES",
     "OBJECTIVES",

@@ -154,7 +154,7 @@ def require_space(config: Config) -> None:
     Raises:
         UserError: names the hyperparameter and what the configuration says of its value.
     """
-    from ermgap.objective import LOSSES, WEIGHTS
+    from ermgap import objective
 
     points = [point for _, point in named_trials(config)]
     if not points:
@@ -162,8 +162,7 @@ def require_space(config: Config) -> None:
         points = [*space.named_points(config), *space.extremes(config)]
     for point in points:
         try:
-            objective = space.apply(point, config).objective
-            LOSSES.find(objective.loss), WEIGHTS.find(objective.weight)
+            objective.require(space.apply(point, config).objective)
         except UserError as mistake:
             words = ", ".join(f"{name} = {value}" for name, value in point.items())
             raise UserError(f"the sweep would try {words}, but {mistake}") from mistake

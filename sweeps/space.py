@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from ermgap.config import ESTIMATORS, Config
+from ermgap.config import Config
 from ermgap.errors import UserError
 from ermgap.registry import Registry
 
@@ -100,6 +100,7 @@ def tolerated(config: Config) -> Range:
 
 
 LOSSES = ("erm", "minmaxgap", "groupdro", "reweight", "vrex")
+ESTIMATORS = ("batch", "ema", "unbiased")
 SCHEDULES = ("constant", "linear", "cosine", "exponential", "step", "adaptive")
 
 SPACE = Registry("hyperparameter")

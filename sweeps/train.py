@@ -23,12 +23,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def require(config: Config, address: str | None) -> None:
-    """UserError for a loss or a weight that is not registered, or for devices that are missing."""
-    from ermgap.objective import LOSSES, WEIGHTS  # import torch: only now
+    """UserError for an objective that is not registered, or for devices that are missing."""
+    from ermgap import objective  # imports torch: only now
     from sweeps import driver
 
-    LOSSES.find(config.objective.loss)
-    WEIGHTS.find(config.objective.weight)
+    objective.require(config.objective)
     driver.require_devices(config, address)
 
 

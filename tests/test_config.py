@@ -47,7 +47,7 @@ MISTAKES = {
     "adapter.targets": [[]],
     "adapter.train_projector": ["false"],
     "objective.p": [0.5],
-    "objective.estimator": ["median"],
+    "objective.estimator": [3],
     "objective.relative": ["yes"],
     "objective.ema": [1.0, -0.1],
     "objective.dro_eta": [0, -1],

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from ermgap import config
+from ermgap import config, objective
+from ermgap.errors import UserError
 from ermgap.objective import ESTIMATORS, LOSSES, Objective, group_sums
 from ermgap.objective.losses import mean_loss, value_and_gradient
 
@@ -188,3 +189,34 @@ def test_where_all_losses_are_alike_every_objective_pulls_as_erm_does_or_evenly(
     value, gradient = made(sums, progress=0.5)
     assert float(value) == pytest.approx(2.0) == float(mean_loss(sums))
     assert gradient[0].numpy() == pytest.approx(np.full((3, 2), 1 / 30), rel=1e-12)
+
+
+def test_an_estimator_of_one_s_own_needs_a_registry_line_and_an_unknown_one_is_refused_by_name():
+    settings = config.Objective(loss="minmaxgap", estimator="median")
+    with pytest.raises(
+        UserError, match="estimator called .median.*choose one of batch, ema, unbiased"
+    ) as problem:
+        objective.require(settings)
+    assert "\n" not in str(problem.value)
+
+    class Median(ESTIMATORS["batch"]):
+        def __call__(self, sums):
+            return super().__call__(sums) / 2
+
+    ESTIMATORS["median"] = Median
+    try:
+        objective.require(settings)
+        values = [
+            Objective(
+                config.Objective(loss="minmaxgap", estimator=name, weight="constant", p=1.0),
+                cells=[("en", "speech")],
+                counts=[[9, 9]],
+            )
+            for name in ("batch", "median")
+        ]
+        sums = drawn(np.random.default_rng(0), np.array([[1.5, 1.0]]), size=4, cells=1)
+        plain, halved = (one.loss(sums, torch.tensor(1.0)) for one in values)
+        base = sums[0].sum() / sums[2].sum()
+        assert float(halved - base) == pytest.approx(float(plain - base) / 2)
+    finally:
+        del ESTIMATORS["median"]

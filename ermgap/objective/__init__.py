@@ -35,8 +35,16 @@ __all__ = [
     "cell_names",
     "group_means",
     "group_sums",
+    "require",
     "utterance_weights",
 ]
+
+
+def require(settings: config.Objective) -> None:
+    """UserError for a loss, a weight schedule or an estimator that is not registered."""
+    LOSSES.find(settings.loss)
+    WEIGHTS.find(settings.weight)
+    ESTIMATORS.find(settings.estimator)
 
 
 class Objective:
