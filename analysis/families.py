@@ -90,7 +90,7 @@ def sentences(found: list[Family], info: FrontInfo) -> list[str]:
     for family in found:
         rivals = [other for other in found if other is not family]
         line = (
-            f"{family.words}: {len(family.points)} trials, hypervolume {family.hypervolume:.3f}"
+            f"{family.words}: {_trials(len(family.points))}, hypervolume {family.hypervolume:.3f}"
             f"{_pm(family.se)}"
         )
         if rivals:
@@ -106,6 +106,10 @@ def sentences(found: list[Family], info: FrontInfo) -> list[str]:
             )
         lines.append(f"{line}.")
     return lines
+
+
+def _trials(count: int) -> str:
+    return f"{count} trial{'s' * (count != 1)}"
 
 
 def _signed(change: float) -> str:

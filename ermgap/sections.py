@@ -206,6 +206,9 @@ class Sweep(Section):
     seed: int = 0
     floor: float | None = None  # dev W-F1 under which a point is degenerate; None: half of ERM's
     erm_share: float = 0.2  # of the trials that are ERM, tuned like the rest
+    stop_after: int | None = None  # epochs to the first rung of early stopping; None: no stopping
+    stop_factor: int = 2  # rungs at stop_after * factor^k, where one in `factor` goes on at least
+    stop_margin: float = 0.02  # behind the front, in each objective's unit, that still goes on
     attempts: int = 2
     slots: int | None = None  # worker groups; None: as many as the machine carries
     workers: int = 1  # workers in a group
@@ -231,4 +234,6 @@ class Sweep(Section):
             remedy = "write its hyperparameters, such as {loss: minmaxgap, lambda_max: 1}"
             self.refuse(not isinstance(point, dict), f"points.{name}", remedy, value=point)
         self.one_of("device", ("auto", "cpu", "gpu"))
-        self.at_least(1, "attempts", "workers", "gang", "slots")
+        self.at_least(1, "attempts", "workers", "gang", "slots", "stop_after")
+        self.refuse(self.stop_factor < 2, "stop_factor", "it is 2 or more")
+        self.refuse(self.stop_margin < 0, "stop_margin", "it cannot be negative")

@@ -124,14 +124,14 @@ class Broker:
         entry = self._current(slot, row["trial_id"], row["attempt"])
         if entry is None:
             return False
-        status, last = self.ledger.epoch(entry, row), row["last"]
+        status = self.ledger.epoch(entry, row)
         self.starts[slot] = 0
-        if last:
+        if status != "running":
             await self._end(entry, status, None)
         elif self._stopped():
             self._let_go(entry)
             await self._tell()
-        return not last and not self._stopped()
+        return status == "running" and not self._stopped()
 
     async def failed(self, slot: str, trial_id: str, attempt: int, reason: str) -> None:
         """All ranks of a slot agree that a configuration cannot go on."""

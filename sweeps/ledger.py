@@ -7,8 +7,10 @@ import time
 from ermgap import metrics
 from ermgap.config import Config
 from ermgap.records import Records
+from sweeps import space
 from sweeps.events import Events
 from sweeps.gangs import Entry
+from sweeps.stopping import Rungs
 
 
 class Ledger:
@@ -24,6 +26,13 @@ class Ledger:
         self.events = Events(records)
         self.committed = {trial.trial_id: trial for trial in records.trials()}
         self.ended_before = sum(trial.ended for trial in self.committed.values())
+        self.rungs = Rungs(config)
+        # The baselines run to their end: everything is compared with them.
+        self.spared = {f"t{i:04d}" for i in range(len(space.named_points(config)))}
+        for trial in self.committed.values():
+            for row in trial.rows:
+                if row["epoch"] and row.get("dev"):
+                    self.rungs.note(trial.trial_id, row)
         self.erm_best = max(
             (
                 t.selected.get("w_f1") or 0.0
@@ -47,10 +56,14 @@ class Ledger:
 
     def epoch(self, entry: Entry, row: dict) -> str:
         """Commit an epoch; returns the status that the configuration has with it."""
-        status = self._status(row) if row["last"] else "running"
+        status, reason = (self._status(row), None) if row["last"] else ("running", None)
+        if status == "running" and entry.trial_id not in self.spared:
+            reason = self.rungs.beaten(entry.trial_id, row)
+            status = "stopped" if reason else status
         row = {key: value for key, value in row.items() if key != "last"}
-        row |= {"status": status, "reason": None, "slot": entry.slot, "spared": entry.spared}
+        row |= {"status": status, "reason": reason, "slot": entry.slot, "spared": entry.spared}
         self.records.append(row)
+        self.rungs.note(entry.trial_id, row)
         entry.epoch, entry.selected = row["epoch"], row["selected"]
         if entry.chosen.get("loss") == "erm":
             self.erm_best = max(self.erm_best, entry.selected["w_f1"])

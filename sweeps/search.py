@@ -1,8 +1,9 @@
 """Optuna as a searcher of Ray Tune that learns from the records, and only from them.
 
 Trial ids are ours (`t0000`) and travel in the configuration. What is told to Optuna is what the
-records hold: a finished trial's objectives, a degenerate one's with a violated constraint, a
-failed one as FAIL; an interrupted one is not told. A resumed sweep rebuilds the study from the
+records hold: a finished trial's objectives, a degenerate one's with a violated constraint, one
+that was stopped early as PRUNED, without values, a failed one as FAIL; an interrupted one is not
+told. A resumed sweep rebuilds the study from the
 records, so a crash can leave no zombie in it.
 """
 
@@ -90,7 +91,8 @@ class RecordsSearcher(Stateless):
             return
         values = self._values(status, result or {})
         if values is None:
-            self.study.tell(asked, state=TrialState.FAIL)
+            stopped = status == "stopped"
+            self.study.tell(asked, state=TrialState.PRUNED if stopped else TrialState.FAIL)
             return
         asked.set_constraint("degenerate", _violation(status))
         self.study.tell(asked, values)
@@ -117,15 +119,17 @@ class RecordsSearcher(Stateless):
 
     def _learn(self, chosen: dict, status: str, measured: dict) -> None:
         values = self._values(status, measured)
-        if values is None or not space.inside(chosen, self.config):
+        stopped = status == "stopped"
+        if (values is None and not stopped) or not space.inside(chosen, self.config):
             return
         known = space.active(chosen, self.config)
         self.study.add_trial(
             create_trial(
+                state=TrialState.PRUNED if stopped else TrialState.COMPLETE,
                 values=values,
                 params={name: chosen[name] for name in known},
                 distributions=known,
-                constraints={"degenerate": _violation(status)},
+                constraints=None if stopped else {"degenerate": _violation(status)},
             )
         )
 

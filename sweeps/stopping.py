@@ -1,0 +1,178 @@
+"""Early stopping under several objectives: at a rung, the better part of what reached it goes on.
+
+    desk = Rungs(config)
+    desk.note(trial_id, row)                # of every committed epoch, after a restart too
+    if beaten := desk.beaten(trial_id, row): ...    # None, or why the configuration is stopped
+
+Successive halving (Jamieson and Talwalkar 2016), asynchronous as in ASHA (Li et al. 2020): a trial
+that reaches a rung is compared with all that did so before it and never waits for more. With
+several objectives the order is by non-domination rank, then by crowding distance (Deb et al. 2002).
+Three things differ from ASHA with several objectives as it is known:
+
+- what no other beats goes on, however many there are: the front is what the sweep is for;
+- so does what lies within a margin of the front: a gap on few speakers is noise, and a rule that
+  trusts it stops good trials by luck;
+- what a constant predictor could do ranks behind all others, although its gap is the smallest.
+
+The decision is a function of the set of values at the rung, not of the order in which they came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ermgap import metrics
+from ermgap.config import OBJECTIVES, Config
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When to stop.
+
+    Attributes:
+        rungs: epochs after which a trial is compared, ascending; none stops nothing.
+        fraction: the share of a rung's trials that goes on at least, in (0, 1].
+        directions: "max" or "min" for each of the m objectives.
+        margins: of each objective, in its own unit: how far behind the front is still on it.
+    """
+
+    rungs: tuple[int, ...]
+    fraction: float
+    directions: tuple[str, ...]
+    margins: tuple[float, ...]
+
+    def goes_on(self, mine: Sequence[float], others: Sequence[Sequence[float]]) -> bool:
+        """Whether a trial goes on from a rung.
+
+        Args:
+            mine: its values there, [m]; one that is not finite stops it.
+            others: values of all other trials that reached the rung, [n, m]; rows that are not
+                finite rank last.
+        """
+        costs = self._costs([mine, *others])
+        if not np.isfinite(costs[0]).all():
+            return False
+        costs = costs[np.isfinite(costs).all(1)]
+        if _unbeaten(costs, self.margins)[0]:
+            return True
+        places = max(1, int(np.ceil(self.fraction * (len(others) + 1) - 1e-9)))
+        return ahead(costs) < places
+
+    def _costs(self, values: Sequence[Sequence[float]]) -> np.ndarray:
+        signs = np.array([-1.0 if direction == "max" else 1.0 for direction in self.directions])
+        return np.asarray(values, float).reshape(len(values), len(signs)) * signs
+
+
+class Rungs:
+    """What reached each rung of a sweep, by trial; filled from the records after a restart.
+
+    Args:
+        config: of the sweep; without `sweep.stop_after`, and over named points, nothing is stopped.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.objectives, sweep = config.sweep.objectives, config.sweep
+        self.floor = sweep.floor or 0.0
+        self.rule = Rule(
+            rungs(config.train.epochs, grace=sweep.stop_after, factor=sweep.stop_factor)
+            if sweep.stop_after and not sweep.points
+            else (),
+            1 / sweep.stop_factor,
+            tuple(OBJECTIVES[name] for name in self.objectives),
+            (sweep.stop_margin,) * len(self.objectives),
+        )
+        self.reached: dict[int, dict[str, list[float]]] = {epoch: {} for epoch in self.rule.rungs}
+
+    def note(self, trial_id: str, row: Mapping) -> None:
+        """Keep the values of a committed epoch, if a rung is there."""
+        if row["epoch"] in self.reached:
+            self.reached[row["epoch"]][trial_id] = self._values(row)
+
+    def beaten(self, trial_id: str, row: Mapping) -> str | None:
+        """Why the configuration is stopped with this epoch; None if it goes on."""
+        epoch = row["epoch"]
+        if epoch not in self.reached:
+            return None
+        others = [v for name, v in self.reached[epoch].items() if name != trial_id]
+        if self.rule.goes_on(self._values(row), others):
+            return None
+        return f"not among the best of {len(others) + 1} after epoch {epoch}"
+
+    def _values(self, row: Mapping) -> list[float]:
+        """The objectives of the epoch selected so far; NaN for a model that says always the same.
+
+        The floor that moves with ERM's best has no part in it: it would make the decision depend on
+        the order of trials.
+        """
+        chosen = row["selected"]
+        if metrics.is_degenerate(
+            acc=chosen["acc"],
+            w_f1=chosen["w_f1"],
+            majority_rate=row["dev"]["majority_rate"],
+            floor=self.floor,
+        ):
+            return [float("nan")] * len(self.objectives)
+        return [float(value) if (value := chosen[n]) is not None else float("nan")
+                for n in self.objectives]  # fmt: skip
+
+
+def rungs(epochs: int, *, grace: int, factor: int) -> tuple[int, ...]:
+    """grace, grace * factor, grace * factor^2, ... as far as they are under `epochs`."""
+    found, epoch = [], grace
+    while epoch < epochs:
+        found.append(epoch)
+        epoch *= factor
+    return tuple(found)
+
+
+def ranks(costs: np.ndarray) -> np.ndarray:
+    """Non-domination rank of each row of costs [n, m], int [n]: 0 is the front.
+
+    Fronts are peeled off one after another; equal rows have equal ranks.
+    """
+    beats = (costs[:, None] <= costs[None]).all(-1) & (costs[:, None] < costs[None]).any(-1)
+    found, rank = np.full(len(costs), -1), 0
+    while (open_ := found < 0).any():
+        front = open_ & ~(beats & open_[:, None]).any(0)
+        found[front] = rank
+        rank += 1
+    return found
+
+
+def ahead(costs: np.ndarray) -> int:
+    """How many rows of costs [n, m] come before the first: lower ranks, then wider crowding."""
+    rank = ranks(costs)
+    peers = np.flatnonzero(rank == rank[0])  # the first row is among them
+    width = crowding(costs[peers])
+    return int((rank < rank[0]).sum() + (width > width[peers == 0][0]).sum())
+
+
+def crowding(costs: np.ndarray) -> np.ndarray:
+    """Crowding distance of each row of costs [n, m] of one front, float64 [n]; the ends have inf.
+
+    Equal rows count once and share theirs, so that the order of rows cannot matter.
+    """
+    unique, which = np.unique(costs, axis=0, return_inverse=True)
+    total = np.zeros(len(unique))
+    for column in unique.T:
+        order = np.argsort(column, kind="stable")
+        span = column[order[-1]] - column[order[0]]
+        gaps = np.full(len(unique), np.inf)
+        if len(unique) > 2 and span > 0:
+            gaps[order[1:-1]] = (column[order[2:]] - column[order[:-2]]) / span
+        total += gaps
+    return total[which.reshape(-1)]
+
+
+def _unbeaten(costs: np.ndarray, margins: Sequence[float]) -> np.ndarray:
+    """Rows that no other beats by more than the margins, bool [n].
+
+    One beats another by more than the margins when it still dominates it after each of its
+    objectives has been made worse by its margin.
+    """
+    worse = costs + np.asarray(margins, float)
+    beats = (worse[:, None] <= costs[None]).all(-1) & (worse[:, None] < costs[None]).any(-1)
+    return ~beats.any(0)
