@@ -1,7 +1,7 @@
 """Fronts by loss: does one family of configurations reach what the others do not?
 
     found = families(info, records)          # a Family per loss with usable trials
-    print(sentences(found)); draw(found, info, Path("families.png"))
+    print(sentences(found, info))
 
 Each family's front is of its own trials alone. A hypervolume grows with the number of trials, and
 a search gives more of them to what does well; so it is also given for as many trials as the rarest
@@ -13,14 +13,12 @@ is not resampled.
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from analysis import figures, front, layout, uncertainty
+from analysis import front, uncertainty
 from analysis.front import FrontInfo, Point
 from ermgap import metrics
 from ermgap.records import Records
@@ -32,8 +30,6 @@ WORDS = {
     "reweight": "Reweighting",
     "vrex": "V-REx",
 }
-# Okabe and Ito's colour-blind-safe set, and a shape for each.
-LOOKS = (("#D55E00", "D"), ("#0072B2", "o"), ("#009E73", "s"), ("#CC79A7", "^"), ("#E69F00", "v"))
 RESAMPLES = 400
 
 
@@ -63,6 +59,11 @@ class Family:
         """Standard error of the hypervolume over speakers."""
         return float(self.drawn.std(ddof=1))
 
+    @property
+    def measured(self) -> str:
+        """The hypervolume with its standard error, where it has one."""
+        return f"{self.hypervolume:.3f}{_pm(self.se)}"
+
 
 def families(info: FrontInfo, records: Records) -> list[Family]:
     """Every loss that has usable trials, in the order of `WORDS`, then by name."""
@@ -89,10 +90,7 @@ def sentences(found: list[Family], info: FrontInfo) -> list[str]:
     lines = []
     for family in found:
         rivals = [other for other in found if other is not family]
-        line = (
-            f"{family.words}: {_trials(len(family.points))}, hypervolume {family.hypervolume:.3f}"
-            f"{_pm(family.se)}"
-        )
+        line = f"{family.words}: {_trials(len(family.points))}, hypervolume {family.measured}"
         if rivals:
             if len(family.points) > family.n_even:
                 line += f" ({family.even:.3f} for {family.n_even} of them, at random)"
@@ -118,88 +116,6 @@ def _signed(change: float) -> str:
 
 def _pm(error: float) -> str:
     return f" ± {error:.3f}" if np.isfinite(error) else ""
-
-
-def draw(found: list[Family], info: FrontInfo, path: Path) -> None:
-    """Write the picture at 150 dpi: every usable trial, and each family's staircase."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8.3, 6.2), dpi=100, facecolor="white")
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.09, 0.185, 0.885, 0.69))
-    x, y = info.objectives[:2]
-    (xlabel, xfactor, *_), (ylabel, yfactor, *_) = layout.AXES[x], layout.AXES[y]
-    lines = stairs(found, info)
-    for number, family in enumerate(found):
-        colour, marker = LOOKS[number % len(LOOKS)]
-        all_ = np.array([[p.values[x] * xfactor, p.values[y] * yfactor] for p in family.points])
-        axes.scatter(*all_.T, s=34, marker=marker, color=colour, alpha=0.35, linewidths=0)
-        best = np.array([[p.values[x] * xfactor, p.values[y] * yfactor] for p in family.front])
-        axes.plot(*(lines[number] * [xfactor, yfactor]).T, color=colour, linewidth=1.7)
-        words = f"{family.words} ({family.hypervolume:.3f}{_pm(family.se)})"
-        axes.scatter(
-            *best.T, s=62, marker=marker, color=colour, edgecolors="white", label=words, zorder=5
-        )
-    hidden = _focus(axes, found, info, [xfactor, yfactor])
-    words = {"color": figures.INK, "fontsize": 9.5}
-    axes.set_xlabel(f"{xlabel}, {layout.BETTER[info.directions[0]]}", **words)
-    axes.set_ylabel(f"{ylabel}, {layout.BETTER[info.directions[1]]}", **words)
-    axes.grid(color="#EDEDED", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=figures.SOFT, length=0, labelsize=9)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(
-        loc="lower left", bbox_to_anchor=(-0.012, 1.0), ncols=3, frameon=False, fontsize=8.5,
-        handletextpad=0.2, columnspacing=1.2,
-    )  # fmt: skip
-    figure.text(0.09, 0.965, f"Fronts by loss: {info.name}", fontsize=13, weight="bold")
-    figure.text(0.09, 0.105, caption(info, hidden), fontsize=8, color=figures.SOFT, va="top")
-    figure.savefig(path, dpi=150, format="png")
-
-
-def stairs(found: list[Family], info: FrontInfo) -> list[np.ndarray]:
-    """Border of what each front covers in the first two objectives, arrays [corners, 2]."""
-    lines = []
-    for family in found:
-        points = _values(family.front, info)[:, :2]
-        points = points[np.argsort(points[:, 0], kind="stable")]
-        # Between two points of a front, what is covered is the worse of either in both objectives.
-        worse = [max if direction == "min" else min for direction in info.directions[:2]]
-        corners = [points[0]]
-        for left, right in itertools.pairwise(points):
-            corners += [
-                np.array([pick(a, b) for pick, a, b in zip(worse, left, right, strict=True)]),
-                right,
-            ]
-        lines.append(np.array(corners))
-    return lines
-
-
-def _focus(axes, found: list[Family], info: FrontInfo, factors: Sequence[float]) -> int:
-    """Show the fronts and as much around as they span; returns how many points are outside."""
-    fronts = np.concatenate([_values(family.front, info)[:, :2] * factors for family in found])
-    low, high = fronts.min(0), fronts.max(0)
-    room = np.maximum(high - low, 0.05 * np.abs(high) + 1e-9)
-    points = np.concatenate([_values(family.points, info)[:, :2] * factors for family in found])
-    edge = 0.06 * room
-    shown = np.clip([points.min(0), points.max(0)], low - 0.8 * room, high + 0.8 * room)
-    axes.set_xlim(shown[0, 0] - edge[0], shown[1, 0] + edge[0])
-    axes.set_ylim(shown[0, 1] - edge[1], shown[1, 1] + edge[1])
-    return int(((points < shown[0] - edge) | (points > shown[1] + edge)).any(1).sum())
-
-
-def caption(info: FrontInfo, hidden: int = 0) -> str:
-    """What the picture's marks and numbers are; `hidden` usable trials lie outside of it."""
-    speakers = f" of {info.speakers} speakers" if info.speakers else ""
-    beyond = f" ({hidden} worse ones lie outside the picture)" if hidden else ""
-    return (
-        "Large marks and steps: each loss's own front; small marks: its other usable trials"
-        f"{beyond}.\n"
-        "In brackets: the front's hypervolume and one standard error over resampled dev speakers.\n"
-        f"{info.sweep.get('n_dev', '?')} dev utterances{speakers}; one seed a trial, chosen on the "
-        "utterances that are drawn."
-    )
 
 
 def _members(loss: str, info: FrontInfo) -> tuple[Point, ...]:

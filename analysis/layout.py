@@ -77,8 +77,8 @@ def picture(info: FrontInfo, bars: pd.DataFrame | None = None) -> Picture:
         staircase=staircase(info, x, y),
         xlim=xlim,
         ylim=ylim,
-        xlabel=_axis(info, x),
-        ylabel=_axis(info, y),
+        xlabel=axis_title(info, x),
+        ylabel=axis_title(info, y),
         labels=named_points(info),
         title=f"Accuracy against gender gap: {info.name}",
         caption=tuple(words.caption(info, errors=bool(errors)) + _about_the_drawing(info, marks)),
@@ -228,6 +228,7 @@ def _bar(errors: Mapping | None, names: tuple[str, str]) -> list[float]:
     return [value if np.isfinite(value) else 0.0 for value in values]
 
 
-def _axis(info: FrontInfo, name: str) -> str:
+def axis_title(info: FrontInfo, name: str) -> str:
+    """Words of an axis: what, its unit, and which way is better."""
     direction = dict(zip(info.objectives, info.directions, strict=True))[name]
     return f"{AXES[name][0][:-1]}; {BETTER[direction]})"

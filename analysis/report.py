@@ -15,7 +15,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis import choose, families, figures, front, interactive, layout, uncertainty, words
+from analysis import (
+    choose,
+    families,
+    family_picture,
+    figures,
+    front,
+    interactive,
+    layout,
+    uncertainty,
+    words,
+)  # fmt: skip
 from analysis.front import FrontInfo, Point
 from analysis.page import page
 from ermgap.errors import UserError
@@ -174,7 +184,7 @@ def _write_plots(
     write_atomically(folder / "pareto.html", lambda p: interactive.draw_html(info, p, bars=bars))
     by_loss = ""
     if len(groups) > 1:
-        write_atomically(folder / "families.png", lambda p: families.draw(groups, info, p))
+        write_atomically(folder / "families.png", lambda p: family_picture.draw(groups, info, p))
         by_loss = f"<h2>Fronts by loss</h2>{_picture(folder / 'families.png', 'Fronts by loss')}"
         by_loss += _items(families.sentences(groups, info))
     content = _page(info, bars, _picture(folder / "pareto.png", WHAT), by_loss)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fake_sweep import write
 
-from analysis import families, front, report
+from analysis import families, family_picture, front, layout, report
 from ermgap.errors import UserError
 
 TRIALS = [
@@ -105,18 +105,26 @@ def test_the_report_draws_and_names_them_only_where_there_are_two(tmp_path, caps
     assert "against" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("objectives", [["acc", "max_gap"], ["max_gap", "acc"]])
+@pytest.mark.parametrize(
+    "objectives",
+    [["acc", "max_gap"], ["max_gap", "acc"], ["acc", "w_f1"], ["w_f1", "max_gap", "acc"]],
+)
 def test_a_staircase_passes_through_every_point_and_covers_nothing_unreached(tmp_path, objectives):
-    info, found = read(tmp_path, objectives=objectives)
-    for family, line in zip(found, families.stairs(found, info), strict=True):
-        corners = {tuple(corner) for corner in np.round(line, 9)}
-        x, y = objectives
-        for point in family.front:
-            assert (round(point.values[x], 9), round(point.values[y], 9)) in corners
-        signs = np.array([1 if d == "max" else -1 for d in info.directions])
-        values = np.array([[p.values[name] for name in objectives] for p in family.front])
+    reference = dict.fromkeys(objectives, 0.1) | {"max_gap": 0.3}
+    directions = {name: "min" if name == "max_gap" else "max" for name in objectives}
+    info, found = read(
+        tmp_path, objectives=objectives, reference_point=reference, directions=directions
+    )
+    for family, line in zip(found, family_picture.stairs(found, info), strict=True):
+        signs = np.array([1 if directions[name] == "max" else -1 for name in layout.plane(info)])
+        values = family_picture.at(family.front, info)
         for corner in line:  # every corner is beaten or equalled by a point of the front
             assert ((values - corner) * signs >= -1e-9).all(1).any()
+        for point in values:  # and every point that no other beats is a corner
+            beaten = ((values - point) * signs >= 0).all(1) & ((values - point) * signs > 0).any(1)
+            assert beaten.any() or np.isclose(line, point).all(1).any()
+    family_picture.draw(found, info, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 20_000
 
 
 def test_a_sweep_without_usable_trials_has_no_family(tmp_path):
