@@ -8,7 +8,7 @@ import pytest
 from real_sweep import Ended, RealSweep, options, rows_of
 
 # Several Ray sessions in one fixture; `RealSweep` has its own, shorter limits.
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 SPACE = ("sweep.space.loss=[fine]", "sweep.erm_share=0")
 SETTINGS = options(
     plugin="outcomes.py",
