@@ -28,6 +28,14 @@ SAMPLERS = Registry("sampler")
 SAMPLERS["tpe"] = lambda seed, startup: optuna.samplers.TPESampler(
     seed=seed, n_startup_trials=startup, multivariate=True, group=True, constant_liar=True
 )
+SAMPLERS["nsga2"] = lambda seed, startup: optuna.samplers.NSGAIISampler(
+    seed=seed, population_size=max(startup, 4)
+)
+# It models what every configuration has (lr, r, dropout, loss); the conditional rest is drawn at
+# random, of which Optuna would otherwise complain once a value.
+SAMPLERS["gp"] = lambda seed, startup: optuna.samplers.GPSampler(
+    seed=seed, n_startup_trials=startup, warn_independent_sampling=False
+)
 SAMPLERS["random"] = lambda seed, startup: optuna.samplers.RandomSampler(seed=seed)
 
 

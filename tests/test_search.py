@@ -15,7 +15,7 @@ from ermgap.errors import UserError
 from ermgap.records import Trial
 from sweeps import space
 from sweeps.proposals import SingleSearcher, Together
-from sweeps.search import RecordsSearcher, require_space
+from sweeps.search import SAMPLERS, RecordsSearcher, require_space
 
 
 def settings(**sweep) -> Config:
@@ -358,3 +358,28 @@ def test_nothing_is_proposed_ahead_until_something_trains():
     assert together.suggest("d")["proposals"] and together.suggest("e") is None
     together.ahead = True
     assert together.suggest("e")["proposals"]
+
+
+@pytest.mark.parametrize("name", list(SAMPLERS))
+def test_every_sampler_takes_finished_stopped_failed_and_degenerate_trials(name, recwarn, capfd):
+    def mixed(number: int) -> dict:
+        status = ("finished", "stopped", "degenerate", "finished", "failed")[number % 5]
+        return (FAILED if status == "failed" else measured(number)) | {"status": status}
+
+    given = settings(sampler=name)
+    searcher = RecordsSearcher(given)
+    offers = run(searcher, 30, mixed)
+    assert len({str(offer["chosen"]) for offer in offers}) == 30
+    assert all(space.inside(offer["chosen"], given) for offer in offers[2:])
+    states = [trial.state for trial in searcher.study.trials]
+    assert TrialState.RUNNING not in states and states.count(TrialState.PRUNED) == 6
+    assert not [w for w in recwarn if "optuna" in str(w.filename)]
+    assert "independently" not in capfd.readouterr().err
+    again = RecordsSearcher(
+        given,
+        [
+            record(offer["trial_id"], offer["chosen"], **mixed(number))
+            for number, offer in enumerate(offers)
+        ],
+    )
+    assert again.suggest("next")["trial_id"] == "t0030"
