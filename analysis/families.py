@@ -66,13 +66,18 @@ class Family:
 
 
 def families(info: FrontInfo, records: Records) -> list[Family]:
-    """Every loss that has usable trials, in the order of `WORDS`, then by name."""
+    """Every loss that has usable trials, in the order of `WORDS`, then by name.
+
+    Empty where fewer than two have some: there is nothing to compare.
+    """
     losses = {str(p.config.get("loss")) for p in info.points if p.eligible}
     order = sorted(
         losses, key=lambda loss: (list(WORDS).index(loss) if loss in WORDS else 99, loss)
     )
+    if len(order) < 2:
+        return []
     members = {loss: _members(loss, info) for loss in order}
-    fewest = min(map(len, members.values()), default=0)
+    fewest = min(map(len, members.values()))
     return [_family(loss, members[loss], info, records, fewest) for loss in order]
 
 

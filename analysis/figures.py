@@ -53,25 +53,29 @@ def front_array(info: FrontInfo, *, bars: pd.DataFrame | None = None) -> np.ndar
 
 def draw(info: FrontInfo, *, bars: pd.DataFrame | None = None):
     """A matplotlib Figure of the front and the list of its label artists."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     picture = layout.picture(info, bars)
-    figure = Figure(figsize=(8.3, 6.2), dpi=100, facecolor="white")
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.09, 0.24, 0.885, 0.65))
-    _frame(figure, axes, picture)
+    figure, axes = framed(picture)
     if len(picture.staircase):
         axes.plot(*picture.staircase.T, color=BLUE, linewidth=1.6, alpha=0.75, zorder=2)
     for kind in STYLES:
         _marks(axes, kind, [m for m in picture.marks if style_of(info, m.point) == kind])
     if not any(mark.point.eligible for mark in picture.marks):
         axes.text(0.5, 0.93, nothing(info), transform=axes.transAxes, ha="center", color=SOFT)
-    _legend(axes)
+    legend(axes)
     return figure, _label(axes, picture)
 
 
-def _frame(figure, axes, picture: layout.Picture) -> None:
+def framed(picture: layout.Picture, *, height: float = 0.65):
+    """An empty matplotlib Figure with the picture's axes, title and caption, and its Axes.
+
+    `height` of the axes is a share of the figure's; what they leave above holds the legend.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.3, 6.2), dpi=100, facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.09, 0.24, 0.885, height))
     axes.set(xlim=picture.xlim, ylim=picture.ylim)
     axes.set_xlabel(picture.xlabel, color=INK, fontsize=10)
     axes.set_ylabel(picture.ylabel, color=INK, fontsize=10)
@@ -83,6 +87,7 @@ def _frame(figure, axes, picture: layout.Picture) -> None:
     figure.text(0.09, 0.95, picture.title, fontsize=13, weight="bold", color=INK)
     lines = "\n".join(picture.caption)
     figure.text(0.09, 0.15, lines, fontsize=8, color=SOFT, va="top", linespacing=1.4)
+    return figure, axes
 
 
 def _marks(axes, kind: str, marks: list[layout.Mark]) -> None:
@@ -102,8 +107,9 @@ def _marks(axes, kind: str, marks: list[layout.Mark]) -> None:
             axes.errorbar(mark.x, mark.y, **bars, **look_of_bars)
 
 
-def _legend(axes) -> None:
-    where = {"loc": "lower left", "bbox_to_anchor": (-0.012, 1.0), "ncols": 6}
+def legend(axes, *, columns: int = 6) -> None:
+    """The legend above the axes, if anything in them has a label."""
+    where = {"loc": "lower left", "bbox_to_anchor": (-0.012, 1.0), "ncols": columns}
     space = {"handletextpad": 0.2, "columnspacing": 1.2}
     if axes.get_legend_handles_labels()[0]:
         axes.legend(**where, **space, frameon=False, fontsize=8.5, labelcolor=INK)

@@ -60,8 +60,7 @@ def picture(info: FrontInfo, bars: pd.DataFrame | None = None) -> Picture:
     x, y = plane(info)
     errors = {} if bars is None else bars.set_index("trial_id").to_dict("index")
     points = [p for p in info.points if np.isfinite([p.values[x], p.values[y]]).all()]
-    at = np.array([[p.values[x] * AXES[x][1], p.values[y] * AXES[y][1]] for p in points])
-    at = at.reshape(-1, 2)
+    at = places(points, (x, y))
     shown = {p.trial_id for p in info.highlighted}
     core = np.array([p.trial_id in shown for p in points], dtype=bool)
     spans = [_bar(errors.get(p.trial_id), (x, y)) for p in points]
@@ -120,12 +119,30 @@ def staircase(info: FrontInfo, x: str, y: str) -> np.ndarray:
     """Corners [k, 2] of the attained region, in axis units; empty with three objectives."""
     if len(info.objectives) != 2 or not info.front:
         return np.empty((0, 2))
-    minimised = dict(zip(info.objectives, info.directions, strict=True))[x] == "min"
-    steps = sorted({(p.values[x] * AXES[x][1], p.values[y] * AXES[y][1]) for p in info.front})
-    corners = [steps[0]]
+    return corners(places(info.front, (x, y)), minimised=direction(info, x) == "min")
+
+
+def corners(at: np.ndarray, *, minimised: bool) -> np.ndarray:
+    """Corners [k, 2] of what places [n, 2] attain, none of which beats another.
+
+    `minimised`: whether the objective across is. Then a step goes across first, else upward first.
+    """
+    steps = sorted(set(map(tuple, at.tolist())))
+    found = [steps[0]]
     for (x0, y0), (x1, y1) in zip(steps[:-1], steps[1:], strict=True):
-        corners += [(x1, y0) if minimised else (x0, y1), (x1, y1)]
-    return np.array(corners)
+        found += [(x1, y0) if minimised else (x0, y1), (x1, y1)]
+    return np.array(found)
+
+
+def places(points: Sequence[Point], names: tuple[str, str]) -> np.ndarray:
+    """Where points stand in the plane of two objectives, in axis units, [n, 2]."""
+    at = [[point.values[name] * AXES[name][1] for name in names] for point in points]
+    return np.reshape(np.array(at, float), (len(points), 2))
+
+
+def direction(info: FrontInfo, name: str) -> str:
+    """Whether an objective is better at its "max" or its "min"."""
+    return dict(zip(info.objectives, info.directions, strict=True))[name]
 
 
 def named_points(info: FrontInfo) -> dict[str, str]:
@@ -230,5 +247,4 @@ def _bar(errors: Mapping | None, names: tuple[str, str]) -> list[float]:
 
 def axis_title(info: FrontInfo, name: str) -> str:
     """Words of an axis: what, its unit, and which way is better."""
-    direction = dict(zip(info.objectives, info.directions, strict=True))[name]
-    return f"{AXES[name][0][:-1]}; {BETTER[direction]})"
+    return f"{AXES[name][0][:-1]}; {BETTER[direction(info, name)]})"

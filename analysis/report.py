@@ -25,7 +25,7 @@ from analysis import (
     layout,
     uncertainty,
     words,
-)  # fmt: skip
+)
 from analysis.front import FrontInfo, Point
 from analysis.page import page
 from ermgap.errors import UserError
@@ -64,9 +64,9 @@ def write(directory: Path | str, plots: Path | str = PLOTS, *, quiet: bool = Fal
         ) from problem
     if not quiet:
         print(text(info, bars))
-        if len(groups) > 1:
+        if groups:
             print("\n" + "\n".join(families.sentences(groups, info)))
-        by_loss = ", families.png" if len(groups) > 1 else ""
+        by_loss = ", families.png" if groups else ""
         print(f"\nwritten: {folder}/pareto.png, pareto.html, pareto.csv, report.html{by_loss}")
     return folder
 
@@ -183,7 +183,7 @@ def _write_plots(
     write_atomically(folder / "pareto.png", lambda p: figures.draw_png(info, p, bars=bars))
     write_atomically(folder / "pareto.html", lambda p: interactive.draw_html(info, p, bars=bars))
     by_loss = ""
-    if len(groups) > 1:
+    if groups:
         write_atomically(folder / "families.png", lambda p: family_picture.draw(groups, info, p))
         by_loss = f"<h2>Fronts by loss</h2>{_picture(folder / 'families.png', 'Fronts by loss')}"
         by_loss += _items(families.sentences(groups, info))

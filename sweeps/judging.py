@@ -17,6 +17,7 @@ from ermgap.files import write_atomically
 from ermgap.records import Records, Trial
 from ermgap.systems import SYSTEMS, Context, parse
 from ermgap.systems.answers import FAILED
+from sweeps import space
 from sweeps.folds import Benchmark
 from sweeps.systems import Row, require_asked
 
@@ -73,7 +74,7 @@ def _of_trained(asked: Benchmark, row: Row, judged: pd.DataFrame) -> pd.DataFram
 
 def _trial(asked: Benchmark, row: Row, records: Records) -> Trial:
     """By its id: slots begin several at a time, so the records have them in any order."""
-    trial_id = f"t{asked.trained.index(row.spec):04d}"
+    trial_id = space.trial_id(asked.trained.index(row.spec))
     return next(trial for trial in records.trials() if trial.trial_id == trial_id)
 
 

@@ -28,7 +28,7 @@ class Ledger:
         self.ended_before = sum(trial.ended for trial in self.committed.values())
         self.rungs = Rungs(config)
         # The baselines run to their end: everything is compared with them.
-        self.spared = {f"t{i:04d}" for i in range(len(space.named_points(config)))}
+        self.spared = set(map(space.trial_id, range(len(space.named_points(config)))))
         for trial in self.committed.values():
             for row in trial.rows:
                 if row["epoch"] and row.get("dev"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,17 +75,16 @@ def make_plan(config: Config) -> Plan:
             raise UserError(
                 f"the split leaves no utterance for {name}; use more speakers or other folds."
             )
-    _require_texts(utterances, config)
+    _require_texts(utterances, config, texts)
     notes = [*corpus.notes, *_transcripts(utterances, data.modalities)]
     words = table.describe(utterances, excluded=corpus.excluded, labels=data.labels, notes=notes)
     return Plan(utterances, words)
 
 
-def _require_texts(utterances: pd.DataFrame, config: Config) -> None:
+def _require_texts(utterances: pd.DataFrame, config: Config, texts: Mapping) -> None:
     """UserError for a language in which the prompt has no text, its own or any language's ("")."""
-    texts = prompts.find(config.backbone.prompt)
+    spoken = set(utterances["language"])
     for modality in config.data.modalities:
-        spoken = set(utterances["language"])
         if missing := sorted(spoken - set(texts[modality])) if "" not in texts[modality] else []:
             raise UserError(
                 f"the prompt {config.backbone.prompt!r} has no text for {modality} in "

@@ -8,6 +8,7 @@ from ray.tune.search import Searcher
 
 from ermgap.config import Config
 from ermgap.records import Trial
+from sweeps import space
 
 
 class Stateless(Searcher):
@@ -112,4 +113,4 @@ class PointsSearcher(Stateless):
 
 def named_trials(config: Config) -> list[tuple[str, dict]]:
     """(trial id, hyperparameters) of each of `sweep.points`."""
-    return [(f"t{i:04d}", point) for i, point in enumerate(config.sweep.points.values())]
+    return [(space.trial_id(i), point) for i, point in enumerate(config.sweep.points.values())]

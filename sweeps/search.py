@@ -70,8 +70,8 @@ class RecordsSearcher(Stateless):
                 self.first.append((trial.trial_id, trial.config))
         known = {trial.trial_id for trial in trials}
         for number, point in enumerate(space.named_points(config)[: config.sweep.trials]):
-            if f"t{number:04d}" not in known:
-                self.first.append((f"t{number:04d}", point))
+            if (ours := space.trial_id(number)) not in known:
+                self.first.append((ours, point))
 
     def suggest(self, trial_id: str) -> dict | str:
         """A configuration for Tune's trial: our trial id and the chosen values."""
@@ -81,7 +81,7 @@ class RecordsSearcher(Stateless):
             ours, chosen = self.first.pop(0)
             self._count(ours, chosen)
         else:
-            ours, chosen = f"t{self.next_number:04d}", self._ask(trial_id)
+            ours, chosen = space.trial_id(self.next_number), self._ask(trial_id)
             self._count(ours, chosen)
         self.offered[trial_id] = chosen
         return {"trial_id": ours, "chosen": chosen}

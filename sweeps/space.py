@@ -160,6 +160,11 @@ def inside(chosen: Mapping, config: Config) -> bool:
     return set(known) == wanted and all(_contains(d, chosen[name]) for name, d in known.items())
 
 
+def trial_id(number: int) -> str:
+    """The id of a sweep's `number`-th trial, counted from 0: t0000."""
+    return f"t{number:04d}"
+
+
 def apply(chosen: Mapping, config: Config) -> Config:
     """The configuration with the chosen values in place."""
     return config.replace({_key(name): value for name, value in chosen.items()})

@@ -10,6 +10,7 @@ import pandas as pd
 from analysis import benchmark_table, table_formats
 from ermgap.config import Config
 from ermgap.records import Records
+from sweeps import space
 
 
 def tell(
@@ -46,7 +47,7 @@ def tell_points(config: Config, records: Records) -> None:
     trials = {trial.trial_id: trial for trial in records.trials()}
     found, baseline = {}, None
     for number, (name, point) in enumerate(config.sweep.points.items()):
-        trial_id = f"t{number:04d}"
+        trial_id = space.trial_id(number)
         trial, table = trials.get(trial_id), records.predictions(trial_id)
         if trial is None or table is None or trial.status == "failed":
             print(f"{name} has no predictions; it is left out of the table")

@@ -49,21 +49,7 @@ def trained(table, tmp_path_factory):
     splits = [Examples(table[table["split"] == split], **given) for split in ("train", "dev")]
     one = job(SETTINGS)
     run = Trained((speech, Material(*splits, cells, place)), one, place)
-    assert run.failure is None
-    folder, row = place / "adapters" / "t0000", run.rows[-1]
-    card.write(
-        folder,
-        told=card.Told(
-            trial_id="t0000",
-            config=one.config,
-            utterances=table,
-            dev=row["dev"],
-            epoch=row["selected"]["epoch"],
-            base="",
-            prompt=prompts.find(one.config.backbone.prompt),
-        ),
-    )
-    return folder, run.predictions
+    return tiny_run.with_card(run, one, table, place), run.predictions
 
 
 @pytest.fixture(scope="module")

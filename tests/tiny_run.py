@@ -12,8 +12,8 @@ import pandas as pd
 import soundfile
 import torch
 
-from ermgap import config
-from ermgap.backbone import features, qwen2_audio
+from ermgap import card, config
+from ermgap.backbone import features, prompts, qwen2_audio
 from ermgap.distributed import World
 from ermgap.examples import Examples, cells_of
 from ermgap.loop import Job, train
@@ -192,3 +192,20 @@ class Trained:
     @property
     def _parquet(self) -> Path:
         return self.storage / "predictions" / f"{self.job.trial_id}.parquet"
+
+
+def with_card(run: Trained, one: Job, table: pd.DataFrame, place: Path) -> Path:
+    """Write the model card of a run that ended well; the adapter's folder, whole as a sweep's."""
+    assert run.failure is None
+    folder, row = place / "adapters" / "t0000", run.rows[-1]
+    told = card.Told(
+        trial_id="t0000",
+        config=one.config,
+        utterances=table,
+        dev=row["dev"],
+        epoch=row["selected"]["epoch"],
+        base="",
+        prompt=prompts.find(one.config.backbone.prompt),
+    )
+    card.write(folder, told=told)
+    return folder
