@@ -86,7 +86,7 @@ def stairs(found: Sequence[Family], info: FrontInfo) -> list[np.ndarray]:
 def caption(info: FrontInfo, hidden: int = 0) -> tuple[str, ...]:
     """What the picture's marks and numbers are; `hidden` usable trials lie outside of it."""
     speakers = f" of {info.speakers} speakers" if info.speakers else ""
-    beyond = f" ({hidden} worse ones lie outside the picture)" if hidden else ""
+    beyond = f" (worse ones outside the picture: {hidden})" if hidden else ""
     return (
         "Large marks and steps: each loss's own front; small marks: its other usable trials"
         f"{beyond}.",
