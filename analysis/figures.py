@@ -24,6 +24,7 @@ STYLES = {  # kind: matplotlib marker, plotly symbol, fill, edge, size in points
     "other_erm": ("D", "diamond", PEACH, "white", 6.5, "ERM, dominated"),
     "dominated": ("o", "circle", PALE, "white", 7, "dominated"),
     "degenerate": ("o", "circle-open", "none", GREY, 7, "degenerate"),
+    "outside": ("s", "square-open", "none", GREY, 6.5, "outside the constraints"),
     "unfinished": ("x", "x-thin", PALE, PALE, 5, "not finished"),
 }
 BAR_ALPHA = 0.3

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ermgap.errors import UserError
-from ermgap.metrics import is_degenerate
+from ermgap.metrics import is_degenerate, violation
 from ermgap.records import ENDED, Records, Trial
 
 # A trial recorded as degenerate ran to its end; whether it still is depends on today's floor.
@@ -34,6 +34,7 @@ class Point:
     values: dict[str, float]
     worst_cell: str | None = None
     degenerate: bool = False
+    outside: bool = False
     eligible: bool = False
     on_front: bool = False
 
@@ -44,12 +45,15 @@ class Point:
 
     @property
     def kind(self) -> str:
-        """front, dominated, degenerate, undefined (no gap), or the status if it did not finish."""
+        """front, dominated, degenerate, outside (the sweep's constraints), undefined (no gap), or
+        the status if it did not finish."""
         if self.status not in COMPLETE:
             return self.status
         if self.eligible:
             return "front" if self.on_front else "dominated"
-        return "degenerate" if self.degenerate else "undefined"
+        if self.degenerate:
+            return "degenerate"
+        return "outside" if self.outside else "undefined"
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,10 @@ def info(records: Records) -> FrontInfo:
     points = [_point(trial) for trial in records.trials()]
     floor = sweep.get("floor")
     floor = half_of_erm(points) if floor is None else float(floor)
-    points = mark(points, objectives, directions, majority_rate=majority, floor=floor)
+    limits = ((sweep.get("config") or {}).get("sweep") or {}).get("constraints") or {}
+    points = mark(
+        points, objectives, directions, majority_rate=majority, floor=floor, limits=limits
+    )
     values = [[p.values[name] for name in objectives] for p in points if p.eligible]
     return FrontInfo(
         name=str(sweep.get("name") or records.directory.resolve().name),
@@ -154,15 +161,22 @@ def mark(
     *,
     majority_rate: float,
     floor: float | None,
+    limits: Mapping[str, float] = {},
 ) -> list[Point]:
-    """The points with `degenerate`, `eligible` and `on_front` filled in."""
+    """The points with `degenerate`, `outside`, `eligible` and `on_front` filled in.
+
+    `limits` are the sweep's constraints (`ermgap.metrics.violation`).
+    """
     judged = []
     for point in points:
         scores = {"acc": point.values["acc"], "w_f1": point.values["w_f1"]}
         complete = point.status in COMPLETE
         bad = complete and is_degenerate(**scores, majority_rate=majority_rate, floor=floor)
         defined = all(np.isfinite(point.values[name]) for name in objectives)
-        judged.append(replace(point, degenerate=bad, eligible=complete and defined and not bad))
+        missed = any(violation(n, point.values[n], limit) > 0 for n, limit in limits.items())
+        outside = complete and missed
+        fine = complete and defined and not bad and not outside
+        judged.append(replace(point, degenerate=bad, outside=outside, eligible=fine))
     values = [[p.values[name] if p.eligible else np.nan for name in objectives] for p in judged]
     flags = non_dominated(values, directions=directions)
     return [replace(point, on_front=bool(flag)) for point, flag in zip(judged, flags, strict=True)]

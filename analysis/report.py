@@ -17,6 +17,7 @@ import pandas as pd
 
 from analysis import (
     choose,
+    doctor,
     families,
     family_picture,
     figures,
@@ -51,12 +52,13 @@ def write(directory: Path | str, plots: Path | str = PLOTS, *, quiet: bool = Fal
     info = _read(records)
     bars = uncertainty.standard_errors(records, [p.trial_id for p in info.highlighted])
     groups = families.families(info, records)
+    examined = doctor.examine(info, records)
     folder = Path(plots) / directory.resolve().name
     table = trials_table(info, bars)
     try:
         records.write_front(table[table["front"]].drop(columns="front").reset_index(drop=True))
-        records.write_summary(summary(info, bars))
-        _write_plots(folder, info, bars, table, groups)
+        records.write_summary(summary(info, bars) | {"doctor": examined})
+        _write_plots(folder, info, bars, table, groups, doctor.sentences(examined))
     except OSError as problem:
         raise UserError(
             f"the report of {directory} cannot be written ({problem.strerror or problem}); "
@@ -66,6 +68,7 @@ def write(directory: Path | str, plots: Path | str = PLOTS, *, quiet: bool = Fal
         print(text(info, bars))
         if groups:
             print("\n" + "\n".join(families.sentences(groups, info)))
+        print("\n" + "\n".join(["What to mind:", *doctor.sentences(examined)]))
         by_loss = ", families.png" if groups else ""
         print(f"\nwritten: {folder}/pareto.png, pareto.html, pareto.csv, report.html{by_loss}")
     return folder
@@ -178,6 +181,7 @@ def _write_plots(
     bars: pd.DataFrame,
     table: pd.DataFrame,
     groups: list[families.Family],
+    advice: list[str],
 ) -> None:
     write_atomically(folder / "pareto.csv", lambda path: table.to_csv(path, index=False))
     write_atomically(folder / "pareto.png", lambda p: figures.draw_png(info, p, bars=bars))
@@ -187,7 +191,7 @@ def _write_plots(
         write_atomically(folder / "families.png", lambda p: family_picture.draw(groups, info, p))
         by_loss = f"<h2>Fronts by loss</h2>{_picture(folder / 'families.png', 'Fronts by loss')}"
         by_loss += _items(families.sentences(groups, info))
-    content = _page(info, bars, _picture(folder / "pareto.png", WHAT), by_loss)
+    content = _page(info, bars, _picture(folder / "pareto.png", WHAT), by_loss, advice)
     write_atomically(folder / "report.html", lambda p: p.write_text(content, encoding="utf-8"))
 
 
@@ -196,7 +200,9 @@ def _picture(path: Path, words: str) -> str:
     return f"<img alt='{words}' src='data:image/png;base64,{content}'>"
 
 
-def _page(info: FrontInfo, bars: pd.DataFrame, picture: str, by_loss: str) -> str:
+def _page(
+    info: FrontInfo, bars: pd.DataFrame, picture: str, by_loss: str, advice: list[str]
+) -> str:
     shown = display(info, bars)
     table = shown.to_html(index=False, border=0) if len(shown) else "<p>The front is empty.</p>"
     return page(
@@ -208,6 +214,7 @@ def _page(info: FrontInfo, bars: pd.DataFrame, picture: str, by_loss: str) -> st
         f"<h2>The front</h2><div class='scroll'>{table}</div>"
         f"{by_loss}"
         f"<h2>Choices by rule</h2>{_items(_choices(info))}"
+        f"<h2>What to mind in the next sweep</h2>{_items(advice)}"
         f"<h2>Caveats</h2>{_items(words.caveats(info, bars))}",
     )
 

@@ -78,6 +78,15 @@ class Config:
             self.train.micro_batch == 1, "micro_batch", "fsdp needs micro-batches of 2 or more"
         )
 
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """Epochs after which early stopping compares trials: `stop_after` * `stop_factor`^k."""
+        found, epoch = [], self.sweep.stop_after or self.train.epochs
+        while epoch < self.train.epochs:
+            found.append(epoch)
+            epoch *= self.sweep.stop_factor
+        return tuple(found)
+
     def to_dict(self) -> dict:
         """Nested dict of plain values, as YAML holds it."""
         return untuple(dataclasses.asdict(self))

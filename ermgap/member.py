@@ -109,7 +109,7 @@ class Member:
         self.objective.evaluated(dev)
         better = self._select(dev)
         if self.world.rank == 0:
-            self._write(table if better else None, dev)
+            self._write(table, dev, selected=better)
         return {
             "trial_id": self.job.trial_id,
             "attempt": self.job.attempt,
@@ -161,15 +161,20 @@ class Member:
             path = checkpoint.path_of(self.material.storage, trial, self.job.epoch)
             self.load_state_dict(checkpoint.load(path))
 
-    def _write(self, selected_predictions: pd.DataFrame | None, dev: dict) -> None:
-        """Files of this epoch, before its row: predictions and adapter if selected, checkpoint."""
+    def _write(self, table: pd.DataFrame, dev: dict, *, selected: bool) -> None:
+        """Files of this epoch, before its row: predictions, adapter if selected, checkpoint."""
         storage, trial = self.material.storage, self.job.trial_id
-        if selected_predictions is not None:
-            write_atomically(
-                storage / "predictions" / f"{trial}.parquet",
-                lambda path: selected_predictions.to_parquet(path, index=False),
-            )
+        predicted = storage / "predictions"
+        if selected:
+            _write_table(predicted / f"{trial}.parquet", table)
             self._write_adapter(storage / "adapters" / trial, dev)
+        if self.config.train.keep_epochs or self.epoch in self.config.rungs:
+            path = predicted / f"{trial}.rungs.parquet"
+            now = table.assign(epoch=self.epoch)
+            if path.exists():  # what an attempt that got further left is not of this one
+                before = pd.read_parquet(path)
+                now = pd.concat([before[before["epoch"] < self.epoch], now])
+            _write_table(path, now)
         checkpoint.save(checkpoint.path_of(storage, trial, self.epoch), self.state_dict())
 
     def _write_adapter(self, folder: Path, dev: dict) -> None:
@@ -215,6 +220,10 @@ class Member:
         self.objective.load_state_dict(state["objective"])
         self.epoch, self.step, self.stale = state["epoch"], state["step"], state["stale"]
         self.selected = state["selected"]
+
+
+def _write_table(path: Path, table: pd.DataFrame) -> None:
+    write_atomically(path, lambda temporary: table.to_parquet(temporary, index=False))
 
 
 def peak_memory_mb(device: torch.device) -> float:

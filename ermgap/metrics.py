@@ -18,6 +18,7 @@ from ermgap.errors import UserError
 
 GENDERS = ("female", "male")
 GAPS = ("tpr", "fpr", "w_f1", "acc")
+FALLING = ("max_gap", "max_loss_gap")  # less is better
 
 
 @dataclass(frozen=True)
@@ -177,6 +178,17 @@ def is_degenerate(*, acc: float, w_f1: float, majority_rate: float, floor: float
     if not (np.isfinite(acc) and np.isfinite(w_f1)):
         return True
     return acc <= majority_rate + 1e-12 or (floor is not None and w_f1 < floor)
+
+
+def violation(name: str, value: float | None, limit: float) -> float:
+    """By how much a metric misses its limit, in its own unit; negative or 0 where it keeps it.
+
+    The limit is a gap's largest value, and the least of every other metric. What is undefined
+    misses its limit by 1.
+    """
+    if value is None or not np.isfinite(value):
+        return 1.0
+    return float(value - limit if name in FALLING else limit - value)
 
 
 def _with_overall(cells: Sequence[str], counts: np.ndarray) -> tuple[list[str], np.ndarray]:

@@ -6,6 +6,7 @@ and raises UserError, which names the dotted key, the value and the remedy.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from ermgap.errors import UserError
@@ -183,6 +184,7 @@ class Train(Section):
     clip_norm: float = 1.0
     patience: int = 5  # paper; evaluations without a better dev value of `select`
     select: str = "w_f1"
+    keep_epochs: bool = False  # dev predictions of every epoch, not of the rungs alone
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -205,6 +207,7 @@ class Sweep(Section):
     sampler: str = "tpe"
     seed: int = 0
     floor: float | None = None  # dev W-F1 under which a point is degenerate; None: half of ERM's
+    constraints: dict = field(default_factory=dict)  # metric -> its least value, a gap's largest
     erm_share: float = 0.2  # of the trials that are ERM, tuned like the rest
     stop_after: int | None = None  # epochs to the first rung of early stopping; None: no stopping
     stop_factor: int = 2  # rungs at stop_after * factor^k, where one in `factor` goes on at least
@@ -225,6 +228,12 @@ class Sweep(Section):
         for name in names:
             remedy = f"choose from {', '.join(OBJECTIVES)}"
             self.refuse(name not in OBJECTIVES, "objectives", remedy, value=name)
+        for name, limit in self.constraints.items():
+            key, remedy = f"constraints.{name}", f"choose from {', '.join(OBJECTIVES)}"
+            self.refuse(name not in OBJECTIVES, key, remedy, value=limit)
+            number = isinstance(limit, (int, float)) and not isinstance(limit, bool)
+            remedy = "write a number such as 0.5; gaps and accuracies are fractions"
+            self.refuse(not number or not math.isfinite(limit), key, remedy, value=limit)
         self.refuse(not 0 <= self.erm_share <= 1, "erm_share", "it is a share, 0 to 1")
         self.at_least(0, "seed")
         self.refuse(

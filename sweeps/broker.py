@@ -231,9 +231,10 @@ class Broker:
         await self._end(entry, "failed", reason)
 
     async def _end(self, entry: Entry, status: str, reason: str | None) -> None:
-        self.outcomes[entry.trial_id] = {"status": status, "reason": reason} | entry.selected
+        told = {"status": status, "reason": reason, "curve": entry.curve}
+        self.outcomes[entry.trial_id] = told | entry.selected
         self._let_go(entry)
-        self.ledger.ended(entry)
+        self.ledger.ended(entry, status)
         await self._tell()
 
     def _let_go(self, entry: Entry) -> None:

@@ -76,7 +76,20 @@ def options(description: str, *, many: bool) -> argparse.ArgumentParser:
         parser.add_argument(
             "--objectives", metavar="a,b[,c]", help="of " + ", ".join(configuration.OBJECTIVES)
         )
-        parser.add_argument("--confirm", metavar="SEEDS", help="not in this version yet")
+        parser.add_argument(
+            "--warm-start",
+            nargs="+",
+            action="extend",
+            default=[],
+            metavar="DIR",
+            help="earlier sweeps that the search learns from; may be repeated",
+        )
+        parser.add_argument(
+            "--confirm",
+            type=int,
+            metavar="SEEDS",
+            help="then rerun the front, ERM and the knee over so many seeds, on dev and test",
+        )
     return parser
 
 
@@ -106,11 +119,6 @@ def make_config(given: argparse.Namespace) -> Config:
 
 def refuse_later_flags(given: argparse.Namespace) -> None:
     """Options of the design that this version does not have yet."""
-    if getattr(given, "confirm", None):
-        raise UserError(
-            "--confirm is not in this version yet; rerun a configuration with sweeps/train.py "
-            "instead."
-        )
     for option in ("storage", "resume"):
         value = getattr(given, option)
         if value and "://" in value:

@@ -52,7 +52,7 @@ def run(
     import psutil
     import ray
 
-    from sweeps import progress, proposals, search, slots, trials
+    from sweeps import earlier, progress, proposals, search, slots, trials
 
     session = Session(begun=psutil.Process().create_time(), rows=len(records.rows()))
     known = records.trials()
@@ -74,7 +74,10 @@ def run(
     held = slots.Slots(layout, broker=name, folder=scratch, alone=address is None)
     try:
         held.grow()  # first of all: it takes longest
-        searcher = (wanted or search.searcher)(config, known)
+        if wanted is None:
+            searcher = search.searcher(config, known, earlier.trials(records, config))
+        else:
+            searcher = wanted(config, known)
         together = proposals.Together(searcher, gang=gang, trials=left, slots=layout.slots)
         tuner = trials.tuner(
             together,

@@ -13,7 +13,7 @@ from ermgap.errors import UserError
 from ermgap.parsing import differences
 from ermgap.records import Records
 from ermgap.registry import load_plugins
-from sweeps import cli
+from sweeps import cli, earlier
 from sweeps import plan as planning
 
 
@@ -31,16 +31,18 @@ def prepare(
 ) -> Prepared | None:
     """Make or reopen the folder, printing what will run; None after `--dry-run`.
 
-    `check` refuses what the command cannot run, before anything is written.
+    `check` refuses what the command cannot run, before anything is written or gone on with.
     """
     cli.refuse_later_flags(given)
     if given.resume:
-        return _reopen(given, kind)
+        return _reopen(given, kind, check)
     config = cli.make_config(given)
     out = output_folder(given.out or default_folder(given, kind))
     plan = planning.make_plan(config)
     print(plan.words)
     check(config)
+    warm = getattr(given, "warm_start", [])
+    earlier.require(warm, config)
     # Two sweeps may be given one storage: each has its own folder there.
     storage = str(Path(given.storage) / out.name) if given.storage else None
     sweep = planning.describe_sweep(
@@ -52,6 +54,7 @@ def prepare(
     print(f"results: {out}")
     if storage:
         make_storage(Path(storage))
+    earlier.copy(warm, out)  # before the folder is a sweep's, or a crash here would forget it
     records = Records.create(out, sweep={"kind": kind} | sweep, table=plan.utterances)
     records.lock()
     return Prepared(config, records, resumed=False)
@@ -121,7 +124,7 @@ def budget(config: Config, utterances) -> str:
     )
 
 
-def _reopen(given: argparse.Namespace, kind: str) -> Prepared | None:
+def _reopen(given: argparse.Namespace, kind: str, check: Callable) -> Prepared | None:
     records = Records.open(given.resume)
     made_as = records.sweep.get("kind", "sweep")
     if made_as != kind:
@@ -133,6 +136,8 @@ def _reopen(given: argparse.Namespace, kind: str) -> Prepared | None:
     load_plugins(config.plugins)
     if given.out or given.storage:
         raise UserError("--resume goes on in its own folder; leave --out and --storage away.")
+    if getattr(given, "warm_start", []):
+        raise UserError("--resume knows what the sweep learns from; leave --warm-start away.")
     if (
         given.preset
         or given.data
@@ -149,6 +154,7 @@ def _reopen(given: argparse.Namespace, kind: str) -> Prepared | None:
         )
     if trials is not None and trials > config.sweep.trials:
         config = config.replace({"sweep.trials": trials})
+    check(config)
     records.table()  # a damaged one is refused here, not in every worker
     trials_so_far = records.trials()
     ended = sum(trial.ended for trial in trials_so_far)

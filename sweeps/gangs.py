@@ -28,6 +28,7 @@ class Entry:
     epoch: int = 0  # the last committed one
     slot: str | None = None
     selected: dict = field(default_factory=dict)
+    curve: list = field(default_factory=list)  # stopping.curve of its rows
     trouble: str | None = None
     spared: bool = False
     config: Config | None = None

@@ -10,7 +10,8 @@ from ermgap.records import Records
 from sweeps import space
 from sweeps.events import Events
 from sweeps.gangs import Entry
-from sweeps.stopping import Rungs
+from sweeps.journal import Journal
+from sweeps.stopping import Rungs, curve
 
 
 class Ledger:
@@ -22,8 +23,9 @@ class Ledger:
     """
 
     def __init__(self, records: Records, config: Config) -> None:
-        self.records, self.floor = records, config.sweep.floor
+        self.records, self.config, self.floor = records, config, config.sweep.floor
         self.events = Events(records)
+        self.journal = Journal(records, config)
         self.committed = {trial.trial_id: trial for trial in records.trials()}
         self.ended_before = sum(trial.ended for trial in self.committed.values())
         self.rungs = Rungs(config)
@@ -47,8 +49,11 @@ class Ledger:
         entry, known = Entry(trial_id, chosen), self.committed.get(trial_id)
         if known is None:
             self.records.append(self._row(entry, "running", None))
+        self.journal.began(trial_id, chosen)
+        if known is None:
             return entry
         entry.epoch, entry.selected = known.epoch, known.selected
+        entry.curve = curve(known.rows, self.config)
         if known.epoch:  # the session's end was no fault of the configuration
             entry.attempt = known.attempt - 1
             entry.spared = bool(known.rows[-1].get("spared"))
@@ -65,6 +70,7 @@ class Ledger:
         self.records.append(row)
         self.rungs.note(entry.trial_id, row)
         entry.epoch, entry.selected = row["epoch"], row["selected"]
+        entry.curve = [*entry.curve, *curve([row], self.config)]
         if entry.chosen.get("loss") == "erm":
             self.erm_best = max(self.erm_best, entry.selected["w_f1"])
         self.events.epoch(row)
@@ -74,8 +80,9 @@ class Ledger:
         """Commit that a configuration cannot go on."""
         self.records.append(self._row(entry, "failed", reason) | {"epoch": entry.epoch + 1})
 
-    def ended(self, entry: Entry) -> None:
+    def ended(self, entry: Entry, status: str) -> None:
         """After the last row of a configuration."""
+        self.journal.ended(entry.trial_id, entry.chosen, status, entry.selected)
         self.records.forget_checkpoints(entry.trial_id)
         self.events.ended(entry.chosen, entry.trial_id, entry.selected)
 

@@ -4,6 +4,7 @@
     python sweeps/pareto.py --preset small --data emodb=PATH --data ravdess=PATH --trials 16
     python sweeps/pareto.py --resume results/demo            # after a crash, or with more --trials
     python sweeps/pareto.py --dry-run                        # counts only
+    python sweeps/pareto.py --resume results/demo --confirm 5    # the front over seeds, and on test
 
 Writes a folder of records (ermgap/records.py lists its files) with predictions, adapters and
 TensorBoard events, and the pictures under analysis/plots/.
@@ -41,17 +42,26 @@ def carry_out(
         require: raises UserError for what (config, address) cannot carry.
         wanted: see `driver.run`.
     """
-    from sweeps import driver
+    from sweeps import confirm, driver
+
+    seeds = getattr(given, "confirm", None)
+
+    def check(config: Config) -> None:
+        confirm.require(seeds, config)
+        if not given.resume:
+            require(config, given.address)
 
     if not given.dry_run:
         driver.begin(given.address)
-    prepared = folders.prepare(
-        given, kind=kind, check=lambda config: require(config, given.address)
-    )
+    prepared = folders.prepare(given, kind=kind, check=check)
     if prepared is None:
         return 0
-    session = driver.run(prepared.config, prepared.records, address=given.address, wanted=wanted)
-    return finish(prepared, session, command="pareto" if kind == "sweep" else kind)
+    config, records, address = prepared.config, prepared.records, given.address
+    session = driver.run(config, records, address=address, wanted=wanted, leave=not seeds)
+    status = finish(prepared, session, command="pareto" if kind == "sweep" else kind)
+    if status or not seeds:
+        return status
+    return confirm.run(records, config, seeds=seeds, address=address)
 
 
 def require(config: Config, address: str | None) -> None:
@@ -65,11 +75,13 @@ def require(config: Config, address: str | None) -> None:
 def finish(prepared: folders.Prepared, session: Session, *, command: str) -> int:
     """Front, pictures, report and where the time went; `DONE`, unless something is left to run."""
     from analysis import report
-    from sweeps import tables, timing
+    from sweeps import journal, stopping, tables, timing
 
     records, folder = prepared.records, prepared.records.directory
     records.consolidate()
+    stopping.look_back(records, prepared.config)
     report.write(folder)
+    journal.tell(records, prepared.config)
     if prepared.config.sweep.points:
         tables.tell_points(prepared.config, records)
     timing.tell(records, session)
@@ -79,6 +91,7 @@ def finish(prepared: folders.Prepared, session: Session, *, command: str) -> int
         return 130 if session.interrupted else 1
     records.mark_done()
     print(f"watch: tensorboard --logdir {Path(folder) / 'tb'}")
+    print(f"       optuna-dashboard {Path(folder) / journal.FILE}")
     return 0
 
 

@@ -132,6 +132,7 @@ def describe_sweep(
         "directions": {name: OBJECTIVES[name] for name in config.sweep.objectives},
         "reference_point": {name: reference[name] for name in config.sweep.objectives},
         "majority_rate": majority,
+        "space": ranges(config),
         "floor": config.sweep.floor,
         "select": config.train.select,
         "seed": config.sweep.seed,
@@ -144,6 +145,18 @@ def describe_sweep(
         "storage": str(Path(storage).absolute()) if storage else None,
         "versions": {"python": platform.python_version(), "prompts": prompts.version()}
         | {p: _version(p) for p in PACKAGES},
+    }
+
+
+def ranges(config: Config) -> dict[str, dict]:
+    """What each searched hyperparameter may be: low, high and log, or choices."""
+    from sweeps import space  # Optuna: only now
+
+    return {
+        name: {"choices": list(d.choices)}
+        if hasattr(d, "choices")
+        else {"low": d.low, "high": d.high, "log": d.log}
+        for name, d in ({} if config.sweep.points else space.distributions(config)).items()
     }
 
 

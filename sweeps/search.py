@@ -22,21 +22,27 @@ from ermgap.errors import UserError
 from ermgap.records import Trial
 from ermgap.registry import Registry
 from sweeps import space
+from sweeps.journal import violations
 from sweeps.proposals import PointsSearcher, Stateless, named_trials
+from sweeps.sampler import CURVE, FrontSampler
+from sweeps.stopping import curve
 
 SAMPLERS = Registry("sampler")
-SAMPLERS["tpe"] = lambda seed, startup: optuna.samplers.TPESampler(
+SAMPLERS["front"] = lambda config, *, seed, startup: FrontSampler(
+    config, seed=seed, startup=min(startup, 5)
+)
+SAMPLERS["tpe"] = lambda config, *, seed, startup: optuna.samplers.TPESampler(
     seed=seed, n_startup_trials=startup, multivariate=True, group=True, constant_liar=True
 )
-SAMPLERS["nsga2"] = lambda seed, startup: optuna.samplers.NSGAIISampler(
+SAMPLERS["nsga2"] = lambda config, *, seed, startup: optuna.samplers.NSGAIISampler(
     seed=seed, population_size=max(startup, 4)
 )
 # It models what every configuration has (lr, r, dropout, loss); the conditional rest is drawn at
 # random, of which Optuna would otherwise complain once a value.
-SAMPLERS["gp"] = lambda seed, startup: optuna.samplers.GPSampler(
+SAMPLERS["gp"] = lambda config, *, seed, startup: optuna.samplers.GPSampler(
     seed=seed, n_startup_trials=startup, warn_independent_sampling=False
 )
-SAMPLERS["random"] = lambda seed, startup: optuna.samplers.RandomSampler(seed=seed)
+SAMPLERS["random"] = lambda config, *, seed, startup: optuna.samplers.RandomSampler(seed=seed)
 
 
 class RecordsSearcher(Stateless):
@@ -46,12 +52,21 @@ class RecordsSearcher(Stateless):
         config: the sweep's configuration.
         trials: the sweep's trials so far, from its records; ended ones are learnt from, unfinished
             ones are offered first, under their own ids.
+        earlier: trials of other sweeps, to learn from as well.
+        points: what a new sweep begins with; ERM and the paper's configuration by default.
 
     Raises:
         UserError: the sampler or a range of the space is not known.
     """
 
-    def __init__(self, config: Config, trials: Sequence[Trial] = ()) -> None:
+    def __init__(
+        self,
+        config: Config,
+        trials: Sequence[Trial] = (),
+        *,
+        earlier: Sequence[Trial] = (),
+        points: Sequence[dict] | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
         self.interrupted = False
@@ -62,14 +77,17 @@ class RecordsSearcher(Stateless):
         self.offered: dict[str, dict] = {}
         self.next_number = 0
         self.first: list[tuple[str, dict]] = []
+        for trial in earlier:
+            self._learn_from(trial)
         for trial in trials:
             self._count(trial.trial_id, trial.config)
             if trial.ended:
-                self._learn(trial.config, trial.status, trial.selected)
+                self._learn_from(trial)
             else:
                 self.first.append((trial.trial_id, trial.config))
         known = {trial.trial_id for trial in trials}
-        for number, point in enumerate(space.named_points(config)[: config.sweep.trials]):
+        points = space.named_points(config) if points is None else points
+        for number, point in enumerate(points[: config.sweep.trials]):
             if (ours := space.trial_id(number)) not in known:
                 self.first.append((ours, point))
 
@@ -98,11 +116,13 @@ class RecordsSearcher(Stateless):
             self._learn(chosen, status, result or {})
             return
         values = self._values(status, result or {})
+        asked.set_user_attr(CURVE, (result or {}).get(CURVE, []))
         if values is None:
             stopped = status == "stopped"
             self.study.tell(asked, state=TrialState.PRUNED if stopped else TrialState.FAIL)
             return
-        asked.set_constraint("degenerate", _violation(status))
+        for name, value in violations(status, result or {}, self.config).items():
+            asked.set_constraint(name, value)
         self.study.tell(asked, values)
 
     def _ask(self, trial_id: str) -> dict:
@@ -125,6 +145,10 @@ class RecordsSearcher(Stateless):
         due = self.erm < self.config.sweep.erm_share * (len(self.counted) + 1)
         return "erm" if due or not others else others[len(self.counted) % len(others)]
 
+    def _learn_from(self, trial: Trial) -> None:
+        shown = {CURVE: curve(trial.rows, self.config)}
+        self._learn(trial.config, trial.status, trial.selected | shown)
+
     def _learn(self, chosen: dict, status: str, measured: dict) -> None:
         values = self._values(status, measured)
         stopped = status == "stopped"
@@ -137,7 +161,8 @@ class RecordsSearcher(Stateless):
                 values=values,
                 params={name: chosen[name] for name in known},
                 distributions=known,
-                constraints=None if stopped else {"degenerate": _violation(status)},
+                user_attrs={CURVE: measured.get(CURVE, [])},
+                constraints=None if stopped else violations(status, measured, self.config),
             )
         )
 
@@ -155,9 +180,13 @@ class RecordsSearcher(Stateless):
             self.erm += chosen.get("loss") == "erm"
 
 
-def searcher(config: Config, trials: Sequence[Trial] = ()) -> Stateless:
+def searcher(
+    config: Config, trials: Sequence[Trial] = (), earlier: Sequence[Trial] = ()
+) -> Stateless:
     """What proposes a sweep's configurations: its named points if it has any, else a search."""
-    return (PointsSearcher if config.sweep.points else RecordsSearcher)(config, trials)
+    if config.sweep.points:
+        return PointsSearcher(config, trials)
+    return RecordsSearcher(config, trials, earlier=earlier)
 
 
 def require_space(config: Config) -> None:
@@ -194,10 +223,8 @@ def _study(config: Config, known: int) -> optuna.Study:
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         # Two sessions of one sweep must not draw the same numbers.
         sampler = SAMPLERS.find(config.sweep.sampler)(
-            config.sweep.seed * 100_003 + known, min(10, max(4, config.sweep.trials // 3))
+            config,
+            seed=config.sweep.seed * 100_003 + known,
+            startup=min(10, max(4, config.sweep.trials // 3)),
         )
     return optuna.create_study(directions=directions, sampler=sampler)
-
-
-def _violation(status: str) -> float:
-    return 1.0 if status == "degenerate" else -1.0

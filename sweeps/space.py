@@ -133,7 +133,7 @@ def distributions(config: Config) -> dict[str, BaseDistribution]:
         default = parameter.of(config)
         given = config.sweep.space.get(name, default)
         if given is not False:
-            found[name] = _distribution(name, given, default, _value(config, parameter.key))
+            found[name] = _distribution(name, given, default, config)
     return found
 
 
@@ -141,9 +141,14 @@ def propose(trial: optuna.Trial, config: Config) -> dict:
     """Ask Optuna for the values of one configuration; conditional ones only where they count."""
     chosen: dict = {}
     for name, distribution in distributions(config).items():
-        if SPACE[name].when(_with_fixed(chosen, config)):
+        if counts(name, chosen, config):
             chosen[name] = trial._suggest(name, distribution)
     return chosen
+
+
+def counts(name: str, chosen: Mapping, config: Config) -> bool:
+    """Whether a hyperparameter has an effect under the values `chosen` before it."""
+    return SPACE[name].when(_with_fixed(chosen, config))
 
 
 def active(chosen: Mapping, config: Config) -> dict[str, BaseDistribution]:
@@ -154,9 +159,7 @@ def active(chosen: Mapping, config: Config) -> dict[str, BaseDistribution]:
 def inside(chosen: Mapping, config: Config) -> bool:
     """Whether Optuna could have proposed these values itself, so that it may learn from them."""
     known = active(chosen, config)
-    wanted = {
-        name for name in distributions(config) if SPACE[name].when(_with_fixed(chosen, config))
-    }
+    wanted = {name for name in distributions(config) if counts(name, chosen, config)}
     return set(known) == wanted and all(_contains(d, chosen[name]) for name, d in known.items())
 
 
@@ -216,8 +219,9 @@ def _value(config: Config, key: str):
     return getattr(getattr(config, section), name)
 
 
-def _distribution(name: str, given, default, value) -> BaseDistribution:
+def _distribution(name: str, given, default, config: Config) -> BaseDistribution:
     if isinstance(given, Around):
+        value = _value(config, SPACE[name].key)
         return FloatDistribution(value / given.factor, value * given.factor, log=True)
     if isinstance(given, Range):
         return FloatDistribution(given.low, given.high, log=given.log)

@@ -26,6 +26,8 @@ import numpy as np
 
 from ermgap import metrics
 from ermgap.config import OBJECTIVES, Config
+from ermgap.files import to_json, write_atomically
+from ermgap.records import Records
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,7 @@ class Rungs:
         self.objectives, sweep = config.sweep.objectives, config.sweep
         self.floor = sweep.floor or 0.0
         self.rule = Rule(
-            rungs(config.train.epochs, grace=sweep.stop_after, factor=sweep.stop_factor)
-            if sweep.stop_after and not sweep.points
-            else (),
+            () if sweep.points else config.rungs,
             1 / sweep.stop_factor,
             tuple(OBJECTIVES[name] for name in self.objectives),
             (sweep.stop_margin,) * len(self.objectives),
@@ -101,6 +101,19 @@ class Rungs:
             return None
         return f"not among the best of {len(others) + 1} after epoch {epoch}"
 
+    def hindsight(self, stopped: Mapping[str, int]) -> dict[str, int]:
+        """Of trials that were stopped after an epoch each, how many all that is known would keep.
+
+        Args:
+            stopped: the epoch by trial.
+        """
+        kept = 0
+        for trial_id, epoch in stopped.items():
+            there = dict(self.reached.get(epoch, {}))
+            mine = there.pop(trial_id, None)
+            kept += mine is not None and self.rule.goes_on(mine, list(there.values()))
+        return {"stopped": len(stopped), "regretted": int(kept)}
+
     def _values(self, row: Mapping) -> list[float]:
         """The objectives of the epoch selected so far; NaN for a model that says always the same.
 
@@ -119,13 +132,30 @@ class Rungs:
                 for n in self.objectives]  # fmt: skip
 
 
-def rungs(epochs: int, *, grace: int, factor: int) -> tuple[int, ...]:
-    """grace, grace * factor, grace * factor^2, ... as far as they are under `epochs`."""
-    found, epoch = [], grace
-    while epoch < epochs:
-        found.append(epoch)
-        epoch *= factor
-    return tuple(found)
+def look_back(records: Records, config: Config) -> None:
+    """Write stopping.json: of the trials that were stopped, how many hindsight would have kept."""
+    if not config.rungs:
+        return
+    rungs, stopped = Rungs(config), {}
+    for trial in records.trials():
+        for row in trial.rows:
+            if row["epoch"] and row.get("dev"):
+                rungs.note(trial.trial_id, row)
+        if trial.status == "stopped":
+            stopped[trial.trial_id] = trial.epoch
+    text = to_json(rungs.hindsight(stopped))
+    write_atomically(records.directory / "stopping.json", lambda path: path.write_text(text))
+
+
+def curve(rows: Sequence[Mapping], config: Config) -> list[list]:
+    """What a trial's rows showed at the rungs: [share of the training left, objectives] each."""
+    epochs = config.train.epochs
+    return [
+        [(epochs - row["epoch"]) / (epochs - 1), [row["selected"].get(n) for n in
+                                                  config.sweep.objectives]]
+        for row in rows
+        if row["epoch"] in config.rungs and row.get("selected")
+    ]  # fmt: skip
 
 
 def ranks(costs: np.ndarray) -> np.ndarray:

@@ -160,7 +160,7 @@ MISTAKES: dict[str, tuple[Callable[[Place], list[str]], tuple[str, ...]]] = {
     "resuming with fewer trials": (resume("--trials", "3"), ("--trials 3", "5")),
     "resuming into another folder": (resume("--out", "elsewhere"), ("--out",)),
     # Flags
-    "--confirm, which comes later": (fine("--confirm", "3"), ("--confirm",)),
+    "--confirm without seeds": (fine("--confirm", "none"), ("--confirm",)),
     "a URI for --storage": (fine("--storage", "s3://bucket/x"), ("--storage s3://bucket/x",)),
     "a URI for --resume": (lambda place: ["--resume", "s3://bucket/x"], ("--resume s3://",)),
     "an unknown flag": (fine("--trails", "3"), ("--trails",)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ermgap.config import Config, Sweep, Train
 from sweeps import stopping
 from sweeps.stopping import Rule
 
@@ -130,9 +131,14 @@ def test_scales_and_directions_of_the_objectives_do_not_matter_without_a_margin(
 
 
 def test_rungs_are_a_geometric_ladder_below_the_last_epoch():
-    assert stopping.rungs(20, grace=1, factor=3) == (1, 3, 9)
-    assert stopping.rungs(6, grace=2, factor=2) == (2, 4)
-    assert stopping.rungs(6, grace=6, factor=2) == ()
+    for epochs, grace, factor, wanted in [
+        (20, 1, 3, (1, 3, 9)),
+        (6, 2, 2, (2, 4)),
+        (6, 6, 2, ()),
+        (6, None, 2, ()),
+    ]:
+        sweep = {"stop_after": grace, "stop_factor": factor}
+        assert Config(train=Train(epochs=epochs), sweep=Sweep(**sweep)).rungs == wanted
 
 
 def test_crowding_is_that_of_its_definition():

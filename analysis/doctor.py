@@ -1,0 +1,214 @@
+"""What was wrong with a sweep, and what to change in the next one.
+
+    found = examine(info, records)      # plain values, for summary.json
+    for line in sentences(found): print(line)
+It says what failed and why, whether the gap tells configurations apart at all or only draws noise,
+which hyperparameters want a wider range, what early stopping cost and spared, and whether more
+trials would still help. Nothing here needs the models: rows and predictions are enough.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from analysis import front
+from analysis.front import COMPLETE, FrontInfo
+from analysis.uncertainty import dev_predictions, largest_gap
+from ermgap import metrics
+from ermgap.records import Records
+
+SPLITS = 20
+FEWEST = 6  # trials under which a rank correlation says nothing
+EDGE = 0.05  # of a range, on its own scale
+
+
+def examine(info: FrontInfo, records: Records) -> dict[str, object]:
+    """The findings: failures, gap, edges, budget, hypervolume (over time), stopping."""
+    trials = records.trials()
+    return {
+        "failures": dict(
+            Counter(point.reason for point in info.points if point.status == "failed")
+        ),
+        "gap": predictability(info, records),
+        "edges": edges(info),
+        "budget": budget([(t.status, [r for r in t.rows if r["epoch"]]) for t in trials]),
+        "stopping": _stopping(records),
+        "hypervolume": progress(info, records.rows()),
+    }
+
+
+def predictability(info: FrontInfo, records: Records) -> dict[str, object]:
+    """Whether accuracy and gap order the trials alike on two halves of dev.
+
+    Dev is halved at random within language, gender and label, the same for all trials, `SPLITS`
+    times. `rank` is the mean Spearman correlation over trials between the halves, `reliability`
+    that of the whole dev by Spearman and Brown's formula, 2r / (1 + r), `error` the standard error
+    of `rank` for as many trials as there are, if they were independent, 1 / sqrt(n - 3).
+    """
+    labels = records.sweep["labels"]
+    least = int(((info.sweep.get("config") or {}).get("data") or {}).get("min_support", 5))
+    tables = [dev_predictions(records, p.trial_id) for p in info.points if p.eligible]
+    tables = [table for table in tables if table is not None and len(table)]
+    if len(tables) < FEWEST:
+        return {"trials": len(tables)}
+    order = ["utterance_id", "modality"]
+    tables = [table.sort_values(order, kind="stable", ignore_index=True) for table in tables]
+    if any(not table[order].equals(tables[0][order]) for table in tables):
+        return {"trials": len(tables)}
+    halves = _halves(tables[0])
+    measured = np.array([_measured(table, halves, labels, least) for table in tables])
+    found = {"trials": len(tables), "error": float(1 / np.sqrt(max(len(tables) - 3, 1)))}
+    for name, values in zip(("acc", "max_gap"), np.moveaxis(measured, -1, 0), strict=True):
+        ranks = [_spearman(values[:, k, 0], values[:, k, 1]) for k in range(SPLITS)]
+        ranks = [rank for rank in ranks if np.isfinite(rank)]
+        rank = float(np.mean(ranks)) if ranks else float("nan")
+        found[name] = {"rank": rank, "reliability": 2 * rank / (1 + rank) if rank > 0 else 0.0}
+    return found
+
+
+def edges(info: FrontInfo) -> dict[str, dict]:
+    """Hyperparameters of which most points of the front lie at one end of the searched range.
+
+    `at` is the end, `share` of the front's points that have the hyperparameter, `of` their number.
+    """
+    found = {}
+    for name, given in (info.sweep.get("space") or {}).items():
+        values = [p.config[name] for p in info.front if name in p.config]
+        if "choices" in given or len(values) < 2:
+            continue
+        low, high = given["low"], given["high"]
+        if given["log"]:
+            low, high, values = np.log(low), np.log(high), np.log(values)
+        place = (np.asarray(values, float) - low) / (high - low) if high > low else np.array([0.5])
+        for end, share in (("low", np.mean(place < EDGE)), ("high", np.mean(place > 1 - EDGE))):
+            if share > 0.5:
+                found[name] = {"at": end, "share": float(share), "of": len(values)}
+    return found
+
+
+def budget(trials: Sequence[tuple[str, Sequence[Mapping]]]) -> dict[str, float]:
+    """Epochs spent by the status of their trial, and in all (`epochs`)."""
+    spent: Counter = Counter()
+    for status, rows in trials:
+        spent[status] += sum(row.get("seconds") is not None for row in rows)
+    return {"epochs": sum(spent.values())} | dict(spent)
+
+
+def progress(info: FrontInfo, rows: Sequence[Mapping]) -> list[dict]:
+    """The hypervolume after each trial that ran to its end, by epochs spent so far."""
+    eligible = {p.trial_id: [p.values[n] for n in info.objectives] for p in info.points
+                if p.eligible}  # fmt: skip
+    spent, values, found = 0, [], []
+    for row in rows:
+        spent += row.get("seconds") is not None
+        if row["status"] in COMPLETE and row["trial_id"] in eligible:
+            values.append(eligible.pop(row["trial_id"]))
+            volume = front.hypervolume(values, reference=info.reference, directions=info.directions)
+            found.append({"epochs": spent, "trials": len(values), "hypervolume": volume})
+    return found
+
+
+def sentences(found: Mapping) -> list[str]:
+    """The findings in words, one a line, with what to do."""
+    said = [f"{n} failed: {reason}." for reason, n in found["failures"].items()]
+    said += _of_the_gap(found["gap"])
+    said += [
+        f"{name} lies at the {one['at']} end of its range in {one['share']:.0%} of the front's "
+        f"{one['of']} points: widen it with --set sweep.space.{name}=[low,high]."
+        for name, one in found["edges"].items()
+    ]
+    said += _of_the_budget(found["budget"], found["stopping"])
+    return said + _of_the_progress(found["hypervolume"])
+
+
+def _of_the_gap(gap: Mapping) -> list[str]:
+    if "max_gap" not in gap:
+        return [f"Whether the gap is more than noise needs {FEWEST} usable trials with "
+                f"predictions; there are {gap['trials']}."]  # fmt: skip
+    rank, error, accuracy = gap["max_gap"]["rank"], gap["error"], gap["acc"]["rank"]
+    if not np.isfinite(rank):
+        return ["Whether the gap is more than noise cannot be told: dev is too small to halve."]
+    measured = (
+        f"between two halves of dev the gaps of {gap['trials']} trials agree in rank by "
+        f"{rank:.2f} ± {error:.2f} (accuracy: {accuracy:.2f})"
+    )
+    if not rank > 2 * error:
+        return [f"The gap is not told apart from noise: {measured}. Use more dev speakers, or "
+                "confirm the front over seeds before you choose by it."]  # fmt: skip
+    return [f"The gap differs between configurations: {measured}."]
+
+
+def _of_the_budget(spent: Mapping, stopping: Mapping) -> list[str]:
+    said = []
+    for status in ("stopped", "failed", "degenerate"):
+        if spent.get(status):
+            said.append(
+                f"{spent[status] / spent['epochs']:.0%} of {spent['epochs']} epochs went into "
+                f"{status} trials."
+            )
+    if stopping.get("stopped"):
+        said.append(
+            f"Early stopping ended {stopping['stopped']} trials; with all that is known now it "
+            f"would have let {stopping['regretted']} of them go on."
+        )
+    return said
+
+
+def _of_the_progress(volumes: Sequence[Mapping]) -> list[str]:
+    if len(volumes) < 4 or not volumes[-1]["hypervolume"] > 0:
+        return []
+    last = volumes[-1]
+    if not last["epochs"]:
+        return []
+    near = next(v for v in volumes if v["hypervolume"] >= 0.95 * last["hypervolume"])
+    share = near["epochs"] / last["epochs"]
+    more = "more trials may still help" if share > 0.75 else "more trials of this space add little"
+    return [f"95 % of the final hypervolume was there after {share:.0%} of the epochs: {more}."]
+
+
+def _stopping(records: Records) -> dict:
+    """What the sweep noted of its early stopping (sweeps/stopping.py), if it did."""
+    try:
+        return json.loads((records.directory / "stopping.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _halves(table: pd.DataFrame) -> np.ndarray:
+    """Bool [SPLITS, n], the first half of each split."""
+    rng = np.random.default_rng(0)
+    strata = table.groupby(["language", "modality", "gender", "label"], sort=True)
+    chosen = np.zeros((SPLITS, len(table)), bool)
+    for k in range(SPLITS):
+        draw = pd.Series(rng.random(len(table)))
+        place = draw.groupby(strata.ngroup()).rank(method="first").to_numpy()
+        odd = rng.integers(2)  # or the first half would have all odd strata's spare one
+        chosen[k] = (place + odd) % 2 == 0
+    return chosen
+
+
+def _measured(table: pd.DataFrame, halves: np.ndarray, labels: Sequence[str], least: int):
+    """acc and max_gap on both halves of each split, [SPLITS, 2, 2]."""
+    coded = metrics.code(table, labels=labels)
+    shape = (len(coded.cells), 2, coded.classes, coded.classes + 1)
+    flat = np.ravel_multi_index((coded.cell, coded.gender, coded.label, coded.prediction), shape)
+    size = int(np.prod(shape))
+    sides = np.stack([halves, ~halves], 1).reshape(-1, len(table))
+    counts = np.stack([np.bincount(flat[side], minlength=size) for side in sides])
+    counts = counts.reshape(len(sides), *shape).astype(float)
+    classes = metrics.supported(counts.sum(0) / SPLITS, min_support=least)
+    accuracy = metrics.accuracy(counts.sum((1, 2)))
+    return np.stack([accuracy, largest_gap(counts, classes)], -1).reshape(SPLITS, 2, 2)
+
+
+def _spearman(a: np.ndarray, b: np.ndarray) -> float:
+    fine = np.isfinite(a) & np.isfinite(b)
+    if fine.sum() < 3 or np.ptp(a[fine]) == 0 or np.ptp(b[fine]) == 0:
+        return float("nan")
+    return float(stats.spearmanr(a[fine], b[fine]).statistic)

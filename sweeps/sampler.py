@@ -1,0 +1,166 @@
+"""The default sampler: where is the front expected to grow most?
+
+An Optuna sampler. After a few quasi-random configurations it fits a Gaussian process to each
+objective (sweeps/surrogate.py), from finished and stopped trials alike, and proposes the
+configuration with the largest expected improvement of the hypervolume (sweeps/improvement.py),
+times the probability that it violates no constraint. Noise does not count twice: the front to be
+improved is that of the models' means. Conditional hyperparameters are part of the model, which
+Optuna's own Gaussian process draws at random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from scipy.special import ndtr
+from scipy.stats import qmc
+
+from ermgap.config import Config
+from sweeps.encoding import Encoding
+from sweeps.improvement import expected_improvement
+from sweeps.stopping import ranks
+from sweeps.surrogate import Observations, Surrogate
+
+CURVE = "curve"  # user attribute of a trial: [[share of the training left, objective values], ...]
+CANDIDATES = 512
+MOST = 400  # observations in a fit; the oldest rungs go first
+
+
+class FrontSampler(optuna.samplers.BaseSampler):
+    """Proposes what is expected to add most to the hypervolume.
+
+    Args:
+        config: of the sweep: its space.
+        seed: of all that is random.
+        startup: ended trials before the first fit.
+    """
+
+    def __init__(self, config: Config, *, seed: int, startup: int) -> None:
+        self.encoding, self.startup = Encoding(config), startup
+        self.rng = np.random.default_rng(seed)
+        self.independent = optuna.samplers.RandomSampler(seed=seed)
+        self.spread = qmc.Sobol(len(self.encoding.distributions) or 1, rng=self.rng)
+        self.hints: dict[str, np.ndarray] = {}
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict:
+        """All of the space: what does not count in a configuration is not asked for."""
+        return dict(self.encoding.distributions)
+
+    def sample_independent(self, study, trial, param_name, param_distribution):
+        """Never needed by `space.propose`; Optuna wants it."""
+        return self.independent.sample_independent(study, trial, param_name, param_distribution)
+
+    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict) -> dict:
+        """The values of a configuration."""
+        if not search_space:
+            return {}
+        fixed = trial.system_attrs.get("fixed_params", {})
+        others = [one for one in study.get_trials(deepcopy=False) if one.number != trial.number]
+        ended = [one for one in others if one.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+        usable = [one for one in ended if _feasible(one) and one.state == TrialState.COMPLETE]
+        if len(ended) < self.startup or not usable:
+            return self.encoding.decode(self.spread.random(1)[0], fixed)
+        signs = np.array([-1.0 if d.name == "MAXIMIZE" else 1.0 for d in study.directions])
+        running = [one.params for one in others if one.state == TrialState.RUNNING and one.params]
+        score = self._score(ended, usable, running, signs)
+        return self._best(score, [one.params for one in usable], fixed)
+
+    def _score(
+        self,
+        ended: Sequence[FrozenTrial],
+        usable: Sequence[FrozenTrial],
+        running: Sequence[dict],
+        signs: np.ndarray,
+    ):
+        """The acquisition function: configurations -> float64 [n]."""
+        encoding = self.encoding
+        models = [
+            self._model(f"objective {j}", _values(ended, j, sign), running)
+            for j, sign in enumerate(signs)
+        ]
+        tried = encoding.features([one.params for one in usable])
+        known = np.stack([model.predict(tried)[0] for model in models], 1)
+        worst, best = known.max(0), known.min(0)
+        reference = worst + 0.1 * np.where(worst > best, worst - best, 1.0)
+        front = known[ranks(known) == 0]
+        limits = [
+            self._model(name, rows, running)
+            for name, rows in _constraints(ended).items()
+            if any(value > 0 for *_, value in rows)
+        ]
+
+        def score(configurations: Sequence[dict]) -> np.ndarray:
+            at = encoding.features(configurations)
+            mean, sd = (np.stack(part, 1) for part in zip(*[m.predict(at) for m in models],
+                                                          strict=True))  # fmt: skip
+            found = expected_improvement(mean, sd, front=front, reference=reference)
+            for limit in limits:
+                middle, width = limit.predict(at)
+                found = found * ndtr(-middle / width)
+            return found
+
+        return score
+
+    def _model(self, name: str, rows: list[tuple], running: Sequence[dict]) -> Surrogate:
+        """Fit to rows of (trial number, params, left, value); what runs counts as its mean."""
+        rows = sorted(rows, key=lambda row: (row[2] == 0, row[0]))[-MOST:]
+        number, chosen, left, values = zip(*rows, strict=True)
+        seen = Observations(
+            self.encoding.features(chosen), np.array(left), np.array(number), np.array(values)
+        )
+        hint = self.hints.get(name)
+        model = Surrogate(seen, groups=self.encoding.groups, hint=hint)
+        self.hints[name] = model.settings
+        if running:
+            model.believe(self.encoding.features(running))
+        return model
+
+    def _best(self, score, tried: Sequence[dict], fixed: dict) -> dict:
+        """The best of many draws, of neighbours of what was tried, then of theirs."""
+        encoding, rng = self.encoding, self.rng
+        points = list(self.spread.random(CANDIDATES))
+        near = [encoding.encode(chosen) for chosen in tried]
+        points += [
+            encoding.near(near[rng.integers(len(near))], rng, scale=scale)
+            for scale in (0.3, 0.1, 0.03)
+            for _ in range(CANDIDATES // 3)
+        ]
+        found = score([encoding.decode(point, fixed) for point in points])
+        for scale in (0.1, 0.03, 0.01):
+            top = [points[i] for i in np.argsort(-found, kind="stable")[:8]]
+            fresh = [encoding.near(point, rng, scale=scale) for point in top for _ in range(16)]
+            points = top + fresh
+            found = score([encoding.decode(point, fixed) for point in points])
+        return encoding.decode(points[int(np.argmax(found))], fixed)
+
+
+def _values(trials: Sequence[FrozenTrial], objective: int, sign: float) -> list[tuple]:
+    """(trial number, params, left, value, signed to be minimised) of every rung and end."""
+    rows = []
+    for trial in trials:
+        if sign > 0 and trial.constraints.get("degenerate", -1.0) > 0:
+            continue  # the gap of a model that always says the same is small and means nothing
+        seen = [(left, values[objective]) for left, values in trial.user_attrs.get(CURVE, [])]
+        if trial.state == TrialState.COMPLETE:
+            seen.append((0.0, trial.values[objective]))
+        rows += [
+            (trial.number, trial.params, left, sign * value)
+            for left, value in seen
+            if value is not None and np.isfinite(value)
+        ]
+    return rows
+
+
+def _constraints(trials: Sequence[FrozenTrial]) -> dict[str, list[tuple]]:
+    rows: dict[str, list[tuple]] = {}
+    for trial in trials:
+        for name, value in trial.constraints.items():
+            rows.setdefault(name, []).append((trial.number, trial.params, 0.0, value))
+    return rows
+
+
+def _feasible(trial: FrozenTrial) -> bool:
+    return all(value <= 0 for value in trial.constraints.values())

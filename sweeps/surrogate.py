@@ -1,0 +1,143 @@
+"""What a configuration will reach, learnt from finished and stopped trials: a Gaussian process.
+
+After epoch e of E a trial of configuration x shows
+
+    y = m + f(x) + left(e)^kappa * (b + g(x)) + t + n,        left(e) = (E - e) / (E - 1)
+
+f is what x is worth after the whole budget, b + g(x) how far it still is from it, t the luck of a
+trial (it stays over its epochs), n that of an evaluation. All parts are Gaussian, so that a trial
+that was stopped at an early rung says something of f, and less than one that ended. The term in
+`left` is the linear truncated fidelity kernel of BoTorch with its exponent free. A prior of longer
+lengthscales (Hvarfner, Hellsten and Nardi 2024, sqrt(2) + log(d) / 2) needed twice the trials on
+tests/benchmarks/search_problems.py. Everything is float64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+
+LENGTH = (float(np.log(0.5)), 1.0)  # of a lengthscale's logarithm; options are 1 apart, as are ends
+START = {  # of each logarithm: the mode of its prior, and its standard deviation
+    "signal": (0.0, 1.0), "slow": (-1.0, 1.0), "bias": (-1.0, 1.0), "kappa": (0.0, 0.5),
+    "trial": (-4.0, 1.5), "noise": (-4.0, 1.5),
+}  # fmt: skip
+JITTER = 1e-6
+
+
+@dataclass(frozen=True)
+class Observations:
+    """What was seen, a row each.
+
+    Attributes:
+        features: [n, F]. left: [n], share of the training left, 0 to 1.
+        trial: int [n], equal where the trial is. values: [n].
+    """
+
+    features: np.ndarray
+    left: np.ndarray
+    trial: np.ndarray
+    values: np.ndarray
+
+
+class Surrogate:
+    """A model of one objective.
+
+    Args:
+        groups: int [F], the hyperparameter that each feature belongs to; they share a lengthscale.
+        hint: `settings` of an earlier fit, to begin from.
+    """
+
+    def __init__(self, seen: Observations, *, groups: np.ndarray, hint: np.ndarray | None = None):
+        self.groups, self.seen = torch.as_tensor(groups), seen
+        self.centre = float(np.mean(seen.values))
+        self.spread = float(np.std(seen.values)) or 1.0
+        self.x, self.left = torch.as_tensor(seen.features), torch.as_tensor(seen.left)
+        self.same = torch.as_tensor(seen.trial)[:, None] == torch.as_tensor(seen.trial)[None]
+        self.y = torch.as_tensor((seen.values - self.centre) / self.spread)
+        count = int(groups.max()) + 1
+        mode = [LENGTH[0]] * count + [middle for middle, _ in START.values()]
+        sd = [LENGTH[1]] * count + [width for _, width in START.values()]
+        self.mode, self.sd = torch.as_tensor(np.array(mode)), torch.as_tensor(np.array(sd))
+        self.settings = self._fit(hint if hint is not None and len(hint) == len(mode) else None)
+        self._condition()
+
+    def predict(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of f + m at features [n, F]: after the whole budget."""
+        with torch.no_grad():
+            at, part = torch.as_tensor(features), self._parts(torch.as_tensor(self.settings))
+            cross = part["signal"] * self._matern(at, self.x, part["scale"]) + 1.0
+            mean = cross @ self.weights
+            solved = torch.linalg.solve_triangular(self.factor, cross.T, upper=False)
+            variance = (part["signal"] + 1.0 - (solved**2).sum(0)).clamp_min(1e-12)
+        return (
+            mean.numpy() * self.spread + self.centre,
+            variance.sqrt().numpy() * self.spread,
+        )
+
+    def believe(self, features: np.ndarray) -> None:
+        """Take the model's mean at features [k, F] for seen: configurations that still run."""
+        mean = torch.as_tensor((self.predict(features)[0] - self.centre) / self.spread)
+        more, count = len(features), len(self.y)
+        self.x = torch.cat([self.x, torch.as_tensor(features)])
+        self.left = torch.cat([self.left, torch.zeros(more, dtype=torch.float64)])
+        self.y = torch.cat([self.y, mean])
+        same = torch.eye(count + more, dtype=torch.bool)
+        same[:count, :count] = self.same
+        self.same = same
+        self._condition()
+
+    def _condition(self) -> None:
+        with torch.no_grad():
+            self.factor = torch.linalg.cholesky(self._covariance(torch.as_tensor(self.settings)))
+            self.weights = torch.cholesky_solve(self.y[:, None], self.factor)[:, 0]
+
+    def _fit(self, hint: np.ndarray | None) -> np.ndarray:
+        """Maximum a posteriori, from the hint or else from the prior's mode."""
+
+        def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
+            theta = torch.tensor(values, requires_grad=True)
+            cost = (((theta - self.mode) / self.sd) ** 2).sum() / 2
+            try:
+                factor = torch.linalg.cholesky(self._covariance(theta))
+            except torch.linalg.LinAlgError:
+                return 1e10, np.zeros_like(values)
+            solved = torch.linalg.solve_triangular(factor, self.y[:, None], upper=False)
+            cost = cost + (solved**2).sum() / 2 + factor.diagonal().log().sum()
+            cost.backward()
+            return cost.item(), theta.grad.numpy()
+
+        mode = self.mode.numpy()
+        bounds = [(m - 4 * s, m + 4 * s) for m, s in zip(mode, self.sd.numpy(), strict=True)]
+        start = mode if hint is None else hint
+        options = {"maxiter": 50}
+        return minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
+
+    def _parts(self, theta: torch.Tensor) -> dict[str, torch.Tensor]:
+        count = len(theta) - len(START)
+        parts = dict(zip(START, theta[count:].exp(), strict=True))
+        return parts | {"scale": theta[:count].exp()[self.groups]}
+
+    def _covariance(self, theta: torch.Tensor) -> torch.Tensor:
+        part = self._parts(theta)
+        near = self._matern(self.x, self.x, part["scale"])
+        # 0 ** kappa has no gradient with respect to kappa that is a number.
+        late = torch.where(self.left > 0, self.left.clamp_min(1e-9) ** part["kappa"], 0.0)
+        eye = torch.eye(len(self.y), dtype=torch.float64)
+        return (
+            part["signal"] * near
+            + 1.0  # m, whose prior has the spread of the data
+            + late[:, None] * late[None] * (part["slow"] * near + part["bias"])
+            + part["trial"] * self.same
+            + (part["noise"] + JITTER) * eye
+        )
+
+    @staticmethod
+    def _matern(a: torch.Tensor, b: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """Matern 5/2 with a lengthscale a feature, [n, m]."""
+        square = (((a[:, None] - b[None]) / scale) ** 2).sum(-1)
+        distance = (5 * square + 1e-12).sqrt()
+        return (1 + distance + distance**2 / 3) * (-distance).exp()
