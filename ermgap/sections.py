@@ -204,7 +204,7 @@ class Sweep(Section):
 
     trials: int = 10
     objectives: tuple[str, ...] = ("acc", "max_gap")
-    sampler: str = "tpe"
+    sampler: str = "front"
     seed: int = 0
     floor: float | None = None  # dev W-F1 under which a point is degenerate; None: half of ERM's
     constraints: dict = field(default_factory=dict)  # metric -> its least value, a gap's largest

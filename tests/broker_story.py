@@ -46,9 +46,17 @@ async def take(broker: Broker, slot: str, timeout: float = SOON) -> dict:
     return job
 
 
-def row(job: dict, epoch: int, *, last: bool = False, acc: float = 0.5, w_f1: float = 0.5) -> dict:
+def row(
+    job: dict,
+    epoch: int,
+    *,
+    last: bool = False,
+    acc: float = 0.5,
+    w_f1: float = 0.5,
+    max_gap: float = 0.1,
+) -> dict:
     """What a worker reports of an epoch (ermgap/loop.py)."""
-    scores = {"acc": acc, "w_f1": w_f1, "max_gap": 0.1, "worst_group_w_f1": 0.3}
+    scores = {"acc": acc, "w_f1": w_f1, "max_gap": max_gap, "worst_group_w_f1": 0.3}
     scores |= {"max_loss_gap": 0.2}
     dev = scores | {"majority_rate": 0.2, "gaps": {}}
     told = {key: job[key] for key in ("trial_id", "attempt")} | {"config": job["chosen"]}

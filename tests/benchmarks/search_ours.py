@@ -145,5 +145,4 @@ CONTENDERS: dict[str, Callable] = {
     "Optuna, NSGA-II": lambda p, s: optuna_alone(
         p, s, samplers.NSGAIISampler(seed=s, population_size=10)
     ),
-    "Optuna, GP": lambda p, s: optuna_alone(p, s, samplers.GPSampler(seed=s)),
 }
