@@ -26,7 +26,7 @@ from sweeps.surrogate import Observations, Surrogate
 
 CURVE = "curve"  # user attribute of a trial: [[share of the training left, objective values], ...]
 CANDIDATES = 512
-MOST = 400  # observations in a fit; the oldest rungs go first
+MOST = 200  # observations in a fit; the oldest rungs go first
 
 
 class FrontSampler(optuna.samplers.BaseSampler):

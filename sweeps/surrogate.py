@@ -113,7 +113,7 @@ class Surrogate:
         mode = self.mode.numpy()
         bounds = [(m - 4 * s, m + 4 * s) for m, s in zip(mode, self.sd.numpy(), strict=True)]
         start = mode if hint is None else hint
-        options = {"maxiter": 50}
+        options = {"maxiter": 50 if hint is None else 15}  # a hint is one observation old
         return minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
 
     def _parts(self, theta: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""The journal that optuna-dashboard reads: the records as an Optuna study, live and after a kill."""
+"""The journal that optuna-dashboard reads: the records as a study, live and after a kill."""
 
 from __future__ import annotations
 
@@ -116,4 +116,3 @@ def test_a_journal_that_cannot_be_written_costs_no_trial(tmp_path, caplog):
     on(folder, story)
     assert [trial.status for trial in Records.open(folder).trials()] == ["finished"]
     assert "is given up" in caplog.text
-

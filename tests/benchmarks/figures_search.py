@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--problems", nargs="+", help="by default all of them")
     parser.add_argument("--contenders", nargs="+", help="by default all of them")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--design", type=Path, help="a folder for the sweep that the surrogate is of")
+    parser.add_argument("--design", type=Path, help="folder of the surrogate's sweep")
     parser.add_argument("--data", nargs="+", help="its corpora: emodb=PATH ravdess=PATH")
     given = parser.parse_args()
     if given.design:
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def make_design(folder: Path, data: list[str]) -> None:
-    """The random design of search_design.py (about 45 minutes on two cores), and its packed file."""
+    """The random design of search_design.py (45 minutes on two cores), and its packed file."""
     import search_design
 
     command = [sys.executable, "sweeps/pareto.py"]

@@ -2,7 +2,7 @@
 
     .venv-peers-search/bin/python tests/benchmarks/search_syne_tune.py MOASHA zdt1 0     # a seed
 
-Runs in an environment of its own (`make peers`): syne-tune without what it pulls, torch and botorch.
+Runs in an environment of its own (`make peers`): syne-tune without what it pulls, and botorch.
 Prints one line of JSON: [[epochs spent, [true objectives]], ...] of the trials that ended.
 """
 
