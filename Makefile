@@ -5,7 +5,7 @@
 #   make lint        style
 #   make bench       measurements of tests/benchmarks; `make figures-NAME` for one long figure
 #   make bench-gpu   the 7B shape on a GPU, ours against the plain path, within 9 minutes
-#   make peers       ms-swift in .venv-peers, for `make bench` to compare with
+#   make peers       ms-swift and Syne Tune in environments of their own, to compare with
 #
 # Variables: PYTHON=python3.12 (3.11 or newer), TORCH_INDEX=URL (take torch from that index, for
 # instance PyTorch's CPU index on a Linux machine without a GPU, where the plain wheel pulls
@@ -93,7 +93,12 @@ peers:
 	pip='.venv-peers/bin/python -m pip --disable-pip-version-check'; \
 	$$pip install -q $(PIP_ARGS) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'; \
 	$$pip install -q $(PIP_ARGS) -r tests/benchmarks/peers-requirements.txt; \
-	echo 'peers: done; make bench compares with them'
+	$(PYTHON) -m venv .venv-peers-search; echo '*' > .venv-peers-search/.gitignore; \
+	pip='.venv-peers-search/bin/python -m pip --disable-pip-version-check'; \
+	$$pip install -q $(PIP_ARGS) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'; \
+	$$pip install -q $(PIP_ARGS) --no-deps syne-tune==0.16.0; \
+	$$pip install -q $(PIP_ARGS) -r tests/benchmarks/search-peers-requirements.txt; \
+	echo 'peers: done; make bench and make figures-search compare with them'
 
 figures-%: setup
 	@[ -f tests/benchmarks/figures_$*.py ] || { echo 'error: there is no tests/benchmarks/figures_$*.py'; exit 2; }
@@ -106,4 +111,4 @@ format: setup
 	@$(VENV)/bin/ruff check --fix . && $(VENV)/bin/ruff format .
 
 clean:
-	rm -rf $(VENV) .venv-peers .setup.lock build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-peers .venv-peers-search .setup.lock build *.egg-info .pytest_cache .ruff_cache

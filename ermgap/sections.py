@@ -210,7 +210,7 @@ class Sweep(Section):
     constraints: dict = field(default_factory=dict)  # metric -> its least value, a gap's largest
     erm_share: float = 0.2  # of the trials that are ERM, tuned like the rest
     stop_after: int | None = None  # epochs to the first rung of early stopping; None: no stopping
-    stop_factor: int = 2  # rungs at stop_after * factor^k, where one in `factor` goes on at least
+    stop_factor: int = 3  # rungs at stop_after * factor^k, where one in `factor` goes on at least
     stop_margin: float = 0.02  # behind the front, in each objective's unit, that still goes on
     attempts: int = 2
     slots: int | None = None  # worker groups; None: as many as the machine carries

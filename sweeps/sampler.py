@@ -29,21 +29,26 @@ CANDIDATES = 512
 MOST = 200  # observations in a fit; the oldest rungs go first
 
 
-class FrontSampler(optuna.samplers.BaseSampler):
-    """Proposes what is expected to add most to the hypervolume.
+class UniformSampler(optuna.samplers.BaseSampler):
+    """Draws each configuration anew, and the same one for the same seed and number.
+
+    So a sweep that was interrupted proposes what an uninterrupted one does.
 
     Args:
-        config: of the sweep: its space.
-        seed: of all that is random.
-        startup: ended trials before the first fit.
+        config: of the sweep: its space and its seed.
+
+    Attributes:
+        number: of the trial that is asked for next; whoever asks sets it.
     """
 
-    def __init__(self, config: Config, *, seed: int, startup: int) -> None:
-        self.encoding, self.startup = Encoding(config), startup
-        self.rng = np.random.default_rng(seed)
-        self.independent = optuna.samplers.RandomSampler(seed=seed)
-        self.spread = qmc.Sobol(len(self.encoding.distributions) or 1, rng=self.rng)
-        self.hints: dict[str, np.ndarray] = {}
+    def __init__(self, config: Config) -> None:
+        self.encoding, self.seed, self.number = Encoding(config), config.sweep.seed, 0
+        self.independent = optuna.samplers.RandomSampler(seed=self.seed)
+
+    @property
+    def size(self) -> int:
+        """Number of hyperparameters, and 1 for none."""
+        return len(self.encoding.distributions) or 1
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict:
         """All of the space: what does not count in a configuration is not asked for."""
@@ -57,12 +62,37 @@ class FrontSampler(optuna.samplers.BaseSampler):
         """The values of a configuration."""
         if not search_space:
             return {}
-        fixed = trial.system_attrs.get("fixed_params", {})
+        return self.propose(study, trial, trial.system_attrs.get("fixed_params", {}))
+
+    def propose(self, study: optuna.Study, trial: FrozenTrial, fixed: dict) -> dict:
+        """The values, those of `fixed` as they are."""
+        draw = np.random.default_rng((self.seed, self.number)).random(self.size)
+        return self.encoding.decode(draw, fixed)
+
+
+class FrontSampler(UniformSampler):
+    """Proposes what is expected to add most to the hypervolume.
+
+    Args:
+        startup: ended trials before the first fit.
+    """
+
+    def __init__(self, config: Config, *, startup: int) -> None:
+        super().__init__(config)
+        self.startup = startup
+        self.hints: dict[str, np.ndarray] = {}
+
+    def propose(self, study: optuna.Study, trial: FrozenTrial, fixed: dict) -> dict:
+        """Spread out at first, then by the model."""
+        self.rng = np.random.default_rng((self.seed, self.number))
         others = [one for one in study.get_trials(deepcopy=False) if one.number != trial.number]
         ended = [one for one in others if one.state in (TrialState.COMPLETE, TrialState.PRUNED)]
         usable = [one for one in ended if _feasible(one) and one.state == TrialState.COMPLETE]
         if len(ended) < self.startup or not usable:
-            return self.encoding.decode(self.spread.random(1)[0], fixed)
+            spread = qmc.Sobol(self.size, rng=np.random.default_rng(self.seed))
+            if self.number:
+                spread.fast_forward(self.number)
+            return self.encoding.decode(spread.random(1)[0], fixed)
         signs = np.array([-1.0 if d.name == "MAXIMIZE" else 1.0 for d in study.directions])
         running = [one.params for one in others if one.state == TrialState.RUNNING and one.params]
         score = self._score(ended, usable, running, signs)
@@ -121,7 +151,7 @@ class FrontSampler(optuna.samplers.BaseSampler):
     def _best(self, score, tried: Sequence[dict], fixed: dict) -> dict:
         """The best of many draws, of neighbours of what was tried, then of theirs."""
         encoding, rng = self.encoding, self.rng
-        points = list(self.spread.random(CANDIDATES))
+        points = list(qmc.Sobol(self.size, rng=rng).random(CANDIDATES))
         near = [encoding.encode(chosen) for chosen in tried]
         points += [
             encoding.near(near[rng.integers(len(near))], rng, scale=scale)

@@ -24,13 +24,11 @@ from ermgap.registry import Registry
 from sweeps import space
 from sweeps.journal import violations
 from sweeps.proposals import PointsSearcher, Stateless, named_trials
-from sweeps.sampler import CURVE, FrontSampler
+from sweeps.sampler import CURVE, FrontSampler, UniformSampler
 from sweeps.stopping import curve
 
 SAMPLERS = Registry("sampler")
-SAMPLERS["front"] = lambda config, *, seed, startup: FrontSampler(
-    config, seed=seed, startup=min(startup, 5)
-)
+SAMPLERS["front"] = lambda config, *, seed, startup: FrontSampler(config, startup=min(startup, 5))
 SAMPLERS["tpe"] = lambda config, *, seed, startup: optuna.samplers.TPESampler(
     seed=seed, n_startup_trials=startup, multivariate=True, group=True, constant_liar=True
 )
@@ -42,7 +40,7 @@ SAMPLERS["nsga2"] = lambda config, *, seed, startup: optuna.samplers.NSGAIISampl
 SAMPLERS["gp"] = lambda config, *, seed, startup: optuna.samplers.GPSampler(
     seed=seed, n_startup_trials=startup, warn_independent_sampling=False
 )
-SAMPLERS["random"] = lambda config, *, seed, startup: optuna.samplers.RandomSampler(seed=seed)
+SAMPLERS["random"] = lambda config, *, seed, startup: UniformSampler(config)
 
 
 class RecordsSearcher(Stateless):
@@ -129,6 +127,8 @@ class RecordsSearcher(Stateless):
         losses = space.distributions(self.config).get("loss")
         if losses is not None and "erm" in losses.choices:
             self.study.enqueue_trial({"loss": self._allotted(losses.choices)})
+        if isinstance(self.study.sampler, UniformSampler):
+            self.study.sampler.number = self.next_number
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             asked = self.study.ask()

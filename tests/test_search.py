@@ -67,7 +67,9 @@ def test_erm_gets_at_least_its_share_at_every_moment(seed, share):
         erm += offer["chosen"]["loss"] == "erm"
         assert number < 3 or erm >= math.floor(share * number)
     assert erm < 40
-    tuned = {offer["chosen"]["lr"] for offer in offers if offer["chosen"]["loss"] == "erm"}
+    tuned = {
+        tuple(offer["chosen"].values()) for offer in offers if offer["chosen"]["loss"] == "erm"
+    }
     assert len(tuned) == erm  # the baseline's optimiser is searched, not repeated
 
 

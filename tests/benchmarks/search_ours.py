@@ -6,6 +6,7 @@ the same environment, are here too.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -139,6 +140,7 @@ def _seed(seed: int, number: int) -> int:
 samplers = optuna.samplers
 CONTENDERS: dict[str, Callable] = {
     "ERM-GAP": ours,
+    "ERM-GAP, stopping": lambda p, s: ours(p, s, stop_after=math.ceil(0.4 * p.epochs)),
     "random": lambda p, s: optuna_alone(p, s, samplers.RandomSampler(seed=s)),
     "OptunaSearch, TPE": lambda p, s: optuna_search(p, s, None),
     "OptunaSearch, NSGA-II": lambda p, s: optuna_search(p, s, samplers.NSGAIISampler(seed=s)),
