@@ -122,7 +122,10 @@ def info(records: Records) -> FrontInfo:
     directions = tuple(_needed(records, "directions")[name] for name in objectives)
     reference = tuple(float(_needed(records, "reference_point")[name]) for name in objectives)
     majority = float(_needed(records, "majority_rate"))
-    points = [_point(trial) for trial in records.trials()]
+    # A sweep that does not search the loss has it in its configuration alone.
+    loss = ((sweep.get("config") or {}).get("objective") or {}).get("loss")
+    given = {"loss": loss} if loss and not sweep["config"]["sweep"].get("points") else {}
+    points = [_point(trial, given) for trial in records.trials()]
     floor = sweep.get("floor")
     floor = half_of_erm(points) if floor is None else float(floor)
     limits = ((sweep.get("config") or {}).get("sweep") or {}).get("constraints") or {}
@@ -228,13 +231,19 @@ def _costs(values: Sequence[Sequence[float]], directions: Sequence[str]) -> np.n
     return np.asarray(values, dtype=float).reshape(-1, len(signs)) * signs
 
 
-def _point(trial: Trial) -> Point:
+def _point(trial: Trial, given: Mapping) -> Point:
     values = {name: _number(trial.selected.get(name)) for name in SCORES}
     epoch = trial.selected.get("epoch")
     row = next((row for row in trial.rows if row.get("epoch") == epoch), {})
     cell = (row.get("dev") or {}).get("worst_cell")
     return Point(
-        trial.trial_id, trial.status, trial.reason, dict(trial.config), epoch, values, cell
+        trial.trial_id,
+        trial.status,
+        trial.reason,
+        dict(given) | dict(trial.config),
+        epoch,
+        values,
+        cell,
     )
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import optuna
@@ -63,7 +64,8 @@ class Journal:
             self.broken = True
             logging.getLogger(__name__).warning("%s is given up: %s", self.path, problem)
 
-    def _begin(self, trials: Iterable[Trial]) -> None:
+    def _begin(self, trials: Sequence[Trial]) -> None:
+        self.times = {t.trial_id: (t.rows[0].get("time"), t.rows[-1].get("time")) for t in trials}
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         _mend(self.path)
         storage = JournalStorage(JournalFileBackend(str(self.path), lock_obj=_Alone("")))
@@ -108,14 +110,18 @@ class Journal:
     def _add(self, trial_id: str, chosen: Mapping, **more) -> None:
         ranges = space.distributions(self.config)
         shown = {n: d for n, v in chosen.items() if (d := _around(ranges.get(n), v)) is not None}
-        self.study.add_trial(
-            create_trial(
-                params={name: chosen[name] for name in shown},
-                distributions=shown,
-                user_attrs={"trial_id": trial_id, "configuration": dict(chosen)},
-                **more,
-            )
+        made = create_trial(
+            params={name: chosen[name] for name in shown},
+            distributions=shown,
+            user_attrs={"trial_id": trial_id, "configuration": dict(chosen)},
+            **more,
         )
+        begun, ended = self.times.get(trial_id, (None, None))
+        if begun and made.datetime_start:
+            made.datetime_start = datetime.fromtimestamp(begun)
+        if ended and made.datetime_complete:
+            made.datetime_complete = datetime.fromtimestamp(ended)
+        self.study.add_trial(made)
         self.known[trial_id] = len(self.known)
 
     def _key(self, trial_id: str) -> int:

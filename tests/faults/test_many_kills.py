@@ -127,5 +127,4 @@ def test_two_hundred_trials_with_dying_workers_are_all_accounted_for(tmp_path):
     print(f"{overhead:.2f} s a trial outside training")
     assert deaths >= 0.02 * count and by["stopped"] > 0
     assert {p.trial_id for p in front.info(records).front} <= {t.trial_id for t in trials}
-    left = (tmp_path / "left.txt").read_text().split() if (tmp_path / "left.txt").exists() else None
-    assert left == ["0", "0"]  # living trial actors and placement groups, at the end
+    assert (tmp_path / "left.txt").read_text() == ""  # in Ray's tables, when the driver left it
