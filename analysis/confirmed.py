@@ -17,13 +17,13 @@ import pandas as pd
 from scipy import stats
 
 from analysis import front, layout
-from analysis.figures import BLUE, GREY, INK, ORANGE, SOFT
+from analysis.figures import BLUE, INK, ORANGE, SOFT
 from ermgap.errors import UserError
 from ermgap.records import Records, write_atomically
 
 FILE = "confirmed.parquet"
 PLOTS = Path("analysis/plots")
-SHOWN = ("acc", "w_f1", "max_gap", "worst_group_w_f1")
+SHOWN = ("acc", "w_f1", "max_gap", "worst_group_w_f1", "max_loss_gap")
 
 
 def write(directory: Path | str, plots: Path | str = PLOTS, *, quiet: bool = False) -> pd.DataFrame:
@@ -120,53 +120,44 @@ def sentences(made: pd.DataFrame) -> list[str]:
 
 
 def draw(info: front.FrontInfo, made: pd.DataFrame, path: Path) -> None:
-    """Search, dev and test of each configuration in the plane of accuracy and gap, a panel each."""
+    """A row a configuration, a panel an objective: what the search saw, dev and test over seeds."""
     from matplotlib.figure import Figure
 
-    x, y = (name if name in SHOWN else other for name, other in
-            zip(info.objectives[:2], ("acc", "max_gap"), strict=True))  # fmt: skip
-    splits = [s for s in ("dev", "test") if np.isfinite(made[f"{x}_{s}"]).any()]
-    figure = Figure(figsize=(5.2 * len(splits) + 0.4, 4.8), layout="constrained")
-    panels = figure.subplots(1, len(splits), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, split in zip(panels, splits, strict=True):
-        for _, one in made.iterrows():
-            _one(axes, one, x, y, split)
-        axes.set_title(f"{split}, fresh seeds", loc="left", fontsize=10.5, color=INK)
-        axes.set_xlabel(_label(x), color=INK)
-        axes.grid(color="#EEEEEE", zorder=0)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.margins(0.12)
-    panels[0].set_ylabel(_label(y), color=INK)
-    figure.suptitle(
-        "The front over fresh seeds: hollow what the search saw, filled the mean, 95 % bars over "
-        "seeds", fontsize=9.5, color=SOFT, x=0.01, ha="left",
-    )  # fmt: skip
+    names = [name for name in info.objectives if name in SHOWN] or ["acc", "max_gap"]
+    figure = Figure(figsize=(4.6 * len(names) + 0.6, 0.55 * len(made) + 1.7), layout="constrained")
+    panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    place = np.arange(len(made))[::-1]
+    for axes, name in zip(panels, names, strict=True):
+        _, factor, *_ = layout.AXES[name]
+        for mark, shift, color, word in MARKS:
+            column = name if mark == "search" else f"{name}_{mark}"
+            half = factor * made.get(f"{column}_half", pd.Series(0.0, made.index))
+            filled = {} if mark != "search" else {"markerfacecolor": "white"}
+            axes.errorbar(
+                factor * made[column], place + shift, xerr=half.fillna(0), fmt="o", color=color,
+                markersize=6, elinewidth=1.4, label=word, **filled,
+            )  # fmt: skip
+        better = info.directions[info.objectives.index(name)] if name in info.objectives else ""
+        axes.set_xlabel(f"{layout.AXES[name][0]}\n{layout.BETTER.get(better, '')}", color=INK)
+        axes.set_yticks(place, [_name(one) for _, one in made.iterrows()])
+        axes.grid(axis="y", color="#EEEEEE")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=3, frameon=False, fontsize=9)
     figure.savefig(path, dpi=150, format="png")
 
 
-def _one(axes, one: Mapping, x: str, y: str, split: str) -> None:
-    color = ORANGE if one["loss"] == "erm" else BLUE
-    start, end = (
-        (100 * one[x], 100 * one[y]),
-        (100 * one[f"{x}_{split}"], 100 * one[f"{y}_{split}"]),
-    )
-    if not np.isfinite(end).all():
-        return
-    axes.plot(*zip(start, end, strict=True), color=GREY, linewidth=0.8, alpha=0.7, zorder=2)
-    axes.plot(*start, "o", markerfacecolor="none", markeredgecolor=color, markersize=6, zorder=3)
-    half = [100 * np.nan_to_num(one[f"{name}_{split}_half"]) for name in (x, y)]
-    axes.errorbar(
-        *end, xerr=half[0], yerr=half[1], fmt="D" if one["loss"] == "erm" else "o", color=color,
-        ecolor=color, elinewidth=1, alpha=0.85, markersize=6, zorder=4,
-    )  # fmt: skip
-    axes.annotate(
-        one["trial_id"], end, xytext=(6, 5), textcoords="offset points", fontsize=8, color=INK
-    )
+MARKS = (  # what, its place in the row, colour, words
+    ("search", 0.22, SOFT, "in the search"),
+    ("dev", 0.0, BLUE, "dev, fresh seeds, 95 %"),
+    ("test", -0.22, ORANGE, "test, fresh seeds, 95 %"),
+)
 
 
-def _label(name: str) -> str:
-    word, factor, *_ = layout.AXES[name]
-    return word
+def _name(one: Mapping) -> str:
+    return f"{one['trial_id']} (ERM)" if one["loss"] == "erm" else one["trial_id"]
 
 
 def _cell(mean: float, half: float) -> str:

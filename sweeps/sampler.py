@@ -10,10 +10,12 @@ Optuna's own Gaussian process draws at random.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import optuna
+import torch
 from optuna.trial import FrozenTrial, TrialState
 from scipy.special import ndtr
 from scipy.stats import qmc
@@ -93,6 +95,17 @@ class FrontSampler(UniformSampler):
             if self.number:
                 spread.fast_forward(self.number)
             return self.encoding.decode(spread.random(1)[0], fixed)
+        with _one_thread():  # the workers have the cores
+            return self._improve(study, ended, usable, others, fixed)
+
+    def _improve(
+        self,
+        study: optuna.Study,
+        ended: Sequence[FrozenTrial],
+        usable: Sequence[FrozenTrial],
+        others: Sequence[FrozenTrial],
+        fixed: dict,
+    ) -> dict:
         signs = np.array([-1.0 if d.name == "MAXIMIZE" else 1.0 for d in study.directions])
         running = [one.params for one in others if one.state == TrialState.RUNNING and one.params]
         score = self._score(ended, usable, running, signs)
@@ -165,6 +178,16 @@ class FrontSampler(UniformSampler):
             points = top + fresh
             found = score([encoding.decode(point, fixed) for point in points])
         return encoding.decode(points[int(np.argmax(found))], fixed)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _values(trials: Sequence[FrozenTrial], objective: int, sign: float) -> list[tuple]:

@@ -76,6 +76,8 @@ MISTAKES = {
     "sweep.objectives": [["acc"], ["acc", "acc"], ["acc", "speed"], ["acc"] * 4],
     "sweep.seed": [-1],
     "sweep.floor": [-0.1, 1.5, "half"],
+    "sweep.constraints": [{"speed": 1}, {"acc": "high"}, {"acc": True}, [0.5]],
+    "train.keep_epochs": ["some"],
     "sweep.erm_share": [-0.1, 1.1],
     "sweep.stop_after": [0, -1, 1.5],
     "sweep.stop_factor": [1, 0, 2.5],
