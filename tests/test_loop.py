@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny_run
 import torch
@@ -168,6 +169,26 @@ def test_the_predictions_file_gives_the_selected_epochs_metrics(room, tmp_path):
     assert np.exp(logp.to_numpy(float)).sum(1) == pytest.approx(np.ones(len(logp)), abs=1e-6)
     assert (logp.idxmax(axis=1).str.removeprefix("logp_") == run.predictions["prediction"]).all()
     assert set(run.predictions["split"]) == {"dev"} and len(run.predictions) == 24
+
+
+@pytest.mark.parametrize(
+    ("changes", "epochs"),
+    [({"train.keep_epochs": True}, [1, 2, 3, 4]), ({"sweep.stop_after": 1}, [1, 3]), ({}, [])],
+)
+def test_predictions_of_the_rungs_or_of_every_epoch_are_kept(room, tmp_path, changes, epochs):
+    run = Trained(room, job(changes), tmp_path)
+    path = next((tmp_path / "predictions").glob("*.rungs.parquet"), None)
+    assert (path is None) == (epochs == [])
+    if path is None:
+        return
+    for after in (None, 2):  # again, from the second epoch: nothing of later ones is left twice
+        if after:
+            Trained(room, job(changes, epoch=after), tmp_path)
+        kept = pd.read_parquet(path)
+        assert list(dict.fromkeys(kept["epoch"])) == epochs and len(kept) == 24 * len(epochs)
+        for epoch, part in kept.groupby("epoch"):
+            dev = metrics.evaluate(part, labels=tiny_run.LABELS, min_support=1)
+            assert json.dumps(dev) == json.dumps(run.rows[epoch - 1]["dev"])
 
 
 def test_dev_scores_know_no_dropout_and_no_batches(room, tmp_path):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 
 import pytest
 from broker_story import ERM, FAIR, SOON, create, on, row, rows, take, trial
 from optuna.trial import TrialState
 
-from ermgap.config import Config
+from ermgap.config import Config, from_dict
 from ermgap.records import Records
 from sweeps.broker import Broker
 from sweeps.events import Events
 from sweeps.search import RecordsSearcher
+from sweeps.stopping import curve, look_back
 
 STOPPING = {"stop_after": 1, "stop_factor": 2, "stop_margin": 0.0}
 SPARED = ("t0000", "t0001")  # ERM and the paper's configuration
@@ -135,3 +137,36 @@ def test_a_stopped_trial_is_told_as_pruned_live_and_from_the_records(tmp_path):
         assert all(
             trial.values is None for trial in study.trials if trial.state == TrialState.PRUNED
         )
+
+
+def test_hindsight_counts_what_all_that_is_known_would_have_kept(tmp_path):
+    folder = create(tmp_path / "sweep", **STOPPING)
+
+    async def story(broker: Broker) -> None:
+        assert await epoch(broker, "t0002", 0.7)
+        assert not await epoch(broker, "t0003", 0.6)  # second of two
+        assert not await epoch(broker, "t0004", 0.5)
+        assert not await epoch(broker, "t0005", 0.4)
+
+    on(folder, story)
+    records = Records.open(folder)
+    look_back(records, from_dict(records.sweep["config"]))
+    told = json.loads((folder / "stopping.json").read_text())
+    assert told == {"stopped": 3, "regretted": 1}  # t0003 is second of four
+
+
+def test_what_a_trial_showed_at_its_rungs_reaches_the_searcher(tmp_path):
+    folder = create(tmp_path / "sweep", stop_after=2, stop_factor=2)
+
+    async def story(broker: Broker) -> None:
+        await broker.offer("t0000", ERM)
+        job = await take(broker, "slot")
+        last = job["config"]["train"]["epochs"]
+        for number in range(1, last + 1):
+            await broker.report("slot", row(job, number, acc=number / 10, last=number == last))
+        assert (await broker.outcome("t0000", SOON))["curve"] == wanted
+
+    wanted = [[0.8, [0.2, 0.1]], [0.4, [0.4, 0.1]]]  # after epochs 2 and 4 of 6
+    on(folder, story)
+    records = Records.open(folder)
+    assert curve(records.trials()[0].rows, from_dict(records.sweep["config"])) == wanted
