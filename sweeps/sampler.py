@@ -10,7 +10,7 @@ Optuna's own Gaussian process draws at random.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -109,7 +109,8 @@ class FrontSampler(UniformSampler):
         signs = np.array([-1.0 if d.name == "MAXIMIZE" else 1.0 for d in study.directions])
         running = [one.params for one in others if one.state == TrialState.RUNNING and one.params]
         score = self._score(ended, usable, running, signs)
-        return self._best(score, [one.params for one in usable], fixed)
+        known = [one.params for one in others]
+        return self._best(score, [one.params for one in usable], known, fixed)
 
     def _score(
         self,
@@ -161,7 +162,9 @@ class FrontSampler(UniformSampler):
             model.believe(self.encoding.features(running))
         return model
 
-    def _best(self, score, tried: Sequence[dict], fixed: dict) -> dict:
+    def _best(
+        self, score: Callable, tried: Sequence[dict], known: Sequence[dict], fixed: dict
+    ) -> dict:
         """The best of many draws, of neighbours of what was tried, then of theirs."""
         encoding, rng = self.encoding, self.rng
         points = list(qmc.Sobol(self.size, rng=rng).random(CANDIDATES))
@@ -177,7 +180,12 @@ class FrontSampler(UniformSampler):
             fresh = [encoding.near(point, rng, scale=scale) for point in top for _ in range(16)]
             points = top + fresh
             found = score([encoding.decode(point, fixed) for point in points])
-        return encoding.decode(points[int(np.argmax(found))], fixed)
+        repeats = {tuple(sorted(chosen.items())) for chosen in known}
+        for i in np.argsort(-found, kind="stable"):  # a configuration twice would be a wasted trial
+            best = encoding.decode(points[i], fixed)
+            if tuple(sorted(best.items())) not in repeats:
+                break
+        return best
 
 
 @contextmanager

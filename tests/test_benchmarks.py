@@ -188,6 +188,7 @@ def test_a_run_that_ended_early_counts_as_five_of_its_epochs():
     assert report.rates(one, {}, dtype="float32", skip_first=True)["run_seconds"] == 5 + 5 * 15
 
 
+@pytest.mark.slow
 def test_the_bench_runs_with_torch_transformers_and_peft_alone(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
         "import importlib.machinery as machinery\n"
