@@ -4,8 +4,8 @@ A sweep folder holds `sweep.yaml` (what was asked for), `table.parquet` (the utt
 `trials.jsonl` (append-only, a row per trial and epoch: the row is the commit), predictions and
 adapters per trial, `front.parquet`, `summary.json`, `sessions.jsonl` (where the time of each
 session went), `optuna.journal` (a copy for optuna-dashboard), `earlier/` (what it was warm-started
-with), `confirm/` (the front over seeds, a sweep folder of its own), and `DONE`, written last. Neither
-torch nor Ray is imported here: any machine with pandas reads a sweep.
+with), `confirm/` (the front over seeds, a sweep folder of its own), and `DONE`, written last.
+Neither torch nor Ray is imported here: any machine with pandas reads a sweep.
 
     records = Records.open("results/demo")
     for trial in records.trials(): print(trial.trial_id, trial.status, trial.selected)

@@ -131,7 +131,7 @@ def test_pictures_lie_under_the_name_of_the_folder(smoke: RealSweep) -> None:
 def test_nothing_else_stays_in_the_folder_and_no_process_stays_alive(smoke: RealSweep) -> None:
     listed = set(
         "sweep.yaml table.parquet trials.jsonl trials.parquet predictions adapters front.parquet "
-        "summary.json tb DONE checkpoints sessions.jsonl".split()
+        "summary.json tb DONE checkpoints sessions.jsonl optuna.journal".split()
     )
     assert {path.name for path in smoke.out.iterdir()} <= listed
     assert not [path for path in smoke.out.rglob("*") if path.name.startswith(".")]
