@@ -18,15 +18,14 @@ from scipy import stats
 
 from analysis import front, layout
 from analysis.figures import BLUE, INK, ORANGE, SOFT
+from analysis.report import PLOTS
 from ermgap.errors import UserError
 from ermgap.records import Records, write_atomically
 
 FILE = "confirmed.parquet"
-PLOTS = Path("analysis/plots")
-SHOWN = ("acc", "w_f1", "max_gap", "worst_group_w_f1", "max_loss_gap")
 
 
-def write(directory: Path | str, plots: Path | str = PLOTS, *, quiet: bool = False) -> pd.DataFrame:
+def write(directory: Path | str, plots: Path | str = PLOTS) -> pd.DataFrame:
     """Write the table and the picture, print them, and return the table (fractions)."""
     records = Records.open(directory)
     path = records.directory / "confirm" / FILE
@@ -37,10 +36,9 @@ def write(directory: Path | str, plots: Path | str = PLOTS, *, quiet: bool = Fal
     folder = Path(plots) / records.directory.resolve().name
     write_atomically(folder / "confirm.csv", lambda p: made.to_csv(p, index=False))
     write_atomically(folder / "confirm.png", lambda p: draw(info, made, p))
-    if not quiet:
-        print(to_text(made))
-        print("\n".join(sentences(made)))
-        print(f"written: {folder}/confirm.png, confirm.csv")
+    print(to_text(made))
+    print("\n".join(sentences(made)))
+    print(f"written: {folder}/confirm.png, confirm.csv")
     return made
 
 
@@ -58,7 +56,7 @@ def table(info: front.FrontInfo, runs: pd.DataFrame) -> pd.DataFrame:
         dev = mine[mine["split"] == "dev"]
         row |= {"seeds": int((dev["status"] != "failed").sum())}
         row |= {"degenerate": int((dev["status"] == "degenerate").sum())}
-        for name in SHOWN:
+        for name in front.SCORES:
             row[name] = point.values[name]
             for split in ("dev", "test"):
                 values = mine.loc[mine["split"] == split, name].dropna().to_numpy()
@@ -123,12 +121,12 @@ def draw(info: front.FrontInfo, made: pd.DataFrame, path: Path) -> None:
     """A row a configuration, a panel an objective: what the search saw, dev and test over seeds."""
     from matplotlib.figure import Figure
 
-    names = [name for name in info.objectives if name in SHOWN] or ["acc", "max_gap"]
+    names = info.objectives
     figure = Figure(figsize=(4.6 * len(names) + 0.6, 0.55 * len(made) + 1.7), layout="constrained")
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     place = np.arange(len(made))[::-1]
-    for axes, name in zip(panels, names, strict=True):
-        _, factor, *_ = layout.AXES[name]
+    for axes, name, better in zip(panels, names, info.directions, strict=True):
+        words, factor, *_ = layout.AXES[name]
         for mark, shift, color, word in MARKS:
             column = name if mark == "search" else f"{name}_{mark}"
             half = factor * made.get(f"{column}_half", pd.Series(0.0, made.index))
@@ -137,8 +135,7 @@ def draw(info: front.FrontInfo, made: pd.DataFrame, path: Path) -> None:
                 factor * made[column], place + shift, xerr=half.fillna(0), fmt="o", color=color,
                 markersize=6, elinewidth=1.4, label=word, **filled,
             )  # fmt: skip
-        better = info.directions[info.objectives.index(name)] if name in info.objectives else ""
-        axes.set_xlabel(f"{layout.AXES[name][0]}\n{layout.BETTER.get(better, '')}", color=INK)
+        axes.set_xlabel(f"{words}\n{layout.BETTER[better]}", color=INK)
         axes.set_yticks(place, [_name(one) for _, one in made.iterrows()])
         axes.grid(axis="y", color="#EEEEEE")
         axes.set_axisbelow(True)

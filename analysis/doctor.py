@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -196,13 +197,17 @@ def _halves(table: pd.DataFrame) -> np.ndarray:
 def _measured(table: pd.DataFrame, halves: np.ndarray, labels: Sequence[str], least: int):
     """acc and max_gap on both halves of each split, [SPLITS, 2, 2]."""
     coded = metrics.code(table, labels=labels)
-    shape = (len(coded.cells), 2, coded.classes, coded.classes + 1)
-    flat = np.ravel_multi_index((coded.cell, coded.gender, coded.label, coded.prediction), shape)
-    size = int(np.prod(shape))
+    parts = ("cell", "gender", "label", "prediction")
     sides = np.stack([halves, ~halves], 1).reshape(-1, len(table))
-    counts = np.stack([np.bincount(flat[side], minlength=size) for side in sides])
-    counts = counts.reshape(len(sides), *shape).astype(float)
-    classes = metrics.supported(counts.sum(0) / SPLITS, min_support=least)
+    counts = np.stack(
+        [
+            metrics.confusions(
+                replace(coded, **{name: getattr(coded, name)[side] for name in parts})
+            )
+            for side in sides
+        ]
+    )
+    classes = metrics.supported(metrics.confusions(coded), min_support=least)
     accuracy = metrics.accuracy(counts.sum((1, 2)))
     return np.stack([accuracy, largest_gap(counts, classes)], -1).reshape(SPLITS, 2, 2)
 

@@ -123,12 +123,13 @@ def info(records: Records) -> FrontInfo:
     reference = tuple(float(_needed(records, "reference_point")[name]) for name in objectives)
     majority = float(_needed(records, "majority_rate"))
     # A sweep that does not search the loss has it in its configuration alone.
-    loss = ((sweep.get("config") or {}).get("objective") or {}).get("loss")
-    given = {"loss": loss} if loss and not sweep["config"]["sweep"].get("points") else {}
+    settings = sweep.get("config") or {}
+    loss, searched = (settings.get("objective") or {}).get("loss"), settings.get("sweep") or {}
+    given = {"loss": loss} if loss and not searched.get("points") else {}
     points = [_point(trial, given) for trial in records.trials()]
     floor = sweep.get("floor")
     floor = half_of_erm(points) if floor is None else float(floor)
-    limits = ((sweep.get("config") or {}).get("sweep") or {}).get("constraints") or {}
+    limits = searched.get("constraints") or {}
     points = mark(
         points, objectives, directions, majority_rate=majority, floor=floor, limits=limits
     )

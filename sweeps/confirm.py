@@ -1,4 +1,4 @@
-"""Confirm a sweep: its front, its ERM and its knee again over seeds, on dev and on test.
+"""Confirm a sweep: its front (the knee is of it) and its ERM again over seeds, on dev and on test.
 
     python sweeps/pareto.py --resume results/small --confirm 5
 
@@ -12,9 +12,6 @@ draws confirm.png and tells confirm.csv (analysis/confirmed.py).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import pandas as pd
 
 from ermgap import metrics
@@ -22,7 +19,7 @@ from ermgap.config import Config
 from ermgap.errors import UserError
 from ermgap.files import write_atomically
 from ermgap.records import Records
-from sweeps import space
+from sweeps import judging, space
 
 FOLDER = "confirm"
 
@@ -74,13 +71,9 @@ def run(records: Records, config: Config, *, seeds: int, address: str | None) ->
 
 def chosen(records: Records) -> dict[str, dict]:
     """The hyperparameters of each configuration to confirm, by its trial's id."""
-    from analysis import choose, front
+    from analysis import front
 
-    info = front.info(records)
-    points = [*info.front, *([info.erm] if info.erm else [])]
-    knee = info.find(choose.knee(info).trial_id)  # of the front; None where there is no knee
-    points += [knee] if knee else []
-    return {point.trial_id: dict(point.config) for point in points}
+    return {point.trial_id: dict(point.config) for point in front.info(records).highlighted}
 
 
 def _folder(records: Records, config: Config, wanted: dict[str, dict], seeds: int) -> Records:
@@ -114,6 +107,8 @@ def _config(records: Records) -> Config:
 
 def _judge(child: Records, config: Config) -> pd.DataFrame:
     """A row a point, seed and split: trial_id (of the search), seed, split, status, metrics, n."""
+    from analysis.front import SCORES
+
     trials = {trial.trial_id: trial for trial in child.trials()}
     utterances = child.table()
     splits = [split for split in ("dev", "test") if (utterances["split"] == split).any()]
@@ -130,12 +125,9 @@ def _judge(child: Records, config: Config) -> pd.DataFrame:
                 found = metrics.evaluate(
                     table, labels=config.data.labels, min_support=config.data.min_support
                 )
-                row |= {key: found[key] for key in SCORES} | {"n": len(table)}
+                row |= {key: found[key] for key in (*SCORES, "majority_rate")} | {"n": len(table)}
             rows.append(row)
     return pd.DataFrame(rows)
-
-
-SCORES = ("acc", "w_f1", "max_gap", "worst_group_w_f1", "max_loss_gap", "majority_rate")
 
 
 def _predictions(
@@ -145,32 +137,9 @@ def _predictions(
     if split == "dev":
         return child.predictions(trial_id)
     kept = child.storage / "predictions" / f"{trial_id}.{split}.parquet"
-    if not kept.exists():
-        table = _ask(child, config, trial_id, utterances[utterances["split"] == split])
-        write_atomically(kept, lambda path: table.to_parquet(path, index=False))
-    return pd.read_parquet(kept)
-
-
-def _ask(child: Records, config: Config, trial_id: str, utterances: pd.DataFrame) -> pd.DataFrame:
-    import torch
-
-    from ermgap.backbone.built import quiet
-    from ermgap.examples import in_modalities
-    from ermgap.systems import SYSTEMS, Context
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    context = Context(config.data.labels, config, device, child.directory)
-    print(f"test: {trial_id}, {len(utterances)} utterances")
-    with quiet():
-        system = SYSTEMS.find("adapter")(str(_adapter(child, trial_id)), context)
-    modalities: Sequence[str] = config.data.modalities
-    parts = [
-        system.predict(rows, modality=modality)
-        for modality in modalities
-        if len(rows := in_modalities(utterances, [modality]))
-    ]
-    return pd.concat(parts, ignore_index=True)
-
-
-def _adapter(child: Records, trial_id: str) -> Path:
-    return child.storage / "adapters" / trial_id
+    spec = f"adapter={child.storage / 'adapters' / trial_id}"
+    judged = utterances[utterances["split"] == split]
+    return judging.kept_or_made(
+        kept,
+        lambda: judging.ask(spec, judged, config=config, folder=child.directory, name=trial_id),
+    )

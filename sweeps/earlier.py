@@ -27,9 +27,9 @@ def require(folders: Sequence[str], config: Config) -> None:
         )
     for folder in folders:
         records = Records.open(folder)
-        ended = [trial for trial in records.trials() if trial.ended]
         usable = _usable(records, config)
         if not usable:
+            ended = [trial for trial in records.trials() if trial.ended]
             raise UserError(
                 f"--warm-start {folder} has no trial to learn from ({len(ended)} ended, none with "
                 f"{config.train.epochs} epochs); name another, or leave it away."

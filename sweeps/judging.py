@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ermgap.config import Config
 from ermgap.errors import UserError
 from ermgap.files import write_atomically
 from ermgap.records import Records, Trial
@@ -26,7 +27,7 @@ def require(asked: Benchmark, judged: pd.DataFrame) -> None:
     """Refuse a row that cannot be asked, and print what asking costs; nothing is written."""
     for number, row in enumerate(asked.rows):
         if not row.trained and not _place(asked, number).exists():
-            cost = require_asked(row.spec, _context(asked), judged)
+            cost = require_asked(row.spec, _context(asked.config, asked.folder), judged)
             if cost:
                 print(cost)
 
@@ -89,7 +90,10 @@ def _by_adapter(
     asked: Benchmark, row: Row, records: Records, trial: Trial, utterances: pd.DataFrame, kept: Path
 ) -> pd.DataFrame:
     spec = f"adapter={records.storage / 'adapters' / trial.trial_id}"
-    return _kept(kept, lambda: _ask(asked, spec, utterances, name=row.words))
+    return kept_or_made(
+        kept,
+        lambda: ask(spec, utterances, config=asked.config, folder=asked.folder, name=row.words),
+    )
 
 
 # Rows that are asked ------------------------------------------------------------------------------
@@ -98,7 +102,10 @@ def _by_adapter(
 def _of_asked(
     asked: Benchmark, row: Row, judged: pd.DataFrame, number: int
 ) -> tuple[str, pd.DataFrame]:
-    table = _kept(_place(asked, number), lambda: _ask(asked, row.spec, judged))
+    table = kept_or_made(
+        _place(asked, number),
+        lambda: ask(row.spec, judged, config=asked.config, folder=asked.folder),
+    )
     return str(table["system"].iloc[0]), table.drop(columns="system")
 
 
@@ -107,7 +114,7 @@ def _place(asked: Benchmark, number: int) -> Path:
     return asked.folder / "systems" / f"{number:02d}.parquet"
 
 
-def _kept(path: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+def kept_or_made(path: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     """What was answered once is not asked again; requests that failed are, by `--resume`."""
     if path.exists():
         try:
@@ -124,20 +131,20 @@ def _kept(path: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     return table
 
 
-def _ask(
-    asked: Benchmark, spec: str, judged: pd.DataFrame, name: str | None = None
+def ask(
+    spec: str, judged: pd.DataFrame, *, config: Config, folder: Path, name: str | None = None
 ) -> pd.DataFrame:
     """Predictions of a system on every judged utterance in every modality that it knows.
 
-    Its name, or `name` instead, is the column `system`.
+    Its name, or `name` instead, is the column `system`; it may keep its answers in `folder`.
     """
     from ermgap.backbone.built import quiet
     from ermgap.examples import in_modalities  # torch: only now
 
     word, argument = parse(spec)
-    modalities = asked.config.data.modalities
+    modalities = config.data.modalities
     with quiet():
-        system = SYSTEMS.find(word)(argument, _context(asked))
+        system = SYSTEMS.find(word)(argument, _context(config, folder))
     system.name = name or system.name
     known = getattr(system, "modalities", modalities)
     answers = [
@@ -150,8 +157,8 @@ def _ask(
     return pd.concat(answers, ignore_index=True).assign(system=system.name)
 
 
-def _context(asked: Benchmark) -> Context:
+def _context(config: Config, folder: Path) -> Context:
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Context(asked.config.data.labels, asked.config, device, asked.folder)
+    return Context(config.data.labels, config, device, folder)

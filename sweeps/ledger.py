@@ -28,13 +28,9 @@ class Ledger:
         self.journal = Journal(records, config)
         self.committed = {trial.trial_id: trial for trial in records.trials()}
         self.ended_before = sum(trial.ended for trial in self.committed.values())
-        self.rungs = Rungs(config)
+        self.rungs = Rungs(config, self.committed.values())
         # The baselines run to their end: everything is compared with them.
         self.spared = set(map(space.trial_id, range(len(space.named_points(config)))))
-        for trial in self.committed.values():
-            for row in trial.rows:
-                if row["epoch"] and row.get("dev"):
-                    self.rungs.note(trial.trial_id, row)
         self.erm_best = max(
             (
                 t.selected.get("w_f1") or 0.0
@@ -49,9 +45,9 @@ class Ledger:
         entry, known = Entry(trial_id, chosen), self.committed.get(trial_id)
         if known is None:
             self.records.append(self._row(entry, "running", None))
-        self.journal.began(trial_id, chosen)
-        if known is None:
+            self.journal.began(trial_id, chosen)
             return entry
+        self.journal.began(trial_id, chosen)
         entry.epoch, entry.selected = known.epoch, known.selected
         entry.curve = curve(known.rows, self.config)
         if known.epoch:  # the session's end was no fault of the configuration

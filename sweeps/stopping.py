@@ -19,7 +19,7 @@ The decision is a function of the set of values at the rung, not of the order in
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,7 @@ import numpy as np
 from ermgap import metrics
 from ermgap.config import OBJECTIVES, Config
 from ermgap.files import to_json, write_atomically
-from ermgap.records import Records
+from ermgap.records import Records, Trial
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,10 @@ class Rungs:
 
     Args:
         config: of the sweep; without `sweep.stop_after`, and over named points, nothing is stopped.
+        trials: those whose committed rows are known already.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, trials: Iterable[Trial] = ()) -> None:
         self.objectives, sweep = config.sweep.objectives, config.sweep
         self.floor = sweep.floor or 0.0
         self.rule = Rule(
@@ -85,6 +86,10 @@ class Rungs:
             (sweep.stop_margin,) * len(self.objectives),
         )
         self.reached: dict[int, dict[str, list[float]]] = {epoch: {} for epoch in self.rule.rungs}
+        for trial in trials:
+            for row in trial.rows:
+                if row["epoch"] and row.get("dev"):
+                    self.note(trial.trial_id, row)
 
     def note(self, trial_id: str, row: Mapping) -> None:
         """Keep the values of a committed epoch, if a rung is there."""
@@ -136,14 +141,9 @@ def look_back(records: Records, config: Config) -> None:
     """Write stopping.json: of the trials that were stopped, how many hindsight would have kept."""
     if not config.rungs:
         return
-    rungs, stopped = Rungs(config), {}
-    for trial in records.trials():
-        for row in trial.rows:
-            if row["epoch"] and row.get("dev"):
-                rungs.note(trial.trial_id, row)
-        if trial.status == "stopped":
-            stopped[trial.trial_id] = trial.epoch
-    text = to_json(rungs.hindsight(stopped))
+    trials = records.trials()
+    stopped = {trial.trial_id: trial.epoch for trial in trials if trial.status == "stopped"}
+    text = to_json(Rungs(config, trials).hindsight(stopped))
     write_atomically(records.directory / "stopping.json", lambda path: path.write_text(text))
 
 

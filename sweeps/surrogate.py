@@ -54,7 +54,7 @@ class Surrogate:
     """
 
     def __init__(self, seen: Observations, *, groups: np.ndarray, hint: np.ndarray | None = None):
-        self.groups, self.seen = torch.as_tensor(groups), seen
+        self.groups = torch.as_tensor(groups)
         self.centre = float(np.mean(seen.values))
         self.spread = float(np.std(seen.values)) or 1.0
         self.x, self.left = torch.as_tensor(seen.features), torch.as_tensor(seen.left)

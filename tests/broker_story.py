@@ -6,10 +6,12 @@ import asyncio
 import time
 from pathlib import Path
 
+import optuna
 import pandas as pd
 
 from ermgap.config import Config
 from ermgap.records import Records
+from sweeps import journal
 from sweeps.broker import Broker
 
 ERM = {"loss": "erm", "lr": 0.003}
@@ -71,3 +73,16 @@ def rows(folder: Path) -> list[dict]:
 
 def trial(folder: Path, trial_id: str):
     return next(t for t in Records.open(folder).trials() if t.trial_id == trial_id)
+
+
+def study(folder: Path) -> optuna.Study:
+    """The study in the sweep's journal, as optuna-dashboard reads it."""
+    backend = optuna.storages.journal.JournalFileBackend(str(folder / journal.FILE))
+    storage = optuna.storages.JournalStorage(backend)
+    (summary,) = optuna.get_all_study_summaries(storage)
+    return optuna.load_study(study_name=summary.study_name, storage=storage)
+
+
+def states(folder: Path) -> dict[str, str]:
+    """Optuna's state of each trial in the journal, by our id."""
+    return {t.user_attrs["trial_id"]: t.state.name for t in study(folder).get_trials()}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import optuna
 import pytest
-from broker_story import ERM, FAIR, create, on, row, take
+from broker_story import ERM, FAIR, create, on, row, states, study, take
 
 from analysis import front
 from ermgap.config import from_dict
@@ -17,18 +16,6 @@ from sweeps.events import Events
 @pytest.fixture(autouse=True)
 def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Events, "_ended", lambda *_: None)
-
-
-def study(folder) -> optuna.Study:
-    storage = optuna.storages.JournalStorage(
-        optuna.storages.journal.JournalFileBackend(str(folder / journal.FILE))
-    )
-    (summary,) = optuna.get_all_study_summaries(storage)
-    return optuna.load_study(study_name=summary.study_name, storage=storage)
-
-
-def states(folder) -> dict[str, str]:
-    return {t.user_attrs["trial_id"]: t.state.name for t in study(folder).get_trials()}
 
 
 async def train(broker: Broker, trial_id: str, chosen: dict, *, acc: float, gap: float = 0.1):

@@ -18,14 +18,14 @@ import sys
 from multiprocessing import Pool
 from pathlib import Path
 
-import numpy as np
+import search_design
+
+from analysis import front
 
 HERE = Path(__file__).parent
 ROWS = HERE / "results" / "search.jsonl"
 PEERS = HERE.parents[1] / ".venv-peers-search" / "bin" / "python"
 SYNE_TUNE = ("MOASHA", "MO-REA", "EHVI")
-BASE = "random"
-TRIALS = 40
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
         (problem, contender, seed)
         for seed in range(given.seeds)
         for contender in given.contenders or contenders()
-        for problem in given.problems or problems()
+        for problem in given.problems or search_design.problems()
         if (problem, contender, seed) not in done
     ]
     with Pool(given.processes, maxtasksperchild=20) as pool:
@@ -59,8 +59,6 @@ def main() -> None:
 
 def make_design(folder: Path, data: list[str]) -> None:
     """The random design of search_design.py (45 minutes on two cores), and its packed file."""
-    import search_design
-
     command = [sys.executable, "sweeps/pareto.py"]
     if (folder / "sweep.yaml").exists():
         command += ["--resume", str(folder)]
@@ -71,15 +69,6 @@ def make_design(folder: Path, data: list[str]) -> None:
             command += ["--set", f"{key}={value}"]
     subprocess.run(command, check=True)
     search_design.pack(folder)
-
-
-def problems() -> dict:
-    """All problems by name."""
-    import search_design
-    import search_problems
-
-    known = search_problems.DESIGN | search_problems.UNTOUCHED
-    return known | ({"training": search_design.problem()} if search_design.FILE.exists() else {})
 
 
 def contenders() -> list[str]:
@@ -93,7 +82,7 @@ def contenders() -> list[str]:
 def one(job: tuple[str, str, int]) -> dict:
     """A row: the hypervolume (a share of the box) after each trial that improved it."""
     which, contender, seed = job
-    problem = problems()[which]
+    problem = search_design.problems()[which]
     if contender in SYNE_TUNE:
         script = HERE / "search_syne_tune.py"
         command = [PEERS, script, contender, which, str(seed)]
@@ -113,17 +102,18 @@ def one(job: tuple[str, str, int]) -> dict:
 
 def steps(problem, ended: list) -> list[list[float]]:
     """[[full trials' worth of epochs spent, hypervolume], ...] where it grew."""
-    import moocore
-
-    reference, found, best = np.array(problem.reference), [], 0.0
-    box, inside = np.prod(reference - np.array(problem.ideal)), []
+    found, inside, best = [], [], 0.0
     for spent, values in ended:
-        if (np.asarray(values) < reference).all():
-            inside.append(values)
-            volume = float(moocore.hypervolume(np.array(inside), ref=reference) / box)
-            if volume > best + 1e-9:
-                best = volume
-                found.append([round(spent / problem.epochs, 3), round(volume, 5)])
+        inside.append(values)
+        volume = front.hypervolume(
+            inside,
+            reference=problem.reference,
+            directions=["min"] * problem.objectives,
+            ideal=problem.ideal,
+        )
+        if volume > best + 1e-9:
+            best = volume
+            found.append([round(spent / problem.epochs, 3), round(volume, 5)])
     return found
 
 

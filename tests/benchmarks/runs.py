@@ -126,8 +126,6 @@ def row_key(row: dict) -> tuple:
 
 def interval(values: np.ndarray) -> tuple[float, float]:
     """Mean and half-width of its 95 % interval by Student's t (runs differ by seed alone)."""
-    from scipy import stats
+    from analysis import confirmed
 
-    values = np.asarray(values, dtype=float)
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean()), float(half)
+    return confirmed.interval(np.asarray(values, dtype=float))

@@ -175,6 +175,14 @@ def problem() -> Surrogate:
     return Surrogate()
 
 
+def problems() -> dict:
+    """All problems by name: the published ones, and this one where the design is there."""
+    import search_problems
+
+    known = search_problems.DESIGN | search_problems.UNTOUCHED
+    return known | ({"training": problem()} if FILE.exists() else {})
+
+
 if __name__ == "__main__":
     pack(Path(sys.argv[1]))
     print(problem().quality())

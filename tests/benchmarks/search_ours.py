@@ -13,12 +13,12 @@ from contextlib import contextmanager
 
 import numpy as np
 import optuna
+from search_problems import TRIALS, trial_seed
 
 from ermgap.config import Config, Sweep, Train
 from sweeps import search, space, stopping
 
 NAMES = ("acc", "max_gap", "max_loss_gap")  # objectives that carry a problem's; the first is -f1
-TRIALS = 40  # full ones: the budget
 PREFIX = "problem_"  # a variable may be called as a hyperparameter is
 
 
@@ -56,7 +56,7 @@ def ours(problem, seed: int, *, trials: int = TRIALS, **sweep) -> list[tuple[int
             tune_id = f"tune-{number}"
             offer = searcher.suggest(tune_id)
             x = {name.removeprefix(PREFIX): value for name, value in offer["chosen"].items()}
-            measured = problem.curve(x, seed=_seed(seed, number))
+            measured = problem.curve(x, seed=trial_seed(seed, number))
             rows, status = [], "finished"
             for epoch, values in enumerate(measured, start=1):
                 spent += 1
@@ -84,7 +84,7 @@ def full_trials(problem, seed: int, ask: Callable, tell: Callable) -> list[tuple
     ended = []
     for number in range(TRIALS):
         key, chosen = ask(number)
-        tell(key, problem.curve(chosen, seed=_seed(seed, number))[-1])
+        tell(key, problem.curve(chosen, seed=trial_seed(seed, number))[-1])
         ended.append(((number + 1) * problem.epochs, problem.final(chosen)))
     return ended
 
@@ -131,10 +131,6 @@ def _distributions(problem) -> dict:
         else optuna.distributions.FloatDistribution(**given)
         for name, given in problem.space.items()
     }
-
-
-def _seed(seed: int, number: int) -> int:
-    return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
 
 
 samplers = optuna.samplers

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+TRIALS = 40  # full ones: the budget of every search
 CENTRE = 0.35  # where the distance variables are best
 
 
@@ -76,6 +77,11 @@ class Problem:
 
     def _vector(self, x: dict[str, float]) -> np.ndarray:
         return np.array([x[name] for name in self.names], float)
+
+
+def trial_seed(seed: int, number: int) -> int:
+    """Of the noise of a search's `number`-th trial: the same for all searches of one seed."""
+    return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
 
 
 def _far(x: np.ndarray) -> np.ndarray:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import machine
 import numpy as np
+from search_problems import TRIALS
 
 RESULTS = Path(__file__).parent / "results"
 BASE, OURS = "random", "ERM-GAP"
-TRIALS = 40
 GRID = np.arange(1, TRIALS + 1)
 COLORS = {
     "ERM-GAP": "#0072B2", "ERM-GAP, stopping": "#56B4E9", "random": "#222222",

@@ -16,8 +16,7 @@ import random
 import sys
 
 import numpy as np
-
-TRIALS = 40
+from search_problems import TRIALS, trial_seed
 
 
 def moasha(space: dict, names: list[str], seed: int, epochs: int):
@@ -71,7 +70,7 @@ def run(scheduler, problem, seed: int) -> list[tuple[int, list[float]]]:
         suggestion = scheduler.suggest()
         trial = Trial(number, dict(suggestion.config), datetime.datetime.now())
         scheduler.on_trial_add(trial)
-        curve = problem.curve(trial.config, seed=_seed(seed, number))
+        curve = problem.curve(trial.config, seed=trial_seed(seed, number))
         for epoch, values in enumerate(curve, start=1):
             spent += 1
             result = dict(zip(names, map(float, values), strict=True)) | {"epoch": epoch}
@@ -89,21 +88,15 @@ def run(scheduler, problem, seed: int) -> list[tuple[int, list[float]]]:
     return ended
 
 
-def _seed(seed: int, number: int) -> int:
-    return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
-
-
 def main() -> None:
     """One scheduler, one problem, one seed."""
     import search_design
-    import search_problems
     import torch
 
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)  # EHVI mixes it with float32 otherwise and fails
     name, which, seed = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    known = search_problems.DESIGN | search_problems.UNTOUCHED
-    problem = search_design.problem() if which == "training" else known[which]
+    problem = search_design.problems()[which]
     random.seed(seed)  # some of its draws are not from its own generator
     np.random.seed(seed)
     names = [f"f{j}" for j in range(problem.objectives)]

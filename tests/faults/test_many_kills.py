@@ -10,14 +10,13 @@ import random
 import time
 from pathlib import Path
 
-import optuna
 import pytest
 import yaml
+from broker_story import states
 from real_sweep import RealSweep, options, rows
 
 from analysis import front
 from ermgap.records import ENDED, Records
-from sweeps import journal
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 KILLS = int(os.environ.get("ERMGAP_KILLS", "20"))
@@ -40,15 +39,6 @@ def ended_rows(folder: Path) -> dict[str, list[dict]]:
         if row["status"] in ENDED:
             found.setdefault(row["trial_id"], []).append(row)
     return found
-
-
-def states(folder: Path) -> dict[str, str]:
-    storage = optuna.storages.JournalStorage(
-        optuna.storages.journal.JournalFileBackend(str(folder / journal.FILE))
-    )
-    (summary,) = optuna.get_all_study_summaries(storage)
-    study = optuna.load_study(study_name=summary.study_name, storage=storage)
-    return {t.user_attrs["trial_id"]: t.state.name for t in study.get_trials()}
 
 
 def test_twenty_kills_lose_nothing_and_run_nothing_twice(tmp_path):
