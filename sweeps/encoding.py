@@ -8,7 +8,7 @@ not count under the others lies in the middle, with no option chosen.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from optuna.distributions import CategoricalDistribution
@@ -35,10 +35,15 @@ class Encoding:
 
     def decode(self, point: np.ndarray, fixed: Mapping = {}) -> dict:
         """The values at u [P]: those of `fixed` as they are, and only what counts."""
+        at = dict(zip(self.distributions, point, strict=True))
+        return self.choose(lambda name, distribution: _value(distribution, at[name]), fixed)
+
+    def choose(self, draw: Callable, fixed: Mapping = {}) -> dict:
+        """A configuration by `draw(name, distribution)` of each hyperparameter that counts."""
         chosen: dict = {}
-        for u, (name, distribution) in zip(point, self.distributions.items(), strict=True):
+        for name, distribution in self.distributions.items():
             if space.counts(name, chosen, self.config):
-                chosen[name] = fixed[name] if name in fixed else _value(distribution, u)
+                chosen[name] = fixed[name] if name in fixed else draw(name, distribution)
         return chosen
 
     def encode(self, chosen: Mapping) -> np.ndarray:

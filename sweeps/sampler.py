@@ -6,6 +6,12 @@ configuration with the largest expected improvement of the hypervolume (sweeps/i
 times the probability that it violates no constraint. Noise does not count twice: the front to be
 improved is that of the models' means. Conditional hyperparameters are part of the model, which
 Optuna's own Gaussian process draws at random.
+
+In more than a few dimensions a model is least sure at the edges of the space, and a search by it
+alone goes there again and again; a model can also be wrong. So proposals take turns: of every four,
+two trust the model's means nearly as they are, one weighs what it does not know in full, and one is
+drawn near good configurations without any model, by TPE (Bergstra et al. 2011), as Optuna has it.
+On the design problems of tests/benchmarks/search_problems.py each of the two turns saved trials.
 """
 
 from __future__ import annotations
@@ -29,6 +35,7 @@ from sweeps.surrogate import Observations, Surrogate
 CURVE = "curve"  # user attribute of a trial: [[share of the training left, objective values], ...]
 CANDIDATES = 512
 MOST = 200  # observations in a fit; the oldest rungs go first
+TRUSTING = 0.1  # times the model's standard deviation, where a proposal trusts its means
 
 
 class UniformSampler(optuna.samplers.BaseSampler):
@@ -95,22 +102,24 @@ class FrontSampler(UniformSampler):
             if self.number:
                 spread.fast_forward(self.number)
             return self.encoding.decode(spread.random(1)[0], fixed)
-        with _one_thread():  # the workers have the cores
-            return self._improve(study, ended, usable, others, fixed)
-
-    def _improve(
-        self,
-        study: optuna.Study,
-        ended: Sequence[FrozenTrial],
-        usable: Sequence[FrozenTrial],
-        others: Sequence[FrozenTrial],
-        fixed: dict,
-    ) -> dict:
+        known = [one.params for one in others]
+        if self.number % 4 == 0:
+            drawn = self._by_density(study, trial, fixed)
+            if drawn not in known:
+                return drawn
         signs = np.array([-1.0 if d.name == "MAXIMIZE" else 1.0 for d in study.directions])
         running = [one.params for one in others if one.state == TrialState.RUNNING and one.params]
-        score = self._score(ended, usable, running, signs)
-        known = [one.params for one in others]
-        return self._best(score, [one.params for one in usable], known, fixed)
+        with _one_thread():  # the workers have the cores
+            score = self._score(ended, usable, running, signs)
+            return self._best(score, [one.params for one in usable], known, fixed)
+
+    def _by_density(self, study: optuna.Study, trial: FrozenTrial, fixed: dict) -> dict:
+        """TPE, one hyperparameter after the other, of those that count."""
+        tpe = optuna.samplers.TPESampler(seed=int(self.rng.integers(2**31)), n_startup_trials=0)
+        return self.encoding.choose(
+            lambda name, distribution: tpe.sample_independent(study, trial, name, distribution),
+            fixed,
+        )
 
     def _score(
         self,
@@ -130,6 +139,7 @@ class FrontSampler(UniformSampler):
         worst, best = known.max(0), known.min(0)
         reference = worst + 0.1 * np.where(worst > best, worst - best, 1.0)
         front = known[ranks(known) == 0]
+        trust = TRUSTING if self.number % 2 else 1.0
         limits = [
             self._model(name, rows, running)
             for name, rows in _constraints(ended).items()
@@ -140,7 +150,7 @@ class FrontSampler(UniformSampler):
             at = encoding.features(configurations)
             mean, sd = (np.stack(part, 1) for part in zip(*[m.predict(at) for m in models],
                                                           strict=True))  # fmt: skip
-            found = expected_improvement(mean, sd, front=front, reference=reference)
+            found = expected_improvement(mean, trust * sd, front=front, reference=reference)
             for limit in limits:
                 middle, width = limit.predict(at)
                 found = found * ndtr(-middle / width)
@@ -180,10 +190,9 @@ class FrontSampler(UniformSampler):
             fresh = [encoding.near(point, rng, scale=scale) for point in top for _ in range(16)]
             points = top + fresh
             found = score([encoding.decode(point, fixed) for point in points])
-        repeats = {tuple(sorted(chosen.items())) for chosen in known}
         for i in np.argsort(-found, kind="stable"):  # a configuration twice would be a wasted trial
             best = encoding.decode(points[i], fixed)
-            if tuple(sorted(best.items())) not in repeats:
+            if best not in known:
                 break
         return best
 

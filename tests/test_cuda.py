@@ -30,9 +30,11 @@ def splits(tmp_path_factory):
     return of
 
 
+# transformers computes a position's angles in float32 whatever the dtype, and each device rounds in
+# its own way: 1.3e-9 of the losses on an H200.
 @pytest.mark.parametrize("over", ["labels", "answer"])
 @pytest.mark.parametrize(
-    ("dtype", "close"), [("float64", 1e-9), ("float32", 1e-4), ("bfloat16", 0.05)]
+    ("dtype", "close"), [("float64", 1e-7), ("float32", 1e-4), ("bfloat16", 0.05)]
 )
 def test_losses_and_gradients_equal_those_of_the_cpu(splits, dtype, close, over):
     models, examples = splits(dtype)
