@@ -88,17 +88,18 @@ bench-gpu:
 
 # Peers hold transformers and peft back, so they get an environment of their own. torch comes first,
 # from TORCH_INDEX if given: a looser range may pull gigabytes of CUDA packages.
-peers:
-	@set -e; $(PYTHON) -m venv .venv-peers; echo '*' > .venv-peers/.gitignore; \
-	pip='.venv-peers/bin/python -m pip --disable-pip-version-check'; \
-	$$pip install -q $(PIP_ARGS) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'; \
-	$$pip install -q $(PIP_ARGS) -r tests/benchmarks/peers-requirements.txt; \
-	$(PYTHON) -m venv .venv-peers-search; echo '*' > .venv-peers-search/.gitignore; \
-	pip='.venv-peers-search/bin/python -m pip --disable-pip-version-check'; \
-	$$pip install -q $(PIP_ARGS) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'; \
-	$$pip install -q $(PIP_ARGS) --no-deps syne-tune==0.16.0; \
-	$$pip install -q $(PIP_ARGS) -r tests/benchmarks/search-peers-requirements.txt; \
-	echo 'peers: done; make bench and make figures-search compare with them'
+peers: .venv-peers .venv-peers-search
+	@.venv-peers/bin/python -m pip --disable-pip-version-check install -q $(PIP_ARGS) \
+	  -r tests/benchmarks/peers-requirements.txt
+	@.venv-peers-search/bin/python -m pip --disable-pip-version-check install -q $(PIP_ARGS) --no-deps syne-tune==0.16.0
+	@.venv-peers-search/bin/python -m pip --disable-pip-version-check install -q $(PIP_ARGS) \
+	  -r tests/benchmarks/search-peers-requirements.txt
+	@echo 'peers: done; make bench and make figures-search compare with them'
+
+.venv-peers .venv-peers-search: FORCE
+	@$(PYTHON) -m venv $@; echo '*' > $@/.gitignore
+	@$@/bin/python -m pip --disable-pip-version-check install -q $(PIP_ARGS) \
+	  $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
 
 figures-%: setup
 	@[ -f tests/benchmarks/figures_$*.py ] || { echo 'error: there is no tests/benchmarks/figures_$*.py'; exit 2; }

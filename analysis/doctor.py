@@ -31,16 +31,16 @@ EDGE = 0.05  # of a range, on its own scale
 
 def examine(info: FrontInfo, records: Records) -> dict[str, object]:
     """The findings: failures, gap, edges, budget, hypervolume (over time), stopping."""
-    trials = records.trials()
+    rows = records.rows()
     return {
         "failures": dict(
             Counter(point.reason for point in info.points if point.status == "failed")
         ),
         "gap": predictability(info, records),
         "edges": edges(info),
-        "budget": budget([(t.status, [r for r in t.rows if r["epoch"]]) for t in trials]),
+        "budget": budget(rows),
         "stopping": _stopping(records),
-        "hypervolume": progress(info, records.rows()),
+        "hypervolume": progress(info, rows),
     }
 
 
@@ -93,11 +93,10 @@ def edges(info: FrontInfo) -> dict[str, dict]:
     return found
 
 
-def budget(trials: Sequence[tuple[str, Sequence[Mapping]]]) -> dict[str, float]:
-    """Epochs spent by the status of their trial, and in all (`epochs`)."""
-    spent: Counter = Counter()
-    for status, rows in trials:
-        spent[status] += sum(row.get("seconds") is not None for row in rows)
+def budget(rows: Sequence[Mapping]) -> dict[str, float]:
+    """Epochs spent by the status of their trial, and in all (`epochs`), repeated ones too."""
+    status = {row["trial_id"]: row["status"] for row in rows}
+    spent = Counter(status[row["trial_id"]] for row in rows if _trained(row))
     return {"epochs": sum(spent.values())} | dict(spent)
 
 
@@ -107,12 +106,17 @@ def progress(info: FrontInfo, rows: Sequence[Mapping]) -> list[dict]:
                 if p.eligible}  # fmt: skip
     spent, values, found = 0, [], []
     for row in rows:
-        spent += row.get("seconds") is not None
+        spent += _trained(row)
         if row["status"] in COMPLETE and row["trial_id"] in eligible:
             values.append(eligible.pop(row["trial_id"]))
             volume = front.hypervolume(values, reference=info.reference, directions=info.directions)
             found.append({"epochs": spent, "trials": len(values), "hypervolume": volume})
     return found
+
+
+def _trained(row: Mapping) -> bool:
+    """Whether an epoch of training stands behind a row; there is none behind the zero-shot one."""
+    return bool(row["epoch"]) and row.get("seconds") is not None
 
 
 def sentences(found: Mapping) -> list[str]:

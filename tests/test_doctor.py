@@ -77,8 +77,14 @@ def test_a_range_whose_end_the_front_leans_on_is_named(tmp_path, values, wanted)
 
 
 def test_the_budget_adds_up_by_status():
-    row = {"epoch": 1, "seconds": 2.0}
-    told = [("finished", [row] * 6), ("stopped", [row, {"epoch": 2}]), ("stopped", [row] * 2)]
+    def rows(trial_id: str, seconds: list, status: str) -> list[dict]:
+        made = [{"trial_id": trial_id, "epoch": epoch, "seconds": one, "status": "running"}
+                for epoch, one in enumerate(seconds)]  # fmt: skip
+        return [*made[:-1], made[-1] | {"status": status}]
+
+    told = rows("t0", [1.0, *[2.0] * 6], "finished")  # the first row is the untrained model's
+    told += rows("t1", [None, 2.0, None], "stopped") + rows("t2", [None, 2.0], "running")
+    told += rows("t2", [None, 2.0], "stopped")  # an epoch that a lost worker did in vain
     assert doctor.budget(told) == {"epochs": 9, "finished": 6, "stopped": 3}
     said = doctor.sentences({**EMPTY, "budget": doctor.budget(told),
                              "stopping": {"stopped": 2, "regretted": 1}})  # fmt: skip
