@@ -5,7 +5,7 @@
 
 A block is a cell (`de/speech`) or `overall/<modality>`, which pools a modality's utterances. All
 values are fractions; what is undefined is NaN. A standard error is over speakers resampled within
-language and gender (`analysis.uncertainty`); every system sees the same resamples, so that a
+language and gender (`analysis.panel`); every system sees the same resamples, so that a
 difference to the baseline is a paired one. It is no 95 % interval.
 """
 
@@ -17,9 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis import uncertainty
+from analysis.panel import Panel
 from ermgap import metrics
 from ermgap.errors import UserError
+from ermgap.metrics import Margins
 
 OVERALL = "overall"
 SCORES = ("w_f1", "acc", "tpr_gap", "fpr_gap", "w_f1_gap", "acc_gap", "avg_gap")  # the columns
@@ -150,31 +151,40 @@ def _by_modality(predictions: pd.DataFrame, *, seed: int, **options) -> dict[str
     }
 
 
-def _measured(part: pd.DataFrame, *, labels: Sequence[str], min_support: int, **draws) -> _Modality:
+def _measured(
+    part: pd.DataFrame,
+    *,
+    labels: Sequence[str],
+    min_support: int,
+    resamples: int,
+    rng: np.random.Generator,
+) -> _Modality:
     coded = metrics.code(part, labels=labels)
-    counts = _pooled(metrics.confusions(coded))
+    (counts,) = _pooled((metrics.confusions(coded),), cells=-4)
     classes = metrics.supported(counts, min_support=min_support)
-    drawn, *_ = uncertainty.resampled_counts(part, labels=labels, min_support=min_support, **draws)
+    panel = Panel.of({"": part}, labels=labels, min_support=min_support)
+    drawn = panel.margins(panel.draws(resamples, rng), "")
     who = part[["utterance_id", "language", "gender", "speaker"]].astype(str)
     return _Modality(
         blocks=(*coded.cells, f"{OVERALL}/{part['modality'].iloc[0]}"),
         scores=_scores(counts, classes),
-        drawn=_scores(_pooled(drawn), classes),
+        drawn=_scores(Margins(*_pooled(drawn, cells=-3)), classes),
         counts=counts,
         classes=classes.sum(-1),
         who=who.sort_values("utterance_id").reset_index(drop=True),
     )
 
 
-def _pooled(counts: np.ndarray) -> np.ndarray:
-    """Counts [..., cells, 2, K, K + 1] with the sum over cells behind the last one."""
-    return np.concatenate([counts, counts.sum(-4, keepdims=True)], axis=-4)
+def _pooled(parts: Sequence[np.ndarray], *, cells: int) -> list[np.ndarray]:
+    """Counts or margins with the sum over axis `cells` behind the last cell."""
+    return [np.concatenate([one, one.sum(cells, keepdims=True)], axis=cells) for one in parts]
 
 
-def _scores(counts: np.ndarray, classes: np.ndarray) -> dict[str, np.ndarray]:
-    """SCORES of counts [..., blocks, 2, K, K + 1], each [..., blocks]."""
-    both = counts.sum(-3)
-    gaps = metrics.gender_gaps(counts, classes=classes)
+def _scores(counts: np.ndarray | Margins, classes: np.ndarray) -> dict[str, np.ndarray]:
+    """SCORES of counts [..., blocks, 2, K, K + 1] or their margins, each [..., blocks]."""
+    margins = Margins.of(counts)
+    both = Margins(*(part.sum(-2) for part in margins))
+    gaps = metrics.gender_gaps(margins, classes=classes)
     named = {f"{name}_gap": gaps[name] for name in (*metrics.GAPS, "avg")}
     return {"w_f1": metrics.weighted_f1(both), "acc": metrics.accuracy(both)} | named
 

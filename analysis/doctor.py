@@ -20,7 +20,8 @@ from scipy import stats
 
 from analysis import front
 from analysis.front import COMPLETE, FrontInfo
-from analysis.uncertainty import dev_predictions, largest_gap
+from analysis.panel import largest_of
+from analysis.uncertainty import dev_predictions
 from ermgap import metrics
 from ermgap.records import Records
 
@@ -213,7 +214,7 @@ def _measured(table: pd.DataFrame, halves: np.ndarray, labels: Sequence[str], le
     )
     classes = metrics.supported(metrics.confusions(coded), min_support=least)
     accuracy = metrics.accuracy(counts.sum((1, 2)))
-    return np.stack([accuracy, largest_gap(counts, classes)], -1).reshape(SPLITS, 2, 2)
+    return np.stack([accuracy, largest_of(counts, classes)], -1).reshape(SPLITS, 2, 2)
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:

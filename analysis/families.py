@@ -6,7 +6,7 @@
 Each family's front is of its own trials alone. A hypervolume grows with the number of trials, and
 a search gives more of them to what does well; so it is also given for as many trials as the rarest
 family has, drawn at random. The standard error is over dev speakers resampled within language and
-gender, the same for all families (`analysis.uncertainty`); which trials there are, and their seeds,
+gender, the same for all families (`analysis.panel`); which trials there are, and their seeds,
 is not resampled.
 """
 
@@ -20,7 +20,8 @@ import numpy as np
 
 from analysis import front, uncertainty
 from analysis.front import FrontInfo, Point
-from ermgap import metrics
+from analysis.panel import Panel, largest_of, scores
+from ermgap.errors import UserError
 from ermgap.records import Records
 
 WORDS = {
@@ -161,23 +162,22 @@ def _drawn(points: tuple[Point, ...], info: FrontInfo, records: Records) -> np.n
     """Hypervolume of these trials' front on each resample, [RESAMPLES]."""
     if set(info.objectives) != {"acc", "max_gap"}:
         return np.full(RESAMPLES, np.nan)
-    values = []
-    for point in points:
-        table = uncertainty.dev_predictions(records, point.trial_id)
-        if table is None:
-            return np.full(RESAMPLES, np.nan)
-        counts, classes, _ = uncertainty.resampled_counts(
-            table,
+    tables = {p.trial_id: uncertainty.dev_predictions(records, p.trial_id) for p in points}
+    if any(table is None for table in tables.values()):
+        return np.full(RESAMPLES, np.nan)
+    try:
+        panel = Panel.of(
+            tables,
             labels=records.sweep["labels"],
             min_support=int(records.sweep["config"]["data"]["min_support"]),
-            resamples=RESAMPLES,
-            rng=np.random.default_rng(0),
         )
-        scores = {
-            "acc": metrics.accuracy(counts.sum((1, 2))),
-            "max_gap": uncertainty.largest_gap(counts, classes),
-        }
-        values.append(np.stack([scores[name] for name in info.objectives], 1))
+    except UserError:  # files from elsewhere; volumes without their errors are better than none
+        return np.full(RESAMPLES, np.nan)
+    weights, values = panel.draws(RESAMPLES, np.random.default_rng(0)), []
+    for name in tables:
+        margins = panel.margins(weights, name)
+        found = scores(margins) | {"max_gap": largest_of(margins, panel.classes)}
+        values.append(np.stack([found[objective] for objective in info.objectives], 1))
     return np.array(
         [
             front.hypervolume(one, reference=info.reference, directions=info.directions)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from ermgap import metrics
+from analysis.panel import Panel, largest_of, scores
 from ermgap.records import Records
 
 RESAMPLES = 400
@@ -50,75 +50,17 @@ def bootstrap(
 ) -> dict[str, float]:
     """Standard errors of acc and max_gap under resampling of speakers within language and gender.
 
-    With n speakers in a stratum each resample draws n - 1 of them with replacement and weights them
-    n / (n - 1) (Rao and Wu 1988, the rescaling bootstrap): the plain one is too short by
-    sqrt((n - 1)/n), which is 29 % at two speakers. In a stratum of one speaker utterances are drawn
-    instead, which misses what differs between speakers: `lone_speakers` counts those strata. The
-    classes of the gaps are those with enough support in the whole set.
+    The resamples are `Panel.draws`; `lone_speakers` counts the strata of one speaker, where the
+    errors miss what differs between speakers. The classes of the gaps are those with enough support
+    in the whole set.
     """
-    counts, classes, lone = resampled_counts(
-        predictions, labels=labels, min_support=min_support, resamples=resamples, rng=rng
-    )
+    panel = Panel.of({"": predictions}, labels=labels, min_support=min_support)
+    margins = panel.margins(panel.draws(resamples, rng), "")
     return {
-        "acc_se": _spread(metrics.accuracy(counts.sum((1, 2)))),
-        "max_gap_se": _spread(largest_gap(counts, classes)),
-        "lone_speakers": lone,
+        "acc_se": _spread(scores(margins)["acc"]),
+        "max_gap_se": _spread(largest_of(margins, panel.classes)),
+        "lone_speakers": len(panel.lone),
     }
-
-
-def resampled_counts(
-    predictions: pd.DataFrame,
-    *,
-    labels: Sequence[str],
-    min_support: int,
-    resamples: int,
-    rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Confusions of each resample, [resamples, ...] as `metrics.confusions` gives them.
-
-    Also the classes that count for the gaps, and the number of strata with a single speaker.
-    """
-    table = predictions.sort_values("utterance_id", kind="stable").reset_index(drop=True)
-    coded = metrics.code(table, labels=labels)
-    whole = metrics.confusions(coded)
-    counts = np.zeros((resamples, *whole.shape))
-    lone = 0
-    strata = table.groupby(["language", "gender"], sort=True).indices
-    for rows in strata.values():
-        units = pd.factorize(table["speaker"].iloc[rows])[0]
-        if units.max() == 0:
-            lone, units = lone + 1, np.arange(len(rows))
-        counts += _resampled(coded, rows, units, shape=whole.shape, resamples=resamples, rng=rng)
-    return counts, metrics.supported(whole, min_support=min_support), lone
-
-
-def largest_gap(counts: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """The largest AVG gap over cells of each resample, [resamples]; -inf where none is defined."""
-    gap = metrics.gender_gaps(counts, classes=classes)["avg"]
-    return np.where(np.isfinite(gap), gap, -np.inf).max(-1)
-
-
-def _resampled(
-    coded: metrics.Coded,
-    rows: np.ndarray,
-    units: np.ndarray,
-    *,
-    shape: tuple[int, ...],
-    resamples: int,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """Weighted counts [resamples, *shape] of one stratum whose rows belong to `units` [n]."""
-    n = int(units.max()) + 1
-    draws = max(n - 1, 1)
-    weights = rng.multinomial(draws, np.full(n, 1 / n), size=resamples) * (n / draws)
-    index = (coded.cell[rows], coded.gender[rows], coded.label[rows], coded.prediction[rows])
-    flat = np.ravel_multi_index(index, shape)
-    used, column = np.unique(flat, return_inverse=True)
-    per_unit = np.zeros((n, len(used)))
-    np.add.at(per_unit, (units, column), 1.0)
-    counts = np.zeros((resamples, int(np.prod(shape))))
-    counts[:, used] = weights @ per_unit
-    return counts.reshape(resamples, *shape)
 
 
 def _spread(values: np.ndarray) -> float:

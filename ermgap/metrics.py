@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -35,6 +36,25 @@ class Coded:
     label: np.ndarray
     prediction: np.ndarray
     classes: int
+
+
+class Margins(NamedTuple):
+    """All that the scores need of confusion counts: true utterances, hits and predictions a class.
+
+    Each is float [..., K]. The functions below take these or counts [..., K, K + 1].
+    """
+
+    support: np.ndarray
+    hits: np.ndarray
+    predicted: np.ndarray
+
+    @classmethod
+    def of(cls, counts: np.ndarray | Margins) -> Margins:
+        """The margins of counts [..., K, K + 1]; margins as they are."""
+        if isinstance(counts, Margins):
+            return counts
+        hits = np.diagonal(counts, axis1=-2, axis2=-1)
+        return cls(counts.sum(-1), hits, counts.sum(-2)[..., :-1])
 
 
 def code(predictions: pd.DataFrame, *, labels: Sequence[str]) -> Coded:
@@ -84,45 +104,72 @@ def confusions(coded: Coded) -> np.ndarray:
     return np.bincount(flat, minlength=int(np.prod(shape))).reshape(shape).astype(float)
 
 
-def accuracy(counts: np.ndarray) -> np.ndarray:
-    """Share of correct predictions of counts [..., K, K + 1]; NaN where there is no utterance."""
-    return _ratio(_hits(counts).sum(-1), counts.sum((-2, -1)))
+def accuracy(counts: np.ndarray | Margins) -> np.ndarray:
+    """Share of correct predictions, [...]; NaN where there is no utterance."""
+    support, hits, _ = Margins.of(counts)
+    return _ratio(hits.sum(-1), support.sum(-1))
 
 
-def weighted_f1(counts: np.ndarray) -> np.ndarray:
-    """F1 averaged over true labels by their support, of counts [..., K, K + 1]; NaN if empty.
+def weighted_f1(counts: np.ndarray | Margins) -> np.ndarray:
+    """F1 averaged over true labels by their support, [...]; NaN if empty.
 
     A class that is never predicted rightly has F1 0, as scikit-learn's `zero_division=0`.
     """
-    support, predicted = counts.sum(-1), counts.sum(-2)[..., :-1]
+    support, hits, predicted = Margins.of(counts)
     both = support + predicted
-    f1 = np.divide(2 * _hits(counts), both, out=np.zeros_like(both), where=both > 0)
+    f1 = np.divide(2 * hits, both, out=np.zeros_like(both), where=both > 0)
     return _ratio((f1 * support).sum(-1), support.sum(-1))
 
 
-def supported(counts: np.ndarray, *, min_support: float) -> np.ndarray:
+def supported(counts: np.ndarray | Margins, *, min_support: float) -> np.ndarray:
     """Classes [..., K] with at least `min_support` true utterances of each gender."""
-    return (counts.sum(-1) >= min_support).all(axis=-2)
+    return (Margins.of(counts).support >= min_support).all(axis=-2)
 
 
-def gender_gaps(counts: np.ndarray, *, classes: np.ndarray) -> dict[str, np.ndarray]:
-    """Absolute female-male differences of counts [..., 2, K, K + 1], each [...].
+def rates(counts: np.ndarray | Margins, *, classes: np.ndarray) -> np.ndarray:
+    """What the gaps compare, of each gender: [..., 2, 2K + 2] of counts [..., 2, K, K + 1].
 
-    `tpr` and `fpr` are means over `classes` (bool [..., K]) of |rate_F - rate_M|; a class enters
-    where its rate exists for both genders. `w_f1` and `acc` are over all utterances. `avg` is the
-    mean of those defined (arXiv 2603.21050) and `defined` is their number, 0 to 4.
+    TPR a class, FPR a class, W-F1, accuracy. NaN where undefined; a class that is not one of
+    `classes` (bool [..., K]) is.
     """
-    support = counts.sum(-1)
-    hits, n = _hits(counts), support.sum(-1, keepdims=True)
-    false = counts.sum(-2)[..., :-1] - hits
+    support, hits, predicted = Margins.of(counts)
+    n, counted = support.sum(-1, keepdims=True), classes[..., None, :]
+    return np.concatenate(
+        [
+            np.where(counted, _ratio(hits, support), np.nan),
+            np.where(counted, _ratio(predicted - hits, n - support), np.nan),
+            weighted_f1(counts)[..., None],
+            accuracy(counts)[..., None],
+        ],
+        axis=-1,
+    )
+
+
+def sizes(signed: np.ndarray) -> dict[str, np.ndarray]:
+    """How large differences of `rates` [..., 2K + 2] are, each [...].
+
+    `tpr` and `fpr` are means of |difference| over classes, `w_f1` and `acc` absolute differences,
+    `avg` the mean of those defined (arXiv 2603.21050) and `defined` their number, 0 to 4. `avg` is
+    a seminorm of the differences.
+    """
+    absolute, k = np.abs(signed), (signed.shape[-1] - 2) // 2
     gaps = {
-        "tpr": _mean(_difference(_ratio(hits, support), axis=-2), where=classes),
-        "fpr": _mean(_difference(_ratio(false, n - support), axis=-2), where=classes),
-        "w_f1": _difference(weighted_f1(counts), axis=-1),
-        "acc": _difference(accuracy(counts), axis=-1),
+        "tpr": _mean(absolute[..., :k]),
+        "fpr": _mean(absolute[..., k : 2 * k]),
+        "w_f1": absolute[..., -2],
+        "acc": absolute[..., -1],
     }
     stack = np.stack([gaps[name] for name in GAPS], axis=-1)
     return gaps | {"avg": _mean(stack), "defined": np.isfinite(stack).sum(-1)}
+
+
+def gender_gaps(counts: np.ndarray | Margins, *, classes: np.ndarray) -> dict[str, np.ndarray]:
+    """`sizes` of the female-male differences of counts [..., 2, K, K + 1].
+
+    A class enters where it is one of `classes` (bool [..., K]) and its rate exists for both.
+    """
+    female, male = np.moveaxis(rates(counts, classes=classes), -2, 0)
+    return sizes(female - male)
 
 
 def evaluate(
@@ -231,10 +278,6 @@ def _majority(counts: np.ndarray) -> dict[str, float]:
     return {"majority_rate": rate, "majority_w_f1": rate * 2 * rate / (1 + rate)}
 
 
-def _hits(counts: np.ndarray) -> np.ndarray:
-    return np.diagonal(counts, axis1=-2, axis2=-1)
-
-
 def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     top, bottom = np.asarray(top, dtype=float), np.asarray(bottom, dtype=float)
     return np.divide(top, bottom, out=np.full(np.shape(bottom), np.nan), where=bottom > 0)
@@ -245,9 +288,9 @@ def _difference(values: np.ndarray, *, axis: int) -> np.ndarray:
     return np.abs(female - male)
 
 
-def _mean(values: np.ndarray, *, where: np.ndarray | bool = True) -> np.ndarray:
-    """Mean over the last axis of what is finite and chosen; NaN where nothing is."""
-    chosen = np.isfinite(values) & where
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Mean over the last axis of what is finite; NaN where nothing is."""
+    chosen = np.isfinite(values)
     return _ratio(np.where(chosen, values, 0.0).sum(-1), chosen.sum(-1))
 
 

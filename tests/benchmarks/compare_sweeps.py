@@ -3,7 +3,7 @@
     python tests/benchmarks/compare_sweeps.py results/before results/after
 
 The hypervolume of each sweep's front is taken anew on resampled dev speakers (400 times, the same
-speakers for both; analysis/uncertainty.py says how), which gives its interval. Prints the figures
+speakers for both; analysis/panel.py says how), which gives its interval. Prints the figures
 and writes tests/benchmarks/results/sweeps.json.
 """
 
@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis import front, uncertainty
-from ermgap import metrics
+from analysis import front
+from analysis.panel import Panel, largest_of, scores
 from ermgap.records import Records
 
 RESULTS = Path(__file__).parent / "results" / "sweeps.json"
@@ -59,16 +59,13 @@ def resampled(records: Records) -> tuple[Records, np.ndarray]:
 
 def points(table: pd.DataFrame, records: Records) -> np.ndarray:
     """Accuracy and largest gap of one trial on each resample of the speakers, [RESAMPLES, 2]."""
-    counts, classes, _ = uncertainty.resampled_counts(
-        table,
+    panel = Panel.of(
+        {"": table},
         labels=records.sweep["labels"],
         min_support=records.sweep["config"]["data"]["min_support"],
-        resamples=RESAMPLES,
-        rng=np.random.default_rng(0),
     )
-    return np.stack(
-        [metrics.accuracy(counts.sum((1, 2))), uncertainty.largest_gap(counts, classes)], 1
-    )
+    margins = panel.margins(panel.draws(RESAMPLES, np.random.default_rng(0)), "")
+    return np.stack([scores(margins)["acc"], largest_of(margins, panel.classes)], 1)
 
 
 def told(records: Records, volumes: np.ndarray) -> dict:

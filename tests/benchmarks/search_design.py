@@ -45,7 +45,7 @@ def pack(folder: Path, file: Path = FILE) -> None:
     """
     import pandas as pd
 
-    from analysis import uncertainty
+    from analysis.panel import Panel, largest_of, scores
     from ermgap import metrics
     from ermgap.records import Records
 
@@ -61,12 +61,10 @@ def pack(folder: Path, file: Path = FILE) -> None:
                  range(1, epochs + 1)]  # fmt: skip
         changes = []
         for part in parts:
-            counts, classes, _ = uncertainty.resampled_counts(
-                part, labels=labels, min_support=5, resamples=RESAMPLES,
-                rng=np.random.default_rng(0),
-            )  # fmt: skip
+            panel = Panel.of({"": part}, labels=labels, min_support=5)
+            margins = panel.margins(panel.draws(RESAMPLES, np.random.default_rng(0)), "")
             whole = metrics.evaluate(part, labels=labels, min_support=5)
-            found = [metrics.accuracy(counts.sum((1, 2))), uncertainty.largest_gap(counts, classes)]
+            found = [scores(margins)["acc"], largest_of(margins, panel.classes)]
             changes.append([one - whole[name] for one, name in zip(found, OBJECTIVES, strict=True)])
         changes = np.array(changes)[np.array(chosen) - 1]  # [epochs, 2, R], of the selected epoch
         luck.append(np.moveaxis(changes, -1, 0))
