@@ -13,10 +13,12 @@ import numpy as np
 import pandas as pd
 
 from analysis import layout
+from analysis.evidence import Evidence
 from analysis.front import FrontInfo, Point
 
 BLUE, ORANGE = "#0072B2", "#D55E00"
 PEACH = "#F0B890"
+BAND = "#F1F1EE"
 GREY, PALE, INK, SOFT = "#9A9A9A", "#BDBDBD", "#222222", "#6B6B6B"
 STYLES = {  # kind: matplotlib marker, plotly symbol, fill, edge, size in points, words
     "front": ("o", "circle", BLUE, "white", 9, "front"),
@@ -38,9 +40,15 @@ def style_of(info: FrontInfo, point: Point) -> str:
     return point.kind if point.kind in STYLES else "unfinished"
 
 
-def draw_png(info: FrontInfo, path: Path, *, bars: pd.DataFrame | None = None) -> None:
+def draw_png(
+    info: FrontInfo,
+    path: Path,
+    *,
+    bars: pd.DataFrame | None = None,
+    found: Evidence | None = None,
+) -> None:
     """Write the picture at 150 dpi (1245 x 930 pixels)."""
-    figure, _ = draw(info, bars=bars)
+    figure, _ = draw(info, bars=bars, found=found)
     figure.savefig(path, dpi=150, format="png")
 
 
@@ -52,10 +60,14 @@ def front_array(info: FrontInfo, *, bars: pd.DataFrame | None = None) -> np.ndar
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 
 
-def draw(info: FrontInfo, *, bars: pd.DataFrame | None = None):
+def draw(info: FrontInfo, *, bars: pd.DataFrame | None = None, found: Evidence | None = None):
     """A matplotlib Figure of the front and the list of its label artists."""
-    picture = layout.picture(info, bars)
+    picture = layout.picture(info, bars, found)
     figure, axes = framed(picture)
+    if len(picture.band):
+        axes.fill_betweenx(
+            picture.band[:, 1], -100.0, picture.band[:, 0], color=BAND, linewidth=0, zorder=0.3
+        )
     if len(picture.staircase):
         axes.plot(*picture.staircase.T, color=BLUE, linewidth=1.6, alpha=0.75, zorder=2)
     for kind in STYLES:

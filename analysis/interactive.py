@@ -13,13 +13,20 @@ import numpy as np
 import pandas as pd
 
 from analysis import figures, layout
+from analysis.evidence import Evidence
 from analysis.front import FrontInfo, Point
 from analysis.page import page
 
 
-def draw_html(info: FrontInfo, path: Path, *, bars: pd.DataFrame | None = None) -> None:
+def draw_html(
+    info: FrontInfo,
+    path: Path,
+    *,
+    bars: pd.DataFrame | None = None,
+    found: Evidence | None = None,
+) -> None:
     """Write a page that works offline; hovering shows a trial's configuration and n."""
-    picture = layout.picture(info, bars)
+    picture = layout.picture(info, bars, found)
     plot = _plotly(info, picture).to_html(
         full_html=False, include_plotlyjs=True, config={"displaylogo": False, "responsive": True}
     )
@@ -36,6 +43,16 @@ def _plotly(info: FrontInfo, picture: layout.Picture):
     import plotly.graph_objects as go
 
     figure = go.Figure()
+    if len(picture.band):
+        figure.add_scatter(
+            x=[-100.0, *picture.band[:, 0], -100.0],
+            y=[picture.band[0, 1], *picture.band[:, 1], picture.band[-1, 1]],
+            mode="none",
+            fill="toself",
+            fillcolor=figures.BAND,
+            hoverinfo="skip",
+            showlegend=False,
+        )
     if len(picture.staircase):
         figure.add_scatter(
             x=picture.staircase[:, 0],

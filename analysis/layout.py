@@ -8,12 +8,13 @@ positions are plain data here, so that they can be tested; `figures` only draws 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
 from analysis import choose, words
+from analysis.evidence import Evidence
 from analysis.front import FrontInfo, Point
 
 AXES = {  # objective: words on the axis, factor from the file's unit, smallest span, largest value
@@ -53,10 +54,16 @@ class Picture:
     labels: dict[str, str]  # trial id -> words
     title: str
     caption: tuple[str, ...]
+    band: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))  # [k, 2], its end, upward
 
 
-def picture(info: FrontInfo, bars: pd.DataFrame | None = None) -> Picture:
-    """Lay out a front; `bars` (of the front and ERM) as from `uncertainty.standard_errors`."""
+def picture(
+    info: FrontInfo, bars: pd.DataFrame | None = None, found: Evidence | None = None
+) -> Picture:
+    """Lay out a front; `bars` (of the front and ERM) as from `uncertainty.standard_errors`.
+
+    `found` adds the gaps of fair models, if max_gap is the axis across.
+    """
     x, y = plane(info)
     errors = {} if bars is None else bars.set_index("trial_id").to_dict("index")
     points = [p for p in info.points if np.isfinite([p.values[x], p.values[y]]).all()]
@@ -71,6 +78,7 @@ def picture(info: FrontInfo, bars: pd.DataFrame | None = None) -> Picture:
     marks = tuple(
         _mark(p, place, span, xlim, ylim) for p, place, span in zip(points, at, spans, strict=True)
     )
+    band = null_band(info, found, (x, y), ylim)
     return Picture(
         marks=marks,
         staircase=staircase(info, x, y),
@@ -80,8 +88,34 @@ def picture(info: FrontInfo, bars: pd.DataFrame | None = None) -> Picture:
         ylabel=axis_title(info, y),
         labels=named_points(info),
         title=f"Accuracy against gender gap: {info.name}",
-        caption=tuple(words.caption(info, errors=bool(errors)) + _about_the_drawing(info, marks)),
+        caption=tuple(
+            words.caption(info, errors=bool(errors), band=len(band) > 0)
+            + _about_the_drawing(info, marks)
+        ),
+        band=band,
     )
+
+
+def null_band(
+    info: FrontInfo, found: Evidence | None, names: tuple[str, str], ylim: tuple[float, float]
+) -> np.ndarray:
+    """End of the null band [k, 2] over the whole height: a smooth line through the points' own.
+
+    The band of a point depends on its accuracy and a little on chance: a line is fitted to them.
+    """
+    x, y = names
+    known = [p for p in info.highlighted if found and p.trial_id in found]
+    known = [p for p in known if np.isfinite(found[p.trial_id].band.high)]
+    if x != "max_gap" or not known:
+        return np.empty((0, 2))
+    across = np.array([found[p.trial_id].band.high for p in known]) * AXES[x][1]
+    upward = np.array([p.values[y] for p in known]) * AXES[y][1]
+    height = np.linspace(*ylim, 20)
+    if len(known) < 3 or np.ptp(upward) < 1e-9:
+        return np.stack([np.full(20, np.median(across)), height], 1)
+    slope, start = np.polyfit(upward, across, 1)
+    inside = np.clip(height, upward.min(), upward.max())  # no band is known beyond the points
+    return np.stack([start + slope * inside, height], 1)
 
 
 def plane(info: FrontInfo) -> tuple[str, str]:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis import choose
+from analysis import choose, evidence
+from analysis.evidence import Evidence
 from analysis.front import FrontInfo
 
 
-def caption(info: FrontInfo, *, errors: bool) -> list[str]:
+def caption(info: FrontInfo, *, errors: bool, band: bool = False) -> list[str]:
     """Sentences below the picture: data and n, selection, progress, and what the bars are."""
     sweep = info.sweep
     data = ", ".join(str(name).split("=")[0] for name in sweep.get("data") or []) or "unknown data"
@@ -32,12 +33,48 @@ def caption(info: FrontInfo, *, errors: bool) -> list[str]:
             "Bars: plus and minus one standard error over resampled speakers, no 95 % interval; "
             "the largest of several gaps is biased upward."
         )
+    if band:
+        lines.append(
+            "Grey: gaps that 95 % of perfectly fair models of the same accuracy stay within, on "
+            "these speakers."
+        )
     return lines
 
 
-def sentences(info: FrontInfo, bars: pd.DataFrame) -> list[str]:
+def sentences(info: FrontInfo, bars: pd.DataFrame, found: Evidence | None = None) -> list[str]:
     """Three plain sentences: what was found, how sure, what to use."""
-    return [_found(info), _how_sure(info, bars), _what_to_use(info)]
+    sure = _how_sure(info, bars) if not found else evidence.sentence(info, found)
+    return [_found(info), sure, _what_to_use(info)]
+
+
+def columns(info: FrontInfo, found: Evidence) -> list[str]:
+    """What the columns beside a gap mean, and which points level down."""
+    if not found:
+        return []
+    lines = [
+        "at most: the true gap is no larger, with 95 % confidence. fair models: 95 % of perfectly "
+        "fair models of the same accuracy show less on these speakers. against ERM: paired "
+        "difference with its 95 % interval. women/men: accuracy of both where the gap is largest. "
+        "All in points; speakers are what is resampled."
+    ]
+    down = [p.trial_id for p in info.highlighted if evidence.levelled(info, p)]
+    if down:
+        lines.append(
+            f"Levelling down: {', '.join(down)} have a smaller gap than ERM and a worse worst "
+            "group."
+        )
+    tests = [one for one in found.permutations if one.p is not None]
+    if tests:
+        told = ", ".join(f"{one.language} p = {one.p:.3f}" for one in tests)
+        lines.append(f"ERM's gap with genders shuffled over speakers: {told}.")
+    few = [one for one in found.permutations if one.p is None]
+    if few:
+        told = ", ".join(f"{one.language} {one.speakers} ({one.smallest:.2g})" for one in few)
+        lines.append(
+            "Shuffling genders over speakers needs 10 of a language; here are, with the smallest p "
+            f"that they could give: {told}."
+        )
+    return lines
 
 
 def caveats(info: FrontInfo, bars: pd.DataFrame) -> list[str]:

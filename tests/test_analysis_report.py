@@ -206,6 +206,9 @@ def test_pages_hold_everything_and_fetch_nothing(tmp_path):
         "480 dev utterances by 24 speakers",
         "base64",
         "t0002",
+        "With a gap of at most 5 points: t0002",
+        "With a gap of at most 5 points at 95 % confidence: none of the front qualifies",
+        "Shuffling genders over speakers needs 10 of a language",
     ):
         assert part in page, part
     assert page.index("<p>") < page.index("<img") < page.index("<table") < page.index("Caveats")
@@ -228,7 +231,8 @@ def test_the_terminal_shows_the_front_the_baseline_and_the_choices(tmp_path, cap
         "5 of 8 trials complete (2 degenerate, 1 dominated, 2 front)",
         "(ERM, dominated)",
         "64.0 ± ",
-        "With a gap of at most 5 points: t0002",
+        "With a gap of at most 10 points: t0001",
+        "a perfectly fair model",
         "pareto.png",
         "one standard error",
     ):
