@@ -118,8 +118,8 @@ def largest_gap(panel: Panel, system: str, weights: np.ndarray, *, level: float 
     corrected = 2 * measured - float(np.nanmean(largest(panel.signed(weights, system))))
     gaps = metrics.sizes(whole)["avg"]
     reach = _reach(panel, whole, panel.signed(panel.left_out(), system), level)
-    bound = float(np.nanmax(gaps + reach)) if np.isfinite(gaps).any() else np.nan
-    bound = np.nan if panel.lone else min(bound, 1.0)
+    known = np.isfinite(gaps).any() and not panel.lone
+    bound = min(float(np.nanmax(gaps + reach)), 1.0) if known else np.nan
     return Largest(measured, min(max(corrected, 0.0), measured), bound, level)
 
 
