@@ -99,7 +99,7 @@ def near_erm(info: FrontInfo, found: Evidence | None = None, *, loss: float) -> 
     if not near:
         return Choice(rule, None, f"No configuration with a gap is within {100 * loss:g} of ERM.")
     best = min(near, key=lambda p: (p.values["max_gap"], *_by_accuracy(p)))
-    words = f"The fairest within {100 * loss:g} points of ERM's accuracy is"
+    words = f"The fairest within {100 * loss:g} % of ERM's accuracy (absolute) is"
     if best is info.erm:
         return Choice(rule, best.trial_id, f"{words} ERM itself ({best.trial_id}).")
     return Choice(rule, best.trial_id, f"{words} {best.trial_id}: {scores(best)}.")

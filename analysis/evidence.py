@@ -91,9 +91,7 @@ def evidence(info: FrontInfo, records: Records, *, seed: int = 0) -> Evidence:
         else:
             tables[point.trial_id] = table
     erm = info.erm.trial_id if info.erm is not None else None
-    data = (records.sweep.get("config") or {}).get("data") or {}
-    rest = {"labels": records.sweep["labels"], "min_support": int(data.get("min_support", 5))}
-    panel, refused = _panel(tables, erm, rest)
+    panel, refused = _panel(tables, erm, _options(records))
     missing |= refused
     if panel is None:
         return Evidence(missing=missing)
@@ -111,6 +109,24 @@ def evidence(info: FrontInfo, records: Records, *, seed: int = 0) -> Evidence:
     }
     tests = null_band.permuted(panel, erm, seed=seed) if erm in panel.sums else []
     return Evidence(backing, missing, tuple(tests))
+
+
+def signed(info: FrontInfo, records: Records) -> dict[str, list[dict]]:
+    """Every signed gap of the front's points and of ERM with its interval, by trial id."""
+    found = {}
+    for point in info.highlighted:
+        table = dev_predictions(records, point.trial_id)
+        if table is None or table.empty:
+            continue
+        panel, _ = _panel({point.trial_id: table}, None, _options(records))
+        if panel is not None:
+            found[point.trial_id] = intervals.signed(panel, point.trial_id).to_dict("records")
+    return found
+
+
+def _options(records: Records) -> dict:
+    data = (records.sweep.get("config") or {}).get("data") or {}
+    return {"labels": records.sweep["labels"], "min_support": int(data.get("min_support", 5))}
 
 
 def _worst(panel: Panel, system: str) -> tuple[str | None, float, float]:

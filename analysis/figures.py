@@ -1,12 +1,13 @@
 """The Pareto front as a picture (matplotlib); `interactive` draws the same one as a page.
 
-    draw_png(info, Path("pareto.png"), bars=bars)
+    draw_files(info, Path("analysis/plots/demo"), bars=bars)
 `layout.picture` decides what is drawn where; matplotlib is imported when it is used.
 Colours are of Okabe and Ito's colour-blind-safe set; every kind also has a shape of its own.
 """
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pandas as pd
 from analysis import layout
 from analysis.evidence import Evidence
 from analysis.front import FrontInfo, Point
+from ermgap.files import write_atomically
 
 BLUE, ORANGE = "#0072B2", "#D55E00"
 PEACH = "#F0B890"
@@ -40,16 +42,18 @@ def style_of(info: FrontInfo, point: Point) -> str:
     return point.kind if point.kind in STYLES else "unfinished"
 
 
-def draw_png(
+def draw_files(
     info: FrontInfo,
-    path: Path,
+    folder: Path,
     *,
     bars: pd.DataFrame | None = None,
     found: Evidence | None = None,
 ) -> None:
-    """Write the picture at 150 dpi (1245 x 930 pixels)."""
+    """Write the picture as pareto.png (1245 x 930 pixels), .svg and .pdf."""
     figure, _ = draw(info, bars=bars, found=found)
-    figure.savefig(path, dpi=150, format="png")
+    for kind in ("png", "svg", "pdf"):
+        save = functools.partial(figure.savefig, dpi=150, format=kind)
+        write_atomically(folder / f"pareto.{kind}", save)
 
 
 def front_array(info: FrontInfo, *, bars: pd.DataFrame | None = None) -> np.ndarray:

@@ -1,17 +1,27 @@
-"""The frame of every page that the analysis writes: one file, no scripts or styles from outside."""
+"""The frame of every page that the analysis writes, and how LaTeX spells what is special to it."""
 
 from __future__ import annotations
 
 import html
 
 _STYLE = """
+:root{color-scheme:light dark}
 body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:1000px;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.4rem} h2{font-size:1.1rem;margin-top:2rem} img{max-width:100%}
 .soft{color:#6b6b6b;font-size:.85rem;margin:.2rem 0}
 .scroll{overflow-x:auto} table{border-collapse:collapse;font-size:.85rem}
 th,td{padding:.3rem .6rem;text-align:right;border-bottom:1px solid #eee;white-space:nowrap}
 th{color:#6b6b6b;font-weight:600} td:first-child,th:first-child{text-align:left}
+@media(prefers-color-scheme:dark){body{background:#16181b;color:#e4e4e4}
+th,td{border-color:#34373b} th,.soft{color:#a5a8ac} a{color:#8ab8e8}
+img{background:#fff;border-radius:4px}}
 """
+
+LATEX = {sign: f"\\{sign}" for sign in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "\u2212": "$-$",
+    "±": r"$\pm$", "†": r"\textsuperscript{\dag}", "–": "--", "λ": r"$\lambda$",
+}  # fmt: skip
 
 
 def page(title: str, body: str) -> str:

@@ -1,8 +1,9 @@
 """Everything that is written about a sweep: tables, figures and one page of plain words.
 
     report.write(Path("results/demo"))
-writes DIR/front.parquet, DIR/summary.json and, in analysis/plots/<name of DIR>/, pareto.csv,
-pareto.png, pareto.html and report.html. It works while the sweep runs and says how far it is.
+writes DIR/front.parquet, DIR/summary.json and, in analysis/plots/<name of DIR>/, report.html,
+report.json, pareto.png, .svg, .pdf, .html and .csv, and front.tex. It works while the sweep runs
+and says how far it is; `watch` writes it anew whenever there is more.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import base64
 import functools
 import html
+import itertools
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from analysis import (
     choose,
     doctor,
     evidence,
+    explorer,
     families,
     family_picture,
     figures,
@@ -32,19 +36,27 @@ from analysis.evidence import Evidence
 from analysis.front import FrontInfo
 from analysis.page import page
 from ermgap.errors import UserError
+from ermgap.files import to_json
 from ermgap.records import Records, write_atomically
 
 PLOTS = Path("analysis/plots")
 WHAT = "Accuracy against gender gap"
 
 
-def write(directory: Path | str, plots: Path | str = PLOTS, *, quiet: bool = False) -> Path:
+def write(
+    directory: Path | str,
+    plots: Path | str = PLOTS,
+    *,
+    quiet: bool = False,
+    with_text: bool = False,
+) -> Path:
     """Write every file about a sweep and return the folder of its plots.
 
     Args:
         directory: a sweep's folder, finished or not.
         plots: figures go to a folder in here that has the name of `directory`.
         quiet: print nothing; otherwise the front as a table, the choices and the paths.
+        with_text: transcripts of the utterances behind a gap go into the page.
 
     Raises UserError for a folder that is no sweep, has no trial yet, or cannot be read or written.
     """
@@ -61,7 +73,11 @@ def write(directory: Path | str, plots: Path | str = PLOTS, *, quiet: bool = Fal
         records.write_front(table[table["front"]].drop(columns="front").reset_index(drop=True))
         told = tables.summary(info, bars, found) | {"doctor": examined}
         records.write_summary(told)
-        _write_plots(folder, info, bars, found, table, groups, doctor.sentences(examined))
+        whole = to_json(told | {"signed_gaps": evidence.signed(info, records)}, indent=1)
+        write_atomically(folder / "report.json", lambda p: p.write_text(whole, encoding="utf-8"))
+        block = explorer.html(info, records, bars, found, with_text=with_text)
+        advice = doctor.sentences(examined)
+        _write_plots(folder, info, bars, found, table, groups, advice, block)
     except OSError as problem:
         raise UserError(
             f"the report of {directory} cannot be written ({problem.strerror or problem}); "
@@ -72,9 +88,35 @@ def write(directory: Path | str, plots: Path | str = PLOTS, *, quiet: bool = Fal
         if groups:
             print("\n" + "\n".join(families.sentences(groups, info)))
         print("\n" + "\n".join(["What to mind:", *doctor.sentences(examined)]))
-        by_loss = ", families.png" if groups else ""
-        print(f"\nwritten: {folder}/pareto.png, pareto.html, pareto.csv, report.html{by_loss}")
+        print(f"\nwritten: {folder}/report.html, pareto.png and the rest; open report.html first")
     return folder
+
+
+def watch(
+    directory: Path | str,
+    plots: Path | str = PLOTS,
+    *,
+    every: float = 30.0,
+    with_text: bool = False,
+    rounds: int | None = None,
+) -> None:
+    """Write the report whenever the records have grown, until the sweep is done.
+
+    Args:
+        every: seconds between looks. rounds: looks at most; None: no limit.
+    """
+    records, before = Records.open(directory), None
+    for _ in itertools.count() if rounds is None else range(rounds):
+        done, path = records.finished, records.directory / "trials.jsonl"
+        size = path.stat().st_size if path.exists() else 0
+        if size and size != before:
+            folder, before = write(directory, plots, quiet=True, with_text=with_text), size
+            at = time.strftime("%H:%M:%S")
+            print(f"{at} {folder}/report.html, {front.info(records).complete} trials complete",
+                  flush=True)  # fmt: skip
+        if done:
+            return
+        time.sleep(every)
 
 
 def text(info: FrontInfo, bars: pd.DataFrame, found: Evidence | None = None) -> str:
@@ -114,11 +156,12 @@ def _write_plots(
     table: pd.DataFrame,
     groups: list[families.Family],
     advice: list[str],
+    block: str,
 ) -> None:
     write_atomically(folder / "pareto.csv", lambda path: table.to_csv(path, index=False))
-    write_atomically(
-        folder / "pareto.png", lambda p: figures.draw_png(info, p, bars=bars, found=found)
-    )
+    figures.draw_files(info, folder, bars=bars, found=found)
+    latex = tables.to_latex(tables.display(info, bars, found))
+    write_atomically(folder / "front.tex", lambda p: p.write_text(latex, encoding="utf-8"))
     draw = functools.partial(interactive.draw_html, info, bars=bars, found=found)
     write_atomically(folder / "pareto.html", draw)
     by_loss = ""
@@ -126,7 +169,7 @@ def _write_plots(
         write_atomically(folder / "families.png", lambda p: family_picture.draw(groups, info, p))
         by_loss = f"<h2>Fronts by loss</h2>{_picture(folder / 'families.png', 'Fronts by loss')}"
         by_loss += _items(families.sentences(groups, info))
-    content = _page(info, bars, found, _picture(folder / "pareto.png", WHAT), by_loss, advice)
+    content = _page(info, bars, found, block, by_loss, advice)
     write_atomically(folder / "report.html", lambda p: p.write_text(content, encoding="utf-8"))
 
 
@@ -139,7 +182,7 @@ def _page(
     info: FrontInfo,
     bars: pd.DataFrame,
     found: Evidence,
-    picture: str,
+    block: str,
     by_loss: str,
     advice: list[str],
 ) -> str:
@@ -148,9 +191,10 @@ def _page(
     return page(
         f"Report: {info.name}",
         f"{_paragraphs(words.sentences(info, bars, found))}"
-        f"{picture}"
-        f"<p class='soft'><a href='pareto.html'>Interactive picture</a> · all trials: "
-        f"<a href='pareto.csv'>pareto.csv</a></p>"
+        f"{block}"
+        f"<p class='soft'>The same as a <a href='pareto.png'>picture</a>, to zoom into "
+        f"(<a href='pareto.html'>pareto.html</a>) and as a <a href='pareto.csv'>table</a> of all "
+        f"trials.</p>"
         f"<h2>The front</h2><div class='scroll'>{table}</div>"
         f"{_paragraphs(words.columns(info, found), soft=True)}"
         f"{by_loss}"

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from analysis.benchmark_table import BenchmarkTable
-from analysis.page import page
+from analysis.page import LATEX, page
 from analysis.table_grids import Grid, grids, notes
 from ermgap.errors import UserError
 from ermgap.records import write_atomically
@@ -28,11 +28,6 @@ th,td{border-color:#34373b} th,.soft{color:#a5a8ac}}
 @media(max-width:600px){body{margin:1rem auto}
 th:first-child,td:first-child{white-space:normal;min-width:7.5rem;overflow-wrap:anywhere}}
 </style>"""
-_LATEX = {sign: f"\\{sign}" for sign in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "\u2212": "$-$",
-    "±": r"$\pm$", "†": r"\textsuperscript{\dag}", "–": "--", "λ": r"$\lambda$",
-}  # fmt: skip
 
 
 def to_text(table: BenchmarkTable) -> str:
@@ -127,7 +122,7 @@ def _marked(grid: Grid, spell: Callable[[str], str], bold: Callable[[str], str])
 
 
 def _tex(text: str) -> str:
-    return "".join(_LATEX.get(sign, sign) for sign in text)
+    return "".join(LATEX.get(sign, sign) for sign in text)
 
 
 def _md(text: str) -> str:

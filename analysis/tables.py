@@ -15,6 +15,7 @@ import pandas as pd
 from analysis import choose, evidence, front, layout
 from analysis.evidence import Evidence
 from analysis.front import FrontInfo, Point
+from analysis.page import LATEX
 
 UNITS = {name: "%" for name in front.SCORES} | {"max_gap": "points", "max_loss_gap": "nats"}
 
@@ -97,7 +98,7 @@ def display(
         row |= _backing(found.get(point.trial_id), wide=wide) if found else {}
         row |= {key: _setting(point.config.get(key)) for key in differing}
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).fillna("-")
 
 
 def _brief(point: Point | None, errors: Mapping) -> dict | None:
@@ -165,3 +166,18 @@ def _setting(value: object) -> str:
 
 def _plain(value: object) -> object:
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def to_latex(shown: pd.DataFrame) -> str:
+    """A table of `display` for booktabs."""
+    lines = [" & ".join(map(_escaped, row)) + r" \\" for row in shown.astype(str).to_numpy()]
+    head = " & ".join(map(_escaped, shown.columns)) + r" \\"
+    columns = "l" * min(2, shown.shape[1]) + "r" * max(shown.shape[1] - 2, 0)
+    return "\n".join(
+        [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *lines,
+         r"\bottomrule", r"\end{tabular}", ""]
+    )  # fmt: skip
+
+
+def _escaped(text: str) -> str:
+    return "".join(LATEX.get(sign, sign) for sign in text)

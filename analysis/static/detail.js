@@ -1,0 +1,122 @@
+// What lies behind one trial.
+const GENDERS = ["women", "men"], TINTS = ["var(--orange)", "var(--blue)"];
+
+function detail(data, id, box) {
+  box.replaceChildren();
+  const p = data.points.find(one => one.id === id);
+  if (!p) {
+    html("p", { class: "soft" }, box, "Point at a trial, click it, or go through the front with Tab and Enter.");
+    return;
+  }
+  html("h3", {}, box, `${p.id}: ${data.styles[p.style].words}`);
+  const epoch = known(p.epoch) ? ` at epoch ${p.epoch}` : "";
+  html("p", {}, box, `Accuracy ${shown(p.values.acc)} %, W-F1 ${shown(p.values.w_f1)} %, largest gap `
+    + `${shown(p.values.max_gap)} points${p.cell ? " in " + p.cell : ""}, worst group's W-F1 ${shown(p.values.worst_group_w_f1)} %${epoch}.`);
+  if (p.reason) html("p", {}, box, `It ended early: ${p.reason}.`);
+  backed(p, box);
+  html("h4", {}, box, "Configuration");
+  table(Object.entries(p.config).map(([k, v]) => [k, setting(v)]), box);
+  const behind = data.details[id];
+  if (!behind) {
+    html("p", { class: "soft" }, box, "Its predictions are not part of this page: only those of the front, ERM and the most accurate are.");
+    return;
+  }
+  if (behind.history.length > 1) history(behind.history, box);
+  if (behind.why) { html("p", {}, box, `Nothing more: ${behind.why}.`); return; }
+  recalls(data, behind, box);
+  confusions(data, behind, box);
+  if (behind.calibration) calibration(behind.calibration, box);
+  utterances(behind.utterances, box);
+}
+
+function backed(p, box) {
+  const b = p.backing;
+  if (!b) return;
+  const g = b.gap;
+  const lines = [];
+  if (b.cell) lines.push(`In ${b.cell} accuracy is ${shown(b.female)} % for women and ${shown(b.male)} % for men.`);
+  if (known(g.at_most)) lines.push(`Less its bias the gap is about ${shown(g.corrected)} points; with 95 % confidence at most ${shown(g.at_most)}.`);
+  if (known(b.band.high)) lines.push(`A fair model of this accuracy shows up to ${shown(b.band.high)} (95 %): this gap is ${b.is_gap ? "more than that" : "not told from chance"}.`);
+  if (b.change && known(b.change.max_gap.low)) {
+    const c = b.change.max_gap, a = b.change.acc;
+    lines.push(`Against ERM: gap ${shown(c.value)} [${shown(c.low)}, ${shown(c.high)}], accuracy ${shown(a.value)} [${shown(a.low)}, ${shown(a.high)}] points.`);
+  }
+  if (p.levelled) lines.push("Levelling down: its gap is smaller than ERM's, and its worst group does worse than ERM's.");
+  lines.forEach(line => html("p", {}, box, line));
+}
+
+function lines(series, box, words) {
+  const W = 200, H = 92, root = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": words, style: "width:200px" }, box);
+  const all = series.flat().filter(known);
+  if (!all.length) return;
+  let low = Math.min(...all), high = Math.max(...all);
+  if (high === low) { high += 0.5; low -= 0.5; }
+  const X = i => 34 + i / Math.max(series[0].length - 1, 1) * (W - 42), Y = v => 74 - (v - low) / (high - low) * 56;
+  svg("text", { x: 0, y: 11 }, root, words);
+  for (const v of [low, high]) svg("text", { x: 30, y: Y(v) + 4, "text-anchor": "end", class: "soft", "font-size": 10 }, root, +v.toPrecision(3));
+  svg("text", { x: W - 8, y: 90, "text-anchor": "end", class: "soft", "font-size": 10 }, root, `epoch ${series[0].length}`);
+  series.forEach((values, k) => svg("polyline", { points: values.map((v, i) => known(v) ? `${X(i)},${Y(v)}` : "").join(" "),
+    fill: "none", stroke: TINTS[1 - k], "stroke-width": 1.8 }, root));
+}
+
+function history(rows, box) {
+  html("h4", {}, box, "Over training");
+  const side = html("div", { class: "side" }, box), take = name => rows.map(row => row[name]);
+  lines([take("acc").map(v => v === null ? v : 100 * v)], side, "dev accuracy, %");
+  lines([take("max_gap").map(v => v === null ? v : 100 * v)], side, "dev gap, points");
+  if (take("train_loss").some(known)) lines([take("train_loss")], side, "training loss, nats");
+  if (take("lambda").some(known)) lines([take("lambda")], side, "fairness weight");
+}
+
+function recalls(data, behind, box) {
+  html("h4", {}, box, "Recall by emotion, % (n)");
+  behind.cells.forEach((cell, c) => {
+    const rows = data.labels.map((label, k) => {
+      const [f, m] = [0, 1].map(g => behind.n[c][g][k] ? behind.hits[c][g][k] / behind.n[c][g][k] : null);
+      return [label, ...[f, m].map((v, g) => `${shown(v, 0)} (${behind.n[c][g][k]})`), known(f) && known(m) ? shown(f - m, 0) : "–"];
+    });
+    table(rows, box, [cell, "women", "men", "women − men"]);
+  });
+}
+
+function confusions(data, behind, box) {
+  html("h4", {}, box, "Confusions, % of the true emotion (rows)");
+  const side = html("div", { class: "side" }, box);
+  behind.confusions.forEach((counts, g) => {
+    const short = data.labels.map(label => label.slice(0, 3));
+    const rows = counts.map((row, k) => {
+      const n = row.reduce((a, b) => a + b, 0);
+      return [short[k], ...row.slice(0, short.length).map(v => n ? (100 * v / n).toFixed(0) : "–")];
+    });
+    const made = table(rows, side, [GENDERS[g], ...short]);
+    made.querySelectorAll("td").forEach(cell => {
+      const share = parseFloat(cell.textContent) / 100;
+      if (share > 0) cell.style.background = `color-mix(in srgb, ${TINTS[g]} ${Math.round(55 * share)}%, transparent)`;
+    });
+  });
+}
+
+function calibration(sides, box) {
+  html("h4", {}, box, "Calibration: share right over confidence");
+  const S = 150, root = svg("svg", { viewBox: `0 0 ${S + 40} ${S + 30}`, role: "img", style: "width:190px",
+    "aria-label": "Share right over confidence, by gender" }, box);
+  const X = v => 30 + v * S, Y = v => 6 + S - v * S;
+  svg("line", { x1: X(0), y1: Y(0), x2: X(1), y2: Y(1), class: "grid" }, root);
+  for (const v of [0, 0.5, 1]) {
+    svg("text", { x: X(v), y: S + 22, "text-anchor": "middle", class: "soft", "font-size": 10 }, root, v);
+    svg("text", { x: 24, y: Y(v) + 4, "text-anchor": "end", class: "soft", "font-size": 10 }, root, v);
+  }
+  sides.forEach((side, g) => {
+    svg("polyline", { points: side.bins.map(([a, b]) => `${X(a)},${Y(b)}`).join(" "), fill: "none", stroke: TINTS[g], "stroke-width": 1.6 }, root);
+    side.bins.forEach(([a, b]) => svg(g ? "circle" : "rect", g ? { cx: X(a), cy: Y(b), r: 3, fill: TINTS[g] } : { x: X(a) - 3, y: Y(b) - 3, width: 6, height: 6, fill: TINTS[g] }, root));
+  });
+  html("p", { class: "soft" }, box, `Expected calibration error: women (squares) ${shown(sides[0].error)}, men (circles) ${shown(sides[1].error)} points.`);
+}
+
+function utterances(rows, box) {
+  if (!rows.length) return;
+  const more = html("details", {}, box);
+  html("summary", {}, more, `Utterances behind the gap (${rows.length})`);
+  const names = Object.keys(rows[0]);
+  table(rows.map(row => names.map(name => row[name] || "")), more, names.map(name => name.replace("_", " ")));
+}
