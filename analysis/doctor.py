@@ -27,6 +27,7 @@ from ermgap.records import Records
 
 SPLITS = 20
 FEWEST = 6  # trials under which a rank correlation says nothing
+MOST = 300  # trials whose predictions are halved: more would not tell more
 EDGE = 0.05  # of a range, on its own scale
 
 
@@ -55,7 +56,10 @@ def predictability(info: FrontInfo, records: Records) -> dict[str, object]:
     """
     labels = records.sweep["labels"]
     least = int(((info.sweep.get("config") or {}).get("data") or {}).get("min_support", 5))
-    tables = [dev_predictions(records, p.trial_id) for p in info.points if p.eligible]
+    usable = [point for point in info.points if point.eligible]
+    if len(usable) > MOST:
+        usable = [usable[i] for i in np.linspace(0, len(usable) - 1, MOST).astype(int)]
+    tables = [dev_predictions(records, point.trial_id) for point in usable]
     tables = [table for table in tables if table is not None and len(table)]
     if len(tables) < FEWEST:
         return {"trials": len(tables)}

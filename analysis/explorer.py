@@ -8,7 +8,6 @@ by their transcripts.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,12 +21,13 @@ from analysis.front import SCORES, FrontInfo, Point
 from analysis.uncertainty import dev_predictions
 from ermgap import metrics
 from ermgap.errors import UserError
-from ermgap.files import plain
-from ermgap.records import Records, Trial
+from ermgap.records import Records, Trial, to_json
 
 STATIC = Path(__file__).parent / "static"
 SCRIPTS = ("svg.js", "scatter.js", "detail.js", "parallel.js", "explorer.js")
-DETAILED = 60  # trials with predictions in the page: the front, ERM, then the most accurate
+DETAILED = (
+    60  # trials with predictions in the page: the front, ERM, then those nearest to the front
+)
 UTTERANCES = 25  # behind a gap
 BINS = 8
 
@@ -41,8 +41,8 @@ def html(
     with_text: bool = False,
 ) -> str:
     """The block, to stand anywhere in a page."""
-    told = json.dumps(plain(data(info, records, bars, found, with_text=with_text), finite=True),
-                      separators=(",", ":"))  # fmt: skip
+    content = data(info, records, bars, found, with_text=with_text)
+    told = to_json(content, separators=(",", ":"))
     told = told.replace("<", "\\u003c")  # a value may hold </script>
     style = (STATIC / "explorer.css").read_text(encoding="utf-8")
     script = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in SCRIPTS)
@@ -64,8 +64,7 @@ def data(
     """Everything that the page shows, as plain values (fractions, nats)."""
     errors = bars.set_index("trial_id").to_dict("index")
     x, y = layout.plane(info)
-    best = sorted((p for p in info.points if p.eligible), key=lambda p: -p.values["acc"])
-    chosen = dict.fromkeys(p.trial_id for p in (*info.highlighted, *best))
+    chosen = dict.fromkeys(p.trial_id for p in (*info.highlighted, *info.best(DETAILED)))
     trials = {trial.trial_id: trial for trial in records.trials()}
     texts = _texts(records) if with_text else {}
     details = {}

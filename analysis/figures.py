@@ -16,7 +16,7 @@ import pandas as pd
 from analysis import layout
 from analysis.evidence import Evidence
 from analysis.front import FrontInfo, Point
-from ermgap.files import write_atomically
+from ermgap.records import write_atomically
 
 BLUE, ORANGE = "#0072B2", "#D55E00"
 PEACH = "#F0B890"
@@ -38,7 +38,7 @@ ARROWS = {"left": "<", "right": ">", "up": "^", "down": "v"}
 def style_of(info: FrontInfo, point: Point) -> str:
     """The key in STYLES of a point: `erm` for the baseline and for every ERM on the front."""
     if point.eligible and point.is_erm:
-        return "erm" if point in info.highlighted else "other_erm"
+        return "erm" if point.on_front or point is info.erm else "other_erm"
     return point.kind if point.kind in STYLES else "unfinished"
 
 
@@ -115,13 +115,15 @@ def _marks(axes, kind: str, marks: list[layout.Mark]) -> None:
     look |= {"color": edge} if marker == "x" else {"facecolors": fill, "edgecolors": edge}
     if marks:
         axes.scatter([], [], marker=marker, label=words, **look)
+    shapes: dict[str, list[tuple[float, float]]] = {}
     for mark in marks:
-        shape = ARROWS.get(mark.off, marker)
-        axes.scatter(mark.shown_x, mark.shown_y, marker=shape, **look)
+        shapes.setdefault(ARROWS.get(mark.off, marker), []).append((mark.shown_x, mark.shown_y))
         if mark.x_bar or mark.y_bar:
             bars = {"xerr": mark.x_bar or None, "yerr": mark.y_bar or None, "fmt": "none"}
             look_of_bars = {"color": fill, "alpha": BAR_ALPHA, "linewidth": 1.1, "zorder": 2.5}
             axes.errorbar(mark.x, mark.y, **bars, **look_of_bars)
+    for shape, at in shapes.items():
+        axes.scatter(*np.transpose(at), marker=shape, **look)
 
 
 def legend(axes, *, columns: int = 6) -> None:

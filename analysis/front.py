@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -74,7 +75,7 @@ class FrontInfo:
     speakers: int | None = None
     sweep: dict = field(default_factory=dict, repr=False)
 
-    @property
+    @cached_property
     def front(self) -> tuple[Point, ...]:
         """Non-dominated points, best first objective first."""
         sign = -1 if self.directions[0] == "max" else 1
@@ -83,19 +84,19 @@ class FrontInfo:
             sorted(chosen, key=lambda p: (sign * p.values[self.objectives[0]], p.trial_id))
         )
 
-    @property
+    @cached_property
     def erm(self) -> Point | None:
         """The eligible ERM trial of the best selected W-F1, or None."""
         chosen = [point for point in self.points if point.eligible and point.is_erm]
         return max(chosen, key=lambda point: point.values["w_f1"], default=None)
 
-    @property
+    @cached_property
     def highlighted(self) -> tuple[Point, ...]:
         """The front and the ERM baseline: what is compared, and what gets error bars."""
         baseline = () if self.erm is None or self.erm.on_front else (self.erm,)
         return self.front + baseline
 
-    @property
+    @cached_property
     def counts(self) -> dict[str, int]:
         """Number of trials of each `kind`."""
         return dict(Counter(point.kind for point in self.points))
@@ -113,6 +114,17 @@ class FrontInfo:
     def find(self, trial_id: str | None) -> Point | None:
         """The point of a trial, or None."""
         return next((point for point in self.points if point.trial_id == trial_id), None)
+
+    def best(self, count: int) -> list[Point]:
+        """The `count` eligible points nearest to the front, in layers of non-domination."""
+        left = [point for point in self.points if point.eligible]
+        chosen: list[Point] = []
+        while left and len(chosen) < count:
+            values = [[point.values[name] for name in self.objectives] for point in left]
+            kept = non_dominated(values, directions=self.directions)
+            chosen += [point for point, keep in zip(left, kept, strict=True) if keep]
+            left = [point for point, keep in zip(left, kept, strict=True) if not keep]
+        return chosen[:count]
 
 
 def info(records: Records) -> FrontInfo:

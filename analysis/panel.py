@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -77,23 +78,23 @@ class Panel:
         classes = (both >= min_support).all(1)
         return cls(tuple(labels), coded.cells, units, lone, sums, confusions, classes)
 
-    @property
+    @cached_property
     def female(self) -> np.ndarray:
         """Bool [U]."""
         return (self.units["gender"] == GENDERS[0]).to_numpy()
 
-    @property
+    @cached_property
     def strata(self) -> list[np.ndarray]:
         """The units of each language and gender."""
         return list(self.units.groupby("stratum", sort=True).indices.values())
 
-    @property
+    @cached_property
     def alone(self) -> list[bool]:
         """Of each stratum, whether it has a single speaker."""
         first = self.units.loc[[rows[0] for rows in self.strata], ["language", "gender"]]
         return [f"{a}/{b}" in self.lone for a, b in first.itertuples(index=False)]
 
-    @property
+    @cached_property
     def freedom(self) -> list[float]:
         """Of each stratum, (sum N)^2 / sum N^2 - 1 of its units' sizes N, at least 1."""
         sizes = [self.units["size"].to_numpy(float)[rows] for rows in self.strata]
@@ -150,7 +151,7 @@ class Panel:
         """The differences as measured, [C, 2K + 2]."""
         return self.signed(self.everyone, system)[0]
 
-    @property
+    @cached_property
     def everyone(self) -> np.ndarray:
         """The weights of what was measured, [1, U]."""
         return np.ones((1, len(self.units)))

@@ -36,8 +36,7 @@ from analysis.evidence import Evidence
 from analysis.front import FrontInfo
 from analysis.page import page
 from ermgap.errors import UserError
-from ermgap.files import to_json
-from ermgap.records import Records, write_atomically
+from ermgap.records import Records, to_json, write_atomically
 
 PLOTS = Path("analysis/plots")
 WHAT = "Accuracy against gender gap"
@@ -135,6 +134,7 @@ def text(info: FrontInfo, bars: pd.DataFrame, found: Evidence | None = None) -> 
 
 def _read(records: Records) -> FrontInfo:
     try:
+        records.freeze()
         info = front.info(records)
     except (OSError, KeyError, TypeError, AttributeError, ValueError) as problem:
         raise UserError(

@@ -58,6 +58,7 @@ class Records:
         self.directory = directory
         self.sweep = sweep
         self.torn = False
+        self._frozen: list[dict] | None = None
 
     @classmethod
     def create(cls, directory: Path | str, *, sweep: Mapping, table: pd.DataFrame) -> Records:
@@ -116,6 +117,8 @@ class Records:
 
     def rows(self) -> list[dict]:
         """Every committed row in order; half-written lines are left out and set `self.torn`."""
+        if self._frozen is not None:
+            return self._frozen
         path = self.directory / "trials.jsonl"
         self.torn = False
         rows = []
@@ -133,6 +136,10 @@ class Records:
             else:
                 self.torn = True
         return rows
+
+    def freeze(self) -> None:
+        """Keep the rows as they are now: a report reads them many times, and wants them alike."""
+        self._frozen = self.rows()
 
     def trials(self) -> list[Trial]:
         """One `Trial` per trial id, in order of appearance.

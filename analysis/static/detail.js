@@ -18,7 +18,7 @@ function detail(data, id, box) {
   table(Object.entries(p.config).map(([k, v]) => [k, setting(v)]), box);
   const behind = data.details[id];
   if (!behind) {
-    html("p", { class: "soft" }, box, "Its predictions are not part of this page: only those of the front, ERM and the most accurate are.");
+    html("p", { class: "soft" }, box, "Its predictions are not part of this page: only those of the front, of ERM and of what comes next to the front are.");
     return;
   }
   if (behind.history.length > 1) history(behind.history, box);

@@ -5,8 +5,8 @@
 
 Three languages, 200 utterances a gender and language, five classes, speakers with a normal effect
 on the logit; women of one language are recognised less by what makes the true max_gap (of
-infinitely many speakers and utterances) the wanted one. Writes results/coverage.md, and coverage.jsonl beside
-it (not kept in git: ten minutes make it).
+infinitely many speakers and utterances) the wanted one. Writes results/coverage.md, and beside it
+coverage.jsonl, which git does not keep: it takes ten minutes.
 """
 
 from __future__ import annotations
