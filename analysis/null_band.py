@@ -76,10 +76,8 @@ def dispersion(panel: Panel, system: str, levels: np.ndarray) -> np.ndarray | No
             continue
         n, rate = support[rows], (hits[rows].sum(0) + 0.5) / (support[rows].sum(0) + 1)
         off = (hits[rows] - n * rate).sum((1, 2))
-        own = _variances(n.reshape(len(rows), -1), rate.ravel())
-        share = n.sum((1, 2)) / n.sum()  # a large speaker has drawn the rates to itself
-        left = (1 - 2 * share)[:, None] * own + (share**2)[:, None] * own.sum(0)
-        q += (len(rows) - 1) / len(rows) * (off[:, None] ** 2 / np.maximum(left, 1e-9)).sum(0)
+        spread = _variances(n.reshape(len(rows), -1), rate.ravel())
+        q += (len(rows) - 1) / len(rows) * (off[:, None] ** 2 / np.maximum(spread, 1e-9)).sum(0)
         freedom += len(rows) - 1
     if not freedom:
         return None
@@ -87,7 +85,12 @@ def dispersion(panel: Panel, system: str, levels: np.ndarray) -> np.ndarray | No
 
 
 def _variances(n: np.ndarray, rate: np.ndarray) -> np.ndarray:
-    """Variance of each unit's hits, [U, G], of n [U, P] utterances recognised at rate [P]."""
+    """Variance of each unit's hits less their expectation, [U, G].
+
+    Args:
+        n: [U, P], utterances. rate: [P], at which they are recognised, estimated from these units:
+            so a large unit has drawn it to itself.
+    """
     at, weight = np.polynomial.hermite_e.hermegauss(15)
     weight = weight / weight.sum()
     effect = np.sqrt(GRID)[:, None, None] * at[:, None]  # [G, nodes, 1]
@@ -96,9 +99,15 @@ def _variances(n: np.ndarray, rate: np.ndarray) -> np.ndarray:
     mean = (weight[:, None] * p).sum(1)  # [G, P]
     apart = p - mean[:, None]
     shared = np.einsum("q,gqp,gqr->gpr", weight, apart, apart)
-    both = np.einsum("up,gpr,ur->ug", n, shared, n, optimize=True)
-    own = np.einsum("gpp->gp", shared)
-    return both + n @ (mean * (1 - mean) - own).T
+    single = mean * (1 - mean) - np.einsum("gpp->gp", shared)
+    whole = n.sum(0)
+    share = np.divide(n, whole, out=np.zeros_like(n), where=whole > 0)
+    own = n * (1 - share)
+    others = shared * (n.T @ n)
+    found = own @ single.T + np.einsum("up,gpr,ur->ug", own, shared, own, optimize=True)
+    found += np.einsum("up,gpr,ur->ug", share, others, share, optimize=True)
+    mine = share * n  # its own part of the sum over units
+    return found - np.einsum("up,gpr,ur->ug", mine, shared, mine, optimize=True)
 
 
 def _simulated(panel: Panel, system: str, variance: np.ndarray, rng) -> np.ndarray:

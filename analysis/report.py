@@ -200,7 +200,8 @@ def _page(
         f"{by_loss}"
         f"<h2>Choices by rule</h2>{_items(_choices(info, found, choose.RULES))}"
         f"<h2>What to mind in the next sweep</h2>{_items(advice)}"
-        f"<h2>Caveats</h2>{_items(words.caveats(info, bars))}",
+        f"<h2>Caveats</h2>{_items(words.caveats(info, bars))}"
+        f"{(explorer.STATIC / 'guide.html').read_text(encoding='utf-8')}",
     )
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from fake_sweep import write
 
-from analysis import __main__, figures, front, interactive, layout, report, uncertainty
+from analysis import __main__, figures, front, interactive, layout, report, tables, uncertainty
 from ermgap.errors import UserError
 from ermgap.records import Records
 
@@ -317,3 +317,46 @@ def test_reading_leaves_the_records_as_they_were(tmp_path):
     assert set(after) - set(before) == {"front.parquet", "summary.json"}
     assert all(after[name] == content for name, content in before.items())
     assert Records.open(records.directory).finished
+
+
+def test_watching_writes_when_there_is_more_and_ends_with_the_sweep(tmp_path, capsys):
+    records = write(tmp_path / "sweep", THREE[:2], planned=3, done=False)
+    page, path = tmp_path / "plots/sweep/report.html", records.directory / "trials.jsonl"
+    report.watch(records.directory, tmp_path / "plots", every=0.01, rounds=3)
+    assert len(capsys.readouterr().out.splitlines()) == 1  # nothing new, nothing written
+    first = page.read_text()
+    row = json.loads(path.read_text().splitlines()[-1]) | {"trial_id": "t0002"}
+    with open(path, "a") as file:
+        file.write(json.dumps(row) + "\n")
+    records.mark_done()
+    report.watch(records.directory, tmp_path / "plots", every=60)
+    assert "3 trials complete" in capsys.readouterr().out and page.read_text() != first
+
+
+def test_the_command_line_refuses_to_watch_without_pause(tmp_path):
+    write(tmp_path / "sweep", THREE)
+    with pytest.raises(UserError, match="seconds above 0"):
+        __main__.main([str(tmp_path / "sweep"), "--watch", "0"])
+
+
+def test_a_report_reads_the_rows_once(tmp_path, monkeypatch):
+    records = write(tmp_path / "sweep", THREE)
+    records.freeze()
+    with open(records.directory / "trials.jsonl", "a") as file:
+        file.write("{}\n")
+    assert len(records.trials()) == 3 and not records.torn
+    assert len(Records.open(records.directory).trials()) == 3
+
+
+def test_the_latex_table_has_every_row_and_escapes(tmp_path):
+    info, bars = read(tmp_path, THREE)
+    text = tables.to_latex(tables.display(info, bars))
+    assert text.count(r"\\") == 1 + len(info.highlighted) and r"acc \%" in text
+    assert text.startswith(r"\begin{tabular}{llr") and "_" not in text.replace(r"\_", "")
+
+
+def test_the_nearest_to_the_front_come_in_layers(tmp_path):
+    info, _ = read(tmp_path, many(0), with_predictions=False)
+    found = info.best(20)
+    assert {p.trial_id for p in info.front} == {p.trial_id for p in found[: len(info.front)]}
+    assert len(found) == 20 and info.best(1000)[-1].eligible

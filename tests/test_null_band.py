@@ -50,16 +50,18 @@ def test_few_speakers_leave_it_open_and_one_says_nothing():
     assert np.isnan(null_band.fair(lone, "m").high)
 
 
-def test_the_variance_of_hits_is_that_of_simulated_speakers():
-    n, rate = np.array([[12.0, 3.0, 0.0]]), np.array([0.7, 0.4, 0.5])
-    found = null_band._variances(n, rate)[0]
+def test_the_variance_of_what_is_left_is_that_of_simulated_speakers():
+    """Rates estimated from the same units, of very unequal sizes."""
+    n = np.array([[30.0, 6.0], [8.0, 3.0], [2.0, 5.0]])
+    rate, rng = np.array([0.7, 0.4]), np.random.default_rng(0)
     at = int(np.argmin(np.abs(null_band.GRID - 0.5)))
-    s2, rng = null_band.GRID[at], np.random.default_rng(0)
-    middle = np.log(rate / (1 - rate)) * np.sqrt(1 + null_band.SHRINK**2 * s2)
-    effect = rng.normal(0, np.sqrt(s2), (200_000, 1))
-    hits = rng.binomial(n.astype(int), expit(middle + effect)).sum(1)
-    assert found[at] == pytest.approx(hits.var(), rel=0.02)
-    assert found[0] == pytest.approx((n * rate * (1 - rate)).sum())  # binomial without an effect
+    for index in (0, at):
+        s2 = null_band.GRID[index]
+        middle = np.log(rate / (1 - rate)) * np.sqrt(1 + null_band.SHRINK**2 * s2)
+        effect = rng.normal(0, np.sqrt(s2), (200_000, 3, 1))
+        hits = rng.binomial(n.astype(int), expit(middle + effect))
+        left = (hits - n * hits.sum(1, keepdims=True) / n.sum(0)).sum(-1)
+        np.testing.assert_allclose(null_band._variances(n, rate)[:, index], left.var(0), rtol=0.02)
 
 
 def test_an_unfair_model_leaves_the_band_and_a_fair_one_does_not():
