@@ -19,6 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import (
+    attainment,
     choose,
     doctor,
     evidence,
@@ -76,7 +77,8 @@ def write(
         write_atomically(folder / "report.json", lambda p: p.write_text(whole, encoding="utf-8"))
         block = explorer.html(info, records, bars, found, with_text=with_text)
         advice = doctor.sentences(examined)
-        _write_plots(folder, info, bars, found, table, groups, advice, block)
+        moved = attainment.over_speakers(info, records) if info.front else None
+        _write_plots(folder, info, bars, found, table, groups, advice, block, moved)
     except OSError as problem:
         raise UserError(
             f"the report of {directory} cannot be written ({problem.strerror or problem}); "
@@ -157,6 +159,7 @@ def _write_plots(
     groups: list[families.Family],
     advice: list[str],
     block: str,
+    moved: attainment.Attainment | None,
 ) -> None:
     write_atomically(folder / "pareto.csv", lambda path: table.to_csv(path, index=False))
     figures.draw_files(info, folder, bars=bars, found=found)
@@ -164,12 +167,16 @@ def _write_plots(
     write_atomically(folder / "front.tex", lambda p: p.write_text(latex, encoding="utf-8"))
     draw = functools.partial(interactive.draw_html, info, bars=bars, found=found)
     write_atomically(folder / "pareto.html", draw)
-    by_loss = ""
+    more = ""
+    if moved is not None:
+        write_atomically(folder / "attainment.png", lambda p: attainment.draw(moved, info, p))
+        other = "The front with other speakers"
+        more = f"<h2>{other}</h2>{_picture(folder / 'attainment.png', other)}"
     if groups:
         write_atomically(folder / "families.png", lambda p: family_picture.draw(groups, info, p))
-        by_loss = f"<h2>Fronts by loss</h2>{_picture(folder / 'families.png', 'Fronts by loss')}"
-        by_loss += _items(families.sentences(groups, info))
-    content = _page(info, bars, found, block, by_loss, advice)
+        more += f"<h2>Fronts by loss</h2>{_picture(folder / 'families.png', 'Fronts by loss')}"
+        more += _items(families.sentences(groups, info))
+    content = _page(info, bars, found, block, more, advice)
     write_atomically(folder / "report.html", lambda p: p.write_text(content, encoding="utf-8"))
 
 
@@ -183,7 +190,7 @@ def _page(
     bars: pd.DataFrame,
     found: Evidence,
     block: str,
-    by_loss: str,
+    more: str,
     advice: list[str],
 ) -> str:
     shown = tables.display(info, bars, found)
@@ -197,7 +204,7 @@ def _page(
         f"trials.</p>"
         f"<h2>The front</h2><div class='scroll'>{table}</div>"
         f"{_paragraphs(words.columns(info, found), soft=True)}"
-        f"{by_loss}"
+        f"{more}"
         f"<h2>Choices by rule</h2>{_items(_choices(info, found, choose.RULES))}"
         f"<h2>What to mind in the next sweep</h2>{_items(advice)}"
         f"<h2>Caveats</h2>{_items(words.caveats(info, bars))}"

@@ -1,0 +1,137 @@
+"""How far a front would move: what is attained in 25, 50 and 75 % of resamples or seeds.
+
+    found = over_speakers(info, records)
+    draw(found, info, Path("attainment.png"))
+
+A place in objective space is attained by a front that has a point at least as good in everything.
+Each resample of the dev speakers has a front of its own, of all usable trials near the front; the
+surface of 50 % is their median, and between those of 25 and 75 % lies half of them (Fonseca,
+Grunert da Fonseca and Paquete 2005; computed by moocore).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from analysis import figures, layout
+from analysis.front import FrontInfo
+from analysis.panel import Panel, largest_of, scores
+from analysis.uncertainty import dev_predictions
+from ermgap.errors import UserError
+from ermgap.records import Records
+
+LEVELS = (25, 50, 75)
+RESAMPLES = 300
+MOST = 60  # trials nearest to the front
+
+
+@dataclass(frozen=True, eq=False)
+class Attainment:
+    """Surfaces of a front: by level, points [k, 2] in the objectives' own units, first to last.
+
+    Attributes:
+        names: the two objectives. sets: fronts behind it. words: what they are over.
+    """
+
+    names: tuple[str, str]
+    surfaces: dict[int, np.ndarray]
+    sets: int
+    words: str
+
+
+def over_speakers(info: FrontInfo, records: Records, *, seed: int = 0) -> Attainment | None:
+    """Over resampled speakers; None with three objectives, others than these, or no predictions."""
+    if len(info.objectives) != 2 or not set(info.objectives) <= {"acc", "w_f1", "max_gap"}:
+        return None
+    tables = {p.trial_id: dev_predictions(records, p.trial_id) for p in info.best(MOST)}
+    tables = {name: table for name, table in tables.items() if table is not None and len(table)}
+    data = (records.sweep.get("config") or {}).get("data") or {}
+    try:
+        panel = Panel.of(tables, labels=records.sweep["labels"],
+                         min_support=int(data.get("min_support", 5)))  # fmt: skip
+    except UserError:
+        return None
+    weights = panel.draws(RESAMPLES, np.random.default_rng(seed))
+    values = []
+    for name in tables:
+        margins = panel.margins(weights, name)
+        found = scores(margins) | {"max_gap": largest_of(margins, panel.classes)}
+        values.append(np.stack([found[one] for one in info.objectives], 1))
+    made = surfaces(np.stack(values, 1), info.directions)
+    return Attainment(info.objectives, made, RESAMPLES, "resamples of the dev speakers")
+
+
+def surfaces(
+    values: np.ndarray, directions: Sequence[str], levels: Sequence[int] = LEVELS
+) -> dict[int, np.ndarray]:
+    """By level in percent, the points [k, 2] that span the surface, the best first one first.
+
+    Args:
+        values: [sets, points, 2]; points with NaN are left out.
+    """
+    import moocore
+
+    signs = np.array([-1.0 if one == "max" else 1.0 for one in directions])
+    sets = np.repeat(np.arange(len(values)), values.shape[1])
+    costs = (values * signs).reshape(-1, 2)
+    finite = np.isfinite(costs).all(1)
+    found = moocore.eaf(costs[finite], sets[finite], percentiles=list(levels))
+    made = {}
+    for level in levels:
+        mine = found[np.isclose(found[:, 2], level), :2]
+        made[level] = mine[np.argsort(mine[:, 0])] * signs
+    return made
+
+
+def draw(found: Attainment, info: FrontInfo, path: Path) -> None:
+    """Write the picture at 150 dpi: the measured front over the band of the middle half."""
+    picture = layout.picture(info)
+    names = layout.plane(info)
+    order = [found.names.index(name) for name in names]
+    factor = np.array([layout.AXES[name][1] for name in names])
+    minimised = layout.direction(info, names[0]) == "min"
+    places = {level: at[:, order] * factor for level, at in found.surfaces.items() if len(at)}
+    ends, core = np.concatenate([*places.values()]), layout.places(info.highlighted, names)
+    least, top = zip(*[layout.AXES[name][2:4] for name in names], strict=True)
+    xlim, ylim = (
+        layout.limits(core[:, k], ends[:, k], least=least[k], top=top[k]) for k in range(2)
+    )
+    caption = (
+        f"Line: the front as measured. Dashed: what half of {found.sets} {found.words} attain.",
+        "Shaded: between what 25 % and what 75 % of them attain.",
+        "Resampled fronts reach further than a true one would: each picks its own luckiest trials.",
+    )
+    frame = layout.Picture(
+        (), np.empty((0, 2)), xlim, ylim, picture.xlabel, picture.ylabel, {},
+        f"With other speakers: {info.name}", caption,
+    )  # fmt: skip
+    figure, axes = figures.framed(frame)
+    lines = {level: _line(at, xlim, ylim, minimised) for level, at in places.items()}
+    if {25, 75} <= set(lines):
+        around = np.concatenate([lines[25], lines[75][::-1]])
+        axes.fill(*around.T, color=figures.BLUE, alpha=0.18, linewidth=0, zorder=1)
+    if 50 in lines:
+        axes.plot(*lines[50].T, color=figures.BLUE, linewidth=1.3, linestyle="--", zorder=2)
+    axes.plot(*picture.staircase.T, color=figures.BLUE, linewidth=1.8, zorder=3)
+    axes.scatter(*layout.places(info.front, names).T, s=56, color=figures.BLUE,
+                 edgecolors="white", zorder=4)  # fmt: skip
+    if info.erm is not None:
+        at = layout.places([info.erm], names)[0]
+        axes.scatter(*at, s=62, marker="D", color=figures.ORANGE, edgecolors="white", zorder=5,
+                     label="ERM (no fairness term)")  # fmt: skip
+    figures.legend(axes)
+    figure.savefig(path, dpi=150, format="png")
+
+
+def _line(at: np.ndarray, xlim: Sequence[float], ylim: Sequence[float], minimised: bool):
+    """The surface through places [k, 2], drawn on to the edges of the picture."""
+    corners = layout.corners(at, minimised=minimised)
+    worst = xlim[1] if minimised else xlim[0]
+    first, last = (corners[0], corners[-1]) if minimised else (corners[-1], corners[0])
+    start, end = [first[0], ylim[0]], [worst, last[1]]
+    inner = corners if minimised else corners[::-1]
+    return np.array([start, *inner, end])

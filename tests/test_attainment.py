@@ -1,0 +1,51 @@
+"""Attainment surfaces against their definition."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fake_sweep import write
+from test_analysis_report import THREE, many
+
+from analysis import attainment, front, report
+
+
+@pytest.mark.parametrize("directions", [("max", "min"), ("min", "min"), ("max", "max")])
+def test_a_surface_parts_what_enough_sets_attain_from_the_rest(directions):
+    rng = np.random.default_rng(0)
+    values = rng.random((40, 12, 2))
+    values[3, 2] = np.nan
+    found = attainment.surfaces(values, directions)
+    signs = np.array([-1.0 if one == "max" else 1.0 for one in directions])
+    costs = values * signs
+    for place in rng.random((300, 2)) * signs:
+        share = 100 * (costs <= place).all(-1).any(1).mean()
+        for level, surface in found.items():
+            reached = (surface * signs <= place).all(1).any()
+            assert reached == (share >= level - 1e-9), (level, share)
+
+
+def test_fewer_resamples_attain_what_is_better(tmp_path):
+    records = write(tmp_path / "sweep", many(0))
+    info = front.info(records)
+    found = attainment.over_speakers(info, records)
+    volumes = [
+        front.hypervolume(found.surfaces[level], reference=info.reference,
+                          directions=info.directions)
+        for level in (25, 50, 75)
+    ]  # fmt: skip
+    assert volumes == sorted(volumes, reverse=True) and volumes[-1] > 0
+    attainment.draw(found, info, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
+
+
+def test_without_predictions_or_with_other_objectives_there_is_none(tmp_path):
+    bare = write(tmp_path / "bare", THREE, with_predictions=False)
+    assert attainment.over_speakers(front.info(bare), bare) is None
+    names = ["acc", "max_loss_gap"]
+    other = write(tmp_path / "other", THREE, objectives=names,
+                  directions={"acc": "max", "max_loss_gap": "min"},
+                  reference_point=dict.fromkeys(names, 0.3))  # fmt: skip
+    assert attainment.over_speakers(front.info(other), other) is None
+    folder = report.write(bare.directory, tmp_path / "plots", quiet=True)
+    assert not (folder / "attainment.png").exists()
