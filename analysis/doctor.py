@@ -106,16 +106,18 @@ def budget(rows: Sequence[Mapping]) -> dict[str, float]:
 
 
 def progress(info: FrontInfo, rows: Sequence[Mapping]) -> list[dict]:
-    """The hypervolume after each trial that ran to its end, by epochs spent so far."""
+    """The hypervolume after each trial that ran to its end, by epochs and slot-hours so far."""
     eligible = {p.trial_id: [p.values[n] for n in info.objectives] for p in info.points
                 if p.eligible}  # fmt: skip
-    spent, values, found = 0, [], []
+    spent, seconds, values, found = 0, 0.0, [], []
     for row in rows:
         spent += _trained(row)
+        seconds += (row.get("seconds") or 0.0) if _trained(row) else 0.0
         if row["status"] in COMPLETE and row["trial_id"] in eligible:
             values.append(eligible.pop(row["trial_id"]))
             volume = front.hypervolume(values, reference=info.reference, directions=info.directions)
-            found.append({"epochs": spent, "trials": len(values), "hypervolume": volume})
+            found.append({"epochs": spent, "hours": seconds / 3600, "trials": len(values),
+                          "hypervolume": volume})  # fmt: skip
     return found
 
 

@@ -62,7 +62,7 @@ def write(
     """
     directory = Path(directory)
     records = Records.open(directory)
-    info = _read(records)
+    info = read(records)
     bars = uncertainty.standard_errors(records, [p.trial_id for p in info.highlighted])
     found = evidence.evidence(info, records)
     groups = families.families(info, records)
@@ -134,7 +134,8 @@ def text(info: FrontInfo, bars: pd.DataFrame, found: Evidence | None = None) -> 
     return "\n".join(lines)
 
 
-def _read(records: Records) -> FrontInfo:
+def read(records: Records) -> FrontInfo:
+    """Freeze the rows and read the front; UserError for what cannot be read or has no trial."""
     try:
         records.freeze()
         info = front.info(records)
