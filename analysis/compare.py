@@ -100,7 +100,7 @@ def _notes(infos: Sequence[FrontInfo], opened: Sequence[Records]) -> list[str]:
 def _dev(records: Records) -> frozenset | None:
     try:
         table = records.table()
-    except (OSError, ValueError):
+    except UserError:
         return None
     return frozenset(table.loc[table["split"] == "dev", "utterance_id"])
 

@@ -23,6 +23,7 @@ from analysis.front import COMPLETE, FrontInfo
 from analysis.panel import largest_of
 from analysis.uncertainty import dev_predictions
 from ermgap import metrics
+from ermgap.errors import UserError
 from ermgap.records import Records
 
 SPLITS = 20
@@ -61,6 +62,7 @@ def predictability(info: FrontInfo, records: Records) -> dict[str, object]:
         usable = [usable[i] for i in np.linspace(0, len(usable) - 1, MOST).astype(int)]
     tables = [dev_predictions(records, point.trial_id) for point in usable]
     tables = [table for table in tables if table is not None and len(table)]
+    tables = [table for table in tables if _readable(table, labels)]
     if len(tables) < FEWEST:
         return {"trials": len(tables)}
     order = ["utterance_id", "modality"]
@@ -190,6 +192,14 @@ def _stopping(records: Records) -> dict:
         return json.loads((records.directory / "stopping.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+
+
+def _readable(table: pd.DataFrame, labels: Sequence[str]) -> bool:
+    try:
+        metrics.code(table, labels=labels)
+    except UserError:
+        return False
+    return True
 
 
 def _halves(table: pd.DataFrame) -> np.ndarray:

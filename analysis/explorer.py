@@ -141,13 +141,15 @@ def _behind(records: Records, trial_id: str, texts: Mapping[str, str]) -> dict:
 
 
 def _calibration(table: pd.DataFrame, coded: metrics.Coded, labels: Sequence[str]) -> list | None:
-    """By gender: bins of (confidence, share right, n), and the expected calibration error."""
+    """By gender: bins of (confidence, share right, n), and the calibration error; None without."""
     columns = [f"logp_{label}" for label in labels]
     if not set(columns) <= set(table.columns):
         return None
     logp = table[columns].to_numpy(float)
     p = np.exp(logp - logp.max(1, keepdims=True))
     sure = p.max(1) / p.sum(1)
+    if not np.isfinite(sure).all():
+        return None
     right = coded.label == coded.prediction
     found = []
     for gender in range(2):
@@ -191,7 +193,7 @@ def _texts(records: Records) -> dict[str, str]:
     """Transcripts by utterance; empty where the table has none."""
     try:
         table = records.table()
-    except (OSError, ValueError):
+    except UserError:
         return {}
     column = next((name for name in ("text", "transcript") if name in table), None)
     return {} if column is None else dict(table.set_index("utterance_id")[column].dropna())

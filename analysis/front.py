@@ -264,7 +264,7 @@ def _dev_speakers(records: Records) -> int | None:
     """Speakers of the dev utterances; None where the table cannot be read."""
     try:
         table = records.table()
-    except (OSError, ValueError):
+    except UserError:
         return None
     dev = table[table["split"] == "dev"]
     return len(dev[["corpus", "speaker"]].drop_duplicates())

@@ -48,7 +48,7 @@ def signed(panel: Panel, system: str, *, level: float = LEVEL) -> pd.DataFrame:
     se, df = jackknife(panel, gap, without)
     reach = stats.t.ppf(0.5 + level / 2, df) * se
     at = np.nonzero(np.isfinite(gap))
-    named = parts(panel)
+    named, without = parts(panel), without[:, *at]
     found = {
         "cell": [panel.cells[c] for c in at[0]],
         "metric": [named[p][0] for p in at[1]],
@@ -60,8 +60,8 @@ def signed(panel: Panel, system: str, *, level: float = LEVEL) -> pd.DataFrame:
         "df": df[at],
         "low": np.maximum(gap - reach, -1.0)[at],
         "high": np.minimum(gap + reach, 1.0)[at],
-        "least": np.nanmin(without, 0)[at],
-        "most": np.nanmax(without, 0)[at],
+        "least": np.nanmin(without, 0),
+        "most": np.nanmax(without, 0),
     }
     return pd.DataFrame(found)
 

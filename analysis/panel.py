@@ -62,6 +62,7 @@ class Panel:
         sums: dict[str, np.ndarray] = {}
         confusions: dict[str, np.ndarray] = {}
         for name, table in frames.items():
+            coded = metrics.code(table, labels=labels)
             if not table[["utterance_id", "modality", "label"]].equals(
                 base[["utterance_id", "modality", "label"]]
             ):
@@ -69,7 +70,6 @@ class Panel:
                     f"the predictions of {name} are not of the same utterances as those of "
                     f"{first}; compare systems that were evaluated on one split of one table."
                 )
-            coded = metrics.code(table, labels=labels)
             sums[name] = _sums(coded, unit, len(units))
             confusions[name] = metrics.confusions(coded).sum(1)
         support = sums[first][..., 0]

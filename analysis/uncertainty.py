@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.panel import Panel, largest_of, scores
+from ermgap.errors import UserError
 from ermgap.records import Records
 
 RESAMPLES = 400
@@ -35,7 +36,10 @@ def standard_errors(
             continue
         rng = np.random.default_rng(seed)
         least = int(data.get("min_support", 5))
-        row = bootstrap(table, labels=labels, min_support=least, resamples=resamples, rng=rng)
+        try:
+            row = bootstrap(table, labels=labels, min_support=least, resamples=resamples, rng=rng)
+        except UserError:  # a word that is no label, say: `evidence` tells which and why
+            continue
         found.append({"trial_id": trial_id, **row})
     return pd.DataFrame(found, columns=["trial_id", "acc_se", "max_gap_se", "lone_speakers"])
 
