@@ -2,9 +2,9 @@
 
     confirmed.write("results/small")
 
-Writes confirm.csv and confirm.png beside the sweep's other pictures. Intervals are 95 % t-intervals
-over seeds alone: the speakers of dev and of test are the same for every seed, and what they differ
-in is not in them.
+Writes confirm.csv, confirm.png and confirm-front.png beside the sweep's other pictures. Intervals
+are 95 % t-intervals over seeds alone: the speakers of dev and of test are the same for every seed,
+and what they differ in is not in them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from scipy import stats
 
 from analysis import front, layout
 from analysis.figures import BLUE, INK, ORANGE, SOFT
-from analysis.report import PLOTS
+from analysis.tables import PLOTS
 from ermgap.errors import UserError
 from ermgap.records import Records, write_atomically
 
@@ -34,12 +34,40 @@ def write(directory: Path | str, plots: Path | str = PLOTS) -> pd.DataFrame:
     info = front.info(records)
     made = table(info, pd.read_parquet(path))
     folder = Path(plots) / records.directory.resolve().name
-    write_atomically(folder / "confirm.csv", lambda p: made.to_csv(p, index=False))
-    write_atomically(folder / "confirm.png", lambda p: draw(info, made, p))
+    pictures(info, made, folder)
     print(to_text(made))
     print("\n".join(sentences(made)))
-    print(f"written: {folder}/confirm.png, confirm.csv")
+    print(f"written: {folder}/confirm.png, confirm-front.png, confirm.csv")
     return made
+
+
+def read(info: front.FrontInfo, records: Records) -> pd.DataFrame | None:
+    """`table` of a sweep that was confirmed; None of another, or if the file cannot be read."""
+    path = records.directory / "confirm" / FILE
+    try:
+        return table(info, pd.read_parquet(path)) if path.exists() else None
+    except (OSError, ValueError, KeyError, AttributeError):
+        return None
+
+
+def pictures(info: front.FrontInfo, made: pd.DataFrame, folder: Path) -> None:
+    """Write confirm.csv, confirm.png and confirm-front.png."""
+    write_atomically(folder / "confirm.csv", lambda p: made.to_csv(p, index=False))
+    write_atomically(folder / "confirm.png", lambda p: draw(info, made, p))
+    write_atomically(folder / "confirm-front.png", lambda p: draw_front(info, made, p))
+
+
+def on_test(made: pd.DataFrame | None, trial_id: str | None) -> str:
+    """What is known of a configuration on test, as the end of a sentence; empty if nothing."""
+    mine = made[made["trial_id"] == trial_id] if made is not None else ()
+    if not len(mine) or not np.isfinite(mine["acc_test"].iloc[0]):
+        return ""
+    one = mine.iloc[0]
+    return (
+        f" On test, over {one['seeds']} fresh seeds: accuracy "
+        f"{_cell(one['acc_test'], one['acc_test_half'])} %, gap "
+        f"{_cell(one['max_gap_test'], one['max_gap_test_half'])} points."
+    )
 
 
 def table(info: front.FrontInfo, runs: pd.DataFrame) -> pd.DataFrame:
@@ -143,6 +171,42 @@ def draw(info: front.FrontInfo, made: pd.DataFrame, path: Path) -> None:
         axes.tick_params(axis="y", length=0)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=3, frameon=False, fontsize=9)
+    figure.savefig(path, dpi=150, format="png")
+
+
+def draw_front(info: front.FrontInfo, made: pd.DataFrame, path: Path) -> None:
+    """The plane of the front: arrows from what the search saw to the mean on test (else on dev)."""
+    from analysis import figures
+
+    x, y = names = layout.plane(info)
+    split = "test" if np.isfinite(made[f"{y}_test"]).any() else "dev"
+    factor = np.array([layout.AXES[name][1] for name in names])
+    seen = made[[x, y]].to_numpy(float) * factor
+    left = made[[f"{x}_{split}", f"{y}_{split}"]].to_numpy(float) * factor
+    there = np.isfinite(seen).all(1) & np.isfinite(left).all(1)
+    ends = np.concatenate([seen[there], left[there]])
+    xlim, ylim = (
+        layout.limits(ends[:, k], ends[:, k], least=layout.AXES[n][2], top=layout.AXES[n][3])
+        for k, n in enumerate(names)
+    )
+    picture = layout.Picture(
+        (), np.empty((0, 2)), xlim, ylim, layout.axis_title(info, x), layout.axis_title(info, y),
+        {}, f"From the search to {split}: {info.name}",
+        (f"Hollow: what the search saw on dev, one seed. Filled: mean on {split} over fresh seeds.",
+         "The search's values are the best of many, and so too good; test was touched here alone."),
+    )  # fmt: skip
+    figure, axes = figures.framed(picture)
+    for erm, color, marker, words in ((False, BLUE, "o", "front"), (True, ORANGE, "D", "ERM")):
+        mine = there & (made["loss"].eq("erm").to_numpy() == erm)
+        if not mine.any():
+            continue
+        for start, end in zip(seen[mine], left[mine], strict=True):
+            line = {"arrowstyle": "-|>", "color": color, "alpha": 0.45, "shrinkA": 5, "shrinkB": 5}
+            axes.annotate("", xytext=start, xy=end, arrowprops=line)
+        axes.scatter(*seen[mine].T, s=46, marker=marker, facecolors="white", edgecolors=color)
+        axes.scatter(*left[mine].T, s=52, marker=marker, color=color, edgecolors="white",
+                     label=words, zorder=4)  # fmt: skip
+    figures.legend(axes)
     figure.savefig(path, dpi=150, format="png")
 
 

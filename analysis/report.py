@@ -21,6 +21,7 @@ import pandas as pd
 from analysis import (
     attainment,
     choose,
+    confirmed,
     doctor,
     evidence,
     explorer,
@@ -36,10 +37,10 @@ from analysis import (
 from analysis.evidence import Evidence
 from analysis.front import FrontInfo
 from analysis.page import page
+from analysis.tables import PLOTS
 from ermgap.errors import UserError
 from ermgap.records import Records, to_json, write_atomically
 
-PLOTS = Path("analysis/plots")
 WHAT = "Accuracy against gender gap"
 
 
@@ -77,8 +78,9 @@ def write(
         write_atomically(folder / "report.json", lambda p: p.write_text(whole, encoding="utf-8"))
         block = explorer.html(info, records, bars, found, with_text=with_text)
         advice = doctor.sentences(examined)
+        again = confirmed.read(info, records)
         moved = attainment.over_speakers(info, records) if info.front else None
-        _write_plots(folder, info, bars, found, table, groups, advice, block, moved)
+        _write_plots(folder, info, bars, found, table, groups, advice, block, moved, again)
     except OSError as problem:
         raise UserError(
             f"the report of {directory} cannot be written ({problem.strerror or problem}); "
@@ -161,6 +163,7 @@ def _write_plots(
     advice: list[str],
     block: str,
     moved: attainment.Attainment | None,
+    again: pd.DataFrame | None,
 ) -> None:
     write_atomically(folder / "pareto.csv", lambda path: table.to_csv(path, index=False))
     figures.draw_files(info, folder, bars=bars, found=found)
@@ -169,15 +172,21 @@ def _write_plots(
     draw = functools.partial(interactive.draw_html, info, bars=bars, found=found)
     write_atomically(folder / "pareto.html", draw)
     more = ""
+    if again is not None:
+        confirmed.pictures(info, again, folder)
+        more = "<h2>Over fresh seeds, and on test</h2>"
+        more += _picture(folder / "confirm-front.png", "From the search to test")
+        more += _picture(folder / "confirm.png", "Each configuration over seeds")
+        more += _items(confirmed.sentences(again))
     if moved is not None:
         write_atomically(folder / "attainment.png", lambda p: attainment.draw(moved, info, p))
         other = "The front with other speakers"
-        more = f"<h2>{other}</h2>{_picture(folder / 'attainment.png', other)}"
+        more += f"<h2>{other}</h2>{_picture(folder / 'attainment.png', other)}"
     if groups:
         write_atomically(folder / "families.png", lambda p: family_picture.draw(groups, info, p))
         more += f"<h2>Fronts by loss</h2>{_picture(folder / 'families.png', 'Fronts by loss')}"
         more += _items(families.sentences(groups, info))
-    content = _page(info, bars, found, block, more, advice)
+    content = _page(info, bars, found, block, more, advice, again)
     write_atomically(folder / "report.html", lambda p: p.write_text(content, encoding="utf-8"))
 
 
@@ -193,6 +202,7 @@ def _page(
     block: str,
     more: str,
     advice: list[str],
+    again: pd.DataFrame | None,
 ) -> str:
     shown = tables.display(info, bars, found)
     table = shown.to_html(index=False, border=0) if len(shown) else "<p>The front is empty.</p>"
@@ -206,15 +216,20 @@ def _page(
         f"<h2>The front</h2><div class='scroll'>{table}</div>"
         f"{_paragraphs(words.columns(info, found), soft=True)}"
         f"{more}"
-        f"<h2>Choices by rule</h2>{_items(_choices(info, found, choose.RULES))}"
+        f"<h2>Choices by rule</h2>{_items(_choices(info, found, choose.RULES, again))}"
         f"<h2>What to mind in the next sweep</h2>{_items(advice)}"
         f"<h2>Caveats</h2>{_items(words.caveats(info, bars))}"
         f"{(explorer.STATIC / 'guide.html').read_text(encoding='utf-8')}",
     )
 
 
-def _choices(info: FrontInfo, found: Evidence | None, names: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(choose.RULES[name](info, found).sentence for name in names))
+def _choices(
+    info: FrontInfo, found: Evidence | None, names: Iterable[str], again: pd.DataFrame | None = None
+) -> list[str]:
+    """Each rule's answer once, with its value on test where that is known."""
+    chosen = [choose.RULES[name](info, found) for name in names]
+    said = [one.sentence + confirmed.on_test(again, one.trial_id) for one in chosen]
+    return list(dict.fromkeys(said))
 
 
 def _paragraphs(lines: list[str], *, soft: bool = False) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from analysis.evidence import Evidence
 from analysis.front import FrontInfo, Point
 from analysis.page import LATEX
 
+PLOTS = Path("analysis/plots")
 UNITS = {name: "%" for name in front.SCORES} | {"max_gap": "points", "max_loss_gap": "nats"}
 
 

@@ -12,7 +12,7 @@ from fake_sweep import write
 from real_sweep import RealSweep
 from scipy import stats
 
-from analysis import confirmed, front
+from analysis import confirmed, front, report
 from ermgap import corpora
 from ermgap.config import MELD_LABELS, Config
 from ermgap.errors import UserError
@@ -140,3 +140,25 @@ def test_a_real_sweep_is_confirmed_on_test_and_then_over_one_more_seed(tmp_path)
     for name, before in kept.items():
         path = first.out / "confirm" / "predictions" / name
         assert path.stat().st_mtime_ns == before
+
+
+def test_the_report_shows_what_is_left_on_test(sweep, tmp_path):
+    folder = sweep.directory / "confirm"
+    folder.mkdir()
+    runs().to_parquet(folder / confirmed.FILE)
+    plots = report.write(sweep.directory, tmp_path / "plots", quiet=True)
+    assert (plots / "confirm-front.png").stat().st_size > 10_000
+    page = (plots / "report.html").read_text()
+    assert "Over fresh seeds, and on test" in page
+    info = front.info(sweep)
+    said = confirmed.on_test(confirmed.read(info, sweep), "t0000")
+    assert said.startswith(" On test, over 4 fresh seeds: accuracy") and said in page
+    assert confirmed.on_test(None, "t0000") == confirmed.on_test(runs()[:0], "t0000") == ""
+
+
+def test_a_damaged_confirmation_does_not_cost_the_report(sweep, tmp_path):
+    folder = sweep.directory / "confirm"
+    folder.mkdir()
+    (folder / confirmed.FILE).write_bytes(b"junk")
+    assert confirmed.read(front.info(sweep), sweep) is None
+    report.write(sweep.directory, tmp_path / "plots", quiet=True)
