@@ -13,6 +13,7 @@ from ermgap.config import Config
 from sweeps import space
 from sweeps.encoding import Encoding
 from sweeps.improvement import expected_improvement
+from sweeps.sampler import FrontSampler
 from sweeps.search import RecordsSearcher
 from sweeps.stopping import ranks
 from sweeps.surrogate import START, Observations, Surrogate
@@ -192,3 +193,39 @@ def test_optunas_own_study_accepts_what_it_proposes():
     trials = searcher.study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
     assert len(trials) == 8 and searcher.study.best_trials
     assert all(space.inside(trial.params, config) for trial in trials)
+
+
+def test_proposals_take_turns_between_trusting_doubting_and_tpe(monkeypatch):
+    """Of every four after the start: two by means, one by the whole model, one by TPE."""
+    turns = []
+    density, score = FrontSampler._by_density, FrontSampler._score
+
+    def by_density(self, *given):
+        turns.append((self.number, "tpe"))
+        return density(self, *given)
+
+    def by_model(self, *given):
+        turns.append((self.number, "means" if self.number % 2 else "whole"))
+        return score(self, *given)
+
+    monkeypatch.setattr(FrontSampler, "_by_density", by_density)
+    monkeypatch.setattr(FrontSampler, "_score", by_model)
+    search(17)
+    wanted = {0: "tpe", 1: "means", 2: "whole", 3: "means"}
+    assert turns == [(number, wanted[number % 4]) for number in range(5, 17)]
+
+
+def test_what_tpe_draws_is_a_configuration_of_the_space():
+    config = Config().replace({"sweep.trials": 40})
+    searcher = RecordsSearcher(config, points=())
+    for number in range(21):
+        chosen = searcher.suggest(str(number))["chosen"]
+        assert space.inside(chosen, config)
+        searcher.on_trial_complete(str(number), bowl(chosen))
+
+
+def test_a_configuration_is_not_proposed_twice_where_there_are_few():
+    others = {name: False for name in space.SPACE if name not in ("lora_r", "loss", "lr")}
+    few = {"space": others | {"loss": False, "lr": [1e-3, 1.001e-3], "lora_r": [8, 16, 32]}}
+    found = search(12, **few)
+    assert len({tuple(sorted(chosen.items())) for chosen in found}) == 12
