@@ -20,7 +20,7 @@ import numpy as np
 from analysis import figures, layout
 from analysis.front import FrontInfo
 from analysis.panel import Panel, largest_of, scores
-from analysis.uncertainty import dev_predictions
+from analysis.uncertainty import classes_of, dev_predictions
 from ermgap.errors import UserError
 from ermgap.records import Records
 
@@ -49,10 +49,8 @@ def over_speakers(info: FrontInfo, records: Records, *, seed: int = 0) -> Attain
         return None
     tables = {p.trial_id: dev_predictions(records, p.trial_id) for p in info.best(MOST)}
     tables = {name: table for name, table in tables.items() if table is not None and len(table)}
-    data = (records.sweep.get("config") or {}).get("data") or {}
     try:
-        panel = Panel.of(tables, labels=records.sweep["labels"],
-                         min_support=int(data.get("min_support", 5)))  # fmt: skip
+        panel = Panel.of(tables, **classes_of(records))
     except UserError:
         return None
     weights = panel.draws(RESAMPLES, np.random.default_rng(seed))

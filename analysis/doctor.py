@@ -21,7 +21,7 @@ from scipy import stats
 from analysis import front
 from analysis.front import COMPLETE, FrontInfo
 from analysis.panel import largest_of
-from analysis.uncertainty import dev_predictions
+from analysis.uncertainty import classes_of, dev_predictions
 from ermgap import metrics
 from ermgap.errors import UserError
 from ermgap.records import Records
@@ -55,8 +55,7 @@ def predictability(info: FrontInfo, records: Records) -> dict[str, object]:
     that of the whole dev by Spearman and Brown's formula, 2r / (1 + r), `error` the standard error
     of `rank` for as many trials as there are, if they were independent, 1 / sqrt(n - 3).
     """
-    labels = records.sweep["labels"]
-    least = int(((info.sweep.get("config") or {}).get("data") or {}).get("min_support", 5))
+    labels, least = classes_of(records).values()
     usable = [point for point in info.points if point.eligible]
     if len(usable) > MOST:
         usable = [usable[i] for i in np.linspace(0, len(usable) - 1, MOST).astype(int)]

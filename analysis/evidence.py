@@ -18,7 +18,7 @@ import pandas as pd
 from analysis import intervals, null_band
 from analysis.front import FrontInfo, Point
 from analysis.panel import Panel
-from analysis.uncertainty import dev_predictions
+from analysis.uncertainty import classes_of, dev_predictions
 from ermgap import metrics
 from ermgap.errors import UserError
 from ermgap.records import Records
@@ -91,7 +91,7 @@ def evidence(info: FrontInfo, records: Records, *, seed: int = 0) -> Evidence:
         else:
             tables[point.trial_id] = table
     erm = info.erm.trial_id if info.erm is not None else None
-    panel, refused = _panel(tables, erm, _options(records))
+    panel, refused = _panel(tables, erm, classes_of(records))
     missing |= refused
     if panel is None:
         return Evidence(missing=missing)
@@ -118,15 +118,10 @@ def signed(info: FrontInfo, records: Records) -> dict[str, list[dict]]:
         table = dev_predictions(records, point.trial_id)
         if table is None or table.empty:
             continue
-        panel, _ = _panel({point.trial_id: table}, None, _options(records))
+        panel, _ = _panel({point.trial_id: table}, None, classes_of(records))
         if panel is not None:
             found[point.trial_id] = intervals.signed(panel, point.trial_id).to_dict("records")
     return found
-
-
-def _options(records: Records) -> dict:
-    data = (records.sweep.get("config") or {}).get("data") or {}
-    return {"labels": records.sweep["labels"], "min_support": int(data.get("min_support", 5))}
 
 
 def _worst(panel: Panel, system: str) -> tuple[str | None, float, float]:

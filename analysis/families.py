@@ -168,11 +168,7 @@ def _drawn(points: tuple[Point, ...], info: FrontInfo, records: Records) -> np.n
     if any(table is None for table in tables.values()):
         return np.full(RESAMPLES, np.nan)
     try:
-        panel = Panel.of(
-            tables,
-            labels=records.sweep["labels"],
-            min_support=int(records.sweep["config"]["data"]["min_support"]),
-        )
+        panel = Panel.of(tables, **uncertainty.classes_of(records))
     except UserError:  # files from elsewhere; volumes without their errors are better than none
         return np.full(RESAMPLES, np.nan)
     weights, values = panel.draws(RESAMPLES, np.random.default_rng(0)), []

@@ -14,6 +14,7 @@ import html
 import itertools
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -41,8 +42,6 @@ from analysis.tables import PLOTS
 from ermgap.errors import UserError
 from ermgap.records import Records, to_json, write_atomically
 
-WHAT = "Accuracy against gender gap"
-
 
 def write(
     directory: Path | str,
@@ -62,37 +61,59 @@ def write(
     Raises UserError for a folder that is no sweep, has no trial yet, or cannot be read or written.
     """
     directory = Path(directory)
-    records = Records.open(directory)
-    info = read(records)
-    bars = uncertainty.standard_errors(records, [p.trial_id for p in info.highlighted])
-    found = evidence.evidence(info, records)
-    groups = families.families(info, records)
-    examined = doctor.examine(info, records)
+    story = _story(Records.open(directory), with_text=with_text)
     folder = Path(plots) / directory.resolve().name
-    table = tables.trials(info, bars)
     try:
-        records.write_front(table[table["front"]].drop(columns="front").reset_index(drop=True))
-        told = tables.summary(info, bars, found) | {"doctor": examined}
-        records.write_summary(told)
-        whole = to_json(told | {"signed_gaps": evidence.signed(info, records)}, indent=1)
-        write_atomically(folder / "report.json", lambda p: p.write_text(whole, encoding="utf-8"))
-        block = explorer.html(info, records, bars, found, with_text=with_text)
-        advice = doctor.sentences(examined)
-        again = confirmed.read(info, records)
-        moved = attainment.over_speakers(info, records) if info.front else None
-        _write_plots(folder, info, bars, found, table, groups, advice, block, moved, again)
+        _write_records(story)
+        _write_plots(story, folder)
     except OSError as problem:
         raise UserError(
             f"the report of {directory} cannot be written ({problem.strerror or problem}); "
             "make its folder writable or choose another with --plots."
         ) from problem
     if not quiet:
-        print(text(info, bars, found))
-        if groups:
-            print("\n" + "\n".join(families.sentences(groups, info)))
-        print("\n" + "\n".join(["What to mind:", *doctor.sentences(examined)]))
+        print(text(story.info, story.bars, story.found))
+        if story.groups:
+            print("\n" + "\n".join(families.sentences(story.groups, story.info)))
+        print("\n" + "\n".join(["What to mind:", *doctor.sentences(story.examined)]))
         print(f"\nwritten: {folder}/report.html, pareto.png and the rest; open report.html first")
     return folder
+
+
+@dataclass(frozen=True, eq=False)
+class _Story:
+    """All that is found out before anything is written.
+
+    `moved` is how the front moves with other speakers, `again` what is left of it over seeds, and
+    `block` the interactive part of the page.
+    """
+
+    records: Records
+    info: FrontInfo
+    bars: pd.DataFrame
+    found: Evidence
+    groups: list[families.Family]
+    examined: dict[str, object]
+    moved: attainment.Attainment | None
+    again: pd.DataFrame | None
+    block: str
+
+
+def _story(records: Records, *, with_text: bool) -> _Story:
+    info = read(records)
+    bars = uncertainty.standard_errors(records, [p.trial_id for p in info.highlighted])
+    found = evidence.evidence(info, records)
+    return _Story(
+        records,
+        info,
+        bars,
+        found,
+        groups=families.families(info, records),
+        examined=doctor.examine(info, records),
+        moved=attainment.over_speakers(info, records) if info.front else None,
+        again=confirmed.read(info, records),
+        block=explorer.html(info, records, bars, found, with_text=with_text),
+    )
 
 
 def watch(
@@ -153,41 +174,56 @@ def read(records: Records) -> FrontInfo:
     return info
 
 
-def _write_plots(
-    folder: Path,
-    info: FrontInfo,
-    bars: pd.DataFrame,
-    found: Evidence,
-    table: pd.DataFrame,
-    groups: list[families.Family],
-    advice: list[str],
-    block: str,
-    moved: attainment.Attainment | None,
-    again: pd.DataFrame | None,
-) -> None:
+def _write_records(story: _Story) -> None:
+    """front.parquet and summary.json in the sweep's own folder."""
+    table = tables.trials(story.info, story.bars)
+    table = table[table["front"]].drop(columns="front").reset_index(drop=True)
+    story.records.write_front(table)
+    story.records.write_summary(_numbers(story))
+
+
+def _numbers(story: _Story) -> dict[str, object]:
+    told = tables.summary(story.info, story.bars, story.found)
+    return told | {"doctor": story.examined}
+
+
+def _write_plots(story: _Story, folder: Path) -> None:
+    info, bars, found = story.info, story.bars, story.found
+    table = tables.trials(info, bars)
     write_atomically(folder / "pareto.csv", lambda path: table.to_csv(path, index=False))
+    whole = _numbers(story) | {"signed_gaps": evidence.signed(info, story.records)}
+    _write_text(folder / "report.json", to_json(whole, indent=1))
+    _write_text(folder / "front.tex", tables.to_latex(tables.display(info, bars, found)))
     figures.draw_files(info, folder, bars=bars, found=found)
-    latex = tables.to_latex(tables.display(info, bars, found))
-    write_atomically(folder / "front.tex", lambda p: p.write_text(latex, encoding="utf-8"))
     draw = functools.partial(interactive.draw_html, info, bars=bars, found=found)
     write_atomically(folder / "pareto.html", draw)
-    more = ""
-    if again is not None:
-        confirmed.pictures(info, again, folder)
-        more = "<h2>Over fresh seeds, and on test</h2>"
+    _write_text(folder / "report.html", _page(story, _sections(story, folder)))
+
+
+def _write_text(path: Path, content: str) -> None:
+    write_atomically(path, lambda temporary: temporary.write_text(content, encoding="utf-8"))
+
+
+def _sections(story: _Story, folder: Path) -> str:
+    """What not every sweep has, with the pictures that it writes."""
+    info, more = story.info, ""
+    if story.again is not None:
+        confirmed.pictures(info, story.again, folder)
+        more += "<h2>Over fresh seeds, and on test</h2>"
         more += _picture(folder / "confirm-front.png", "From the search to test")
         more += _picture(folder / "confirm.png", "Each configuration over seeds")
-        more += _items(confirmed.sentences(again))
-    if moved is not None:
-        write_atomically(folder / "attainment.png", lambda p: attainment.draw(moved, info, p))
+        more += _items(confirmed.sentences(story.again))
+    if story.moved is not None:
+        draw = functools.partial(attainment.draw, story.moved, info)
+        write_atomically(folder / "attainment.png", draw)
         other = "The front with other speakers"
         more += f"<h2>{other}</h2>{_picture(folder / 'attainment.png', other)}"
-    if groups:
-        write_atomically(folder / "families.png", lambda p: family_picture.draw(groups, info, p))
+    if story.groups:
+        draw = functools.partial(family_picture.draw, story.groups, info)
+        write_atomically(folder / "families.png", draw)
         more += f"<h2>Fronts by loss</h2>{_picture(folder / 'families.png', 'Fronts by loss')}"
-        more += _items(families.sentences(groups, info))
-    content = _page(info, bars, found, block, more, advice, again)
-    write_atomically(folder / "report.html", lambda p: p.write_text(content, encoding="utf-8"))
+        more += _items(families.sentences(story.groups, info))
+    return more
 
 
 def _picture(path: Path, words: str) -> str:
@@ -195,29 +231,22 @@ def _picture(path: Path, words: str) -> str:
     return f"<img alt='{words}' src='data:image/png;base64,{content}'>"
 
 
-def _page(
-    info: FrontInfo,
-    bars: pd.DataFrame,
-    found: Evidence,
-    block: str,
-    more: str,
-    advice: list[str],
-    again: pd.DataFrame | None,
-) -> str:
+def _page(story: _Story, more: str) -> str:
+    info, bars, found = story.info, story.bars, story.found
     shown = tables.display(info, bars, found)
     table = shown.to_html(index=False, border=0) if len(shown) else "<p>The front is empty.</p>"
     return page(
         f"Report: {info.name}",
         f"{_paragraphs(words.sentences(info, bars, found))}"
-        f"{block}"
+        f"{story.block}"
         f"<p class='soft'>The same as a <a href='pareto.png'>picture</a>, to zoom into "
         f"(<a href='pareto.html'>pareto.html</a>) and as a <a href='pareto.csv'>table</a> of all "
         f"trials.</p>"
         f"<h2>The front</h2><div class='scroll'>{table}</div>"
         f"{_paragraphs(words.columns(info, found), soft=True)}"
         f"{more}"
-        f"<h2>Choices by rule</h2>{_items(_choices(info, found, choose.RULES, again))}"
-        f"<h2>What to mind in the next sweep</h2>{_items(advice)}"
+        f"<h2>Choices by rule</h2>{_items(_choices(info, found, choose.RULES, story.again))}"
+        f"<h2>What to mind in the next sweep</h2>{_items(doctor.sentences(story.examined))}"
         f"<h2>Caveats</h2>{_items(words.caveats(info, bars))}"
         f"{(explorer.STATIC / 'guide.html').read_text(encoding='utf-8')}",
     )

@@ -27,21 +27,24 @@ def standard_errors(
     Standard errors are fractions. Every trial sees the same resamples (same seed, same order), so
     their bars are comparable.
     """
-    labels = records.sweep["labels"]
-    data = (records.sweep.get("config") or {}).get("data") or {}
     found = []
     for trial_id in trial_ids:
         table = dev_predictions(records, trial_id)
         if table is None or table.empty:
             continue
         rng = np.random.default_rng(seed)
-        least = int(data.get("min_support", 5))
         try:
-            row = bootstrap(table, labels=labels, min_support=least, resamples=resamples, rng=rng)
+            row = bootstrap(table, **classes_of(records), resamples=resamples, rng=rng)
         except UserError:  # a word that is no label, say: `evidence` tells which and why
             continue
         found.append({"trial_id": trial_id, **row})
     return pd.DataFrame(found, columns=["trial_id", "acc_se", "max_gap_se", "lone_speakers"])
+
+
+def classes_of(records: Records) -> dict:
+    """The sweep's labels and the support that a class needs, as `Panel.of` takes them."""
+    data = (records.sweep.get("config") or {}).get("data") or {}
+    return {"labels": records.sweep["labels"], "min_support": int(data.get("min_support", 5))}
 
 
 def bootstrap(
