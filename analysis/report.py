@@ -3,7 +3,7 @@
     report.write(Path("results/demo"))
 writes DIR/front.parquet, DIR/summary.json and, in analysis/plots/<name of DIR>/, report.html,
 report.json, pareto.png, .svg, .pdf, .html and .csv, and front.tex. It works while the sweep runs
-and says how far it is; `watch` writes it anew whenever there is more.
+and says how far it is.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from __future__ import annotations
 import base64
 import functools
 import html
-import itertools
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,33 +112,6 @@ def _story(records: Records, *, with_text: bool) -> _Story:
         again=confirmed.read(info, records),
         block=explorer.html(info, records, bars, found, with_text=with_text),
     )
-
-
-def watch(
-    directory: Path | str,
-    plots: Path | str = PLOTS,
-    *,
-    every: float = 30.0,
-    with_text: bool = False,
-    rounds: int | None = None,
-) -> None:
-    """Write the report whenever the records have grown, until the sweep is done.
-
-    Args:
-        every: seconds between looks. rounds: looks at most; None: no limit.
-    """
-    records, before = Records.open(directory), None
-    for _ in itertools.count() if rounds is None else range(rounds):
-        done, path = records.finished, records.directory / "trials.jsonl"
-        size = path.stat().st_size if path.exists() else 0
-        if size and size != before:
-            folder, before = write(directory, plots, quiet=True, with_text=with_text), size
-            at = time.strftime("%H:%M:%S")
-            print(f"{at} {folder}/report.html, {front.info(records).complete} trials complete",
-                  flush=True)  # fmt: skip
-        if done:
-            return
-        time.sleep(every)
 
 
 def text(info: FrontInfo, bars: pd.DataFrame, found: Evidence | None = None) -> str:

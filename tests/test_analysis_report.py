@@ -15,7 +15,17 @@ import pandas as pd
 import pytest
 from fake_sweep import write
 
-from analysis import __main__, figures, front, interactive, layout, report, tables, uncertainty
+from analysis import (
+    __main__,
+    figures,
+    front,
+    interactive,
+    layout,
+    report,
+    tables,
+    uncertainty,
+    watching,
+)
 from ermgap.errors import UserError
 from ermgap.records import Records
 
@@ -323,14 +333,14 @@ def test_reading_leaves_the_records_as_they_were(tmp_path):
 def test_watching_writes_when_there_is_more_and_ends_with_the_sweep(tmp_path, capsys):
     records = write(tmp_path / "sweep", THREE[:2], planned=3, done=False)
     page, path = tmp_path / "plots/sweep/report.html", records.directory / "trials.jsonl"
-    report.watch(records.directory, tmp_path / "plots", every=0.01, rounds=3)
+    watching.watch(records.directory, tmp_path / "plots", every=0.01, rounds=3)
     assert len(capsys.readouterr().out.splitlines()) == 1  # nothing new, nothing written
     first = page.read_text()
     row = json.loads(path.read_text().splitlines()[-1]) | {"trial_id": "t0002"}
     with open(path, "a") as file:
         file.write(json.dumps(row) + "\n")
     records.mark_done()
-    report.watch(records.directory, tmp_path / "plots", every=60)
+    watching.watch(records.directory, tmp_path / "plots", every=60)
     assert "3 trials complete" in capsys.readouterr().out and page.read_text() != first
 
 
