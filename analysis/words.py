@@ -127,8 +127,10 @@ def _what_to_use(info: FrontInfo) -> str:
     for rule in ("knee", "most accurate"):
         point = info.find(choose.RULES[rule](info).trial_id)
         if point is not None:
+            down = " (it levels down: its worst group does worse than ERM's)"
             return (
-                f"To start with, use the {rule} point {point.trial_id} ({choose.scores(point)}), "
+                f"To start with, use the {rule} point {point.trial_id} ({choose.scores(point)})"
+                f"{down if evidence.levelled(info, point) else ''}, "
                 "and confirm it on other seeds and on test before any claim."
             )
     return "Nothing can be recommended yet."

@@ -3,11 +3,11 @@ function parallel(data, state, box, choose) {
   box.replaceChildren();
   const points = data.points.filter(p => state.visible(p) && known(p.values.acc) && ["front", "dominated"].includes(p.kind));
   const names = [...new Set(points.flatMap(p => Object.keys(p.config)))].filter(name =>
-    new Set(points.map(p => String(p.config[name]))).size > 1);
+    new Set(points.map(p => p.config[name]).filter(v => v !== null && v !== undefined).map(String)).size > 1);
   if (points.length < 2 || !names.length) { html("p", { class: "soft" }, box, "Too few usable trials differ yet."); return; }
   const axes = [...names.map(name => axis(name, points.map(p => p.config[name]))),
     ...data.objectives.map(name => axis(name, points.map(p => p.values[name]), data.axes[name].factor))];
-  const gap = Math.max(74, 640 / axes.length), W = gap * axes.length + 40, H = 250;
+  const gap = Math.max(88, 640 / axes.length), W = gap * axes.length + 40, H = 250;
   const scroll = html("div", { style: "overflow-x:auto" }, box);
   const root = svg("svg", { viewBox: `0 0 ${W} ${H}`, style: `min-width:${W}px`, role: "img", "aria-label": "Configurations as lines" }, scroll);
   const X = i => 40 + i * gap, Y = v => H - 26 - v * (H - 66);
