@@ -45,7 +45,7 @@ function backed(p, box) {
   lines.forEach(line => html("p", {}, box, line));
 }
 
-function lines(series, box, words) {
+function lines(series, box, words, last) {
   const W = 200, H = 92, root = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": words, style: "width:200px" }, box);
   const all = series.flat().filter(known);
   if (!all.length) return;
@@ -54,7 +54,7 @@ function lines(series, box, words) {
   const X = i => 34 + i / Math.max(series[0].length - 1, 1) * (W - 42), Y = v => 74 - (v - low) / (high - low) * 56;
   svg("text", { x: 0, y: 11 }, root, words);
   for (const v of [low, high]) svg("text", { x: 30, y: Y(v) + 4, "text-anchor": "end", class: "soft", "font-size": 10 }, root, +v.toPrecision(3));
-  svg("text", { x: W - 8, y: 90, "text-anchor": "end", class: "soft", "font-size": 10 }, root, `epoch ${series[0].length}`);
+  svg("text", { x: W - 8, y: 90, "text-anchor": "end", class: "soft", "font-size": 10 }, root, `epoch ${last}`);
   series.forEach((values, k) => svg("polyline", { points: values.map((v, i) => known(v) ? `${X(i)},${Y(v)}` : "").join(" "),
     fill: "none", stroke: TINTS[1 - k], "stroke-width": 1.8 }, root));
 }
@@ -62,10 +62,11 @@ function lines(series, box, words) {
 function history(rows, box) {
   html("h4", {}, box, "Over training");
   const side = html("div", { class: "side" }, box), take = name => rows.map(row => row[name]);
-  lines([take("acc").map(v => v === null ? v : 100 * v)], side, "dev accuracy, %");
-  lines([take("max_gap").map(v => v === null ? v : 100 * v)], side, "dev gap, points");
-  if (take("train_loss").some(known)) lines([take("train_loss")], side, "training loss, nats");
-  if (take("lambda").some(known)) lines([take("lambda")], side, "fairness weight");
+  const last = rows[rows.length - 1].epoch;
+  lines([take("acc").map(v => v === null ? v : 100 * v)], side, "dev accuracy, %", last);
+  lines([take("max_gap").map(v => v === null ? v : 100 * v)], side, "dev gap, points", last);
+  if (take("train_loss").some(known)) lines([take("train_loss")], side, "training loss, nats", last);
+  if (take("lambda").some(known)) lines([take("lambda")], side, "fairness weight", last);
 }
 
 function recalls(data, behind, box) {

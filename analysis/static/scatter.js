@@ -6,7 +6,8 @@ function extent(data, points, name, wide) {
   const factor = data.axes[name].factor;
   const core = points.filter(p => p.front || p.style === "erm");
   const of = list => list.map(p => factor * p.values[name]).filter(known);
-  let values = of(core.length ? core : points);
+  const reach = p => [-1, 1].map(k => factor * (p.values[name] + k * (p.se[`${name}_se`] || 0)));
+  const values = core.length ? core.flatMap(reach).filter(known) : of(points);
   if (!values.length) return [0, 1];
   let low = values.reduce((a, b) => Math.min(a, b)), high = values.reduce((a, b) => Math.max(a, b));
   const span = Math.max(high - low, factor === 100 ? 6 : 0.1);
