@@ -172,7 +172,8 @@ class Change:
     """A metric of a system less that of another on the same utterances, in fractions.
 
     Attributes:
-        low, high: its interval. below: confidence that the true difference is under 0.
+        low, high: its interval. below: confidence that the true difference is under 0. All NaN
+            where a gender of a language has one speaker.
     """
 
     value: float
@@ -200,8 +201,9 @@ def against(
         if name == "max_gap":
             se = np.where(np.isfinite(se), np.nanstd(resampled, ddof=1), np.nan)
         reach = stats.t.ppf(0.5 + level / 2, df) * se
-        with np.errstate(invalid="ignore", divide="ignore"):
-            below = stats.t.cdf(-value[0] / se, df) if se > 0 else float(value[0] < 0)
+        below = (
+            stats.t.cdf(-value[0] / se, df) if se > 0 else np.where(np.isnan(se), se, value[0] < 0)
+        )
         found[name] = Change(*map(float, (value[0], se, value[0] - reach, value[0] + reach, below)))
     return found
 

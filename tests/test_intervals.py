@@ -77,12 +77,15 @@ def test_leaving_speakers_out_brackets_what_was_measured():
 def test_one_speaker_gives_no_interval_and_no_bound():
     table = utterances(speakers=3)
     table.loc[(table["language"] == "de") & (table["gender"] == "male"), "speaker"] = "alone"
-    panel = panel_of(table)
+    panel = panel_of(table, systems=2)
     told = intervals.signed(panel, "s0").set_index("cell")
     assert told.loc["de/speech", ["se", "df", "low", "high"]].isna().all(axis=None)
     assert told.loc["en/speech", ["se", "df", "low", "high"]].notna().all(axis=None)
     weights = panel.draws(100, np.random.default_rng(0))
     assert np.isnan(intervals.largest_gap(panel, "s0", weights).at_most)
+    change = intervals.against(panel, "s1", "s0", weights)["max_gap"]
+    assert np.isfinite(change.value)
+    assert np.isnan([change.se, change.low, change.high, change.below]).all()
 
 
 def test_the_average_gap_is_the_sum_of_its_weighed_parts():
