@@ -19,7 +19,7 @@ import numpy as np
 
 from analysis import figures, layout
 from analysis.front import FrontInfo
-from analysis.panel import Panel, largest_of, scores
+from analysis.panel import Panel
 from analysis.uncertainty import classes_of, dev_predictions
 from ermgap.errors import UserError
 from ermgap.records import Records
@@ -53,13 +53,8 @@ def over_speakers(info: FrontInfo, records: Records, *, seed: int = 0) -> Attain
         panel = Panel.of(tables, **classes_of(records))
     except UserError:
         return None
-    weights = panel.draws(RESAMPLES, np.random.default_rng(seed))
-    values = []
-    for name in tables:
-        margins = panel.margins(weights, name)
-        found = scores(margins) | {"max_gap": largest_of(margins, panel.classes)}
-        values.append(np.stack([found[one] for one in info.objectives], 1))
-    made = surfaces(np.stack(values, 1), info.directions)
+    values = panel.objectives(info.objectives, resamples=RESAMPLES, seed=seed)
+    made = surfaces(values, info.directions)
     return Attainment(info.objectives, made, RESAMPLES, "resamples of the dev speakers")
 
 
@@ -87,34 +82,26 @@ def surfaces(
 
 def draw(found: Attainment, info: FrontInfo, path: Path) -> None:
     """Write the picture at 150 dpi: the measured front over the band of the middle half."""
-    picture = layout.picture(info)
     names = layout.plane(info)
     order = [found.names.index(name) for name in names]
     factor = np.array([layout.AXES[name][1] for name in names])
     minimised = layout.direction(info, names[0]) == "min"
     places = {level: at[:, order] * factor for level, at in found.surfaces.items() if len(at)}
     ends, core = np.concatenate([*places.values()]), layout.places(info.highlighted, names)
-    least, top = zip(*[layout.AXES[name][2:4] for name in names], strict=True)
-    xlim, ylim = (
-        layout.limits(core[:, k], ends[:, k], least=least[k], top=top[k]) for k in range(2)
-    )
     caption = (
         f"Line: the front as measured. Dashed: what half of {found.sets} {found.words} attain.",
         "Shaded: between what 25 % and what 75 % of them attain.",
         "Resampled fronts reach further than a true one would: each picks its own luckiest trials.",
     )
-    frame = layout.Picture(
-        (), np.empty((0, 2)), xlim, ylim, picture.xlabel, picture.ylabel, {},
-        f"With other speakers: {info.name}", caption,
-    )  # fmt: skip
+    frame = layout.frame(info, core, ends, title="With other speakers", caption=caption)
     figure, axes = figures.framed(frame)
-    lines = {level: _line(at, xlim, ylim, minimised) for level, at in places.items()}
+    lines = {level: _line(at, frame.xlim, frame.ylim, minimised) for level, at in places.items()}
     if {25, 75} <= set(lines):
         around = np.concatenate([lines[25], lines[75][::-1]])
         axes.fill(*around.T, color=figures.BLUE, alpha=0.18, linewidth=0, zorder=1)
     if 50 in lines:
         axes.plot(*lines[50].T, color=figures.BLUE, linewidth=1.3, linestyle="--", zorder=2)
-    axes.plot(*picture.staircase.T, color=figures.BLUE, linewidth=1.8, zorder=3)
+    axes.plot(*layout.staircase(info, *names).T, color=figures.BLUE, linewidth=1.8, zorder=3)
     axes.scatter(*layout.places(info.front, names).T, s=56, color=figures.BLUE,
                  edgecolors="white", zorder=4)  # fmt: skip
     if info.erm is not None:

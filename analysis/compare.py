@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import doctor, figures, front, layout
-from analysis.family_picture import LOOKS
+from analysis.family_picture import LOOKS, at, stairs
 from analysis.front import FrontInfo
 from analysis.report import PLOTS, read
 from ermgap.errors import UserError
@@ -114,15 +114,11 @@ def draw(
     figure = Figure(figsize=(13.5, 4.9), layout="constrained")
     panels = figure.subplots(1, 3, width_ratios=(1.3, 1, 1))
     names = layout.plane(infos[0])
-    directions = [layout.direction(infos[0], name) for name in names]
     for number, (info, curve) in enumerate(zip(infos, curves, strict=True)):
         colour, marker = LOOKS[number % len(LOOKS)]
-        at = layout.places(info.front, names)
-        if len(at):
-            at = at[front.non_dominated(at, directions=directions)]  # of three objectives
-            steps = layout.corners(at, minimised=directions[0] == "min")
-            panels[0].plot(*steps.T, color=colour, linewidth=1.6)
-        panels[0].scatter(*at.T, color=colour, marker=marker, s=48, edgecolors="white", zorder=3,
+        panels[0].plot(*stairs(info.front, info).T, color=colour, linewidth=1.6)
+        panels[0].scatter(*at(info.front, info).T, color=colour, marker=marker, s=48,
+                          edgecolors="white", zorder=3,
                           label=f"{info.name} ({info.hypervolume:.3f})")  # fmt: skip
         for axes, (column, _) in zip(panels[1:], AXES, strict=True):
             axes.step(

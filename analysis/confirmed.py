@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis import front, layout
+from analysis import figures, front, layout
 from analysis.figures import BLUE, INK, ORANGE, SOFT
 from analysis.tables import PLOTS
 from ermgap.errors import UserError
@@ -176,8 +176,6 @@ def draw(info: front.FrontInfo, made: pd.DataFrame, path: Path) -> None:
 
 def draw_front(info: front.FrontInfo, made: pd.DataFrame, path: Path) -> None:
     """The plane of the front: arrows from what the search saw to the mean on test (else on dev)."""
-    from analysis import figures
-
     x, y = names = layout.plane(info)
     split = "test" if np.isfinite(made[f"{y}_test"]).any() else "dev"
     factor = np.array([layout.AXES[name][1] for name in names])
@@ -185,16 +183,12 @@ def draw_front(info: front.FrontInfo, made: pd.DataFrame, path: Path) -> None:
     left = made[[f"{x}_{split}", f"{y}_{split}"]].to_numpy(float) * factor
     there = np.isfinite(seen).all(1) & np.isfinite(left).all(1)
     ends = np.concatenate([seen[there], left[there]])
-    xlim, ylim = (
-        layout.limits(ends[:, k], ends[:, k], least=layout.AXES[n][2], top=layout.AXES[n][3])
-        for k, n in enumerate(names)
+    caption = (
+        f"Hollow: what the search saw on dev, one seed. Filled: mean on {split} over fresh seeds.",
+        "The search's values are the best of many, and so too good; test was touched here alone.",
     )
-    picture = layout.Picture(
-        (), np.empty((0, 2)), xlim, ylim, layout.axis_title(info, x), layout.axis_title(info, y),
-        {}, f"From the search to {split}: {info.name}",
-        (f"Hollow: what the search saw on dev, one seed. Filled: mean on {split} over fresh seeds.",
-         "The search's values are the best of many, and so too good; test was touched here alone."),
-    )  # fmt: skip
+    title = f"From the search to {split}"
+    picture = layout.frame(info, ends, ends, title=title, caption=caption)
     figure, axes = figures.framed(picture)
     for erm, color, marker, words in ((False, BLUE, "o", "front"), (True, ORANGE, "D", "ERM")):
         mine = there & (made["loss"].eq("erm").to_numpy() == erm)

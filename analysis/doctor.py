@@ -60,16 +60,17 @@ def predictability(info: FrontInfo, records: Records) -> dict[str, object]:
     if len(usable) > MOST:
         usable = [usable[i] for i in np.linspace(0, len(usable) - 1, MOST).astype(int)]
     tables = [dev_predictions(records, point.trial_id) for point in usable]
-    tables = [table for table in tables if table is not None and len(table)]
-    tables = [table for table in tables if _readable(table, labels)]
+    order = ["utterance_id", "modality"]
+    tables = [table.sort_values(order, kind="stable", ignore_index=True) for table in tables
+              if table is not None and len(table)]  # fmt: skip
+    coded = [_coded(table, labels) for table in tables]
+    tables = [table for table, codes in zip(tables, coded, strict=True) if codes is not None]
     if len(tables) < FEWEST:
         return {"trials": len(tables)}
-    order = ["utterance_id", "modality"]
-    tables = [table.sort_values(order, kind="stable", ignore_index=True) for table in tables]
     if any(not table[order].equals(tables[0][order]) for table in tables):
         return {"trials": len(tables)}
     halves = _halves(tables[0])
-    measured = np.array([_measured(table, halves, labels, least) for table in tables])
+    measured = np.array([_measured(codes, halves, least) for codes in coded if codes is not None])
     found = {"trials": len(tables), "error": float(1 / np.sqrt(max(len(tables) - 3, 1)))}
     for name, values in zip(("acc", "max_gap"), np.moveaxis(measured, -1, 0), strict=True):
         ranks = [_spearman(values[:, k, 0], values[:, k, 1]) for k in range(SPLITS)]
@@ -193,12 +194,11 @@ def _stopping(records: Records) -> dict:
         return {}
 
 
-def _readable(table: pd.DataFrame, labels: Sequence[str]) -> bool:
+def _coded(table: pd.DataFrame, labels: Sequence[str]) -> metrics.Coded | None:
     try:
-        metrics.code(table, labels=labels)
+        return metrics.code(table, labels=labels)
     except UserError:
-        return False
-    return True
+        return None
 
 
 def _halves(table: pd.DataFrame) -> np.ndarray:
@@ -214,11 +214,10 @@ def _halves(table: pd.DataFrame) -> np.ndarray:
     return chosen
 
 
-def _measured(table: pd.DataFrame, halves: np.ndarray, labels: Sequence[str], least: int):
+def _measured(coded: metrics.Coded, halves: np.ndarray, least: int) -> np.ndarray:
     """acc and max_gap on both halves of each split, [SPLITS, 2, 2]."""
-    coded = metrics.code(table, labels=labels)
     parts = ("cell", "gender", "label", "prediction")
-    sides = np.stack([halves, ~halves], 1).reshape(-1, len(table))
+    sides = np.stack([halves, ~halves], 1).reshape(-1, halves.shape[1])
     counts = np.stack(
         [
             metrics.confusions(

@@ -137,6 +137,10 @@ def _panel(
     tables: dict[str, pd.DataFrame], erm: str | None, rest: dict
 ) -> tuple[Panel | None, dict[str, str]]:
     """The panel of all tables that go with ERM's, or else with the first readable one."""
+    try:
+        return Panel.of(tables, **rest), {}
+    except UserError:  # one of them at least does not go with the others
+        pass
     order = sorted(tables, key=lambda name: name != erm)
     base, refused = None, {}
     for name in order:

@@ -20,7 +20,7 @@ import numpy as np
 
 from analysis import front, uncertainty
 from analysis.front import FrontInfo, Point
-from analysis.panel import Panel, largest_of, scores
+from analysis.panel import Panel
 from ermgap.errors import UserError
 from ermgap.records import Records
 
@@ -171,14 +171,10 @@ def _drawn(points: tuple[Point, ...], info: FrontInfo, records: Records) -> np.n
         panel = Panel.of(tables, **uncertainty.classes_of(records))
     except UserError:  # files from elsewhere; volumes without their errors are better than none
         return np.full(RESAMPLES, np.nan)
-    weights, values = panel.draws(RESAMPLES, np.random.default_rng(0)), []
-    for name in tables:
-        margins = panel.margins(weights, name)
-        found = scores(margins) | {"max_gap": largest_of(margins, panel.classes)}
-        values.append(np.stack([found[objective] for objective in info.objectives], 1))
+    values = panel.objectives(info.objectives, resamples=RESAMPLES)
     return np.array(
         [
             front.hypervolume(one, reference=info.reference, directions=info.directions)
-            for one in np.stack(values, 1)
+            for one in values
         ]
     )

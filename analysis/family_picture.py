@@ -8,6 +8,7 @@ Its plane is that of pareto.png. What lies far behind all fronts is counted and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +25,14 @@ def draw(found: Sequence[Family], info: FrontInfo, path: Path) -> None:
     """Write the picture at 150 dpi."""
     frame = picture(found, info)
     figure, axes = figures.framed(frame, height=0.62)
-    for number, (family, line) in enumerate(zip(found, stairs(found, info), strict=True)):
+    for number, family in enumerate(found):
         colour, marker = LOOKS[number % len(LOOKS)]
         words = f"{family.words} ({family.measured})"
         look = {"marker": marker, "color": colour}
         others = at(family.points, info)
         others = others[within(others, frame.xlim, frame.ylim)]  # unclipped: none is cut in half
         axes.scatter(*others.T, s=34, alpha=0.35, linewidths=0, clip_on=False, **look)
-        axes.plot(*line.T, color=colour, linewidth=1.7)
+        axes.plot(*stairs(family.front, info).T, color=colour, linewidth=1.7)
         best = at(family.front, info).T
         axes.scatter(*best, s=62, edgecolors="white", label=words, zorder=5, **look)
     figures.legend(axes, columns=3)
@@ -40,25 +41,11 @@ def draw(found: Sequence[Family], info: FrontInfo, path: Path) -> None:
 
 def picture(found: Sequence[Family], info: FrontInfo) -> layout.Picture:
     """Axes, title and caption; the marks and the staircases are each family's own."""
-    names = layout.plane(info)
     fronts = np.concatenate([at(family.front, info) for family in found])
     points = np.concatenate([at(family.points, info) for family in found])
-    xlim, ylim = (
-        layout.limits(fronts[:, k], points[:, k], least=layout.AXES[n][2], top=layout.AXES[n][3])
-        for k, n in enumerate(names)
-    )
-    hidden = int((~within(points, xlim, ylim)).sum())
-    return layout.Picture(
-        marks=(),
-        staircase=np.empty((0, 2)),
-        xlim=xlim,
-        ylim=ylim,
-        xlabel=layout.axis_title(info, names[0]),
-        ylabel=layout.axis_title(info, names[1]),
-        labels={},
-        title=f"Fronts by loss: {info.name}",
-        caption=caption(info, hidden),
-    )
+    made = layout.frame(info, fronts, points, title="Fronts by loss", caption=())
+    hidden = int((~within(points, made.xlim, made.ylim)).sum())
+    return replace(made, caption=caption(info, hidden))
 
 
 def within(at: np.ndarray, xlim: tuple[float, float], ylim: tuple[float, float]) -> np.ndarray:
@@ -72,15 +59,14 @@ def at(points: Sequence[Point], info: FrontInfo) -> np.ndarray:
     return layout.places(points, layout.plane(info))
 
 
-def stairs(found: Sequence[Family], info: FrontInfo) -> list[np.ndarray]:
-    """Border of what each front covers in the picture, arrays [corners, 2] in axis units."""
+def stairs(points: Sequence[Point], info: FrontInfo) -> np.ndarray:
+    """Border of what a front covers in the picture, [corners, 2] in axis units; of none, empty."""
     directions = [layout.direction(info, name) for name in layout.plane(info)]
-    lines = []
-    for family in found:
-        points = at(family.front, info)
-        points = points[front.non_dominated(points, directions=directions)]  # of three objectives
-        lines.append(layout.corners(points, minimised=directions[0] == "min"))
-    return lines
+    places = at(points, info)
+    if not len(places):
+        return places
+    places = places[front.non_dominated(places, directions=directions)]  # of three objectives
+    return layout.corners(places, minimised=directions[0] == "min")
 
 
 def caption(info: FrontInfo, hidden: int = 0) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.panel import Panel, differences, largest, scores
+from analysis.panel import Panel, largest
 from ermgap import metrics
 
 LEVEL = 0.95
@@ -44,7 +44,7 @@ def signed(panel: Panel, system: str, *, level: float = LEVEL) -> pd.DataFrame:
     se, df, low and high are NaN: what differs between speakers cannot be seen there.
     """
     rate = panel.rates(panel.everyone, system)[0]
-    gap, without = differences(rate), panel.signed(panel.left_out(), system)
+    gap, without = metrics.differences(rate), panel.signed(panel.left_out(), system)
     se, df = jackknife(panel, gap, without)
     reach = stats.t.ppf(0.5 + level / 2, df) * se
     at = np.nonzero(np.isfinite(gap))
@@ -209,8 +209,5 @@ def against(
 
 
 def _change(panel: Panel, system: str, other: str, weights: np.ndarray) -> dict[str, np.ndarray]:
-    values = []
-    for name in (system, other):
-        margins = panel.margins(weights, name)
-        values.append(scores(margins) | {"max_gap": largest(panel.signed(weights, name))})
-    return {name: values[0][name] - values[1][name] for name in values[0]}
+    mine, theirs = (panel.values(weights, name) for name in (system, other))
+    return {name: mine[name] - theirs[name] for name in mine}

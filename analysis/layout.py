@@ -96,6 +96,32 @@ def picture(
     )
 
 
+def frame(
+    info: FrontInfo, core: np.ndarray, others: np.ndarray, *, title: str, caption: Sequence[str]
+) -> Picture:
+    """Axes, title and caption of another picture in the front's plane; its marks are its own.
+
+    Args:
+        core, others: places [n, 2] in axis units, as `limits` takes them.
+    """
+    names = plane(info)
+    xlim, ylim = (
+        limits(core[:, k], others[:, k], least=AXES[name][2], top=AXES[name][3])
+        for k, name in enumerate(names)
+    )
+    return Picture(
+        marks=(),
+        staircase=np.empty((0, 2)),
+        xlim=xlim,
+        ylim=ylim,
+        xlabel=axis_title(info, names[0]),
+        ylabel=axis_title(info, names[1]),
+        labels={},
+        title=f"{title}: {info.name}",
+        caption=tuple(caption),
+    )
+
+
 def null_band(
     info: FrontInfo, found: Evidence | None, names: tuple[str, str], ylim: tuple[float, float]
 ) -> np.ndarray:

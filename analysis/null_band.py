@@ -22,7 +22,7 @@ import numpy as np
 from scipy.special import expit, logit
 from scipy.stats import chi2
 
-from analysis.panel import Panel, differences, largest
+from analysis.panel import Panel, largest
 from ermgap import metrics
 from ermgap.metrics import Margins
 
@@ -53,7 +53,7 @@ def fair(panel: Panel, system: str, *, worlds: int = 2000, seed: int = 0) -> Ban
     variance = dispersion(panel, system, rng.random(worlds))
     if variance is None:
         return Band(*[float("nan")] * 4)
-    gaps = largest(differences(_simulated(panel, system, variance, rng)))
+    gaps = largest(metrics.differences(_simulated(panel, system, variance, rng)))
     observed = largest(panel.observed(system))
     median, high = np.nanquantile(gaps, (0.5, 0.95))
     return Band(

@@ -145,7 +145,23 @@ class Panel:
 
     def signed(self, weights: np.ndarray, system: str, **given) -> np.ndarray:
         """Their differences, female less male, [resamples, C, 2K + 2]."""
-        return differences(self.rates(weights, system, **given))
+        return metrics.differences(self.rates(weights, system, **given))
+
+    def values(self, weights: np.ndarray, system: str) -> dict[str, np.ndarray]:
+        """`acc` and `w_f1` over everything, and `max_gap`, each [resamples]."""
+        margins = self.margins(weights, system)
+        whole = Margins(*(part.sum((-3, -2)) for part in margins))
+        return {
+            "acc": metrics.accuracy(whole),
+            "w_f1": metrics.weighted_f1(whole),
+            "max_gap": largest_of(margins, self.classes),
+        }
+
+    def objectives(self, names: Sequence[str], *, resamples: int, seed: int = 0) -> np.ndarray:
+        """What all systems score under the same resamples, [resamples, systems, names]."""
+        weights = self.draws(resamples, np.random.default_rng(seed))
+        found = [self.values(weights, system) for system in self.sums]
+        return np.stack([np.stack([one[name] for name in names], -1) for one in found], 1)
 
     def observed(self, system: str) -> np.ndarray:
         """The differences as measured, [C, 2K + 2]."""
@@ -155,11 +171,6 @@ class Panel:
     def everyone(self) -> np.ndarray:
         """The weights of what was measured, [1, U]."""
         return np.ones((1, len(self.units)))
-
-
-def differences(rates: np.ndarray) -> np.ndarray:
-    """Female less male [..., P] of rates [..., 2, P]."""
-    return rates[..., 0, :] - rates[..., 1, :]
 
 
 def largest(signed: np.ndarray) -> np.ndarray:
@@ -174,13 +185,7 @@ def largest(signed: np.ndarray) -> np.ndarray:
 
 def largest_of(margins: np.ndarray | Margins, classes: np.ndarray) -> np.ndarray:
     """max_gap [...] of margins (or counts) [..., C, 2, K]."""
-    return largest(differences(metrics.rates(margins, classes=classes)))
-
-
-def scores(margins: Margins) -> dict[str, np.ndarray]:
-    """`acc` and `w_f1` over everything, each [resamples], of margins [resamples, C, 2, K]."""
-    whole = Margins(*(part.sum((-3, -2)) for part in margins))
-    return {"acc": metrics.accuracy(whole), "w_f1": metrics.weighted_f1(whole)}
+    return largest(metrics.differences(metrics.rates(margins, classes=classes)))
 
 
 def _ordered(table: pd.DataFrame) -> pd.DataFrame:

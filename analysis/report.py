@@ -82,8 +82,8 @@ def write(
 class _Story:
     """All that is found out before anything is written.
 
-    `moved` is how the front moves with other speakers, `again` what is left of it over seeds, and
-    `block` the interactive part of the page.
+    `moved` is how the front moves with other speakers, `again` what is left of it over seeds,
+    `block` the interactive part of the page, `table` every trial, and `numbers` summary.json.
     """
 
     records: Records
@@ -95,22 +95,26 @@ class _Story:
     moved: attainment.Attainment | None
     again: pd.DataFrame | None
     block: str
+    table: pd.DataFrame
+    numbers: dict[str, object]
 
 
 def _story(records: Records, *, with_text: bool) -> _Story:
     info = read(records)
     bars = uncertainty.standard_errors(records, [p.trial_id for p in info.highlighted])
-    found = evidence.evidence(info, records)
+    found, examined = evidence.evidence(info, records), doctor.examine(info, records)
     return _Story(
         records,
         info,
         bars,
         found,
         groups=families.families(info, records),
-        examined=doctor.examine(info, records),
+        examined=examined,
         moved=attainment.over_speakers(info, records) if info.front else None,
         again=confirmed.read(info, records),
         block=explorer.html(info, records, bars, found, with_text=with_text),
+        table=tables.trials(info, bars),
+        numbers=tables.summary(info, bars, found) | {"doctor": examined},
     )
 
 
@@ -147,22 +151,15 @@ def read(records: Records) -> FrontInfo:
 
 def _write_records(story: _Story) -> None:
     """front.parquet and summary.json in the sweep's own folder."""
-    table = tables.trials(story.info, story.bars)
-    table = table[table["front"]].drop(columns="front").reset_index(drop=True)
-    story.records.write_front(table)
-    story.records.write_summary(_numbers(story))
-
-
-def _numbers(story: _Story) -> dict[str, object]:
-    told = tables.summary(story.info, story.bars, story.found)
-    return told | {"doctor": story.examined}
+    best = story.table[story.table["front"]].drop(columns="front").reset_index(drop=True)
+    story.records.write_front(best)
+    story.records.write_summary(story.numbers)
 
 
 def _write_plots(story: _Story, folder: Path) -> None:
     info, bars, found = story.info, story.bars, story.found
-    table = tables.trials(info, bars)
-    write_atomically(folder / "pareto.csv", lambda path: table.to_csv(path, index=False))
-    whole = _numbers(story) | {"signed_gaps": evidence.signed(info, story.records)}
+    write_atomically(folder / "pareto.csv", lambda path: story.table.to_csv(path, index=False))
+    whole = story.numbers | {"signed_gaps": evidence.signed(info, story.records)}
     _write_text(folder / "report.json", to_json(whole, indent=1))
     _write_text(folder / "front.tex", tables.to_latex(tables.display(info, bars, found)))
     figures.draw_files(info, folder, bars=bars, found=found)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from analysis.panel import Panel, largest_of, scores
+from analysis.panel import Panel
 from ermgap.errors import UserError
 from ermgap.records import Records
 
@@ -62,10 +62,10 @@ def bootstrap(
     in the whole set.
     """
     panel = Panel.of({"": predictions}, labels=labels, min_support=min_support)
-    margins = panel.margins(panel.draws(resamples, rng), "")
+    found = panel.values(panel.draws(resamples, rng), "")
     return {
-        "acc_se": _spread(scores(margins)["acc"]),
-        "max_gap_se": _spread(largest_of(margins, panel.classes)),
+        "acc_se": _spread(found["acc"]),
+        "max_gap_se": _spread(found["max_gap"]),
         "lone_speakers": len(panel.lone),
     }
 

@@ -145,6 +145,11 @@ def rates(counts: np.ndarray | Margins, *, classes: np.ndarray) -> np.ndarray:
     )
 
 
+def differences(rates: np.ndarray) -> np.ndarray:
+    """Female less male [..., 2K + 2] of rates [..., 2, 2K + 2]."""
+    return rates[..., 0, :] - rates[..., 1, :]
+
+
 def sizes(signed: np.ndarray) -> dict[str, np.ndarray]:
     """How large differences of `rates` [..., 2K + 2] are, each [...].
 
@@ -168,8 +173,7 @@ def gender_gaps(counts: np.ndarray | Margins, *, classes: np.ndarray) -> dict[st
 
     A class enters where it is one of `classes` (bool [..., K]) and its rate exists for both.
     """
-    female, male = np.moveaxis(rates(counts, classes=classes), -2, 0)
-    return sizes(female - male)
+    return sizes(differences(rates(counts, classes=classes)))
 
 
 def evaluate(

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from fake_sweep import LABELS, predictions, utterances
 
-from analysis.panel import Panel, largest, largest_of, scores
+from analysis.panel import Panel, largest, largest_of
 from ermgap import metrics
 from ermgap.errors import UserError
 
@@ -33,9 +33,9 @@ def test_what_was_measured_is_what_the_metrics_say(make):
     panel = Panel.of({"m": table}, labels=LABELS)
     told = metrics.evaluate(table, labels=LABELS)
     assert largest(panel.observed("m")) == pytest.approx(told["max_gap"], abs=1e-12)
-    margins = panel.margins(panel.everyone, "m")
-    assert scores(margins)["acc"][0] == pytest.approx(told["acc"])
-    assert scores(margins)["w_f1"][0] == pytest.approx(told["w_f1"])
+    found = panel.values(panel.everyone, "m")
+    assert found["acc"][0] == pytest.approx(told["acc"])
+    assert found["w_f1"][0] == pytest.approx(told["w_f1"])
     for cell, gap in zip(panel.cells, metrics.sizes(panel.observed("m"))["avg"], strict=True):
         assert gap == pytest.approx(told["gaps"][cell]["avg"])
 

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import front
-from analysis.panel import Panel, largest_of, scores
+from analysis.panel import Panel
 from ermgap.records import Records
 
 RESULTS = Path(__file__).parent / "results" / "sweeps.json"
@@ -64,8 +64,7 @@ def points(table: pd.DataFrame, records: Records) -> np.ndarray:
         labels=records.sweep["labels"],
         min_support=records.sweep["config"]["data"]["min_support"],
     )
-    margins = panel.margins(panel.draws(RESAMPLES, np.random.default_rng(0)), "")
-    return np.stack([scores(margins)["acc"], largest_of(margins, panel.classes)], 1)
+    return panel.objectives(("acc", "max_gap"), resamples=RESAMPLES)[:, 0]
 
 
 def told(records: Records, volumes: np.ndarray) -> dict:

@@ -27,7 +27,7 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from analysis import intervals, null_band
-from analysis.panel import Panel, differences, largest
+from analysis.panel import Panel, largest
 from ermgap import metrics
 from ermgap.metrics import GENDERS, Margins
 
@@ -127,7 +127,7 @@ def true_gaps(handicap: float) -> np.ndarray:
         margins = Margins(PRIOR, PRIOR * hit, PRIOR * hit + missed.sum() - missed)
         both = Margins(*(np.stack([part, part]) for part in margins))
         rates[cell, side] = metrics.rates(both, classes=np.ones(len(LABELS), bool))[0]
-    return differences(rates)
+    return metrics.differences(rates)
 
 
 def handicap_of(gap: float) -> float:

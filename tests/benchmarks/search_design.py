@@ -45,7 +45,7 @@ def pack(folder: Path, file: Path = FILE) -> None:
     """
     import pandas as pd
 
-    from analysis.panel import Panel, largest_of, scores
+    from analysis.panel import Panel
     from ermgap import metrics
     from ermgap.records import Records
 
@@ -62,9 +62,8 @@ def pack(folder: Path, file: Path = FILE) -> None:
         changes = []
         for part in parts:
             panel = Panel.of({"": part}, labels=labels, min_support=5)
-            margins = panel.margins(panel.draws(RESAMPLES, np.random.default_rng(0)), "")
+            found = panel.objectives(OBJECTIVES, resamples=RESAMPLES)[:, 0].T
             whole = metrics.evaluate(part, labels=labels, min_support=5)
-            found = [scores(margins)["acc"], largest_of(margins, panel.classes)]
             changes.append([one - whole[name] for one, name in zip(found, OBJECTIVES, strict=True)])
         changes = np.array(changes)[np.array(chosen) - 1]  # [epochs, 2, R], of the selected epoch
         luck.append(np.moveaxis(changes, -1, 0))
