@@ -1,6 +1,6 @@
 """How far a front would move: what is attained in 25, 50 and 75 % of resamples or seeds.
 
-    found = over_speakers(info, records)
+    found = over_speakers(info, records)           # or over_seeds(info, confirmed.runs(records))
     draw(found, info, Path("attainment.png"))
 
 A place in objective space is attained by a front that has a point at least as good in everything.
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from analysis import figures, layout
 from analysis.front import FrontInfo
@@ -35,12 +36,15 @@ class Attainment:
 
     Attributes:
         names: the two objectives. sets: fronts behind it. words: what they are over.
+        warning: what to mind in reading it.
     """
 
     names: tuple[str, str]
     surfaces: dict[int, np.ndarray]
     sets: int
     words: str
+    title: str
+    warning: str
 
 
 def over_speakers(info: FrontInfo, records: Records, *, seed: int = 0) -> Attainment | None:
@@ -55,7 +59,32 @@ def over_speakers(info: FrontInfo, records: Records, *, seed: int = 0) -> Attain
         return None
     values = panel.objectives(info.objectives, resamples=RESAMPLES, seed=seed)
     made = surfaces(values, info.directions)
-    return Attainment(info.objectives, made, RESAMPLES, "resamples of the dev speakers")
+    warning = "Resampled fronts reach further than a true one: each picks its own luckiest trials."
+    words = "resamples of the dev speakers"
+    return Attainment(info.objectives, made, RESAMPLES, words, "With other speakers", warning)
+
+
+def over_seeds(
+    info: FrontInfo, runs: pd.DataFrame | None, *, split: str = "test"
+) -> Attainment | None:
+    """Over seeds of the configurations that were confirmed, a front a seed.
+
+    Args:
+        runs: as from `confirmed.runs`. Runs that failed or are degenerate attain nothing.
+
+    None with three objectives, or fewer than two seeds that ended.
+    """
+    if runs is None or len(info.objectives) != 2:
+        return None
+    mine = runs[(runs["split"] == split) & (runs["status"] == "finished")]
+    wide = mine.pivot(index="seed", columns="trial_id", values=list(info.objectives))
+    if len(wide) < 2:
+        return None
+    values = np.stack([wide[name].to_numpy(float) for name in info.objectives], -1)
+    warning = f"The search chose the {values.shape[1]} configurations on dev, with one seed each."
+    made = surfaces(values, info.directions)
+    words = f"seeds, each on {split},"
+    return Attainment(info.objectives, made, len(wide), words, f"Over seeds, on {split}", warning)
 
 
 def surfaces(
@@ -89,11 +118,12 @@ def draw(found: Attainment, info: FrontInfo, path: Path) -> None:
     places = {level: at[:, order] * factor for level, at in found.surfaces.items() if len(at)}
     ends, core = np.concatenate([*places.values()]), layout.places(info.highlighted, names)
     caption = (
-        f"Line: the front as measured. Dashed: what half of {found.sets} {found.words} attain.",
+        "Line: the front as the search saw it. "
+        f"Dashed: what half of {found.sets} {found.words} attain.",
         "Shaded: between what 25 % and what 75 % of them attain.",
-        "Resampled fronts reach further than a true one would: each picks its own luckiest trials.",
+        found.warning,
     )
-    frame = layout.frame(info, core, ends, title="With other speakers", caption=caption)
+    frame = layout.frame(info, core, ends, title=found.title, caption=caption)
     figure, axes = figures.framed(frame)
     lines = {level: _line(at, frame.xlim, frame.ylim, minimised) for level, at in places.items()}
     if {25, 75} <= set(lines):

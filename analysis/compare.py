@@ -21,7 +21,7 @@ from analysis.report import PLOTS, read
 from ermgap.errors import UserError
 from ermgap.records import Records, write_atomically
 
-AXES = (("epochs", "Epochs trained"), ("hours", "Hours of slots (a slot is a worker group)"))
+AXES = (("epochs", "Epochs trained"), ("hours", "Worker-hours (of GPUs, where workers have one)"))
 
 
 def write(directories: Sequence[Path | str], plots: Path | str = PLOTS) -> pd.DataFrame:

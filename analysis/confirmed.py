@@ -41,13 +41,26 @@ def write(directory: Path | str, plots: Path | str = PLOTS) -> pd.DataFrame:
     return made
 
 
-def read(info: front.FrontInfo, records: Records) -> pd.DataFrame | None:
-    """`table` of a sweep that was confirmed; None of another, or if the file cannot be read."""
+def runs(records: Records) -> pd.DataFrame | None:
+    """A row per configuration, seed and split of a sweep that was confirmed.
+
+    None of another sweep, or if the file cannot be read or is of something else.
+    """
     path = records.directory / "confirm" / FILE
     try:
-        return table(info, pd.read_parquet(path)) if path.exists() else None
-    except (OSError, ValueError, KeyError, AttributeError):
+        made = pd.read_parquet(path) if path.exists() else None
+    except (OSError, ValueError):
         return None
+    needed = {"trial_id", "seed", "split", "status", *front.SCORES}
+    return made if made is not None and needed <= set(made) else None
+
+
+def read(info: front.FrontInfo, records: Records) -> pd.DataFrame | None:
+    """`table` of a sweep that was confirmed; None of another, or of other trials."""
+    made = runs(records)
+    if made is None or any(info.find(trial_id) is None for trial_id in made["trial_id"]):
+        return None
+    return table(info, made)
 
 
 def pictures(info: front.FrontInfo, made: pd.DataFrame, folder: Path) -> None:

@@ -108,7 +108,11 @@ def budget(rows: Sequence[Mapping]) -> dict[str, float]:
 
 
 def progress(info: FrontInfo, rows: Sequence[Mapping]) -> list[dict]:
-    """The hypervolume after each trial that ran to its end, by epochs and slot-hours so far."""
+    """The hypervolume after each trial that ran to its end, by epochs and worker-hours so far.
+
+    A worker holds one GPU, where there are any: then these are GPU-hours.
+    """
+    workers = ((info.sweep.get("config") or {}).get("sweep") or {}).get("workers") or 1
     eligible = {p.trial_id: [p.values[n] for n in info.objectives] for p in info.points
                 if p.eligible}  # fmt: skip
     spent, seconds, values, found = 0, 0.0, [], []
@@ -118,7 +122,7 @@ def progress(info: FrontInfo, rows: Sequence[Mapping]) -> list[dict]:
         if row["status"] in COMPLETE and row["trial_id"] in eligible:
             values.append(eligible.pop(row["trial_id"]))
             volume = front.hypervolume(values, reference=info.reference, directions=info.directions)
-            found.append({"epochs": spent, "hours": seconds / 3600, "trials": len(values),
+            found.append({"epochs": spent, "hours": workers * seconds / 3600, "trials": len(values),
                           "hypervolume": volume})  # fmt: skip
     return found
 

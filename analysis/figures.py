@@ -74,12 +74,11 @@ def draw(info: FrontInfo, *, bars: pd.DataFrame | None = None, found: Evidence |
         )
     if len(picture.staircase):
         axes.plot(*picture.staircase.T, color=BLUE, linewidth=1.6, alpha=0.75, zorder=2)
-    for kind in STYLES:
-        _marks(axes, kind, [m for m in picture.marks if style_of(info, m.point) == kind])
+    marks(axes, info, picture)
     if not any(mark.point.eligible for mark in picture.marks):
         axes.text(0.5, 0.93, nothing(info), transform=axes.transAxes, ha="center", color=SOFT)
     legend(axes)
-    return figure, _label(axes, picture)
+    return figure, label(axes, picture)
 
 
 def framed(picture: layout.Picture, *, height: float = 0.65):
@@ -93,6 +92,15 @@ def framed(picture: layout.Picture, *, height: float = 0.65):
     figure = Figure(figsize=(8.3, 6.2), dpi=100, facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.09, 0.24, 0.885, height))
+    dress(axes, picture)
+    figure.text(0.09, 0.95, picture.title, fontsize=13, weight="bold", color=INK)
+    lines = "\n".join(picture.caption)
+    figure.text(0.09, 0.15, lines, fontsize=8, color=SOFT, va="top", linespacing=1.4)
+    return figure, axes
+
+
+def dress(axes, picture: layout.Picture) -> None:
+    """Limits, titles, grid and colours of axes."""
     axes.set(xlim=picture.xlim, ylim=picture.ylim)
     axes.set_xlabel(picture.xlabel, color=INK, fontsize=10)
     axes.set_ylabel(picture.ylabel, color=INK, fontsize=10)
@@ -101,13 +109,15 @@ def framed(picture: layout.Picture, *, height: float = 0.65):
     axes.tick_params(colors=SOFT, length=0, labelsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#BBBBBB")
-    figure.text(0.09, 0.95, picture.title, fontsize=13, weight="bold", color=INK)
-    lines = "\n".join(picture.caption)
-    figure.text(0.09, 0.15, lines, fontsize=8, color=SOFT, va="top", linespacing=1.4)
-    return figure, axes
 
 
-def _marks(axes, kind: str, marks: list[layout.Mark]) -> None:
+def marks(axes, info: FrontInfo, picture: layout.Picture) -> None:
+    """Draw the picture's marks with their bars, kind by kind."""
+    for kind in STYLES:
+        _kind(axes, kind, [m for m in picture.marks if style_of(info, m.point) == kind])
+
+
+def _kind(axes, kind: str, marks: list[layout.Mark]) -> None:
     """Draw all marks of a kind, with their bars; the front lies on top."""
     marker, _, fill, edge, size, words = STYLES[kind]
     order = 10 - list(STYLES).index(kind)
@@ -134,7 +144,7 @@ def legend(axes, *, columns: int = 6) -> None:
         axes.legend(**where, **space, frameon=False, fontsize=8.5, labelcolor=INK)
 
 
-def _label(axes, picture: layout.Picture) -> list:
+def label(axes, picture: layout.Picture) -> list:
     """Write the labels with leaders where they cover nothing, and return them."""
     named = {m.point.trial_id: m for m in picture.marks if m.point.trial_id in picture.labels}
     look = {"fontsize": 9, "color": INK, "ha": "center", "va": "center", "zorder": 20}

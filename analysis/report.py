@@ -29,6 +29,7 @@ from analysis import (
     figures,
     front,
     interactive,
+    pairs,
     tables,
     uncertainty,
     words,
@@ -82,8 +83,9 @@ def write(
 class _Story:
     """All that is found out before anything is written.
 
-    `moved` is how the front moves with other speakers, `again` what is left of it over seeds,
-    `block` the interactive part of the page, `table` every trial, and `numbers` summary.json.
+    `moved` is how the front moves with other speakers and `seeds` with other seeds, `again` what is
+    left of it there, `block` the interactive part of the page, `table` every trial, and `numbers`
+    summary.json.
     """
 
     records: Records
@@ -93,6 +95,7 @@ class _Story:
     groups: list[families.Family]
     examined: dict[str, object]
     moved: attainment.Attainment | None
+    seeds: attainment.Attainment | None
     again: pd.DataFrame | None
     block: str
     table: pd.DataFrame
@@ -111,6 +114,7 @@ def _story(records: Records, *, with_text: bool) -> _Story:
         groups=families.families(info, records),
         examined=examined,
         moved=attainment.over_speakers(info, records) if info.front else None,
+        seeds=attainment.over_seeds(info, confirmed.runs(records)),
         again=confirmed.read(info, records),
         block=explorer.html(info, records, bars, found, with_text=with_text),
         table=tables.trials(info, bars),
@@ -175,12 +179,19 @@ def _write_text(path: Path, content: str) -> None:
 def _sections(story: _Story, folder: Path) -> str:
     """What not every sweep has, with the pictures that it writes."""
     info, more = story.info, ""
+    if len(info.objectives) == 3:
+        write_atomically(folder / "pairs.png", functools.partial(pairs.draw, info, bars=story.bars))
+        more += f"<h2>Three objectives</h2>{_picture(folder / 'pairs.png', 'Each pair of them')}"
     if story.again is not None:
         confirmed.pictures(info, story.again, folder)
         more += "<h2>Over fresh seeds, and on test</h2>"
         more += _picture(folder / "confirm-front.png", "From the search to test")
         more += _picture(folder / "confirm.png", "Each configuration over seeds")
         more += _items(confirmed.sentences(story.again))
+    if story.seeds is not None:
+        draw = functools.partial(attainment.draw, story.seeds, info)
+        write_atomically(folder / "attainment-seeds.png", draw)
+        more += _picture(folder / "attainment-seeds.png", "What seeds attain")
     if story.moved is not None:
         draw = functools.partial(attainment.draw, story.moved, info)
         write_atomically(folder / "attainment.png", draw)

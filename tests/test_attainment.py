@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from fake_sweep import write
 from test_analysis_report import THREE, many
@@ -49,3 +50,21 @@ def test_without_predictions_or_with_other_objectives_there_is_none(tmp_path):
     assert attainment.over_speakers(front.info(other), other) is None
     folder = report.write(bare.directory, tmp_path / "plots", quiet=True)
     assert not (folder / "attainment.png").exists()
+
+
+def test_over_seeds_a_surface_is_a_count_of_seeds(tmp_path):
+    records = write(tmp_path / "sweep", THREE, with_predictions=False)
+    rows = [
+        {"trial_id": "t0001", "seed": seed, "split": "test", "status": "finished",
+         "acc": 0.5 + seed / 100, "max_gap": 0.2 - seed / 100, "w_f1": 0.5,
+         "worst_group_w_f1": 0.4, "max_loss_gap": 0.1}
+        for seed in range(4)
+    ]  # fmt: skip
+    rows.append(rows[0] | {"seed": 9, "status": "degenerate", "acc": 0.9, "max_gap": 0.0})
+    rows.append(rows[0] | {"seed": 0, "split": "dev", "acc": 0.9, "max_gap": 0.0})
+    found = attainment.over_seeds(front.info(records), pd.DataFrame(rows))
+    assert found.sets == 4
+    for level, seed in ((25, 3), (50, 2), (75, 1)):  # the best of four, the second, the third
+        np.testing.assert_allclose(found.surfaces[level], [[0.5 + seed / 100, 0.2 - seed / 100]])
+    assert attainment.over_seeds(front.info(records), pd.DataFrame(rows[:1])) is None
+    assert attainment.over_seeds(front.info(records), None) is None
