@@ -2,7 +2,9 @@
 #
 #   make demo        the default sweep and its Pareto front (continues results/demo if unfinished)
 #   make test        the tests; `make test-slow` for the long ones
-#   make lint        style
+#   make test-cluster  `ray up` over hosts in namespaces on this machine; needs root
+#   make faults      what a sweep survives: the fault table
+#   make lint        style, and known vulnerabilities of what is pinned
 #   make bench       measurements of tests/benchmarks; `make figures-NAME` for one long figure
 #   make bench-gpu   the 7B shape on a GPU, ours against the plain path, within 9 minutes
 #   make peers       ms-swift and Syne Tune in environments of their own, to compare with
@@ -28,7 +30,7 @@ STAMP := $(VENV)/.stamp-$(KEY)
 # Unset when the interpreter under .venv is gone; the set-up then runs although a stamp exists.
 ALIVE := $(shell $(PY) -c 'print("yes")' 2>/dev/null)
 
-.PHONY: help setup demo test test-slow bench bench-gpu peers lint format clean FORCE
+.PHONY: help setup demo test test-slow bench bench-gpu peers test-cluster faults lint audit format clean FORCE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -72,10 +74,20 @@ demo: setup
 	exec $(PY) sweeps/pareto.py $${unfinished:+--resume "$$unfinished"} $(ARGS)
 
 test: setup
-	@$(PY) -m pytest -m "not slow" $(ARGS)
+	@$(PY) -m pytest -m "not slow and not cluster" $(ARGS)
 
 test-slow: setup
-	@$(PY) -m pytest -m slow $(ARGS)
+	@$(PY) -m pytest -m "slow and not cluster" $(ARGS)
+
+# Hosts in namespaces of their own on this machine (root), and the schemas of the other clouds.
+test-cluster: setup
+	@$(PIP) install -q $(PIP_ARGS) -c constraints.txt -e '.[cluster]'
+	@$(PY) -m pytest -m cluster $(ARGS)
+	@$(PY) -m pytest -m "not slow" tests/test_cluster*.py
+
+# What a sweep survives, each fault five times; an hour on two cores, resumable.
+faults: setup
+	@$(PY) tests/faults/run.py $(ARGS)
 
 bench: setup
 	@set -e; for script in tests/benchmarks/bench_*.py; do \
@@ -107,9 +119,19 @@ figures-%: setup
 
 lint: setup
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+	@$(MAKE) -s audit
+
+# Known vulnerabilities of the pinned versions, where a service that lists them can be reached.
+audit: .venv-audit
+	@.venv-audit/bin/python -m pip --disable-pip-version-check install -q --retries 0 $(PIP_ARGS) pip-audit==2.10.1 || \
+	  { echo 'audit: not run: pip-audit cannot be installed from here'; exit 0; }; \
+	.venv-audit/bin/python tests/dependency_audit.py .venv-audit/bin/pip-audit
+
+.venv-audit:
+	@$(PYTHON) -m venv $@; echo '*' > $@/.gitignore
 
 format: setup
 	@$(VENV)/bin/ruff check --fix . && $(VENV)/bin/ruff format .
 
 clean:
-	rm -rf $(VENV) .venv-peers .venv-peers-search .setup.lock build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-audit .venv-peers .venv-peers-search .setup.lock build *.egg-info .pytest_cache .ruff_cache

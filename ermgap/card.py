@@ -122,7 +122,7 @@ def read(folder: Path | str) -> dict:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         version, parts = int(values["format"]), [values.get(name) for name in SECTIONS]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as problem:
         raise UserError(
             f"{path} is damaged ({type(problem).__name__}); restore it from where it was copied."
         ) from problem

@@ -9,14 +9,17 @@ and their keys are in `ermgap.sections`.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 
+from ermgap import plain_yaml
 from ermgap.errors import UserError
 from ermgap.parsing import build, put, untuple
+from ermgap.plain_yaml import one_line
 from ermgap.sections import (
     MELD_LABELS,
     MODALITIES,
@@ -135,25 +138,35 @@ def load(path: Path, settings: Sequence[str] = ()) -> Config:
 
 def _read(path: Path, *, within: tuple[Path, ...] = ()) -> dict:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError) as problem:
+        with open(path, encoding="utf-8") as file:
+            values = plain_yaml.read(file.read(plain_yaml.LONGEST + 1)) or {}
+    except (OSError, ValueError) as problem:  # ValueError: no UTF-8, or a NUL in the name
         raise UserError(
             f"the preset {path} cannot be read ({problem}); check its name."
         ) from problem
-    except (yaml.YAMLError, ValueError) as problem:  # ValueError: a date such as 2020-13-45
-        line = " ".join(str(problem).split())
+    except yaml.YAMLError as problem:
+        line = one_line(str(problem))
         raise UserError(f"the preset {path} is not valid YAML ({line}); mend it.") from problem
     if not isinstance(values, dict):
         raise UserError(f"the preset {path} holds no sections; write 'train:' and so on in it.")
     names = values.pop("extends", None) or []
     names = [names] if isinstance(names, str) else names
-    if path in within or not all(isinstance(name, str) for name in names):
+    if path in within or not _are_presets(names):
         raise UserError(f"{path} extends itself or no preset's name; write extends: [small].")
     whole: dict = {}
     for name in names:
         _merge(whole, _read(path.with_name(f"{name}.yaml"), within=(*within, path)))
     _merge(whole, values)
     return whole
+
+
+def _are_presets(names) -> bool:
+    """Whether it is a list of names, each once, that stay in the preset's folder."""
+    return (
+        isinstance(names, (list, dict))
+        and all(isinstance(name, str) and re.fullmatch(r"\w[\w .-]*", name) for name in names)
+        and len(set(names)) == len(names)
+    )
 
 
 def _merge(into: dict, values: Mapping) -> None:
@@ -170,10 +183,12 @@ def assign(values: dict, settings: Sequence[str], *, option: str = "--set ") -> 
     for setting in settings:
         key, separator, text = setting.partition("=")
         if not separator or not key:
-            raise UserError(f"{option}{setting} is not of the form section.key=value; write it so.")
-        try:
-            put(values, key.strip(), yaml.safe_load(text))
-        except (yaml.YAMLError, ValueError) as problem:
             raise UserError(
-                f"{option}{setting} has a value that is not YAML; quote it."
+                f"{option}{one_line(setting)} is not of the form section.key=value; write it so."
+            )
+        try:
+            put(values, key.strip(), plain_yaml.read(text))
+        except yaml.YAMLError as problem:
+            raise UserError(
+                f"{option}{one_line(setting)} has a value that is not YAML; quote it."
             ) from problem

@@ -20,6 +20,7 @@ from ermgap import config
 from ermgap.corpora import audio
 from ermgap.corpora.table import frame
 from ermgap.errors import UserError
+from ermgap.plain_yaml import shown
 
 SUFFIXES = tuple(".wav .flac .ogg .oga .opus .mp3 .aiff .aif .aifc .au .caf .w64 .rf64".split())
 READ = "libsndfile reads WAV, FLAC, Ogg, Opus, MP3 and AIFF; convert others"
@@ -81,8 +82,10 @@ def _read_transcripts(file: Path) -> dict[str, str]:
     for row in rows:
         if row.get("path") is None or row.get("transcript") is None:
             raise UserError(f"{file} must have the columns path and transcript in every row.")
-        near = file.parent / row["path"]
-        path = near if near.exists() else Path(row["path"])
+        if not row["path"].isprintable():
+            raise UserError(f"{file} has the path {shown(row['path'])}, which names no file.")
+        near = os.path.join(file.parent, row["path"])
+        path = near if os.path.exists(near) else row["path"]
         found[os.path.realpath(path)] = row["transcript"].strip()
     return found
 

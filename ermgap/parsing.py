@@ -1,6 +1,6 @@
 """Nested plain values into frozen dataclasses, with every mistake told by its dotted key.
 
-Used by config.py; nothing here knows what a sweep is.
+Used by config.py; nothing here knows what a sweep is. `ermgap.plain_yaml` reads the values.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ import typing
 from collections.abc import Mapping
 
 from ermgap.errors import UserError
+from ermgap.plain_yaml import DEEPEST, one_line, shown
+
+LARGEST = 2**63  # what a column of whole numbers holds
 
 
 def differences(old: Mapping, new: Mapping, prefix: str = "") -> list[str]:
@@ -29,13 +32,15 @@ def differences(old: Mapping, new: Mapping, prefix: str = "") -> list[str]:
 def put(values: dict, dotted: str, value) -> None:
     """Set `section.key` in nested dicts, in place; UserError if a section is a value."""
     *sections, key = dotted.split(".")
+    if len(sections) > DEEPEST:
+        raise UserError(f"there is no setting {shown(dotted)}: it has {len(sections)} dots.")
     for section in sections:
         if values.get(section) is None:  # absent, or a section that a preset leaves empty
             values[section] = {}
         values = values[section]
         if not isinstance(values, dict):
             raise UserError(
-                f"there is no setting {dotted!r}: {section!r} is a value, not a section."
+                f"there is no setting {shown(dotted)}: {shown(section)} is a value, not a section."
             )
     values[key] = value
 
@@ -45,7 +50,7 @@ def build(kind, values, prefix: str, where: str):
     if not isinstance(values, Mapping):
         raise UserError(
             f"{prefix.rstrip('.') or 'what stands'} in {where} must be a section of keys; "
-            f"it is {values!r}."
+            f"it is {shown(values)}."
         )
     hints = typing.get_type_hints(kind)
     for key in values:
@@ -56,7 +61,8 @@ def build(kind, values, prefix: str, where: str):
                 if near
                 else f"the keys there are {', '.join(hints)}."
             )
-            raise UserError(f"{where} has no key {prefix}{key}; {hint}")
+            told = key if one_line(str(key)) == key else shown(key)
+            raise UserError(f"{where} has no key {prefix}{told}; {hint}")
     built = {}
     for key, value in values.items():
         hint = hints[key]
@@ -74,7 +80,7 @@ def _value(hint, value, key: str):
         if converted is not _WRONG:
             return converted
     names = " or ".join(_NAMES.get(option, "text") for option in options)
-    raise UserError(f"{key} = {value!r} is refused: it must be {names}.")
+    raise UserError(f"{key} = {shown(value)} is refused: it must be {names}.")
 
 
 _WRONG = object()
@@ -95,7 +101,8 @@ def _convert(option, value):
     if option is bool:
         return value if isinstance(value, bool) else _WRONG
     if option is int:
-        return value if isinstance(value, int) and not isinstance(value, bool) else _WRONG
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return value if whole and abs(value) < LARGEST else _WRONG
     if option is float:
         return _number(value)
     if option is str:

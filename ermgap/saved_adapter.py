@@ -33,7 +33,11 @@ def settings_of(folder: Path | str, *, backbone: Path | str | None = None) -> co
         # The paper's backbone is the one whose loader takes any folder that holds a Qwen2-Audio.
         held |= {"name": "qwen2-audio-7b", "path": str(backbone)}
     values = {"data": data, "backbone": held, "adapter": told["adapter"]}
-    return config.from_dict(values, where=str(Path(folder) / card.NAME))
+    path = Path(folder) / card.NAME
+    try:
+        return config.from_dict(values, where=str(path))
+    except UserError as problem:
+        raise UserError(f"{path} is damaged or not of this version: {problem}") from problem
 
 
 def load_adapter(speech, folder: Path | str) -> None:

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, field
 
 from ermgap.errors import UserError
+from ermgap.plain_yaml import one_line, shown
 
 MELD_LABELS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
 MODALITIES = ("speech", "speech+text")
@@ -33,8 +34,8 @@ class Section:
         """Raise UserError if `wrong` holds; `value` where only a part of the key's is wrong."""
         if wrong:
             value = getattr(self, key) if value is _OF_THE_KEY else value
-            name = f"{type(self).__name__.lower()}.{key}"
-            raise UserError(f"{name} = {value!r} is refused: {remedy}.")
+            name = f"{type(self).__name__.lower()}.{one_line(key)}"
+            raise UserError(f"{name} = {shown(value)} is refused: {remedy}.")
 
     def at_least(self, least: int, *keys: str) -> None:
         """Refuse those of `keys` that are under 0 or 1; None passes."""
@@ -57,8 +58,10 @@ class Data(Section):
     modalities: tuple[str, ...] = ("speech",)
     genders: str | None = None  # a CSV of speakers and genders instead of the corpus's own
     strict: bool = False
+    outside: bool = False  # whether a manifest may name clips that are not below its folder
     folds: int = 4
     fold: int = 0
+    test: bool = False  # whether another fold is test, of corpora without a split of their own
     split_seed: int = 0
     min_support: int = 5
     limit: int | None = None  # clips at most, for --smoke-test
@@ -71,6 +74,7 @@ class Data(Section):
             marked = bool(set("<>{}|") & set(label)) or not label.strip()
             self.refuse(marked, "labels", "a label is a word, without any of < > { } |", label)
         self.refuse(self.folds < 2, "folds", "two folds or more are needed")
+        self.refuse(self.test and self.folds < 3, "folds", "with data.test there are three or more")
         self.refuse(not 0 <= self.fold < self.folds, "fold", "it counts from 0 to folds - 1")
         self.at_least(1, "min_support", "limit")
         self.at_least(0, "split_seed")
@@ -233,7 +237,7 @@ class Sweep(Section):
             self.refuse(name not in OBJECTIVES, key, remedy, value=limit)
             number = isinstance(limit, (int, float)) and not isinstance(limit, bool)
             remedy = "write a number such as 0.5; gaps and accuracies are fractions"
-            self.refuse(not number or not math.isfinite(limit), key, remedy, value=limit)
+            self.refuse(not number or not abs(limit) < math.inf, key, remedy, value=limit)
         self.refuse(not 0 <= self.erm_share <= 1, "erm_share", "it is a share, 0 to 1")
         self.at_least(0, "seed")
         self.refuse(

@@ -32,6 +32,7 @@ MISTAKES = {
     "data.modalities": [["text"], ["speech", "multimodal"], [], ["speech", "speech"]],
     "data.genders": [3],
     "data.strict": ["yes", 1, None],
+    "data.outside": ["yes", 1, None],
     "data.folds": [1, 0, 2.5, None],
     "data.fold": [-1, 4, "0"],
     "data.split_seed": [0.5, -1],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,13 @@ def test_a_file_that_lies_on_this_disk_is_used_where_it_is(tmp_path, isolated_ca
          "gender": ["male"]}
     )  # fmt: skip
     dataset.save_to_disk(tmp_path / "plain")
-    assert hf.load(tmp_path / "plain").table["path"].to_list() == [str(tmp_path / "x.flac")]
+    with pytest.raises(UserError, match=r"row 0: .*x.flac' lies outside .*data\.outside=true"):
+        hf.load(tmp_path / "plain")
+    table = hf.load(tmp_path / "plain", outside=True).table
+    assert table["path"].to_list() == [str(tmp_path / "x.flac")]
+    shutil.move(tmp_path / "x.flac", tmp_path / "plain" / "x.flac")
+    (tmp_path / "x.flac").symlink_to(tmp_path / "plain" / "x.flac")
+    assert len(hf.load(tmp_path / "plain").table) == 1
     assert not (isolated_cache / "hf").exists()
 
 

@@ -78,6 +78,18 @@ def exclusive(path: Path, *, wait: bool = True) -> Iterator[bool]:
         yield ours
 
 
+def save(model, folder: Path) -> None:
+    """Write a model (safetensors) into a folder, on whichever rank of a process group.
+
+    transformers writes on rank 0 alone and says nothing on the others, but on a cluster each
+    machine may have a cache of its own, and on one machine any rank may come first.
+    """
+    model.should_save_on_this_rank = lambda is_main_process: True
+    model.save_pretrained(folder)
+    if not any(folder.glob("*.safetensors")):
+        raise RuntimeError("transformers wrote no weights; build the backbone in one process")
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Without transformers' progress bars, which otherwise run through ours."""

@@ -34,7 +34,8 @@ def whisper_encoder(path: Path) -> dict[str, np.ndarray]:
     """Float32 tensors of the encoder, named as in transformers' `WhisperEncoder`."""
     from transformers import WhisperModel
 
-    encoder = WhisperModel.from_pretrained(path, dtype="float32").encoder
+    model = WhisperModel.from_pretrained(path, dtype="float32", use_safetensors=True)
+    encoder = model.encoder
     return {name: value.numpy() for name, value in encoder.state_dict().items()}
 
 
@@ -42,7 +43,7 @@ def smollm2(path: Path) -> Decoder:
     """The decoder with its own precision widened to float32, and its vocabulary."""
     from transformers import LlamaModel
 
-    model = LlamaModel.from_pretrained(path, dtype="float32")
+    model = LlamaModel.from_pretrained(path, dtype="float32", use_safetensors=True)
     state = model.state_dict()
     config = {key: getattr(model.config, key) for key in DECODER_KEYS}
     return Decoder(config=config, tokens=_tokens(path), tensor=lambda name: state[name].numpy())

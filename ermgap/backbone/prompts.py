@@ -20,6 +20,7 @@ from pathlib import Path
 
 import yaml
 
+from ermgap import plain_yaml
 from ermgap.config import MODALITIES
 from ermgap.errors import UserError
 from ermgap.registry import Registry
@@ -102,14 +103,14 @@ def read(file: Path = FILE) -> dict[str, dict[str, dict[str, str]]]:
         UserError: the file cannot be read, or a text lacks `{audio}` or holds what it must not.
     """
     try:
-        told = yaml.safe_load(file.read_text(encoding="utf-8"))
+        told = plain_yaml.read(file.read_text(encoding="utf-8"))
         prompts = told["prompts"]
         found = {
             name: {modality: _by_language(text) for modality, text in texts.items()}
             for name, texts in prompts.items()
         }
     except (OSError, ValueError, yaml.YAMLError) as problem:  # such as 2020-13-45
-        line = " ".join(str(problem).split())
+        line = plain_yaml.one_line(str(problem))
         raise UserError(f"the prompts in {file} cannot be read ({line}); mend it.") from problem
     except (TypeError, KeyError, AttributeError) as problem:
         raise UserError(

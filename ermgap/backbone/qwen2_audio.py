@@ -89,15 +89,18 @@ def load(
     folder = BACKBONES.find(settings.name)(settings)
     # A folder is complete: nothing is asked of a hub for it.
     known = {"revision": settings.revision, "local_files_only": Path(folder).is_dir()}
+    never = {"trust_remote_code": False}  # without it, transformers asks at the terminal
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **known)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **known, **never)
         extractor = WhisperFeatureExtractor.from_pretrained(folder, **known)
         model, told = Qwen2AudioForConditionalGeneration.from_pretrained(
             folder,
             dtype=getattr(torch, settings.dtype),
             attn_implementation="sdpa",
+            use_safetensors=True,
             output_loading_info=True,
             **known,
+            **never,
         )
     except (OSError, ValueError, SafetensorError) as problem:
         logging.getLogger(__name__).debug("backbone %s", folder, exc_info=True)

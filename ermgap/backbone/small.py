@@ -25,8 +25,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ermgap.backbone import gguf_file, hub, tokens, weights
-from ermgap.backbone.built import build_once
+from ermgap.backbone import built, gguf_file, hub, tokens, weights
 from ermgap.errors import UserError
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def folder(cfg) -> Path:
         encoder, decoder = weights.whisper_encoder(), gguf_file.smollm2()
         save(encoder, decoder, path, layers=cfg.layers, window_s=cfg.window_s, dtype=_dtype(cfg))
 
-    return build_once(key, build=build)
+    return built.build_once(key, build=build)
 
 
 def folder_from_hub(cfg) -> Path:
@@ -73,7 +72,7 @@ def folder_from_hub(cfg) -> Path:
         encoder, decoder = hub.whisper_encoder(snapshots[0]), hub.smollm2(snapshots[1])
         save(encoder, decoder, path, layers=cfg.layers, window_s=cfg.window_s, dtype=_dtype(cfg))
 
-    return build_once(key, build=build)
+    return built.build_once(key, build=build)
 
 
 def save(
@@ -91,7 +90,7 @@ def save(
     words = tokens.tokenizer(decoder.tokens)
     model = compose(encoder, decoder, layers=layers, window_s=window_s, words=words)
     model = model.to(getattr(torch, dtype))
-    model.save_pretrained(path)
+    built.save(model, path)
     mel_bins = model.config.audio_config.num_mel_bins
     tokens.processor(words, window_s=window_s, mel_bins=mel_bins).save_pretrained(path)
 

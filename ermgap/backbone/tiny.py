@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ermgap.backbone import tokens
-from ermgap.backbone.built import build_once
+from ermgap.backbone import built, tokens
 from ermgap.backbone.weights import Tokens
 from ermgap.errors import UserError
 
@@ -34,7 +33,7 @@ def folder(cfg) -> Path:
     def build(path: Path) -> None:
         save(path, layers=cfg.layers, window_s=cfg.window_s)
 
-    return build_once(f"random-tiny-{cfg.layers}x{cfg.window_s}s-r{RECIPE}", build=build)
+    return built.build_once(f"random-tiny-{cfg.layers}x{cfg.window_s}s-r{RECIPE}", build=build)
 
 
 def local(cfg) -> Path | None:
@@ -58,7 +57,7 @@ def save(path: Path, *, layers: int, window_s: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         model = Qwen2AudioForConditionalGeneration(_config(words, layers=layers, window_s=window_s))
-    model.save_pretrained(path)
+    built.save(model, path)
     tokens.processor(words, window_s=window_s, mel_bins=MEL_BINS).save_pretrained(path)
 
 

@@ -7,15 +7,18 @@
 
 A corpus is a function `load(path: Path | None) -> Corpus` and one line in `CORPORA`, here or in a
 plugin (`CORPORA["mine"] = load`). A corpus whose genders come from a table of speakers takes a
-user's own as well: `load(path, *, genders: Path | None = None)`. Nothing in this package imports
-torch or Ray. `python -m ermgap.corpora describe NAME[=PATH]` prints what a corpus holds.
+user's own as well: `load(path, *, genders: Path | None = None)`; one whose rows name files takes
+`outside: bool = False`, whether these may lie elsewhere than below its folder. Nothing in this
+package imports torch or Ray. `python -m ermgap.corpora describe NAME[=PATH]` prints what a corpus
+holds.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from inspect import Parameter, Signature
 from pathlib import Path
 
 import pandas as pd
@@ -30,25 +33,24 @@ from ermgap.registry import Registry
 __all__ = ["CORPORA", "MELD_LABELS", "Corpus", "load", "parse"]
 
 
-def _lazy(module: str, *, takes_genders: bool = False) -> Callable[..., Corpus]:
+def _lazy(module: str, *options: str) -> Callable[..., Corpus]:
     """`load` of a loader's module, imported when it is first used, with the same signature."""
 
-    def load_corpus(path: Path | None) -> Corpus:
-        return importlib.import_module(f"ermgap.corpora.{module}").load(path)
+    def load_corpus(path: Path | None, **given) -> Corpus:
+        return importlib.import_module(f"ermgap.corpora.{module}").load(path, **given)
 
-    def load_with_genders(path: Path | None, *, genders: Path | None = None) -> Corpus:
-        return importlib.import_module(f"ermgap.corpora.{module}").load(path, genders=genders)
-
-    return load_with_genders if takes_genders else load_corpus
+    named = [Parameter(name, Parameter.KEYWORD_ONLY, default=None) for name in options]
+    load_corpus.__signature__ = Signature([Parameter("path", Parameter.POSITIONAL_ONLY), *named])
+    return load_corpus
 
 
 CORPORA = Registry("corpus")
-CORPORA["demo"] = _lazy("demo")
+CORPORA["demo"] = _lazy("demo", "outside")
 CORPORA["emodb"] = _lazy("emodb")
-CORPORA["hf"] = _lazy("hf")
+CORPORA["hf"] = _lazy("hf", "outside")
 CORPORA["jvnv"] = _lazy("jvnv")
-CORPORA["manifest"] = _lazy("manifest")
-CORPORA["meld_st"] = _lazy("meld_st", takes_genders=True)
+CORPORA["manifest"] = _lazy("manifest", "outside")
+CORPORA["meld_st"] = _lazy("meld_st", "genders")
 CORPORA["ravdess"] = _lazy("ravdess")
 
 
@@ -58,7 +60,12 @@ def parse(name: str) -> tuple[str, Path | None]:
     CORPORA.find(word)
     if equals and not path:
         raise UserError(f"the corpus {name!r} has an empty path; write {word}=PATH.")
-    return word, Path(path).expanduser() if path else None
+    try:
+        return word, Path(path).expanduser() if path else None
+    except RuntimeError as problem:
+        raise UserError(
+            f"the corpus {name!r} has the path of no user; write it whole."
+        ) from problem
 
 
 def load(
@@ -68,6 +75,7 @@ def load(
     strict: bool = False,
     window_s: float | None = None,
     genders: Path | None = None,
+    outside: bool = False,
 ) -> Corpus:
     """Load, join and check corpora; the result's clips can all be read and carry one of `labels`.
 
@@ -76,6 +84,7 @@ def load(
     first stays). `strict` turns a damaged clip, and a clip longer than `window_s` seconds, into a
     UserError; otherwise the longer clips are counted in `notes`. Corpora keep the order of `names`.
     `genders` is a CSV (speaker, gender) that replaces the shipped one of a corpus such as meld_st.
+    `outside` lets a manifest name clips that do not lie below its folder.
 
     Raises UserError for an unknown name, a name given twice, a bad path or manifest, a table that
     `table.check` refuses, a corpus of which nothing is left, and `genders` that no corpus reads.
@@ -90,13 +99,15 @@ def load(
                 f"the corpus {word!r} is named twice; name it once (two folders with manifests "
                 "can be joined in one manifest with a column 'corpus')."
             )
-    if genders is not None and not any(_takes_genders(CORPORA[word]) for word in words):
+    if genders is not None and not any(_takes("genders", CORPORA[word]) for word in words):
         raise UserError(
             f"the file of genders {genders} is of no use: {', '.join(words)} "
             f"{'reads' if len(words) == 1 else 'read'} none; leave it out."
         )
+    options: dict = {} if genders is None else {"genders": Path(genders).expanduser()}
+    options |= {"outside": True} if outside else {}
     parts = [
-        _one(word, _read(word, path, genders), labels=labels, strict=strict, window_s=window_s)
+        _one(word, _read(word, path, options), labels=labels, strict=strict, window_s=window_s)
         for word, path in given
     ]
     joined = pd.concat([part.table for part in parts], ignore_index=True)
@@ -109,19 +120,18 @@ def load(
     )
 
 
-def _takes_genders(loader: Callable[..., Corpus]) -> bool:
+def _takes(option: str, loader: Callable[..., Corpus]) -> bool:
     try:
-        return "genders" in inspect.signature(loader).parameters
+        return option in inspect.signature(loader).parameters
     except (TypeError, ValueError):  # a callable written in C has no signature to look at
         return False
 
 
-def _read(word: str, path: Path | None, genders: Path | None) -> Corpus:
-    """What the corpus's loader returns; it is told of `genders` only if it takes them."""
+def _read(word: str, path: Path | None, options: Mapping) -> Corpus:
+    """What the corpus's loader returns; it is told only of the options that it takes."""
     loader = CORPORA[word]
-    if genders is None or not _takes_genders(loader):
-        return loader(path)
-    return loader(path, genders=Path(genders).expanduser())
+    known = {name: value for name, value in options.items() if _takes(name, loader)}
+    return loader(path, **known)
 
 
 def _one(

@@ -1,6 +1,7 @@
 """What a corpus holds, before anything is trained on it.
 
     python -m ermgap.corpora describe NAME[=PATH] ... [--genders FILE] [--window S] [--strict]
+        [--outside]
 
 Prints utterances by split, language, gender and emotion, what was left out and why, and notes; for
 meld_st also the paper's numbers. A dash stands for a split that a run will draw by speaker. A
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         strict=options.strict,
         window_s=options.window,
         genders=options.genders,
+        outside=options.outside,
     )
     print(
         table.describe(
@@ -59,6 +61,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     describe.add_argument(
         "--strict", action="store_true", help="refuse damaged clips and those over the window"
+    )
+    describe.add_argument(
+        "--outside", action="store_true", help="let a manifest name clips outside its folder"
     )
     return parser.parse_args(arguments)
 

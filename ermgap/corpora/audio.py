@@ -26,6 +26,7 @@ from ermgap.errors import UserError
 RATE = 16000
 LONGEST_S = 30.0  # Whisper's window, hence the audio tower's
 SHORTEST_S = 0.1  # under 0.03 s (three mel frames) the tower gives no position at all
+FASTEST = 768_000  # Hz; no recorder is faster, and resampling takes memory with the rate
 SLACK_S = 0.05  # a manifest's rounded end may lie this far behind the end of the file
 
 
@@ -132,9 +133,12 @@ def _examine(path: str, start: float, end: float | None) -> float:
     if _riff_is_cut(path):
         raise _Unusable("truncated or damaged")
     try:
-        length = soundfile.info(path).duration
+        told = soundfile.info(path)
     except (soundfile.LibsndfileError, OSError, RuntimeError) as problem:
         raise _Unusable("unreadable") from problem
+    if told.samplerate > FASTEST:
+        raise _Unusable(f"of more than {FASTEST:,} samples a second")
+    length = told.duration
     if start and start >= length or end is not None and end > length + SLACK_S:
         raise _Unusable("shorter than the span that is named for it")
     end = length if end is None else min(end, length)

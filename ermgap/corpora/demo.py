@@ -9,9 +9,12 @@ README says what was planted and how large it is. `demo=PATH` reads a corpus mad
 
 from __future__ import annotations
 
-import csv
+import math
+import os
 from pathlib import Path
 
+from ermgap.corpora import rows as parsing
+from ermgap.corpora.manifest import read_csv
 from ermgap.corpora.table import Corpus, frame
 from ermgap.errors import UserError
 
@@ -27,15 +30,16 @@ FIELDS = (
 NOTE = f"demo's gap is planted in {PLANTED[0]}, where the cues of {PLANTED[1]} voices are weaker"
 
 
-def load(path: Path | None = None) -> Corpus:
+def load(path: Path | None = None, *, outside: bool = False) -> Corpus:
     """The table of `demo` (690 rows, train and dev given, nothing excluded).
 
-    `path` is a folder with `manifest.csv` and `audio/`; None is the embedded one.
-    Raises UserError for a folder without a manifest, or a manifest that `make_demo` did not write.
+    `path` is a folder with `manifest.csv` and `audio/`; None is the embedded one. `outside` is of
+    `manifest.load`. Raises UserError for a folder without a manifest, or a manifest that
+    `make_demo` did not write.
     """
     folder = Path(path or FOLDER).absolute()
-    table = frame([_utterance(row, folder=folder) for row in _read(folder / "manifest.csv")])
-    return Corpus(table=table, notes=(NOTE,))
+    rows = _read(folder / "manifest.csv", outside=outside)
+    return Corpus(table=frame([_utterance(row, folder=folder) for row in rows]), notes=(NOTE,))
 
 
 def _utterance(row: dict[str, str], *, folder: Path) -> dict:
@@ -52,24 +56,29 @@ def _utterance(row: dict[str, str], *, folder: Path) -> dict:
     }
 
 
-def _read(manifest: Path) -> list[dict[str, str]]:
+def _read(manifest: Path, *, outside: bool) -> list[dict[str, str]]:
     remedy = "write it with `python -m ermgap.corpora.make_demo --out FOLDER`"
-    if not manifest.is_file():
+    if not os.path.isfile(manifest):
         raise UserError(f"there is no manifest {manifest}; {remedy}.")
-    with open(manifest, encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in FIELDS if name not in (reader.fieldnames or ())]
-        if missing:
-            raise UserError(f"{manifest} lacks the columns {', '.join(missing)}; {remedy}.")
-        rows = list(reader)
-    for number, row in enumerate(rows, start=2):
+    header, lines = read_csv(manifest, required=())
+    if missing := [name for name in FIELDS if name not in header]:
+        raise UserError(f"{manifest} lacks the columns {', '.join(missing)}; {remedy}.")
+    rows = []
+    here = parsing.Inside(manifest.parent)
+    for number, values in lines:
+        row, place = dict(zip(header, values, strict=True)), f"{manifest}, row {number}"
+        parsing.require_file(row["path"], place=place)
+        if not outside:
+            parsing.require_inside(row["path"], place=place)
+            here.require(str(manifest.parent / row["path"]), place=place)
         if not _is_seconds(row["duration_s"]):
-            raise UserError(f"{manifest}, row {number}: duration_s is not a number; {remedy}.")
+            raise UserError(f"{place}: duration_s is not a number; {remedy}.")
+        rows.append(row)
     return rows
 
 
-def _is_seconds(text: str | None) -> bool:
+def _is_seconds(text: str) -> bool:
     try:
-        return float(text or "") > 0
+        return 0 < float(text) < math.inf
     except ValueError:
         return False

@@ -17,7 +17,11 @@ def need_path(path: Path | None, *, corpus: str, what: str) -> Path:
     """`path` made absolute; raises UserError when it was not given or does not exist."""
     if path is None:
         raise UserError(f"the corpus {corpus!r} needs {what}; write {corpus}=PATH.")
-    if not path.exists():
+    try:
+        there = path.exists()
+    except (OSError, ValueError):  # longer than a name can be, a NUL in it, or not to be looked at
+        there = False
+    if not there:
         raise UserError(f"there is no {path}; {corpus}=PATH wants {what}.")
     return path.absolute()
 

@@ -9,11 +9,13 @@ that means. A user's own file replaces it whole.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ermgap.corpora import rows as parsing
 from ermgap.corpora.manifest import read_csv
 from ermgap.errors import UserError
+from ermgap.plain_yaml import shown
 
 MELD = Path(__file__).parent / "data" / "meld_speaker_gender.csv"
 COLUMNS = ("speaker", "gender")
@@ -30,7 +32,7 @@ def read(file: Path) -> dict[str, str]:
     Raises UserError naming file and row for a file that is absent or no CSV, a missing column, an
     empty speaker, a gender in other words, and a speaker who is given two genders.
     """
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise UserError(
             f"there is no file of genders {file}; write a CSV with the columns speaker and gender."
         )
@@ -45,7 +47,7 @@ def read(file: Path) -> dict[str, str]:
         before, first = found.setdefault(name, (gender, row))
         if before != gender:
             raise UserError(
-                f"{place}: {named['speaker'].strip()!r} is {gender or 'unknown'} here and "
+                f"{place}: {shown(named['speaker'].strip())} is {gender or 'unknown'} here and "
                 f"{before or 'unknown'} in row {first}; keep one."
             )
     return {name: gender for name, (gender, _) in found.items()}

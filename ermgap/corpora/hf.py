@@ -5,9 +5,10 @@
 
 Columns as in a manifest (`ermgap.corpora.manifest`), with `audio` in place of `path`; class labels
 are read by name. Audio is not decoded here: bytes held by the dataset are written once to
-`ermgap.cache_dir()/hf/<fingerprint>`, a file that lies on this disk is used where it is. The parts
-train, validation and test become splits when there is a validation part; else what is not test is
-left open, to be divided by speaker.
+`ermgap.cache_dir()/hf/<fingerprint>`. A file that is only named is used where it is: below the
+dataset's folder or in the hub's cache, elsewhere if `data.outside` is true. The parts train,
+validation and test become splits when there is a validation part; else what is not test is left
+open, to be divided by speaker.
 """
 
 from __future__ import annotations
@@ -32,22 +33,26 @@ READ = (
 )  # fmt: skip
 
 
-def load(path: Path | None) -> Corpus:
+def load(path: Path | None, *, outside: bool = False) -> Corpus:
     """The table of a dataset; clips whose gender is unknown are left out.
 
-    Raises UserError when it is neither on disk nor to be had from the hub, when a column is
-    missing, and, naming the row, for a wrong value.
+    `outside` lets rows name files that lie elsewhere than with the dataset. Raises UserError when
+    it is neither on disk nor to be had from the hub, when a column is missing, and, naming the row,
+    for a wrong value and for a file elsewhere.
     """
     if path is None:
         raise UserError("the corpus 'hf' needs a dataset; write hf=FOLDER or hf=OWNER/NAME.")
-    parts = _parts(_on_disk(path) if path.exists() else _from_hub(path.as_posix()), path)
-    source = path.resolve().name if path.exists() else path.name
+    here = os.path.exists(path)
+    parts = _parts(_on_disk(path) if here else _from_hub(path.as_posix()), path)
+    source = path.resolve().name if here else path.name
+    allowed = None if outside else parsing.Inside(*([path] if here else _caches()))
     found: list[dict] = []
     named = False
     for key, split in _splits(list(parts)).items():
         columns = set(parts[key].column_names)
         named |= bool({"speaker", "group", "split_group"} & columns)
-        found += _rows(parts[key], place=f"{path} ({key})", source=source, split=split, key=key)
+        named_by = {"place": f"{path} ({key})", "source": source, "split": split, "key": key}
+        found += _rows(parts[key], allowed=allowed, **named_by)
     return from_rows(found, root=Path(), named_speakers=named)
 
 
@@ -77,6 +82,14 @@ def _from_hub(name: str):
         ) from problem
 
 
+def _caches() -> list[str]:
+    """Where a dataset of the hub keeps the files that it brought along."""
+    from datasets import config
+    from huggingface_hub import constants
+
+    return [str(config.HF_DATASETS_CACHE), constants.HF_HUB_CACHE]
+
+
 def _parts(dataset, path: Path) -> dict:
     parts = dict(dataset) if isinstance(dataset, dict) else {"all": dataset}
     for key, part in parts.items():
@@ -99,7 +112,9 @@ def _splits(keys: list[str]) -> dict[str, str]:
     return {key: split if split == "test" and len(keys) > 1 else "" for key, split in known.items()}
 
 
-def _rows(part, *, place: str, source: str, split: str, key: str) -> Iterator[dict]:
+def _rows(
+    part, *, allowed: parsing.Inside | None, place: str, source: str, split: str, key: str
+) -> Iterator[dict]:
     import datasets
 
     names = {
@@ -114,30 +129,38 @@ def _rows(part, *, place: str, source: str, split: str, key: str) -> Iterator[di
     for index, row in enumerate(part):
         audio = row.pop("audio")
         where = f"{place}, row {index}"
-        values = {name: _text(value, names.get(name)) for name, value in row.items()}
+        values = {name: _text(value, names.get(name), where) for name, value in row.items()}
         values["path"] = "audio"
         values["split"] = values.get("split") or split
         values["utterance_id"] = values.get("utterance_id") or f"{key}/{index:06d}"
         yield {
             **parsing.parse(values, place=where, source=source),
-            "path": _file(audio, folder, where),
+            "path": _file(audio, folder, where, allowed),
         }
 
 
-def _text(value, names: list[str] | None) -> str:
+def _text(value, names: list[str] | None, place: str) -> str:
     if value is None or (names is not None and value < 0):
         return ""
+    if names is not None and value >= len(names):
+        raise UserError(f"{place}: the class {value} has no name; the dataset has {len(names)}.")
     return names[value] if names is not None else str(value)
 
 
-def _file(audio, folder: Path, place: str) -> str:
+def _file(audio, folder: Path, place: str, allowed: parsing.Inside | None) -> str:
     """The path of the clip on this disk, written from the dataset's bytes when it is not there."""
     if isinstance(audio, str):
         audio = {"path": audio}
+    if audio is not None and not isinstance(audio, dict):
+        raise UserError(
+            f"{place}: its audio is neither a path nor bytes; cast the column to Audio."
+        )
     path, content = (audio or {}).get("path"), (audio or {}).get("bytes")
     if content is None:
         if not path:
             raise UserError(f"{place}: it holds no audio; take it out of the dataset.")
+        if allowed is not None:
+            allowed.require(os.path.abspath(path), place=place)
         return str(Path(path).absolute())
     suffix = next((end for start, end in MAGIC.items() if content.startswith(start)), ".wav")
     file = folder / f"{hashlib.sha256(content).hexdigest()[:24]}{suffix}"

@@ -82,7 +82,7 @@ def _notes(table: pd.DataFrame, problem: str) -> Iterator[str]:
 def _transcripts(root: Path) -> tuple[dict[str, str], str]:
     """The text by name (F1_anger_free_01 or anger_free_01), and why there is none or ""."""
     pattern = os.path.join(glob.escape(str(root)), "**", TRANSCRIPTS)
-    files = sorted(glob.glob(pattern, recursive=True))
+    files = sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
     if not files:
         return {}, f"there is no {TRANSCRIPTS}"
     try:

@@ -2,6 +2,7 @@
 
     python sweeps/pareto.py --data manifest=FOLDER        # reads FOLDER/manifest.csv
     python sweeps/pareto.py --data manifest=FILE.csv      # paths are relative to the file's folder
+    ... --set data.outside=true                           # clips may lie elsewhere than below it
 
 UTF-8, comma separated, with a header. Required columns: path, language (ISO 639-1), emotion, gender
 (female, male, or unknown, which is left out). Optional: speaker, split_group or group (what a split
@@ -13,6 +14,8 @@ become the labels joy, anger when these are among the run's labels.
 from __future__ import annotations
 
 import csv
+import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,24 +25,31 @@ from ermgap.corpora import rows as parsing
 from ermgap.corpora.folder import need_path
 from ermgap.corpora.table import Corpus, excluded_frame, frame
 from ermgap.errors import UserError
+from ermgap.plain_yaml import one_line, shown
 
 
-def load(path: Path | None) -> Corpus:
+def load(path: Path | None, *, outside: bool = False) -> Corpus:
     """The table of a manifest; clips whose gender is unknown are left out.
 
-    Raises UserError naming file and row for a mistake in the manifest. Whether the clips exist and
-    can be read is found out later, by `audio.inspect`.
+    A manifest that somebody else wrote must not make this machine read, or send to an endpoint,
+    what lies elsewhere: a path that leads out of the manifest's folder, by its text or by a
+    symbolic link, is refused unless `outside`. Raises UserError naming file and row for that and
+    for every other mistake. Whether the clips exist and can be read is found out later, by
+    `audio.inspect`.
     """
     root = need_path(path, corpus="manifest", what="a folder with manifest.csv, or a .csv file")
     file = root / "manifest.csv" if root.is_dir() else root
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise UserError(f"{root} holds no manifest.csv; write one, or name the .csv file itself.")
     header, lines = read_csv(file)
     source = file.resolve().parent.name or "manifest"
     found = []
+    here = parsing.Inside(file.parent)
     for row, values in lines:
-        named = dict(zip(header, values, strict=True))
-        found.append(parsing.parse(named, place=f"{file}, row {row}", source=source))
+        named, place = dict(zip(header, values, strict=True)), f"{file}, row {row}"
+        found.append(parsing.parse(named, place=place, source=source, outside=outside))
+        if not outside:
+            here.require(str(file.parent / found[-1]["path"]), place=place)
     _refuse_repeats(found, [row for row, _ in lines], file)
     return from_rows(found, root=file.parent, named_speakers=_names_speakers(header))
 
@@ -79,7 +89,8 @@ def read_csv(
         raise UserError(f"{file} is not UTF-8 text; save it again as CSV in UTF-8.") from problem
     except csv.Error as problem:
         raise UserError(
-            f"{file} is not a sound CSV (line {reader.line_num}: {problem}); mend its quotes."
+            f"{file} is not a sound CSV (line {reader.line_num}: {one_line(str(problem))}); "
+            "mend its quotes."
         ) from problem
     except OSError as problem:
         raise UserError(f"{file} cannot be opened ({problem.strerror}).") from problem
@@ -98,13 +109,15 @@ def read_csv(
 
 
 def _check_header(header: list[str], file: Path, required: Sequence[str]) -> list[str]:
-    repeated = sorted({name for name in header if name and header.count(name) > 1})
+    repeated = sorted(name for name, n in Counter(header).items() if name and n > 1)
     if repeated:
-        raise UserError(f"{file} has the column {repeated[0]!r} twice; keep one.")
+        raise UserError(f"{file} has the column {shown(repeated[0])} twice; keep one.")
     missing = [name for name in required if name not in header]
     if missing:
         other = next((mark for mark in ";\t" if len(header) == 1 and mark in header[0]), None)
-        hint = "separate its columns with commas" if other else f"it has {', '.join(header)}"
+        hint = (
+            "separate its columns with commas" if other else f"it has {one_line(', '.join(header))}"
+        )
         raise UserError(f"{file} lacks the column {', '.join(missing)}; {hint}.")
     return header
 
@@ -115,7 +128,8 @@ def _refuse_repeats(found: list[dict], numbers: list[int], file: Path) -> None:
         name = row["utterance_id"]
         if name in first:
             raise UserError(
-                f"{file}, row {number}: the utterance {name!r} is already in row {first[name]}; "
+                f"{file}, row {number}: the utterance {shown(name)} is already in row "
+                f"{first[name]}; "
                 "remove one, or give each its own utterance_id."
             )
         first[name] = number

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ermgap.corpora.genders import spelt
 from ermgap.corpora.manifest import read_csv
+from ermgap.plain_yaml import shown
 
 SPLITS = {"train": "train", "dev": "valid", "test": "test"}  # audio folder and table: CSV
 NUMBERS = {"season": "season", "episode": "episode", "dia_id": "dialogue", "utt_id": "utterance"}
@@ -121,16 +122,16 @@ def _wrong_ids(rows: list[dict[str, str]]) -> list[str]:
     rows_of: dict[str, list[dict[str, str]]] = {}
     for row in rows:
         rows_of.setdefault(_plain(row["id"]), []).append(row)
+    torn = {name for name, same in rows_of.items() if any(row != same[0] for row in same)}
     reasons = []
     seen = set()
     for row in rows:
         name = _plain(row["id"])
-        same = rows_of[name]
         if not name:
             reasons.append("its id is empty")
         elif not ID.fullmatch(name):
-            reasons.append(f"its id {name!r} names no clip (letters, digits, - and _ do)")
-        elif any(other != same[0] for other in same):
+            reasons.append(f"its id {shown(name)} names no clip (letters, digits, - and _ do)")
+        elif name in torn:
             reasons.append("its id is that of another row too: which one the clip holds is unknown")
         else:
             reasons.append("its row is in the file twice" if name in seen else "")
@@ -143,7 +144,7 @@ def _key(row: Mapping[str, str]) -> Key | str:
     found = {column: NUMBER.fullmatch(row[column]) for column in NUMBERS}
     for column, number in found.items():
         if number is None:
-            return f"its {NUMBERS[column]} {row[column]!r} is no number"
+            return f"its {NUMBERS[column]} {shown(row[column])} is no number"
     season, episode, dialogue, utterance = (int(number[1]) for number in found.values())
     return season, episode, dialogue, utterance
 

@@ -7,14 +7,17 @@ place (`FILE, row 7`); a speaker whose gender is declared unknown is an exclusio
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 
 from ermgap.errors import UserError
+from ermgap.plain_yaml import shown
 
+ASK = "or allow it with --set data.outside=true if you trust who wrote it"
 REQUIRED = ("path", "language", "emotion", "gender")
 FEMALE = {"female", "f", "woman"}
 MALE = {"male", "m", "man"}
@@ -26,8 +29,10 @@ TRUE = {"1", "1.0", "true", "yes"}
 FALSE = {"", "0", "0.0", "false", "no"}
 
 
-def parse(values: Mapping[str, str], *, place: str, source: str) -> dict:
+def parse(values: Mapping[str, str], *, place: str, source: str, outside: bool = False) -> dict:
     """The table's row, without `path` made absolute; `gender` is "" where it is declared unknown.
+
+    `outside` lets the path be absolute or go up.
 
     `source` (the folder's or dataset's name) is the default corpus and goes before ids, speakers
     and groups, so that speaker 01 of two sources stays two speakers. A group defaults to the
@@ -41,7 +46,10 @@ def parse(values: Mapping[str, str], *, place: str, source: str) -> dict:
         raise UserError(
             f"{place}: start_s {start:g} is not before end_s {end:g}; correct the span."
         )
-    path = inside(take["path"], place=place)
+    path = take["path"]
+    require_file(path, place=place)
+    if not outside:
+        require_inside(path, place=place)
     span = f"#{start:.3f}-{'' if end is None else f'{end:.3f}'}" if start or end else ""
     default_id = f"{source}/{PurePosixPath(path).with_suffix('')}{span}"
     utterance = _prefixed(take.get("utterance_id", ""), source, "/") or default_id
@@ -64,17 +72,50 @@ def parse(values: Mapping[str, str], *, place: str, source: str) -> dict:
     }
 
 
-def inside(path: str, *, place: str) -> str:
-    """`path` if it stays inside its corpus; raises UserError if it is absolute or has `..`."""
-    if not path or not path.isprintable():
-        raise UserError(f"{place}: the path {path!r} names no file; write it in the column 'path'.")
+def require_file(path: str, *, place: str) -> None:
+    """Raise UserError unless `path` has a file's name and only characters that can be printed."""
+    if not PurePosixPath(path).name or not path.isprintable():
+        raise UserError(
+            f"{place}: the path {shown(path)} names no file; write it in the column 'path'."
+        )
+
+
+def require_inside(path: str, *, place: str) -> None:
+    """Raise UserError for a path that is absolute or has `..`, as text: no file is looked at."""
     absolute = PurePosixPath(path).is_absolute() or PureWindowsPath(path).anchor
     if absolute or ".." in re.split(r"[/\\]", path) or path.startswith("~"):
         raise UserError(
-            f"{place}: the path {path!r} leads out of the corpus; "
-            "write it relative to the manifest's folder, without '..'."
+            f"{place}: the path {shown(path)} leads out of the corpus; "
+            f"write it relative to the manifest's folder, without '..', {ASK}."
         )
-    return path
+
+
+class Inside:
+    """Whether files lie below one of some folders once every symbolic link is followed."""
+
+    def __init__(self, *folders: str | Path) -> None:
+        self._folders = tuple(os.path.realpath(folder) for folder in folders)
+        self._real: dict[str, str] = {}  # of the folders that files are in: a link or two a corpus
+
+    def require(self, path: str, *, place: str) -> None:
+        """Raise UserError for a file elsewhere; one that is absent is judged by its name."""
+        try:
+            real = self._followed(path)
+        except (OSError, ValueError):  # too long for a file's name; it will be counted as missing
+            return
+        if not any(real.startswith(os.path.join(folder, "")) for folder in self._folders):
+            raise UserError(
+                f"{place}: {shown(path)} lies outside of the corpus, where a link or its path "
+                f"leads; copy it there, {ASK}."
+            )
+
+    def _followed(self, path: str) -> str:
+        folder, name = os.path.split(path)
+        if folder not in self._real:
+            self._real[folder] = os.path.realpath(folder)
+        # Each file costs one look, not one a part of its path: 30,000 files are usual.
+        near = os.path.join(self._real[folder], name)
+        return os.path.realpath(near) if name in ("", ".", "..") or os.path.islink(near) else near
 
 
 def number(text: str, *, column: str, place: str) -> float | None:
@@ -86,7 +127,9 @@ def number(text: str, *, column: str, place: str) -> float | None:
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value >= 0):
-        raise UserError(f"{place}: {column} is {text!r}; write seconds as a number, such as 1.25.")
+        raise UserError(
+            f"{place}: {column} is {shown(text)}; write seconds as a number, such as 1.25."
+        )
     return value
 
 
@@ -98,7 +141,7 @@ def _language(text: str, place: str) -> str:
     if re.fullmatch("[a-zA-Z]{2}", text):
         return text.lower()
     raise UserError(
-        f"{place}: the language is {text!r}; write its two letters of ISO 639-1, such as de."
+        f"{place}: the language is {shown(text)}; write its two letters of ISO 639-1, such as de."
     )
 
 
@@ -110,7 +153,8 @@ def gender(text: str, *, place: str) -> str:
     if word in FEMALE | MALE:
         return "female" if word in FEMALE else "male"
     raise UserError(
-        f"{place}: the gender is {text!r}; write female or male, or unknown to leave the clip out."
+        f"{place}: the gender is {shown(text)}; write female or male, or unknown to leave the clip "
+        "out."
     )
 
 
@@ -123,10 +167,12 @@ def _emotion(text: str, place: str) -> str:
 def _choice(text: str, choices: Mapping[str, str], *, column: str, place: str) -> str:
     if text in choices:
         return choices[text]
-    raise UserError(f"{place}: {column} is {text!r}; write train, dev or test, or leave it empty.")
+    raise UserError(
+        f"{place}: {column} is {shown(text)}; write train, dev or test, or leave it empty."
+    )
 
 
 def _flag(text: str, place: str) -> bool:
     if text in TRUE | FALSE:
         return text in TRUE
-    raise UserError(f"{place}: synthetic is {text!r}; write 1 or 0.")
+    raise UserError(f"{place}: synthetic is {shown(text)}; write 1 or 0.")

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ermgap.errors import UserError
+from ermgap.plain_yaml import one_line, shown
 
 COLUMNS = (
     "utterance_id", "corpus", "language", "gender", "emotion", "speaker", "group", "split",
@@ -121,8 +122,8 @@ def _check_groups(table: pd.DataFrame) -> None:
     for group in splits.index[splits > 1]:
         names = " and ".join(sorted(given.loc[given["group"] == group, "split"].unique()))
         raise UserError(
-            f"the group {group!r} is in the splits {names}, which would let a run see its own test "
-            "speakers; give it one split, or name finer groups in the column 'split_group'."
+            f"the group {shown(group)} is in the splits {names}, which would let a run see its own "
+            "test speakers; give it one split, or name finer groups in the column 'split_group'."
         )
 
 
@@ -131,9 +132,10 @@ def _refuse(table: pd.DataFrame, bad: pd.Series, sentence: str) -> None:
         return
     row = table[bad.to_numpy()].iloc[0]
     others = f" ({int(bad.sum())} rows are like this)" if bad.sum() > 1 else ""
+    told = {key: one_line(value) if isinstance(value, str) else value for key, value in row.items()}
     raise UserError(
-        f"the utterance {row['utterance_id']!r} of the corpus {row['corpus']!r} "
-        f"{sentence.format(**row)}{others}."
+        f"the utterance {told['utterance_id']!r} of the corpus {told['corpus']!r} "
+        f"{sentence.format(**told)}{others}."
     )
 
 

@@ -16,6 +16,7 @@ import requests
 from requests.auth import AuthBase
 
 from ermgap.errors import UserError
+from ermgap.plain_yaml import one_line
 from ermgap.systems import _replies as replies
 from ermgap.systems._replies import Reply, Transient
 from ermgap.systems._spec import Key, Target
@@ -163,7 +164,7 @@ class Server:
 
     def _problem(self, status: int, headers: Mapping[str, str], text: str) -> Exception:
         """What a status other than 200 means, as the exception to raise."""
-        said = replies.one_line(self.clean(replies.error_message(text)))
+        said = one_line(self.clean(replies.error_message(text)))
         told = f"{status}: {said}" if said else f"{status}"
         where, key = self.target.base, self.target.key
         if status in (401, 403):

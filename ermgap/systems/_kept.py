@@ -104,7 +104,7 @@ def _rows(content: bytes) -> Iterator[dict]:
     for line in content.split(b"\n"):
         try:
             row = json.loads(line)
-        except ValueError:  # blank, or half of a line
+        except (ValueError, RecursionError):  # blank, half of a line, or damaged
             continue
         if isinstance(row, dict) and all(isinstance(row.get(k), str) for k in (*KEY, "answer")):
             yield row

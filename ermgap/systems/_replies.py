@@ -126,9 +126,3 @@ def retry_after(header: str | None) -> float:
         return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
     except (ValueError, TypeError, OverflowError):
         return 0.0
-
-
-def one_line(text: str, *, longest: int = 200) -> str:
-    """`text` on one line, without what a terminal or a table cannot take."""
-    shown = "".join(c if c.isprintable() else " " for c in text)
-    return " ".join(shown.split())[:longest]

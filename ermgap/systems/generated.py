@@ -73,11 +73,14 @@ def place(argument: str) -> tuple[Path | str, str | None]:
 
 @contextlib.contextmanager
 def readable(folder: Path | str, *, system: str) -> Iterator[dict]:
-    """Around `from_pretrained`: gives its common options, turns its errors into UserError."""
+    """Around `from_pretrained`: gives its common options, turns its errors into UserError.
+
+    Never code that comes with a model: unless that is said, transformers asks at the terminal.
+    """
     from safetensors import SafetensorError
 
     try:
-        yield {"local_files_only": Path(folder).is_dir()}
+        yield {"local_files_only": Path(folder).is_dir(), "trust_remote_code": False}
     except (OSError, ValueError, KeyError, SafetensorError) as problem:
         logging.getLogger(__name__).debug("%s from %s", system, folder, exc_info=True)
         said = " ".join(str(problem).split()).split(". ")[0].rstrip(".")
@@ -202,7 +205,12 @@ class Generated(Answering):
             known["revision"] = revision
             self.processor = Qwen2AudioProcessor.from_pretrained(folder, **known)
             model, told = Qwen2AudioForConditionalGeneration.from_pretrained(
-                folder, dtype=dtype, attn_implementation="sdpa", output_loading_info=True, **known
+                folder,
+                dtype=dtype,
+                attn_implementation="sdpa",
+                use_safetensors=True,
+                output_loading_info=True,
+                **known,
             )
         check_weights(model, told["missing_keys"], name=str(folder))
         self.model, self.tokenizer = model.to(device).eval(), self.processor.tokenizer

@@ -78,7 +78,12 @@ class Voxtral(Answering):
             known["revision"] = revision or "main"
             self.processor = VoxtralProcessor.from_pretrained(folder, **known)
             model, told = VoxtralForConditionalGeneration.from_pretrained(
-                folder, dtype=dtype, attn_implementation="sdpa", output_loading_info=True, **known
+                folder,
+                dtype=dtype,
+                attn_implementation="sdpa",
+                use_safetensors=True,
+                output_loading_info=True,
+                **known,
             )
         check_weights(model, told["missing_keys"], name=str(folder))
         self.model = model.to(device).eval()
