@@ -64,10 +64,8 @@ def over_speakers(info: FrontInfo, records: Records, *, seed: int = 0) -> Attain
     return Attainment(info.objectives, made, RESAMPLES, words, "With other speakers", warning)
 
 
-def over_seeds(
-    info: FrontInfo, runs: pd.DataFrame | None, *, split: str = "test"
-) -> Attainment | None:
-    """Over seeds of the configurations that were confirmed, a front a seed.
+def over_seeds(info: FrontInfo, runs: pd.DataFrame | None) -> Attainment | None:
+    """Over seeds of the configurations that were confirmed, a front a seed: on test, else on dev.
 
     Args:
         runs: as from `confirmed.runs`. Runs that failed or are degenerate attain nothing.
@@ -76,6 +74,7 @@ def over_seeds(
     """
     if runs is None or len(info.objectives) != 2:
         return None
+    split = "test" if (runs["split"] == "test").any() else "dev"
     mine = runs[(runs["split"] == split) & (runs["status"] == "finished")]
     wide = mine.pivot(index="seed", columns="trial_id", values=list(info.objectives))
     if len(wide) < 2:

@@ -8,37 +8,46 @@ rank) and need no state.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from ermgap.errors import RunFailed
-from ermgap.files import write_atomically
+from ermgap.storage import Storage
 
 
-def path_of(storage: Path, trial_id: str, epoch: int) -> Path:
-    """Where the checkpoint after `epoch` (from 1) of a trial lies."""
-    return storage / "checkpoints" / trial_id / f"epoch-{epoch:04d}.pt"
+class Unreadable(RunFailed):
+    """A checkpoint that is missing or damaged: the run may go on from an earlier epoch."""
 
 
-def save(path: Path, state: dict) -> None:
+def folder_of(trial_id: str) -> str:
+    """Name of the folder of a trial's checkpoints in the storage."""
+    return f"checkpoints/{trial_id}"
+
+
+def name_of(trial_id: str, epoch: int) -> str:
+    """Name of the checkpoint after `epoch` (from 1) of a trial in the storage."""
+    return f"{folder_of(trial_id)}/epoch-{epoch:04d}.pt"
+
+
+def save(storage: Storage, trial_id: str, epoch: int, state: dict) -> None:
     """Write a checkpoint of tensors and plain values; of those before it, keep the last one."""
-    write_atomically(path, lambda temporary: torch.save(state, temporary))
+    storage.write(name_of(trial_id, epoch), lambda temporary: torch.save(state, temporary))
     # Later ones may lie there from an attempt that got further: they must not push this one out.
-    kept = sorted(path.parent.glob("epoch-*.pt"))
-    for old in kept[: max(kept.index(path) - 1, 0)]:
-        old.unlink(missing_ok=True)
+    kept = [name for name in storage.names(folder_of(trial_id)) if name.startswith("epoch-")]
+    earlier = [name for name in kept if name < name_of(trial_id, epoch).rsplit("/", 1)[1]]
+    for old in earlier[:-1]:
+        storage.remove(f"{folder_of(trial_id)}/{old}")
 
 
-def load(path: Path) -> dict:
-    """Read a checkpoint onto the CPU; RunFailed names a file that is missing or damaged."""
+def load(storage: Storage, trial_id: str, epoch: int) -> dict:
+    """Read a checkpoint onto the CPU; Unreadable names one that is missing or damaged."""
+    path = storage.fetch(name_of(trial_id, epoch))
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as problem:
-        raise RunFailed(
+        raise Unreadable(
             f"checkpoint {path.name} is missing, so the run cannot be continued"
         ) from problem
     except Exception as problem:
-        raise RunFailed(
+        raise Unreadable(
             f"checkpoint {path.name} is damaged ({type(problem).__name__})"
         ) from problem

@@ -41,6 +41,11 @@ class World:
             dist.all_reduce(tensor)
         return tensor
 
+    def any(self, *flags: bool) -> list[bool]:
+        """For each flag, whether it is set on some worker."""
+        told = torch.tensor([float(flag) for flag in flags], device=self.device)
+        return [count > 0 for count in self.add_up(told).tolist()]
+
     def from_first(self, value: Any) -> Any:
         """Rank 0's picklable value, on every worker."""
         if self.size == 1:

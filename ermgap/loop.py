@@ -18,6 +18,7 @@ import torch
 
 from ermgap.backbone.qwen2_audio import SpeechLLM
 from ermgap.backbone.sharding import step_pieces
+from ermgap.checkpoint import Unreadable
 from ermgap.distributed import World
 from ermgap.errors import RunFailed
 from ermgap.evaluation import label_log_probabilities
@@ -38,6 +39,7 @@ def train(
     world: World,
     report: Callable[[dict], bool],
     failed: Callable[[Job, str], None],
+    behind: Callable[[Job, str], None] | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> None:
     """Train one configuration, or a gang of them, to the end.
@@ -50,11 +52,13 @@ def train(
         report: called on rank 0 with each member's row of each epoch, after its files are written;
             the row's `last` says that it ends here. Returns whether to go on with it.
         failed: called on every rank for a member that cannot go on: a loss that is not finite, a
-            gap that is undefined, a checkpoint that cannot be read. The others go on.
+            gap that is undefined. The others go on.
+        behind: called so for one whose checkpoint cannot be read on some worker: it may go on from
+            an earlier epoch. By default that is a failure, too.
         tick: called at every step (a heartbeat).
     """
     gang = Gang(jobs, speech=speech, material=material, world=world, tick=tick)
-    gang.resume(failed)
+    gang.resume(failed, behind or failed)
     while gang.members:
         going = []
         for member, row in gang.epoch(failed):
@@ -95,17 +99,27 @@ class Gang:
         """Optimiser steps done; the members have done equally many."""
         return self.members[0].step
 
-    def resume(self, failed: Callable[[Job, str], None]) -> None:
-        """Load the checkpoints of members that are not at their start; `failed` as for `train`."""
+    def resume(
+        self, failed: Callable[[Job, str], None], behind: Callable[[Job, str], None]
+    ) -> None:
+        """Load the checkpoints of members that are not at their start; calls as for `train`."""
         going = []
         for member in self.members:
+            trouble = None
             try:
                 member.resume()
             except RunFailed as outcome:
-                failed(member.job, str(outcome))
-            else:
-                if not member.over:
-                    going.append(member)
+                trouble = outcome
+            # A disk may fail one worker alone: they agree, or the others would wait for it.
+            lost = isinstance(trouble, Unreadable)
+            unreadable, other = self.world.any(lost, trouble is not None and not lost)
+            reason = str(trouble or "another worker cannot read its checkpoint")
+            if other:
+                failed(member.job, reason)
+            elif unreadable:
+                behind(member.job, reason)
+            elif not member.over:
+                going.append(member)
         self.keep(going)
 
     def keep(self, members: list[Member]) -> None:

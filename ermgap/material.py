@@ -13,6 +13,7 @@ from ermgap.backbone import features, qwen2_audio
 from ermgap.distributed import World
 from ermgap.examples import Examples, cells_of
 from ermgap.registry import load_plugins
+from ermgap.storage import Storage
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Material:
     train: Examples
     dev: Examples
     cells: list[tuple[str, str]]
-    storage: Path
+    storage: Storage
     base: str = ""  # name or folder of the backbone, for the adapters that are written
 
 
@@ -30,7 +31,7 @@ def prepare(material: dict, world: World, note) -> tuple[qwen2_audio.SpeechLLM, 
     """Load the backbone, make sure of the features, and index the splits.
 
     Args:
-        material: `config` (nested dict), `table` (all utterances), `storage` (folder, as text),
+        material: `config` (nested dict), `table` (all utterances), `storage` (folder or URI),
             `features` (folder of the feature store instead of the user's cache, or None).
         world: this process among the workers.
         note: called with one line of progress.
@@ -67,7 +68,7 @@ def prepare(material: dict, world: World, note) -> tuple[qwen2_audio.SpeechLLM, 
         splits["train"],
         splits["dev"],
         cells,
-        Path(material["storage"]),
+        Storage.at(material["storage"]),
         speech.model.name_or_path,
     )
 

@@ -18,9 +18,9 @@ from ermgap.config import Config
 from ermgap.distributed import World
 from ermgap.errors import RunFailed
 from ermgap.evaluation import predictions
-from ermgap.files import write_atomically
 from ermgap.material import Material
 from ermgap.objective import GENDERS, Objective, cell_names, group_means
+from ermgap.storage import Storage
 
 SELECTED = ("acc", "w_f1", "max_gap", "worst_group_w_f1", "max_loss_gap")
 
@@ -157,25 +157,23 @@ class Member:
     def resume(self) -> None:
         """Go on from the job's committed epoch; RunFailed if its checkpoint does not serve."""
         if self.job.epoch:
-            trial = self.job.trial_id
-            path = checkpoint.path_of(self.material.storage, trial, self.job.epoch)
-            self.load_state_dict(checkpoint.load(path))
+            storage, trial = self.material.storage, self.job.trial_id
+            self.load_state_dict(checkpoint.load(storage, trial, self.job.epoch))
 
     def _write(self, table: pd.DataFrame, dev: dict, *, selected: bool) -> None:
         """Files of this epoch, before its row: predictions, adapter if selected, checkpoint."""
         storage, trial = self.material.storage, self.job.trial_id
-        predicted = storage / "predictions"
         if selected:
-            _write_table(predicted / f"{trial}.parquet", table)
-            self._write_adapter(storage / "adapters" / trial, dev)
+            _write_table(storage, f"predictions/{trial}.parquet", table)
+            storage.write_folder(f"adapters/{trial}", lambda f: self._write_adapter(f, dev))
         if self.config.train.keep_epochs or self.epoch in self.config.rungs:
-            path = predicted / f"{trial}.rungs.parquet"
-            now = table.assign(epoch=self.epoch)
+            name = f"predictions/{trial}.rungs.parquet"
+            now, path = table.assign(epoch=self.epoch), storage.fetch(name)
             if path.exists():  # what an attempt that got further left is not of this one
                 before = pd.read_parquet(path)
                 now = pd.concat([before[before["epoch"] < self.epoch], now])
-            _write_table(path, now)
-        checkpoint.save(checkpoint.path_of(storage, trial, self.epoch), self.state_dict())
+            _write_table(storage, name, now)
+        checkpoint.save(storage, trial, self.epoch, self.state_dict())
 
     def _write_adapter(self, folder: Path, dev: dict) -> None:
         """The adapter, and what a stranger needs to know and to use it."""
@@ -222,8 +220,8 @@ class Member:
         self.selected = state["selected"]
 
 
-def _write_table(path: Path, table: pd.DataFrame) -> None:
-    write_atomically(path, lambda temporary: table.to_parquet(temporary, index=False))
+def _write_table(storage: Storage, name: str, table: pd.DataFrame) -> None:
+    storage.write(name, lambda temporary: table.to_parquet(temporary, index=False))
 
 
 def peak_memory_mb(device: torch.device) -> float:

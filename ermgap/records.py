@@ -16,20 +16,24 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
+import re
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 import yaml
 
+from ermgap import mirror, plain_yaml
 from ermgap.errors import UserError, first_line
 from ermgap.files import plain, to_json, write_atomically
+from ermgap.storage import Storage, is_uri
 
 ENDED = ("finished", "stopped", "failed", "degenerate")
-NEEDED = {"trial_id", "attempt", "epoch", "status", "config"}  # of every row
+NEEDED = {"trial_id": str, "attempt": int, "epoch": int, "status": str, "config": dict}
+NAME = re.compile(r"\w[\w .-]*")  # of a trial: files are called so, and must stay in their folder
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,11 @@ class Records:
 
     @classmethod
     def open(cls, directory: Path | str) -> Records:
-        """Read a folder; raises UserError if it is not one that a sweep wrote."""
-        directory = Path(directory)
+        """Read a folder; raises UserError if it is not one that a sweep wrote.
+
+        A sweep at a URI is brought to results/NAME first (`ermgap.mirror.restore`).
+        """
+        directory = mirror.directory_of(directory)
         path = directory / "sweep.yaml"
         if not path.is_file():
             what = "has no sweep.yaml" if directory.is_dir() else "is not a folder"
@@ -92,7 +99,7 @@ class Records:
                 f"{directory} {what}, so it is no sweep; name a folder that a sweep wrote."
             )
         try:
-            sweep = yaml.safe_load(path.read_text(encoding="utf-8"))
+            sweep = plain_yaml.read(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError) as problem:
             raise UserError(
                 f"{path} cannot be read ({first_line(problem)}); restore it."
@@ -129,9 +136,9 @@ class Records:
                 continue
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 row = None
-            if isinstance(row, dict) and row.keys() >= NEEDED:
+            if _is_row(row):
                 rows.append(row)
             else:
                 self.torn = True
@@ -160,10 +167,23 @@ class Records:
         """Whether the sweep wrote its `DONE` marker."""
         return (self.directory / "DONE").exists()
 
+    @cached_property
+    def store(self) -> Storage:
+        """Checkpoints, predictions and adapters: sweep.yaml's `storage` or this folder.
+
+        What is fetched from a bucket lies in this folder.
+        """
+        return Storage.at(self.sweep.get("storage") or self.directory, folder=self.directory)
+
+    @property
+    def in_bucket(self) -> bool:
+        """Whether the storage is a bucket."""
+        return is_uri(self.sweep.get("storage") or "")
+
     @property
     def storage(self) -> Path:
-        """Where checkpoints, predictions and adapters lie: sweep.yaml's `storage` or here."""
-        return Path(self.sweep.get("storage") or self.directory)
+        """The folder of `store`."""
+        return self.store.folder
 
     def table(self) -> pd.DataFrame:
         """The utterances of the sweep (ermgap.corpora.table); UserError if damaged."""
@@ -177,12 +197,16 @@ class Records:
 
     def predictions(self, trial_id: str) -> pd.DataFrame | None:
         """Per-utterance predictions of the trial's selected epoch, or None if there are none."""
-        path = self.storage / "predictions" / f"{trial_id}.parquet"
+        name = f"predictions/{trial_id}.parquet"
+        path = self.store.fetch(name)
+        if not path.exists():  # brought here from a cluster whose storage is not mounted here
+            path = self.directory / name
         return pd.read_parquet(path) if path.exists() else None
 
     def write_sweep(self, sweep: Mapping) -> None:
         """Replace sweep.yaml whole (`--resume` with more trials changes `trials` only)."""
         self.sweep = dict(sweep)
+        self.__dict__.pop("store", None)
         text = yaml.safe_dump(plain(self.sweep), sort_keys=False, allow_unicode=True)
         self._replace("sweep.yaml", lambda path: path.write_text(text, encoding="utf-8"))
 
@@ -222,7 +246,7 @@ class Records:
 
     def forget_checkpoints(self, trial_id: str) -> None:
         """Remove the checkpoints of a trial that has ended."""
-        shutil.rmtree(self.storage / "checkpoints" / trial_id, ignore_errors=True)
+        self.store.remove(f"checkpoints/{trial_id}")
 
     def mark_done(self) -> None:
         """Write `DONE`: everything else of the sweep is on disk."""
@@ -234,6 +258,16 @@ class Records:
 
     def _replace(self, name: str, write) -> None:
         write_atomically(self.directory / name, write)
+
+
+def _is_row(row) -> bool:
+    """Whether a row has what every row has, each of its kind."""
+    return (
+        isinstance(row, dict)
+        and all(type(row.get(name)) is kind for name, kind in NEEDED.items())
+        and isinstance(row.get("selected") or {}, dict)
+        and NAME.fullmatch(row["trial_id"]) is not None
+    )
 
 
 def _trial(trial_id: str, rows: list[dict]) -> Trial:

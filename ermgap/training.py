@@ -23,8 +23,10 @@ from ermgap.distributed import World
 from ermgap.errors import UserError
 from ermgap.loop import Job, train
 from ermgap.material import prepare
+from ermgap.storage import StorageError
 
-PATIENCE_S = 1800.0  # a step of the 7B model takes seconds; half an hour without one is a hang
+# A step of the 7B model takes seconds; half an hour without one is a hang.
+PATIENCE_S = float(os.environ.get("ERMGAP_PATIENCE_S", "1800"))
 
 
 def worker(settings: dict) -> None:
@@ -59,8 +61,13 @@ def worker(settings: dict) -> None:
                 world=world,
                 report=desk.report,
                 failed=desk.failed,
+                behind=desk.behind,
                 tick=watchdog.tick,
             )
+        except StorageError as problem:
+            # No fault of the configurations: they stay unfinished, and the sweep says why.
+            desk.give_up(str(problem))
+            raise
         except BaseException as problem:
             desk.trouble(jobs, problem)
             raise
@@ -98,6 +105,11 @@ class Desk:
         """All ranks agree that this configuration cannot go on; rank 0 tells."""
         if self.world.rank == 0:
             ray.get(self.broker.failed.remote(self.slot, job.trial_id, job.attempt, reason))
+
+    def behind(self, job: Job, reason: str) -> None:
+        """All ranks agree that a checkpoint is lost: this configuration goes back an epoch."""
+        if self.world.rank == 0:
+            ray.get(self.broker.behind.remote(self.slot, job.trial_id, job.attempt, reason))
 
     def trouble(self, jobs: list[Job], problem: BaseException) -> None:
         """Leave word of an exception before it takes the group down; any rank may see it first."""

@@ -25,6 +25,7 @@ from ermgap import config as configuration
 from ermgap.errors import UserError, command_line
 from ermgap.records import Records
 from ermgap.registry import load_plugins
+from ermgap.storage import is_uri
 from sweeps import cli, folders, folds, judging, tables
 from sweeps import plan as planning
 from sweeps.folds import Benchmark
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from sweeps import driver
 
     given = cli.parse(options(), arguments)
-    cli.refuse_later_flags(given)
+    cli.refuse_uri(given, "resume")
     asked = _reopened(given) if given.resume else _asked(given)
     if asked.left and not given.dry_run:
         driver.begin(given.address)
@@ -99,7 +100,9 @@ def _asked(given: argparse.Namespace) -> Benchmark:
         raise UserError(f"--folds {given.folds}: two folds or more are needed.")
     baseline = given.baseline or next((row.spec for row in rows if row.spec == "erm"), None)
     folder = folders.output_folder(given.out or folders.default_folder(given, "benchmark"))
-    storage = str(Path(given.storage).absolute()) if given.storage else None
+    storage = given.storage
+    if storage and not is_uri(storage):
+        storage = str(Path(storage).absolute())
     split = given.split or "dev"
     return Benchmark(config, rows, split, given.folds, baseline, folder, storage)
 

@@ -12,17 +12,24 @@ The class is plain asyncio and is tested without Ray; `slots.py` makes an actor 
 
 from __future__ import annotations
 
-import asyncio
+import logging
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
 
 from ermgap import config
 from ermgap.errors import UserError
 from ermgap.records import Records
 from ermgap.registry import load_plugins
-from sweeps import gangs, space
+from sweeps import gangs, space, stopping
+from sweeps.bells import Bells
 from sweeps.gangs import Entry
 from sweeps.ledger import Ledger
+from sweeps.patience import keep_trying
 
+T = TypeVar("T")
+LINE = object()  # the bell of slots that wait; each trial has one by its id
 STARTS = 4  # of a slot in a row without a committed epoch: something is wrong that no retry mends
 
 
@@ -48,7 +55,7 @@ class Broker:
         self.moments: list[tuple[str, str, float]] = []  # slot, what began there, when
         self.closing = self.interrupted = False
         self.fatal: str | None = None
-        self.changed = asyncio.Condition()
+        self.bells = Bells()
 
     # For Tune's trials --------------------------------------------------------------------------
 
@@ -59,18 +66,23 @@ class Broker:
         """
         if trial_id in self.entries:
             return
-        entry = self.entries[trial_id] = self.ledger.open(trial_id, chosen)
+        entry = await self._commit(lambda: self.ledger.open(trial_id, chosen))
+        if entry is None:
+            return
+        self.entries[trial_id] = entry
         try:
             entry.config = space.apply(chosen, self.config)
         except UserError as mistake:
             await self._fail(entry, str(mistake))
-            return
-        self.line.add(entry)
-        await self._tell()
+        else:
+            self.line.add(entry)
+        self._pass_on()  # a gang that is not full may have waited for this one
 
     async def outcome(self, trial_id: str, timeout: float) -> dict | None:
         """The outcome (`status`, `reason`, selected metrics), or None after `timeout` seconds."""
-        await self._until(lambda: trial_id in self.outcomes or self._left(trial_id), timeout)
+        await self.bells.until(
+            trial_id, lambda: trial_id in self.outcomes or self._left(trial_id), timeout
+        )
         if trial_id in self.outcomes:
             return self.outcomes[trial_id]
         return {"status": "interrupted"} if self._left(trial_id) else None
@@ -90,9 +102,10 @@ class Broker:
         return {
             "config": self.records.sweep["config"],
             "table": self.records.table(),
-            "storage": str(self.records.storage.absolute()),
-            # Beside the sweep's own folder: all sweeps of one --storage share them.
-            "features": str(self.records.storage.parent) if stored else None,
+            "storage": stored or str(self.records.directory.absolute()),
+            # Beside the sweep's own folder: all sweeps of one --storage share them. They are mapped
+            # into memory, so with a bucket each node has its own.
+            "features": None if self.records.in_bucket or not stored else str(Path(stored).parent),
         }
 
     async def take(self, slot: str, timeout: float) -> dict:
@@ -102,15 +115,17 @@ class Broker:
         """
         ask = self.asks[slot] = self.asks.get(slot, 0) + 1
         await self._return_to_queue(slot)
-        await self._until(lambda: self.line or self._stopped(), timeout)
+        await self.bells.until(LINE, lambda: self.line or self._stopped(), timeout)
         while (patience := self._patience()) > 0:
-            await self._until(lambda: self._patience() <= 0, patience)
+            await self.bells.until(LINE, lambda: self._patience() <= 0, patience)
         if self._stopped():
             return {"kind": "close"}
         # A group that died while it waited is still in here: what it is given would be lost.
         if not self.line or self.asks[slot] != ask:
+            self._pass_on()
             return {"kind": "wait"}
         gang = self.line.take()
+        self._pass_on()
         self.held[slot] = [entry.trial_id for entry in gang]
         self.moments.append((slot, "jobs", time.time()))
         return {"kind": "jobs", "jobs": [entry.handed_to(slot) for entry in gang]}
@@ -124,13 +139,19 @@ class Broker:
         entry = self._current(slot, row["trial_id"], row["attempt"])
         if entry is None:
             return False
-        status = self.ledger.epoch(entry, row)
+
+        def commit() -> str | None:
+            now = self._current(slot, row["trial_id"], row["attempt"])
+            return self.ledger.epoch(entry, row) if now is entry else None
+
+        status = await self._commit(commit)
+        if status is None:
+            return False
         self.starts[slot] = 0
         if status != "running":
             await self._end(entry, status, None)
         elif self._stopped():
             self._let_go(entry)
-            await self._tell()
         return status == "running" and not self._stopped()
 
     async def failed(self, slot: str, trial_id: str, attempt: int, reason: str) -> None:
@@ -138,6 +159,21 @@ class Broker:
         entry = self._current(slot, trial_id, attempt)
         if entry is not None:
             await self._fail(entry, reason)
+
+    async def behind(self, slot: str, trial_id: str, attempt: int, reason: str) -> None:
+        """All ranks of a slot agree that a configuration's checkpoint cannot be read.
+
+        It goes on from the one before, in the end from its start; that is no attempt of its own.
+        """
+        entry = self._current(slot, trial_id, attempt)
+        if entry is None:
+            return
+        logging.getLogger(__name__).warning("%s: %s; it goes back an epoch", trial_id, reason)
+        self._let_go(entry)
+        entry.epoch, entry.attempt = entry.epoch - 1, entry.attempt - 1
+        entry.curve = stopping.until(entry.epoch, entry.curve, self.config)
+        self.line.put_back([entry])
+        self._pass_on()
 
     async def trouble(self, slot: str, trials: list[str], text: str) -> None:
         """Word of an exception that is about to take the slot's group down.
@@ -176,18 +212,18 @@ class Broker:
     async def give_up(self, sentence: str) -> None:
         """End the sweep: `sentence` tells the user why."""
         self.fatal = self.fatal or sentence
-        await self._tell()
+        self.bells.ring_all()
 
     async def interrupt(self) -> None:
         """End after the epochs in flight; unfinished configurations stay unfinished."""
         self.interrupted = True
-        await self._tell()
+        self.bells.ring_all()
 
     async def close(self) -> None:
         """The sweep is over: slots that ask are told to close."""
         self.closing = True
-        self.ledger.events.close()
-        await self._tell()
+        self.ledger.close()
+        self.bells.ring_all()
 
     # Inside -------------------------------------------------------------------------------------
 
@@ -223,32 +259,37 @@ class Broker:
                 self._let_go(entry)
         if back := [entry for entry in lost if entry.trial_id not in self.outcomes]:
             self.line.put_back(back)
-            await self._tell()
+            self._pass_on()
 
     async def _fail(self, entry: Entry, reason: str) -> None:
         self.starts.pop(entry.slot, None)  # its deaths are accounted for
-        self.ledger.failed(entry, reason)
+        if not await self._commit(lambda: self.ledger.failed(entry, reason)):
+            return
         await self._end(entry, "failed", reason)
+
+    async def _commit(self, write: Callable[[], T]) -> T | None:
+        """What `write` returns, however long the disk refuses its row; None if it gives the sweep
+        up for that."""
+        try:
+            return await keep_trying(write, self.records.directory)
+        except UserError as trouble:
+            await self.give_up(str(trouble))
+            return None
 
     async def _end(self, entry: Entry, status: str, reason: str | None) -> None:
         told = {"status": status, "reason": reason, "curve": entry.curve}
         self.outcomes[entry.trial_id] = told | entry.selected
         self._let_go(entry)
+        entry.config = None  # thousands of them would be kept for nothing
         self.ledger.ended(entry, status)
-        await self._tell()
 
     def _let_go(self, entry: Entry) -> None:
         if mates := [one for one in self.held.pop(entry.slot, ()) if one != entry.trial_id]:
             self.held[entry.slot] = mates
         entry.slot = None
+        self.bells.ring(entry.trial_id)
 
-    async def _tell(self) -> None:
-        async with self.changed:
-            self.changed.notify_all()
-
-    async def _until(self, condition, timeout: float) -> None:
-        async with self.changed:
-            try:
-                await asyncio.wait_for(self.changed.wait_for(condition), timeout)
-            except TimeoutError:
-                pass
+    def _pass_on(self) -> None:
+        """Wake a slot that waits, if anybody is in line; it passes on what it leaves."""
+        if self.line:
+            self.bells.ring_one(LINE)

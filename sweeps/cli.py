@@ -11,6 +11,7 @@ from ermgap.config import Config
 from ermgap.corpora import parse as parse_corpus
 from ermgap.errors import UserError
 from ermgap.registry import load_plugins
+from ermgap.storage import is_uri
 from sweeps import plan as planning
 
 SMOKE = {
@@ -58,8 +59,9 @@ def options(description: str, *, many: bool) -> argparse.ArgumentParser:
     parser.add_argument("--resume", metavar="DIR", help="go on with an unfinished folder")
     parser.add_argument(
         "--storage",
-        metavar="PATH",
-        help="folder that all nodes mount, for checkpoints, predictions and adapters",
+        metavar="PATH|URI",
+        help="folder that all nodes mount, or s3://BUCKET/PREFIX or gs://, for checkpoints, "
+        "predictions and adapters",
     )
     parser.add_argument("--address", help="a running Ray cluster, such as auto")
     parser.add_argument(
@@ -117,15 +119,10 @@ def make_config(given: argparse.Namespace) -> Config:
     return config.replace(changes)
 
 
-def refuse_later_flags(given: argparse.Namespace) -> None:
-    """Options of the design that this version does not have yet."""
-    for option in ("storage", "resume"):
-        value = getattr(given, option)
-        if value and "://" in value:
-            raise UserError(
-                f"--{option} {value} is a URI, which this version cannot use yet; give a folder "
-                f"that all nodes mount."
-            )
+def refuse_uri(given: argparse.Namespace, option: str) -> None:
+    """UserError for a URI where a command needs a folder."""
+    if (value := getattr(given, option)) and is_uri(value):
+        raise UserError(f"--{option} {value}: this command needs a folder that all nodes mount.")
 
 
 def _absolute(name: str) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ermgap import metrics
+from ermgap import metrics, mirror
 from ermgap.config import Config
 from ermgap.errors import UserError
 from ermgap.files import write_atomically
@@ -65,6 +65,7 @@ def run(records: Records, config: Config, *, seeds: int, address: str | None) ->
         child.directory / confirmed.FILE, lambda path: table.to_parquet(path, index=False)
     )
     child.mark_done()
+    mirror.put(child)
     confirmed.write(records.directory)
     return 0
 
@@ -113,7 +114,10 @@ def _judge(child: Records, config: Config) -> pd.DataFrame:
     utterances = child.table()
     splits = [split for split in ("dev", "test") if (utterances["split"] == split).any()]
     if "test" not in splits:
-        print("the corpora have no test utterances, so only dev is told")
+        print(
+            "the corpora have no test utterances, so only dev is told; a sweep that begins with "
+            "--set data.test=true keeps a fold of speakers for it"
+        )
     rows = []
     for number, name in enumerate(config.sweep.points):
         trial = trials[space.trial_id(number)]
@@ -137,7 +141,7 @@ def _predictions(
     if split == "dev":
         return child.predictions(trial_id)
     kept = child.storage / "predictions" / f"{trial_id}.{split}.parquet"
-    spec = f"adapter={child.storage / 'adapters' / trial_id}"
+    spec = f"adapter={child.store.fetch_folder(f'adapters/{trial_id}')}"
     judged = utterances[utterances["split"] == split]
     return judging.kept_or_made(
         kept,

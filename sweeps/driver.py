@@ -52,6 +52,7 @@ def run(
     import psutil
     import ray
 
+    from ermgap.mirror import Mirror
     from sweeps import earlier, progress, proposals, search, slots, trials
 
     session = Session(begun=psutil.Process().create_time(), rows=len(records.rows()))
@@ -65,6 +66,11 @@ def run(
     layout = _layout(config, address, trials=gangs)
     print(f"trials: {left} to run, {layout}")
     machine.refuse_local_path(records, growing=bool(layout.gpu and address))
+    if address:
+        machine.watch_head(
+            f"the head of the cluster at {address} does not answer any more; start it again, then "
+            f"continue with --resume {records.directory}."
+        )
     folder = records.directory.absolute()  # the broker may start in another folder
     for killed in folder.glob(".ray-*"):  # of a session that was killed
         shutil.rmtree(killed, ignore_errors=True)
@@ -72,6 +78,7 @@ def run(
     name = f"broker-{os.getpid()}-{int(time.time())}"
     broker = slots.start_broker(name, folder)
     held = slots.Slots(layout, broker=name, folder=scratch, alone=address is None)
+    mirror = Mirror(records).__enter__()
     try:
         held.grow()  # first of all: it takes longest
         if wanted is None:
@@ -91,9 +98,10 @@ def run(
         for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell made Python ignore them
             signal.signal(number, _interrupt)
         watch = progress.Progress(records, trials=config.sweep.trials, epochs=config.train.epochs)
-        _watch(tuner, broker, held, together, watch, session)
+        _watch(tuner, broker, held, together, watch, session, mirror)
     finally:
         ray.get(broker.close.remote())
+        mirror.__exit__()
         held.join(1.0 if session.hurried else CLOSE_S)
         session.slots, session.moments = len(held.threads), ray.get(broker.history.remote())
         if layout.gpu and address:
@@ -140,7 +148,7 @@ def _layout(config: Config, address: str | None, *, trials: int):
     )
 
 
-def _watch(tuner, broker, held, together, watch, session: Session) -> None:
+def _watch(tuner, broker, held, together, watch, session: Session, mirror) -> None:
     """Until Tune ends: show progress, start slots, pass Ctrl-C on, stop on a user's mistake."""
     import ray
 
@@ -152,10 +160,10 @@ def _watch(tuner, broker, held, together, watch, session: Session) -> None:
             status = ray.get(broker.status.remote())
             watch.update(status)
             together.ahead = together.ahead or bool(status["running"])
-            if status["fatal"]:
+            if trouble := status["fatal"] or mirror.error:
                 together.one.interrupted = True
                 watch.finish()
-                raise UserError(status["fatal"])
+                raise UserError(str(trouble))
             if searching.ended.is_set():
                 break
             if held.threads and not held.alive:

@@ -30,8 +30,13 @@ class Encoding:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.distributions = space.distributions(config)
-        widths = [len(_options(d)) or 1 for d in self.distributions.values()]
+        self.options = {name: _options(d) for name, d in self.distributions.items()}
+        self.choice = np.array([bool(options) for options in self.options.values()])
+        widths = [len(options) or 1 for options in self.options.values()]
         self.groups = np.repeat(np.arange(len(widths)), widths)
+        # A proposal makes thousands of configurations: what is the same in all is found once.
+        self.given = space.unsearched(config)
+        self.when = {name: space.SPACE[name].when for name in self.distributions}
 
     def decode(self, point: np.ndarray, fixed: Mapping = {}) -> dict:
         """The values at u [P]: those of `fixed` as they are, and only what counts."""
@@ -40,10 +45,11 @@ class Encoding:
 
     def choose(self, draw: Callable, fixed: Mapping = {}) -> dict:
         """A configuration by `draw(name, distribution)` of each hyperparameter that counts."""
-        chosen: dict = {}
+        chosen, seen = {}, dict(self.given)
         for name, distribution in self.distributions.items():
-            if space.counts(name, chosen, self.config):
+            if self.when[name](seen):
                 chosen[name] = fixed[name] if name in fixed else draw(name, distribution)
+                seen[name] = chosen[name]
         return chosen
 
     def encode(self, chosen: Mapping) -> np.ndarray:
@@ -60,10 +66,10 @@ class Encoding:
         made = np.zeros((len(configurations), len(self.groups)))
         for row, chosen in zip(made, configurations, strict=True):
             column = 0
-            for name, distribution in self.distributions.items():
-                options = _options(distribution)
+            for name, options in self.options.items():
                 if not options:
-                    row[column] = _unit(distribution, chosen[name]) if name in chosen else 0.5
+                    known = name in chosen
+                    row[column] = _unit(self.distributions[name], chosen[name]) if known else 0.5
                 elif name in chosen:
                     row[column + options.index(chosen[name])] = APART
                 column += len(options) or 1
@@ -76,9 +82,8 @@ class Encoding:
         """
         moved = point + rng.normal(0, scale, len(point))
         moved = 1 - np.abs(1 - np.abs(moved) % 2)
-        choice = np.array([bool(_options(d)) for d in self.distributions.values()])
-        moved = np.where(choice, rng.random(len(point)), moved)
-        stays = rng.random(len(point)) < np.where(choice, 0.8, 0.5)
+        moved = np.where(self.choice, rng.random(len(point)), moved)
+        stays = rng.random(len(point)) < np.where(self.choice, 0.8, 0.5)
         stays[rng.integers(len(point))] = False
         return np.where(stays, point, moved)
 

@@ -1,57 +1,78 @@
 """TensorBoard events of a sweep: a run per trial, and `sweep` for the hypervolume and the front.
 
-Written by the broker alone, through tensorboardX, which needs no torch. After a resume the events
-go on where the records end: steps are our own epochs. Whatever is slow to import is imported by the
-thread that writes: every Tune trial and every worker imports the broker's module.
+Written by the broker alone. After a resume the events go on where the records end: steps are our
+own epochs. Whatever is slow to import is imported by the thread that writes: every Tune trial and
+every worker imports the broker's module.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import sys
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from analysis import front
 from ermgap.records import Records
+from sweeps import eventfile
+from sweeps.eventfile import EventFile
 
-if TYPE_CHECKING:
-    from tensorboardX import SummaryWriter
+SHARE = 0.1  # of the time at most goes into pictures: each reads the records anew and holds the GIL
+BACKLOG = 1000  # rows that may wait for the pen; then the broker waits for it
 
 
 class Events:
     """Writes `DIR/tb` from a thread of its own: drawing a front takes a second, for which no slot
     shall wait. A failure to write or draw is logged and never stops a sweep.
+
+    Args:
+        records: the sweep folder.
+        ends: trials that have ended in it.
     """
 
-    def __init__(self, records: Records) -> None:
-        self.records = records
+    def __init__(self, records: Records, *, ends: int = 0) -> None:
+        self.records, self.ends = records, ends
         self.folder = Path(records.directory) / "tb"
-        self.writers: dict[str, SummaryWriter] = {}
-        self.ends = sum(trial.ended for trial in records.trials())
+        self.files: dict[str, EventFile] = {}  # of trials that run, and of the sweep
+        self.due: dict[str, float] = {}  # trials that ended since the last picture, and when
+        self.rests = -math.inf  # until when nothing is drawn
         self.pen = ThreadPoolExecutor(1)
+        self.room = threading.BoundedSemaphore(BACKLOG)
 
     def epoch(self, row: dict) -> None:
         """Scalars of one committed epoch."""
-        self.pen.submit(_logged, self._epoch, row)
+        self._submit(self._epoch, row)
 
     def ended(self, chosen: dict, trial_id: str, selected: dict) -> None:
-        """hparams with the objectives, then the sweep's hypervolume and front."""
-        self.pen.submit(_logged, self._ended, chosen, trial_id, selected)
+        """hparams with the objectives; soon, the sweep's hypervolume and front."""
+        self._submit(self._ended, chosen, trial_id, selected)
 
     def close(self) -> None:
         """Wait until everything is written."""
-        self.pen.submit(_logged, self._close).result()
+        self.pen.submit(_logged, self._draw).result()
+
+    def _submit(self, write: Callable, *arguments) -> None:
+        self.room.acquire()
+        self.pen.submit(self._written, write, *arguments)
+
+    def _written(self, write: Callable, *arguments) -> None:
+        try:
+            _logged(write, *arguments)
+            if time.monotonic() >= self.rests:
+                _logged(self._draw)
+        finally:
+            self.room.release()
 
     def _epoch(self, row: dict) -> None:
-        writer = self._writer(row["trial_id"])
-        for name, value in scalars(row).items():
-            if value is not None and math.isfinite(value):
-                writer.add_scalar(name, value, row["epoch"])
-        writer.flush()
+        found = {
+            name: value
+            for name, value in scalars(row).items()
+            if value is not None and math.isfinite(value)
+        }
+        self._file(row["trial_id"]).add(eventfile.scalars(found), step=row["epoch"])
 
     def _ended(self, chosen: dict, trial_id: str, selected: dict) -> None:
         objectives = {
@@ -59,40 +80,41 @@ class Events:
             for name in self.records.sweep["objectives"]
             if selected.get(name) is not None
         }
+        self.files.pop(trial_id, None)
+        self.due[trial_id] = time.time()
         if objectives:
-            self._writer(trial_id).add_hparams(chosen, objectives, name="hparams")
-            self._writer(trial_id).flush()
-        self.ends += 1
+            told = eventfile.tensorboardx().summary.hparams(chosen, objectives)
+            EventFile(self.folder / trial_id / "hparams").add(*told, eventfile.scalars(objectives))
+
+    def _draw(self) -> None:
+        """The hypervolume after each end since the last picture, and one picture for all."""
+        if not self.due:
+            return
         from analysis import figures
 
-        info = front.info(self.records)
-        self._writer("sweep").add_scalar("sweep/hypervolume", info.hypervolume, self.ends)
+        due, self.due, start = self.due, {}, time.monotonic()
+        info, sweep = front.info(self.records), self._file("sweep")
+        values = {
+            point.trial_id: [point.values[name] for name in info.objectives]
+            for point in info.points
+            if point.eligible
+        }
+        seen = [value for trial_id, value in values.items() if trial_id not in due]
+        for trial_id, when in due.items():
+            seen += [values[trial_id]] if trial_id in values else []
+            volume = front.hypervolume(seen, reference=info.reference, directions=info.directions)
+            self.ends += 1
+            if math.isfinite(volume):
+                told = eventfile.scalars({"sweep/hypervolume": volume})
+                sweep.add(told, step=self.ends, when=when)
         image = figures.front_array(info)
-        self._writer("sweep").add_image("sweep/front", image, self.ends, dataformats="HWC")
-        self._writer("sweep").flush()
+        make = eventfile.tensorboardx().summary.image
+        sweep.add(make("sweep/front", image, dataformats="HWC"), step=self.ends)
+        took = time.monotonic() - start
+        self.rests = time.monotonic() + took / SHARE - took
 
-    def _close(self) -> None:
-        for writer in self.writers.values():
-            writer.close()
-        self.writers.clear()
-
-    def _writer(self, run: str) -> SummaryWriter:
-        if run not in self.writers:
-            self.writers[run] = _writer_class()(str(self.folder / run), write_to_disk=True)
-        return self.writers[run]
-
-
-def _writer_class() -> type[SummaryWriter]:
-    """tensorboardX imports torch where it can, for tensors that it is never given here: 1 s."""
-    hidden = "torch" not in sys.modules
-    if hidden:
-        sys.modules["torch"] = None  # an import of it fails
-    try:
-        from tensorboardX import SummaryWriter
-    finally:
-        if hidden:
-            del sys.modules["torch"]
-    return SummaryWriter
+    def _file(self, run: str) -> EventFile:
+        return self.files.setdefault(run, EventFile(self.folder / run))
 
 
 def _logged(function: Callable, *arguments) -> None:

@@ -139,7 +139,7 @@ def _roll(storage: Path) -> Path:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status, raises UserError for mistakes."""
     given = cli.parse(cli.options(__doc__.splitlines()[0], many=False), arguments)
-    cli.refuse_later_flags(given)
+    cli.refuse_uri(given, "storage")
     if given.out or given.resume:
         raise UserError("features have no folder of results; leave --out and --resume away.")
     if not given.storage:

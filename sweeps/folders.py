@@ -9,10 +9,11 @@ from pathlib import Path
 
 from ermgap import config as configuration
 from ermgap.config import Config
-from ermgap.errors import UserError
+from ermgap.errors import UserError, first_line
 from ermgap.parsing import differences
 from ermgap.records import Records
 from ermgap.registry import load_plugins
+from ermgap.storage import Storage, is_uri
 from sweeps import cli, earlier
 from sweeps import plan as planning
 
@@ -33,7 +34,6 @@ def prepare(
 
     `check` refuses what the command cannot run, before anything is written or gone on with.
     """
-    cli.refuse_later_flags(given)
     if given.resume:
         return _reopen(given, kind, check)
     config = cli.make_config(given)
@@ -44,7 +44,7 @@ def prepare(
     warm = getattr(given, "warm_start", [])
     earlier.require(warm, config)
     # Two sweeps may be given one storage: each has its own folder there.
-    storage = str(Path(given.storage) / out.name) if given.storage else None
+    storage = f"{given.storage.rstrip('/')}/{out.name}" if given.storage else None
     sweep = planning.describe_sweep(
         config, preset=given.preset or "demo", utterances=plan.utterances, storage=storage
     )
@@ -53,7 +53,7 @@ def prepare(
         return None
     print(f"results: {out}")
     if storage:
-        make_storage(Path(storage))
+        make_storage(storage, out)
     earlier.copy(warm, out)  # before the folder is a sweep's, or a crash here would forget it
     records = Records.create(out, sweep={"kind": kind} | sweep, table=plan.utterances)
     records.lock()
@@ -104,13 +104,32 @@ def _exists(folder: Path) -> bool:
         ) from problem
 
 
-def make_storage(folder: Path) -> None:
+def make_storage(place: str, out: Path) -> None:
+    """See to it that a sweep can write to its storage, a folder or a bucket.
+
+    Raises:
+        UserError: it cannot be written, or holds another sweep.
+    """
+    if not is_uri(place):
+        try:
+            Path(place).mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise UserError(
+                f"--storage {place} cannot be made ({problem.strerror}); name another folder."
+            ) from problem
+        return
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        free = Storage.at(place).try_out()
     except OSError as problem:
         raise UserError(
-            f"--storage {folder} cannot be made ({problem.strerror}); name another folder."
+            f"--storage {place} cannot be used ({first_line(problem)}); look whether the bucket "
+            "exists and the credentials of this machine may write to it."
         ) from problem
+    if not free:
+        raise UserError(
+            f"--storage {place} holds a sweep already; continue it with --resume {place}, or "
+            f"choose another name than {out.name} with --out."
+        )
 
 
 def budget(config: Config, utterances) -> str:
@@ -126,6 +145,9 @@ def budget(config: Config, utterances) -> str:
 
 def _reopen(given: argparse.Namespace, kind: str, check: Callable) -> Prepared | None:
     records = Records.open(given.resume)
+    if is_uri(given.resume):
+        print(f"restored {given.resume} to {records.directory}")
+        given.resume = str(records.directory)
     made_as = records.sweep.get("kind", "sweep")
     if made_as != kind:
         command = "pareto" if made_as == "sweep" else made_as

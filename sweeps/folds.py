@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ermgap import mirror
 from ermgap.config import Config
 from ermgap.records import Records
 from sweeps import folders
@@ -96,6 +97,7 @@ def train(asked: Benchmark, plans: Mapping[int, planning.Plan], *, address: str 
         if session.interrupted or ended < config.sweep.trials:
             return 130 if session.interrupted else 1
         records.mark_done()
+        mirror.put(records)
     return 0
 
 
@@ -105,7 +107,7 @@ def _records(asked: Benchmark, fold: int, config: Config, utterances: pd.DataFra
         return Records.open(folder)
     if asked.storage:  # beside each other there, so that all folds share the features
         storage = f"{asked.storage}/{asked.folder.absolute().name}-fold-{fold}"
-        folders.make_storage(Path(storage))
+        folders.make_storage(storage, folder)
     told = planning.describe_sweep(
         config, preset="benchmark", utterances=utterances, storage=storage
     )

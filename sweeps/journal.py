@@ -7,6 +7,7 @@ what a killed session left half told is gone.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import warnings
@@ -37,13 +38,20 @@ class Journal:
         records: the sweep folder. config: of the sweep.
         kinds: what the analysis calls a trial (`degenerate` ...), by id, where that is known better
             than from its row.
+        trials: those of the folder, where they have been read already.
     """
 
-    def __init__(self, records: Records, config: Config, kinds: Mapping[str, str] = {}) -> None:
+    def __init__(
+        self,
+        records: Records,
+        config: Config,
+        kinds: Mapping[str, str] = {},
+        trials: Sequence[Trial] | None = None,
+    ) -> None:
         self.config, self.kinds, self.broken = config, kinds, False
         self.path, self.name = records.directory / FILE, records.directory.absolute().name
         self.known: dict[str, int] = {}
-        self._safely(self._begin, records.trials())
+        self._safely(self._begin, records.trials() if trials is None else trials)
 
     def began(self, trial_id: str, chosen: Mapping) -> None:
         """A configuration is offered."""
@@ -68,7 +76,7 @@ class Journal:
         self.times = {t.trial_id: (t.rows[0].get("time"), t.rows[-1].get("time")) for t in trials}
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         _mend(self.path)
-        storage = JournalStorage(JournalFileBackend(str(self.path), lock_obj=_Alone("")))
+        storage = JournalStorage(_Copy(str(self.path), lock_obj=_Alone("")))
         if self.name in [study.study_name for study in storage.get_all_studies()]:
             optuna.delete_study(study_name=self.name, storage=storage)
         objectives = self.config.sweep.objectives
@@ -164,6 +172,16 @@ def _mend(path: Path) -> None:
     with open(path, "rb+") as file:
         whole = file.read().rfind(b"\n") + 1
         file.truncate(whole)
+
+
+class _Copy(JournalFileBackend):
+    """Without an fsync: what a crash of the machine takes of it, the next session tells anew."""
+
+    def append_logs(self, logs: list[dict]) -> None:
+        with open(self._file_path, "ab") as file:
+            file.write(
+                "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
+            )
 
 
 class _Alone(JournalFileOpenLock):

@@ -81,7 +81,7 @@ def _trial(asked: Benchmark, row: Row, records: Records) -> Trial:
 
 def _of_fold(asked: Benchmark, row: Row, records: Records, trial: Trial) -> pd.DataFrame:
     """What training left on the fold's dev speakers."""
-    kept = records.storage / "predictions" / f"{trial.trial_id}.parquet"
+    kept = records.store.fetch(f"predictions/{trial.trial_id}.parquet")
     table = records.table()
     return _by_adapter(asked, row, records, trial, table[table["split"] == "dev"], kept)
 
@@ -89,7 +89,7 @@ def _of_fold(asked: Benchmark, row: Row, records: Records, trial: Trial) -> pd.D
 def _by_adapter(
     asked: Benchmark, row: Row, records: Records, trial: Trial, utterances: pd.DataFrame, kept: Path
 ) -> pd.DataFrame:
-    spec = f"adapter={records.storage / 'adapters' / trial.trial_id}"
+    spec = f"adapter={records.store.fetch_folder(f'adapters/{trial.trial_id}')}"
     return kept_or_made(
         kept,
         lambda: ask(spec, utterances, config=asked.config, folder=asked.folder, name=row.words),

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from ermgap import metrics
 from ermgap.config import Config
-from ermgap.records import Records
+from ermgap.records import Records, Trial
 from sweeps import space
 from sweeps.events import Events
 from sweeps.gangs import Entry
 from sweeps.journal import Journal
 from sweeps.stopping import Rungs, curve
+
+# The rows of a bucket are seconds behind: until they are there, a lost driver needs the checkpoint.
+FORGET_S = 30.0
 
 
 class Ledger:
@@ -24,36 +29,29 @@ class Ledger:
 
     def __init__(self, records: Records, config: Config) -> None:
         self.records, self.config, self.floor = records, config, config.sweep.floor
-        self.events = Events(records)
-        self.journal = Journal(records, config)
-        self.committed = {trial.trial_id: trial for trial in records.trials()}
-        self.ended_before = sum(trial.ended for trial in self.committed.values())
-        self.rungs = Rungs(config, self.committed.values())
+        trials = records.trials()  # once: a sweep's rows are parsed in seconds, and not kept
+        self.ended_before = sum(trial.ended for trial in trials)
+        self.over: dict[str, float] = {}  # trials whose checkpoints are still there, and since when
+        self.janitor = ThreadPoolExecutor(1)
+        self.events = Events(records, ends=self.ended_before)
+        self.journal = Journal(records, config, trials=trials)
+        self.committed = {trial.trial_id: self._entry(trial) for trial in trials}
+        self.rungs = Rungs(config, trials)
         # The baselines run to their end: everything is compared with them.
         self.spared = set(map(space.trial_id, range(len(space.named_points(config)))))
         self.erm_best = max(
-            (
-                t.selected.get("w_f1") or 0.0
-                for t in self.committed.values()
-                if t.config.get("loss") == "erm"
-            ),
+            (t.selected.get("w_f1") or 0.0 for t in trials if t.config.get("loss") == "erm"),
             default=0.0,
         )
 
     def open(self, trial_id: str, chosen: dict) -> Entry:
         """A configuration that is offered: a new one gets its first row, another goes on."""
-        entry, known = Entry(trial_id, chosen), self.committed.get(trial_id)
-        if known is None:
+        entry = self.committed.get(trial_id)
+        if entry is None:
+            entry = Entry(trial_id, chosen)
             self.records.append(self._row(entry, "running", None))
-            self.journal.began(trial_id, chosen)
-            return entry
         self.journal.began(trial_id, chosen)
-        entry.epoch, entry.selected = known.epoch, known.selected
-        entry.curve = curve(known.rows, self.config)
-        if known.epoch:  # the session's end was no fault of the configuration
-            entry.attempt = known.attempt - 1
-            entry.spared = bool(known.rows[-1].get("spared"))
-        return entry
+        return replace(entry, chosen=chosen)
 
     def epoch(self, entry: Entry, row: dict) -> str:
         """Commit an epoch; returns the status that the configuration has with it."""
@@ -72,15 +70,42 @@ class Ledger:
         self.events.epoch(row)
         return status
 
-    def failed(self, entry: Entry, reason: str) -> None:
-        """Commit that a configuration cannot go on."""
+    def failed(self, entry: Entry, reason: str) -> bool:
+        """Commit that a configuration cannot go on; True when it is."""
         self.records.append(self._row(entry, "failed", reason) | {"epoch": entry.epoch + 1})
+        return True
 
     def ended(self, entry: Entry, status: str) -> None:
         """After the last row of a configuration."""
         self.journal.ended(entry.trial_id, entry.chosen, status, entry.selected)
-        self.records.forget_checkpoints(entry.trial_id)
+        self.over[entry.trial_id] = time.monotonic()
+        self._forget(older=FORGET_S if self.records.in_bucket else 0.0)
         self.events.ended(entry.chosen, entry.trial_id, entry.selected)
+
+    def close(self) -> None:
+        """The sweep is over."""
+        self.events.close()
+        self._forget(older=0.0)
+        self.janitor.shutdown()
+
+    def _forget(self, *, older: float) -> None:
+        """Remove the checkpoints of trials that ended so many seconds ago."""
+        end = time.monotonic() - older
+        for trial_id in [name for name, ended in self.over.items() if ended <= end]:
+            del self.over[trial_id]
+            if self.records.in_bucket:  # it takes a request each, for which nobody shall wait
+                self.janitor.submit(self.records.forget_checkpoints, trial_id)
+            else:
+                self.records.forget_checkpoints(trial_id)
+
+    def _entry(self, trial: Trial) -> Entry:
+        """Where a trial stands by its rows."""
+        entry = Entry(trial.trial_id, trial.config, epoch=trial.epoch, selected=trial.selected)
+        entry.curve = curve(trial.rows, self.config)
+        if trial.epoch:  # the session's end was no fault of the configuration
+            entry.attempt = trial.attempt - 1
+            entry.spared = bool(trial.rows[-1].get("spared"))
+        return entry
 
     def _status(self, row: dict) -> str:
         chosen = row["selected"]

@@ -6,7 +6,10 @@ import atexit
 import logging
 import os
 import shutil
+import socket
+import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +29,8 @@ os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # its boxes ignore verbose=0
 os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the broker writes the events
 os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+
+HEAD_S = 40.0  # without an answer; a head that only restarts is back by then
 
 
 class Background:
@@ -139,6 +144,30 @@ def _gpus() -> int:
     )
 
 
+def watch_head(sentence: str, *, silent: float = HEAD_S) -> None:
+    """End this process with `sentence` when the cluster's head has not answered for `silent` s.
+
+    Ray would end it, too, after a minute: without a word, and without a chance to say one.
+    """
+    import ray
+
+    host, port = ray.get_runtime_context().gcs_address.rsplit(":", 1)
+
+    def watch() -> None:
+        heard = time.monotonic()
+        while ray.is_initialized():
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), 5).close()
+                heard = time.monotonic()
+            except OSError:
+                if time.monotonic() - heard > silent:
+                    print(f"\nerror: {sentence}", file=sys.stderr, flush=True)
+                    os._exit(2)
+            time.sleep(2.0)
+
+    threading.Thread(target=watch, name="head", daemon=True).start()
+
+
 def leave() -> None:
     """End what `begin` started while the caller goes on: at the interpreter's end it takes 2 s."""
     import ray
@@ -155,5 +184,5 @@ def refuse_local_path(records: Records, *, growing: bool) -> None:
         raise UserError(
             f"the workers run on other nodes, and {records.directory} is a disk of this one "
             f"alone; "
-            "give --storage a folder that all nodes mount."
+            "give --storage a folder that all nodes mount, or a bucket (s3://BUCKET/PREFIX)."
         )

@@ -75,6 +75,7 @@ def require(config: Config, address: str | None) -> None:
 def finish(prepared: folders.Prepared, session: Session, *, command: str) -> int:
     """Front, pictures, report and where the time went; `DONE`, unless something is left to run."""
     from analysis import report
+    from ermgap import mirror
     from sweeps import journal, stopping, tables, timing
 
     records, folder = prepared.records, prepared.records.directory
@@ -90,6 +91,7 @@ def finish(prepared: folders.Prepared, session: Session, *, command: str) -> int
         print(f"stopped; go on with: python sweeps/{command}.py --resume {folder}")
         return 130 if session.interrupted else 1
     records.mark_done()
+    mirror.put(records)
     print(f"watch: tensorboard --logdir {Path(folder) / 'tb'}")
     print(f"       optuna-dashboard {Path(folder) / journal.FILE}")
     return 0

@@ -16,6 +16,7 @@ from ermgap.backbone import prompts
 from ermgap.config import OBJECTIVES, Config
 from ermgap.corpora import split, table
 from ermgap.errors import UserError
+from ermgap.storage import is_uri
 
 PRESETS = Path(__file__).parent / "presets"
 PACKAGES = (
@@ -67,9 +68,12 @@ def make_plan(config: Config) -> Plan:
         strict=data.strict,
         window_s=config.backbone.window_s,
         genders=Path(data.genders) if data.genders else None,
+        outside=data.outside,
     )
     few = corpus.table if data.limit is None else _few(corpus.table, data.limit)
-    utterances = split.assign(few, seed=data.split_seed, fold=data.fold, folds=data.folds)
+    utterances = split.assign(
+        few, seed=data.split_seed, fold=data.fold, folds=data.folds, test=data.test
+    )
     for name in ("train", "dev"):
         if not (utterances["split"] == name).any():
             raise UserError(
@@ -142,7 +146,7 @@ def describe_sweep(
         "languages": sorted(dev["language"].unique()),
         "synthetic": sorted(synthetic),
         "data": list(config.data.corpora),
-        "storage": str(Path(storage).absolute()) if storage else None,
+        "storage": storage if not storage or is_uri(storage) else str(Path(storage).absolute()),
         "versions": {"python": platform.python_version(), "prompts": prompts.version()}
         | {p: _version(p) for p in PACKAGES},
     }

@@ -12,12 +12,18 @@ alone goes there again and again; a model can also be wrong. So proposals take t
 two trust the model's means nearly as they are, one weighs what it does not know in full, and one is
 drawn near good configurations without any model, by TPE (Bergstra et al. 2011), as Optuna has it.
 On the design problems of tests/benchmarks/search_problems.py each of the two turns saved trials.
+
+With more than MOST trials a proposal costs no more than with MOST: what is fitted, and what the
+draws near good configurations see, is half of it the trials nearest to the front and half the
+newest, and the models' settings are fitted anew when a twentieth more trials have ended.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
+from functools import cache
 
 import numpy as np
 import optuna
@@ -34,7 +40,8 @@ from sweeps.surrogate import Observations, Surrogate
 
 CURVE = "curve"  # user attribute of a trial: [[share of the training left, objective values], ...]
 CANDIDATES = 512
-MOST = 200  # observations in a fit; the oldest rungs go first
+MOST = 200  # observations in a fit; the oldest rungs go first. And trials that are looked at
+GROWTH = 1.05  # of the ended trials until the settings of many are fitted anew
 TRUSTING = 0.1  # times the model's standard deviation, where a proposal trusts its means
 
 
@@ -90,31 +97,39 @@ class FrontSampler(UniformSampler):
         super().__init__(config)
         self.startup = startup
         self.hints: dict[str, np.ndarray] = {}
+        self.fitted: dict[str, int] = {}  # with how many ended trials
 
     def propose(self, study: optuna.Study, trial: FrozenTrial, fixed: dict) -> dict:
         """Spread out at first, then by the model."""
         self.rng = np.random.default_rng((self.seed, self.number))
         others = [one for one in study.get_trials(deepcopy=False) if one.number != trial.number]
         ended = [one for one in others if one.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-        usable = [one for one in ended if _feasible(one) and one.state == TrialState.COMPLETE]
+        usable = _usable(ended)
         if len(ended) < self.startup or not usable:
             spread = qmc.Sobol(self.size, rng=np.random.default_rng(self.seed))
             if self.number:
                 spread.fast_forward(self.number)
             return self.encoding.decode(spread.random(1)[0], fixed)
         known = [one.params for one in others]
+        signs = np.array([-1.0 if d.name == "MAXIMIZE" else 1.0 for d in study.directions])
+        running = [one for one in others if one.state == TrialState.RUNNING and one.params]
+        running, self.many, self.ended = running[-MOST:], len(others) > MOST, len(ended)
+        if self.many:
+            ended = telling(ended, signs)
+            usable = _usable(ended)
         if self.number % 4 == 0:
-            drawn = self._by_density(study, trial, fixed)
+            few = _study(study, ended + running) if self.many else study
+            drawn = self._by_density(few, trial, fixed)
             if drawn not in known:
                 return drawn
-        signs = np.array([-1.0 if d.name == "MAXIMIZE" else 1.0 for d in study.directions])
-        running = [one.params for one in others if one.state == TrialState.RUNNING and one.params]
         with _one_thread():  # the workers have the cores
-            score = self._score(ended, usable, running, signs)
+            score = self._score(ended, usable, [one.params for one in running], signs)
             return self._best(score, [one.params for one in usable], known, fixed)
 
     def _by_density(self, study: optuna.Study, trial: FrozenTrial, fixed: dict) -> dict:
         """TPE, one hyperparameter after the other, of those that count."""
+        trial = copy(trial)
+        trial.number = -1  # TPE leaves out whoever has its number, and those of `_study` are new
         tpe = optuna.samplers.TPESampler(seed=int(self.rng.integers(2**31)), n_startup_trials=0)
         return self.encoding.choose(
             lambda name, distribution: tpe.sample_independent(study, trial, name, distribution),
@@ -165,9 +180,13 @@ class FrontSampler(UniformSampler):
         seen = Observations(
             self.encoding.features(chosen), np.array(left), np.array(number), np.array(values)
         )
-        hint = self.hints.get(name)
-        model = Surrogate(seen, groups=self.encoding.groups, hint=hint)
+        hint, kept = (
+            self.hints.get(name),
+            self.many and self.ended < GROWTH * self.fitted.get(name, 0),
+        )
+        model = Surrogate(seen, groups=self.encoding.groups, hint=hint, fit=not kept)
         self.hints[name] = model.settings
+        self.fitted[name] = self.fitted[name] if kept else self.ended
         if running:
             model.believe(self.encoding.features(running))
         return model
@@ -178,9 +197,9 @@ class FrontSampler(UniformSampler):
         """The best of many draws, of neighbours of what was tried, then of theirs."""
         encoding, rng = self.encoding, self.rng
         points = list(qmc.Sobol(self.size, rng=rng).random(CANDIDATES))
-        near = [encoding.encode(chosen) for chosen in tried]
+        near = cache(lambda i: encoding.encode(tried[i]))  # few of them are drawn
         points += [
-            encoding.near(near[rng.integers(len(near))], rng, scale=scale)
+            encoding.near(near(int(rng.integers(len(tried)))), rng, scale=scale)
             for scale in (0.3, 0.1, 0.03)
             for _ in range(CANDIDATES // 3)
         ]
@@ -232,5 +251,32 @@ def _constraints(trials: Sequence[FrozenTrial]) -> dict[str, list[tuple]]:
     return rows
 
 
-def _feasible(trial: FrozenTrial) -> bool:
-    return all(value <= 0 for value in trial.constraints.values())
+def _usable(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Those that ran to their end and violate no constraint."""
+    return [
+        trial
+        for trial in trials
+        if trial.state == TrialState.COMPLETE
+        and all(value <= 0 for value in trial.constraints.values())
+    ]
+
+
+def telling(ended: Sequence[FrozenTrial], signs: np.ndarray) -> list[FrozenTrial]:
+    """At most MOST of many trials: half of them nearest to the front, in layers of non-domination,
+    and the newest; by number.
+    """
+    usable, near = _usable(ended), []
+    if usable:
+        rank = ranks(np.array([trial.values for trial in usable]) * signs)
+        order = sorted(range(len(usable)), key=lambda i: (rank[i], -usable[i].number))
+        near = [usable[i] for i in order[: MOST // 2]]
+    there = {trial.number for trial in near}
+    newest = [trial for trial in ended if trial.number not in there][len(near) - MOST :]
+    return sorted([*near, *newest], key=lambda trial: trial.number)
+
+
+def _study(like: optuna.Study, trials: Sequence[FrozenTrial]) -> optuna.Study:
+    """A study of these trials alone: TPE's time grows with their number."""
+    made = optuna.create_study(directions=like.directions)
+    made.add_trials(trials)
+    return made

@@ -20,6 +20,7 @@ from ray.train.torch import TorchTrainer
 
 from ermgap import training
 from ermgap.errors import UserError
+from sweeps import network
 from sweeps.broker import Broker
 from sweeps.trials import NAMESPACE
 
@@ -157,6 +158,7 @@ class Slots:
                 "slot": name,
                 "threads": layout.threads,
             },
+            torch_config=network.Connected(),
             scaling_config=train.ScalingConfig(
                 num_workers=layout.workers,
                 use_gpu=layout.gpu,

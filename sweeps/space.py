@@ -148,7 +148,7 @@ def propose(trial: optuna.Trial, config: Config) -> dict:
 
 def counts(name: str, chosen: Mapping, config: Config) -> bool:
     """Whether a hyperparameter has an effect under the values `chosen` before it."""
-    return SPACE[name].when(_with_fixed(chosen, config))
+    return SPACE[name].when(unsearched(config) | dict(chosen))
 
 
 def active(chosen: Mapping, config: Config) -> dict[str, BaseDistribution]:
@@ -199,13 +199,13 @@ def extremes(config: Config) -> list[dict]:
     ]
 
 
-def _with_fixed(chosen: Mapping, config: Config) -> dict:
-    fixed = {
+def unsearched(config: Config) -> dict:
+    """The configuration's own values of hyperparameters that are not searched."""
+    return {
         name: _value(config, SPACE[name].key)
-        for name, given in config.sweep.space.items()
-        if given is False
+        for name, searched in config.sweep.space.items()
+        if searched is False
     }
-    return fixed | dict(chosen)
 
 
 def _contains(distribution: BaseDistribution, value) -> bool:

@@ -58,7 +58,7 @@ class Rule:
         if not np.isfinite(costs[0]).all():
             return False
         costs = costs[np.isfinite(costs).all(1)]
-        if _unbeaten(costs, self.margins)[0]:
+        if _unbeaten(costs, self.margins):
             return True
         places = max(1, int(np.ceil(self.fraction * (len(others) + 1) - 1e-9)))
         return ahead(costs) < places
@@ -158,6 +158,12 @@ def curve(rows: Sequence[Mapping], config: Config) -> list[list]:
     ]  # fmt: skip
 
 
+def until(epoch: int, told: Sequence[list], config: Config) -> list[list]:
+    """The part of a `curve` that a trial had shown after an epoch."""
+    left = (config.train.epochs - epoch) / max(config.train.epochs - 1, 1)
+    return [one for one in told if one[0] >= left - 1e-9]
+
+
 def ranks(costs: np.ndarray) -> np.ndarray:
     """Non-domination rank of each row of costs [n, m], int [n]: 0 is the front.
 
@@ -193,12 +199,11 @@ def crowding(costs: np.ndarray) -> np.ndarray:
     return total[which.reshape(-1)]
 
 
-def _unbeaten(costs: np.ndarray, margins: Sequence[float]) -> np.ndarray:
-    """Rows that no other beats by more than the margins, bool [n].
+def _unbeaten(costs: np.ndarray, margins: Sequence[float]) -> bool:
+    """Whether no other row of costs [n, m] beats the first by more than the margins.
 
     One beats another by more than the margins when it still dominates it after each of its
     objectives has been made worse by its margin.
     """
     worse = costs + np.asarray(margins, float)
-    beats = (worse[:, None] <= costs[None]).all(-1) & (worse[:, None] < costs[None]).any(-1)
-    return ~beats.any(0)
+    return not ((worse <= costs[0]).all(-1) & (worse < costs[0]).any(-1)).any()

@@ -28,6 +28,7 @@ START = {  # of each logarithm: the mode of its prior, and its standard deviatio
     "trial": (-6.0, 1.0), "noise": (-4.0, 1.5),
 }  # fmt: skip
 JITTER = 1e-6
+DIFFERENCES = 100_000  # held at once outside a fit
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,17 @@ class Surrogate:
     Args:
         groups: int [F], the hyperparameter that each feature belongs to; they share a lengthscale.
         hint: `settings` of an earlier fit, to begin from.
+        fit: False takes them as they are.
     """
 
-    def __init__(self, seen: Observations, *, groups: np.ndarray, hint: np.ndarray | None = None):
+    def __init__(
+        self,
+        seen: Observations,
+        *,
+        groups: np.ndarray,
+        hint: np.ndarray | None = None,
+        fit: bool = True,
+    ) -> None:
         self.groups = torch.as_tensor(groups)
         self.centre = float(np.mean(seen.values))
         self.spread = float(np.std(seen.values)) or 1.0
@@ -64,7 +73,8 @@ class Surrogate:
         mode = [LENGTH[0]] * count + [middle for middle, _ in START.values()]
         sd = [LENGTH[1]] * count + [width for _, width in START.values()]
         self.mode, self.sd = torch.as_tensor(np.array(mode)), torch.as_tensor(np.array(sd))
-        self.settings = self._fit(hint if hint is not None and len(hint) == len(mode) else None)
+        hint = hint if hint is not None and len(hint) == len(mode) else None
+        self.settings = self._fit(hint) if fit or hint is None else hint
         self._condition()
 
     def predict(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -140,6 +150,10 @@ class Surrogate:
     @staticmethod
     def _matern(a: torch.Tensor, b: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         """Matern 5/2 with a lengthscale a feature, [n, m]."""
-        square = (((a[:, None] - b[None]) / scale) ** 2).sum(-1)
+        # Few rows at a time: the differences of all features of all pairs are a hundred megabytes,
+        # and to fetch them from the kernel took ten times as long as the sums. A fit needs them all
+        # for its gradient.
+        few = [a] if torch.is_grad_enabled() else a.split(max(1, DIFFERENCES // b.numel()))
+        square = torch.cat([(((rows[:, None] - b[None]) / scale) ** 2).sum(-1) for rows in few])
         distance = (5 * square + 1e-12).sqrt()
         return (1 + distance + distance**2 / 3) * (-distance).exp()

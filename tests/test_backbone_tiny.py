@@ -168,6 +168,19 @@ def _slowly(path: Path) -> None:
     _fake(path)
 
 
+def test_any_worker_of_a_group_may_build_it(tmp_path):
+    """transformers writes on rank 0 alone; on a cluster each machine may have its own cache."""
+    import torch.distributed as dist
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    dist.init_process_group("fake", rank=1, world_size=2, store=FakeStore())
+    try:
+        tiny.save(tmp_path, layers=1, window_s=1)
+    finally:
+        dist.destroy_process_group()
+    assert {"config.json", "model.safetensors"} <= {path.name for path in tmp_path.iterdir()}
+
+
 def test_processes_that_ask_at_once_build_once(isolated_cache):
     context = multiprocessing.get_context("fork")
     asking = [

@@ -161,8 +161,11 @@ MISTAKES: dict[str, tuple[Callable[[Place], list[str]], tuple[str, ...]]] = {
     "resuming into another folder": (resume("--out", "elsewhere"), ("--out",)),
     # Flags
     "--confirm without seeds": (fine("--confirm", "none"), ("--confirm",)),
-    "a URI for --storage": (fine("--storage", "s3://bucket/x"), ("--storage s3://bucket/x",)),
-    "a URI for --resume": (lambda place: ["--resume", "s3://bucket/x"], ("--resume s3://",)),
+    "--storage that is no bucket": (fine("--storage", "ftp://host/x"), ("ftp://host/x", "s3://")),
+    "--resume of no bucket": (
+        lambda place: ["--resume", "ftp://host/x"],
+        ("ftp://host/x", "gs://"),
+    ),
     "an unknown flag": (fine("--trails", "3"), ("--trails",)),
     "a flag with a value of another type": (fine("--trials", "many"), ("--trials", "many")),
 }

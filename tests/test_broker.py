@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -37,15 +38,73 @@ def test_an_epoch_is_on_disk_before_its_slot_hears_the_answer(folder, monkeypatc
         assert trial(folder, "t0000").status == "finished"
         assert (await broker.outcome("t0000", SOON))["acc"] == 0.5
 
-        def refuse(line) -> None:
-            raise OSError("disk full")
+    on(folder, story)
 
+
+def test_a_disk_that_refuses_for_a_while_delays_the_answer_and_nobody_else(folder, monkeypatch):
+    async def story(broker: Broker) -> None:
+        await broker.offer("t0000", ERM)
         await broker.offer("t0001", FAIR)
-        job = await take(broker, "slot-0")
+        job, other = await take(broker, "slot-0"), await take(broker, "slot-1")
+        append, full = broker.records.append, {"t0000"}
+
+        def refuse(line) -> None:
+            if line["trial_id"] in full:
+                raise OSError(28, "No space left on device")
+            append(line)
+
         monkeypatch.setattr(broker.records, "append", refuse)
-        with pytest.raises(OSError, match="disk full"):
-            await broker.report("slot-0", row(job, 1, last=True))
-        assert await broker.outcome("t0001", SOON) is None
+        before = rows(folder)
+        answer = asyncio.ensure_future(broker.report("slot-0", row(job, 1)))
+        await asyncio.sleep(SOON)
+        assert not answer.done() and rows(folder) == before
+        assert await broker.report("slot-1", row(other, 1)) is True
+        full.clear()
+        assert await answer is True
+        assert [one["trial_id"] for one in rows(folder)[-2:]] == ["t0001", "t0000"]
+
+    monkeypatch.setattr("sweeps.patience.PAUSE_S", 0.01)
+    on(folder, story)
+
+
+def test_a_disk_that_refuses_for_long_ends_the_sweep_and_no_configuration(folder, monkeypatch):
+    async def story(broker: Broker) -> None:
+        await broker.offer("t0000", ERM)
+        job = await take(broker, "slot-0")
+
+        def refuse(line) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(broker.records, "append", refuse)
+        assert await broker.report("slot-0", row(job, 1)) is False
+        assert "No space left on device" in (await broker.status())["fatal"]
+        assert "--resume" in (await broker.status())["fatal"]
+        await broker.offer("t0001", FAIR)
+        for trial_id in ("t0000", "t0001"):
+            assert (await broker.outcome(trial_id, SOON))["status"] == "interrupted"
+        assert trial(folder, "t0000").status == "running"
+
+    monkeypatch.setattr("sweeps.patience.PAUSE_S", 0.01)
+    monkeypatch.setenv("ERMGAP_STORAGE_PATIENCE_S", "0.05")
+    on(folder, story)
+
+
+def test_a_lost_checkpoint_sends_its_configuration_back_an_epoch_and_costs_no_attempt(folder):
+    async def story(broker: Broker) -> None:
+        await broker.offer("t0000", ERM)
+        job = await take(broker, "slot-0")
+        for epoch in (1, 2):
+            await broker.report("slot-0", row(job, epoch))
+        for epoch in (2, 1):  # a new group each time; the checkpoint cannot be read
+            job = await take(broker, "slot-0")
+            assert (job["epoch"], job["attempt"]) == (epoch, 2)
+            await broker.behind("slot-0", "t0000", 2, "checkpoint is damaged")
+        job = await take(broker, "slot-0")
+        assert (job["epoch"], job["attempt"]) == (0, 2)
+        await broker.report("slot-0", row(job, 1))
+        await broker.behind("slot-0", "t0000", 1, "of an attempt that is over")
+        assert trial(folder, "t0000").epoch == 1
+        assert [one["attempt"] for one in trial(folder, "t0000").rows[-1:]] == [2]
 
     on(folder, story)
 

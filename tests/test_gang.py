@@ -20,6 +20,7 @@ from ermgap import config
 from ermgap.distributed import World
 from ermgap.loop import train
 from ermgap.material import Material
+from ermgap.storage import Storage
 
 KINDS = {
     "erm": {"objective.loss": "erm", "train.lr": 3e-3},
@@ -52,7 +53,7 @@ def room(tmp_path_factory):
     speech = tiny_run.speech("float64")
     table = tiny_run.tones(tmp_path_factory.mktemp("tones"))
     splits = tiny_run.splits(table, speech, cache=tmp_path_factory.mktemp("features"))
-    return speech, Material(*splits, Path())
+    return speech, Material(*splits, Storage.at(""))
 
 
 class Ganged:
@@ -69,7 +70,7 @@ class Ganged:
         def failed(one, reason: str) -> None:
             self.failures[one.trial_id] = reason
 
-        material = dataclasses.replace(material, storage=storage)
+        material = dataclasses.replace(material, storage=Storage.at(storage))
         train(jobs, speech=speech, material=material, world=World(), report=report, failed=failed)
 
 

@@ -22,6 +22,7 @@ from ermgap.distributed import World
 from ermgap.evaluation import label_log_probabilities
 from ermgap.material import Material
 from ermgap.step import learning_rate
+from ermgap.storage import Storage
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def cache(tmp_path_factory):
 def room(table, cache):
     """The backbone in float32 and what a sweep shares, without a storage."""
     speech = tiny_run.speech("float32")
-    return speech, Material(*tiny_run.splits(table, speech, cache=cache), Path())
+    return speech, Material(*tiny_run.splits(table, speech, cache=cache), Storage.at(""))
 
 
 # The same run -------------------------------------------------------------------------------------
@@ -75,7 +76,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(room, tmp_path, 
 
 def test_in_bfloat16_a_resumed_run_is_bit_equal_too(table, cache, tmp_path):
     speech = tiny_run.speech("bfloat16")
-    room = speech, Material(*tiny_run.splits(table, speech, cache=cache), Path())
+    room = speech, Material(*tiny_run.splits(table, speech, cache=cache), Storage.at(""))
     whole = Trained(room, job(), tmp_path / "whole")
     Trained(room, job(), tmp_path / "parts", until=2)
     resumed = Trained(room, job(epoch=2), tmp_path / "parts")
@@ -260,7 +261,7 @@ def test_a_gap_that_no_cell_defines_fails_the_run_with_its_reason(table, room, t
         (table["gender"] == "female") == (table["language"] == "de")
     )
     train_, dev, cells = tiny_run.splits(table[lonely], speech, cache=tmp_path / "features")
-    run = Trained((speech, Material(train_, dev, cells, Path())), job(), tmp_path / "run")
+    run = Trained((speech, Material(train_, dev, cells, Storage.at(""))), job(), tmp_path / "run")
     assert "no language has utterances of both genders" in run.failure and not run.rows
 
 
@@ -277,7 +278,7 @@ def test_a_checkpoint_that_cannot_be_used_fails_the_run_with_its_reason(
     room, tmp_path, damage, reason
 ):
     Trained(room, job(), tmp_path, until=1)
-    path = checkpoint.path_of(tmp_path, "t0000", 1)
+    path = tmp_path / checkpoint.name_of("t0000", 1)
     if damage == "truncated":
         path.write_bytes(path.read_bytes()[:-1000])
     elif damage == "foreign":
@@ -290,14 +291,15 @@ def test_a_checkpoint_that_cannot_be_used_fails_the_run_with_its_reason(
 
 
 def test_the_last_two_checkpoints_are_kept_whatever_an_attempt_before_left(tmp_path):
+    store = Storage.at(tmp_path)
     for epoch in (1, 2, 3, 4):
-        checkpoint.save(checkpoint.path_of(tmp_path, "t", epoch), {"epoch": epoch})
+        checkpoint.save(store, "t", epoch, {"epoch": epoch})
     names = {path.name for path in (tmp_path / "checkpoints" / "t").iterdir()}
     assert names == {"epoch-0003.pt", "epoch-0004.pt"}
     for epoch in (1, 2):
-        checkpoint.save(checkpoint.path_of(tmp_path, "t", epoch), {"epoch": epoch})
-        assert checkpoint.load(checkpoint.path_of(tmp_path, "t", epoch)) == {"epoch": epoch}
-    assert checkpoint.load(checkpoint.path_of(tmp_path, "t", 1)) == {"epoch": 1}
+        checkpoint.save(store, "t", epoch, {"epoch": epoch})
+        assert checkpoint.load(store, "t", epoch) == {"epoch": epoch}
+    assert checkpoint.load(store, "t", 1) == {"epoch": 1}
 
 
 def test_the_learning_rate_rises_to_its_peak_and_falls_to_nothing():

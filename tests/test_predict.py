@@ -20,6 +20,7 @@ from ermgap.backbone import features, prompts, tiny
 from ermgap.errors import UserError
 from ermgap.examples import Examples, cells_of
 from ermgap.material import Material
+from ermgap.storage import Storage
 
 BOTH = ["speech", "speech+text"]
 COLUMNS = [f"p_{label}" for label in LABELS]
@@ -48,7 +49,7 @@ def trained(table, tmp_path_factory):
     given = {"store": store, "prompt": speech.prompt, "labels": LABELS, "cells": cells}
     splits = [Examples(table[table["split"] == split], **given) for split in ("train", "dev")]
     one = job(SETTINGS)
-    run = Trained((speech, Material(*splits, cells, place)), one, place)
+    run = Trained((speech, Material(*splits, cells, Storage.at(place))), one, place)
     return tiny_run.with_card(run, one, table, place), run.predictions
 
 

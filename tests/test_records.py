@@ -302,6 +302,14 @@ def test_predictions_and_checkpoints_are_looked_for_in_the_storage(records, tmp_
     assert kept.exists() and not gone.parent.exists()
 
 
+def test_predictions_that_were_fetched_beside_the_records_are_read_without_the_storage(records):
+    records.write_sweep(records.sweep | {"storage": "/mnt/nowhere/here"})
+    (records.directory / "predictions").mkdir()
+    table = pd.DataFrame({"prediction": ["joy"]})
+    table.to_parquet(records.directory / "predictions" / "t0000.parquet")
+    pd.testing.assert_frame_equal(records.predictions("t0000"), table)
+
+
 def test_a_folder_is_run_by_one_process_at_a_time(records):
     records.lock()
     other = Records.open(records.directory)

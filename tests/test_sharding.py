@@ -15,6 +15,7 @@ from ermgap.backbone import qwen2_audio, sharding
 from ermgap.distributed import World
 from ermgap.material import Material
 from ermgap.sampler import micro_batches
+from ermgap.storage import Storage
 
 LAYERS = 3
 RUNS = {
@@ -47,7 +48,7 @@ def work(rank: int, size: int, folder: str) -> None:
     for kind in ("ddp", "fsdp"):
         speech = loaded(world if kind == "fsdp" else None)
         seen[kind, "held"] = [sharding.held(speech.model)]
-        material = Material(*tiny_run.splits(table, speech, cache=folder / "cache"), Path())
+        material = Material(*tiny_run.splits(table, speech, cache=folder / "cache"), Storage.at(""))
         for name, changes in RUNS.items():
             task = job(changes | {"train.parallel": kind, "sweep.workers": 2})
             run = Trained((speech, material), task, folder / kind / name, world=world)

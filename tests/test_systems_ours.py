@@ -19,6 +19,7 @@ from ermgap.errors import UserError
 from ermgap.evaluation import label_log_probabilities
 from ermgap.examples import Examples, cells_of
 from ermgap.material import Material
+from ermgap.storage import Storage
 from ermgap.systems import SYSTEMS, Context, ours, parse
 
 LOGP = [f"logp_{label}" for label in LABELS]
@@ -80,7 +81,7 @@ def trained(table: pd.DataFrame, place: Path, modalities: list[str]) -> tuple[Pa
         for split in ("train", "dev")
     ]
     one = job(BACKBONE | {"data.modalities": modalities, "train.epochs": 2})
-    run = Trained((speech, Material(*splits, cells, place)), one, place)
+    run = Trained((speech, Material(*splits, cells, Storage.at(place))), one, place)
     return tiny_run.with_card(run, one, table, place), run
 
 

@@ -17,6 +17,7 @@ from ermgap.backbone import features, prompts, qwen2_audio
 from ermgap.distributed import World
 from ermgap.examples import Examples, cells_of
 from ermgap.loop import Job, train
+from ermgap.storage import Storage
 
 WINDOW_S = 2
 LABELS = ("anger", "joy", "bored")  # the last has several tokens: it is no word of random-tiny
@@ -157,7 +158,7 @@ class Trained:
         train(
             [job],
             speech=speech,
-            material=dataclasses.replace(material, storage=storage),
+            material=dataclasses.replace(material, storage=Storage.at(storage)),
             world=world or World(),
             report=report,
             failed=failed,

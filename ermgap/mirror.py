@@ -1,0 +1,214 @@
+"""A sweep's rows in the bucket of its storage, so that losing the driver's disk loses no trial.
+
+    with Mirror(records) as mirror: ...                       # while the sweep runs
+    directory = restore("s3://bucket/sweeps/demo")            # on another machine: results/demo
+
+The bucket's prefix then holds `sweep.yaml`, `table.parquet`, `owner.json` (the session that writes)
+and `rows/SESSION-OFFSET.jsonl`: segments of trials.jsonl from byte OFFSET on, closed when they are
+put. A session begins with a segment of the whole file, so that the newest session alone is read;
+older ones are then removed. Two drivers cannot mix their rows: the one that finds another's name in
+owner.json stops. Neither torch nor Ray is imported here.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ermgap import plain_yaml
+from ermgap.errors import UserError
+from ermgap.files import write_atomically
+from ermgap.storage import Storage, is_uri
+
+if TYPE_CHECKING:
+    from ermgap.records import Records
+
+EVERY_S = 5.0  # between two segments: what a lost disk may cost
+ROWS, OWNER = "rows", "owner.json"
+FIRST = ("sweep.yaml", "table.parquet")
+LAST = ("trials.parquet", "front.parquet", "summary.json", "sessions.jsonl", "stopping.json",
+        "confirmed.parquet", "DONE")  # fmt: skip
+
+
+class Mirror:
+    """Puts the rows of one sweep into its bucket, in a thread, every few seconds.
+
+    Args:
+        records: of the sweep; nothing happens where its storage is no bucket.
+        every: seconds.
+
+    `error` is what ended it: a StorageError, or a UserError where another driver took over.
+    """
+
+    def __init__(self, records: Records, *, every: float = EVERY_S) -> None:
+        self.records, self.every, self.offset = records, every, 0
+        self.session = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
+        self.error: UserError | None = None
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="mirror", daemon=True)
+
+    def __enter__(self) -> Mirror:
+        if self.records.in_bucket:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Put what is left, as long as the storage's patience allows."""
+        self._ending.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def begin(self) -> None:
+        """Take the sweep over: its description, and all rows so far as the first segment."""
+        put(self.records, [*FIRST, *_earlier(self.records)])
+        store = self.records.store
+        store.remove("DONE")  # of a sweep that is extended
+        owner = {"session": self.session, "time": time.time()}
+        _put_bytes(store, OWNER, json.dumps(owner).encode())
+        self.step()
+        for name in store.names(ROWS):
+            if name < self.session and self.offset:
+                store.remove(f"{ROWS}/{name}")
+
+    def step(self) -> None:
+        """Put the whole lines that are new as a segment.
+
+        Raises:
+            UserError: another driver has taken the sweep over, or the storage failed for long.
+        """
+        path = self.records.directory / "trials.jsonl"
+        if not path.exists() or path.stat().st_size <= self.offset:
+            return
+        with open(path, "rb") as file:
+            file.seek(self.offset)
+            new = file.read()
+        new = new[: new.rfind(b"\n") + 1]
+        if not new:
+            return
+        self._require_owner()
+        _put_bytes(self.records.store, f"{ROWS}/{self.session}-{self.offset:012d}.jsonl", new)
+        self.offset += len(new)
+
+    def _require_owner(self) -> None:
+        store = self.records.store
+        owner = json.loads(_bytes(store, OWNER) or b"{}")
+        if owner.get("session") != self.session:
+            raise UserError(
+                f"another driver has taken over the sweep in {store.uri}; this one stops, and its "
+                f"rows since then are in {self.records.directory} alone."
+            )
+
+    def _run(self) -> None:
+        try:
+            self.begin()
+            while not self._ending.wait(self.every):
+                self.step()
+            self.step()
+        except UserError as problem:
+            self.error = problem
+
+
+def put(records: Records, names: Iterable[str] = LAST) -> None:
+    """Copy files of a sweep's folder into its bucket; nothing where there is none.
+
+    Raises:
+        StorageError: the storage failed for as long as is waited for it.
+    """
+    if records.in_bucket:
+        for name in names:
+            if (records.directory / name).exists():
+                records.store.upload(name)
+
+
+def restore(uri: str, into: Path | str | None = None) -> Path:
+    """Bring a sweep from its bucket into a folder (results/NAME), or bring that up to date.
+
+    Predictions and adapters are fetched when they are read.
+
+    Raises:
+        UserError: there is no sweep at the URI, or the folder holds another one.
+    """
+    import yaml
+
+    uri = uri.rstrip("/")
+    if uri.rsplit("/", 1)[1] in (".", ".."):
+        raise UserError(f"{uri} names no sweep; give the prefix of one.")
+    into = Path(into) if into else Path("results") / uri.rsplit("/", 1)[1]
+    store = Storage(into, uri)
+    described = into / "sweep.yaml"
+    if described.exists():
+        try:
+            kept = plain_yaml.read(described.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError):
+            kept = None
+        if not isinstance(kept, dict) or kept.get("storage") != uri:
+            raise UserError(
+                f"{into} holds another sweep than {uri}; move it away, or work in another folder."
+            )
+    elif not store.fetch("sweep.yaml").exists():
+        raise UserError(f"{uri} holds no sweep (no sweep.yaml); name the prefix of one.")
+    rows, path = _rows(store), into / "trials.jsonl"
+    if len(rows) > (path.stat().st_size if path.exists() else 0):
+        write_atomically(path, lambda temporary: temporary.write_bytes(rows))
+        store.fetch("sweep.yaml")  # as it was when these rows were written
+    for name in ("table.parquet", *LAST):
+        store.fetch(name)
+    _bring_earlier(store)
+    if Storage(into / "confirm", f"{uri}-confirm").names(ROWS):
+        restore(f"{uri}-confirm", into / "confirm")
+    return into
+
+
+def directory_of(place: Path | str) -> Path:
+    """A sweep's folder: the place itself, or where `restore` brings the sweep at a URI."""
+    return restore(str(place)) if is_uri(place) else Path(place)
+
+
+def _rows(store: Storage) -> bytes:
+    """The rows of the newest session that put its first segment, as far as they hang together."""
+    sessions: dict[str, list[tuple[int, str]]] = {}
+    for name in store.names(ROWS):
+        session, _, offset = name.removesuffix(".jsonl").rpartition("-")
+        sessions.setdefault(session, []).append((int(offset), name))
+    for session in sorted(sessions, reverse=True):
+        found = b""
+        for offset, name in sorted(sessions[session]):
+            if offset == len(found):
+                found += _bytes(store, f"{ROWS}/{name}") or b""
+        if found:
+            return found
+    return b""
+
+
+def _earlier(records: Records) -> list[str]:
+    """Names of the rows of sweeps that this one learns from."""
+    files = sorted((records.directory / "earlier").glob("*/*"))
+    return [str(path.relative_to(records.directory)) for path in files]
+
+
+def _bring_earlier(store: Storage) -> None:
+    number = 0
+    while names := store.names(f"earlier/{number}"):
+        for name in names:
+            store.fetch(f"earlier/{number}/{name}")
+        number += 1
+
+
+def _put_bytes(store: Storage, name: str, content: bytes) -> None:
+    """One object; no copy of it stays in the folder."""
+    store.write(name, lambda path: path.write_bytes(content))
+
+
+def _bytes(store: Storage, name: str) -> bytes | None:
+    """What an object holds, or None; no copy of it stays in the folder."""
+    path = store.fetch(name)
+    if not path.exists():
+        return None
+    content = path.read_bytes()
+    path.unlink()
+    return content

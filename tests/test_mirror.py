@@ -1,0 +1,152 @@
+"""Rows in a bucket: a sweep whose driver's disk is lost goes on from there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import buckets
+import pytest
+from fake_sweep import write
+from real_sweep import RealSweep, kill, options, rows_of
+
+from ermgap import mirror
+from ermgap.errors import UserError
+from ermgap.mirror import Mirror
+from ermgap.records import Records
+
+POINTS = [{"acc": 0.6, "max_gap": 0.2, "loss": "erm"}, {"acc": 0.5, "max_gap": 0.1}]
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    if reason := buckets.missing():
+        pytest.skip(reason)
+    with buckets.Bucket() as made:
+        yield made
+
+
+def sweep(tmp_path, bucket, name: str) -> Records:
+    return write(tmp_path / name, POINTS, with_predictions=False, storage=f"{bucket.uri}/{name}")
+
+
+def test_what_the_mirror_holds_is_a_sweep_elsewhere(bucket, tmp_path):
+    records = sweep(tmp_path, bucket, "one")
+    with Mirror(records, every=0.05) as copied:
+        for epoch in range(5, 9):
+            records.append(records.rows()[-1] | {"epoch": epoch})
+    assert copied.error is None
+    there = Records.open(mirror.restore(f"{bucket.uri}/one", tmp_path / "elsewhere"))
+    assert there.rows() == records.rows() and len(there.rows()) >= 6
+    assert there.sweep == records.sweep
+    assert there.table().equals(records.table())
+
+
+def test_a_second_session_begins_anew_and_the_first_one_stops(bucket, tmp_path):
+    records = sweep(tmp_path, bucket, "two")
+    first = Mirror(records)
+    first.begin()
+    other = Records.open(mirror.restore(f"{bucket.uri}/two", tmp_path / "other"))
+    second = Mirror(other)
+    second.begin()
+    records.append(records.rows()[-1] | {"epoch": 7})
+    with pytest.raises(UserError, match="another driver has taken over"):
+        first.step()
+    other.append(other.rows()[-1] | {"epoch": 8})
+    second.step()
+    there = Records.open(mirror.restore(f"{bucket.uri}/two", tmp_path / "third"))
+    assert there.rows() == other.rows() != records.rows()
+
+
+def test_a_half_written_row_is_not_mirrored_before_it_is_whole(bucket, tmp_path):
+    records = sweep(tmp_path, bucket, "three")
+    copied = Mirror(records)
+    copied.begin()
+    whole = records.rows()
+    with open(records.directory / "trials.jsonl", "ab") as file:
+        file.write(b'{"trial_id": "t00')
+    copied.step()
+    restored = mirror.restore(f"{bucket.uri}/three", tmp_path / "there")
+    assert Records.open(restored).rows() == whole
+    assert (restored / "trials.jsonl").read_bytes().endswith(b"\n")
+
+
+def test_a_missing_segment_ends_the_rows_and_loses_none_before_it(bucket, tmp_path):
+    records = sweep(tmp_path, bucket, "four")
+    copied = Mirror(records)
+    copied.begin()
+    before = records.rows()
+    for epoch in (5, 6):
+        records.append(records.rows()[-1] | {"epoch": epoch})
+        copied.step()
+    segments = sorted(key for key in bucket.objects() if "/four/rows/" in key)
+    assert len(segments) == 3
+    bucket.client().delete_object(Bucket=bucket.name, Key=segments[1])
+    there = Records.open(mirror.restore(f"{bucket.uri}/four", tmp_path / "there"))
+    assert there.rows() == before
+
+
+def test_restoring_keeps_the_longer_rows_and_refuses_another_sweeps_folder(bucket, tmp_path):
+    records = sweep(tmp_path, bucket, "five")
+    with Mirror(records):
+        pass
+    records.append(records.rows()[-1] | {"epoch": 9})  # after the last segment
+    mirror.restore(f"{bucket.uri}/five", records.directory)
+    assert records.rows()[-1]["epoch"] == 9
+    other = write(tmp_path / "other", POINTS, with_predictions=False)
+    with pytest.raises(UserError, match="holds another sweep"):
+        mirror.restore(f"{bucket.uri}/five", other.directory)
+    with pytest.raises(UserError, match="holds no sweep"):
+        mirror.restore(f"{bucket.uri}/nothing", tmp_path / "none")
+
+
+def test_a_folder_has_no_mirror(tmp_path):
+    records = write(tmp_path / "plain", POINTS, with_predictions=False)
+    with Mirror(records) as copied:
+        mirror.put(records)
+    assert copied.error is None and not copied._thread.is_alive()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_sweep_in_a_bucket_survives_the_loss_of_its_drivers_disk(bucket, tmp_path):
+    settings = options(plugin="slow_steps.py", settings=("sweep.slots=1",), epochs=3)
+    place = f"{bucket.uri}/lost"
+    (tmp_path / "slow").touch()
+    with RealSweep(
+        tmp_path, "pareto.py", "--smoke-test", "--out", "results/lost", "--storage", bucket.uri,
+        *settings,
+    ) as first:  # fmt: skip
+        first.out = tmp_path / "results" / "lost"
+        first.until(lambda: any("/rows/" in key for key in bucket.objects()))
+        first.until(lambda: first.last_epoch("t0000") >= 2)
+        first.until(lambda: len(_mirrored(bucket)) >= len(first.rows()))
+        first.crash()
+    before = _mirrored(bucket)
+    shutil.rmtree(tmp_path / "results")
+    (tmp_path / "slow").unlink()
+    with RealSweep(tmp_path, "pareto.py", "--resume", place) as second:
+        second.out = tmp_path / "results" / "lost"
+        assert second.ends() == 0, second.said
+        rows = second.rows()
+    assert rows[: len(before)] == before
+    for trial_id in ("t0000", "t0001", "t0002"):
+        epochs = [row["epoch"] for row in rows_of(rows, trial_id)]
+        assert sorted(set(epochs)) == [1, 2, 3] and len(epochs) <= 4
+    records = Records.open(second.out)
+    assert records.finished and records.predictions("t0000") is not None
+    held = bucket.objects()
+    assert not [name for name in held if "/checkpoints/" in name]
+    assert buckets.KEYS["AWS_SECRET_ACCESS_KEY"].encode() not in b"".join(held.values())
+    for path in second.out.rglob("*"):
+        if path.is_file():
+            assert buckets.KEYS["AWS_SECRET_ACCESS_KEY"].encode() not in path.read_bytes(), path
+    kill()
+
+
+def _mirrored(bucket) -> list[dict]:
+    """The rows that the bucket's newest session holds."""
+    keys = sorted(key for key in bucket.objects() if key.startswith("sweeps/lost/rows/"))
+    newest = [key for key in keys if key.rsplit("-", 1)[0] == keys[-1].rsplit("-", 1)[0]]
+    held = bucket.objects()
+    return [json.loads(line) for key in newest for line in held[key].splitlines()]
