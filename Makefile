@@ -82,7 +82,7 @@ test-slow: setup
 # Hosts in namespaces of their own on this machine (root), and the schemas of the other clouds.
 test-cluster: setup
 	@$(PIP) install -q $(PIP_ARGS) -c constraints.txt -e '.[cluster]'
-	@$(PY) -m pytest -m cluster $(ARGS)
+	@$(PY) -m pytest -s -m cluster tests/test_ray_up.py $(ARGS)
 	@$(PY) -m pytest -m "not slow" tests/test_cluster*.py
 
 # What a sweep survives, each fault five times; an hour on two cores, resumable.

@@ -11,16 +11,17 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from analysis import front
-from ermgap.records import Records
+from ermgap.records import Records, Trial
 from sweeps import eventfile
 from sweeps.eventfile import EventFile
+from sweeps.seen import Seen
 
-SHARE = 0.1  # of the time at most goes into pictures: each reads the records anew and holds the GIL
+SHARE = 0.1  # of the time at most goes into pictures, which hold the GIL
 BACKLOG = 1000  # rows that may wait for the pen; then the broker waits for it
 
 
@@ -30,11 +31,15 @@ class Events:
 
     Args:
         records: the sweep folder.
-        ends: trials that have ended in it.
+        trials: those of its rows so far.
+
+    Attributes:
+        seen: the sweep as the pictures show it; whoever commits a row notes it there.
     """
 
-    def __init__(self, records: Records, *, ends: int = 0) -> None:
-        self.records, self.ends = records, ends
+    def __init__(self, records: Records, trials: Sequence[Trial] = ()) -> None:
+        self.records, self.seen = records, Seen(records, trials)
+        self.ends = sum(trial.ended for trial in trials)
         self.folder = Path(records.directory) / "tb"
         self.files: dict[str, EventFile] = {}  # of trials that run, and of the sweep
         self.due: dict[str, float] = {}  # trials that ended since the last picture, and when
@@ -93,7 +98,7 @@ class Events:
         from analysis import figures
 
         due, self.due, start = self.due, {}, time.monotonic()
-        info, sweep = front.info(self.records), self._file("sweep")
+        info, sweep = front.info(self.seen), self._file("sweep")
         values = {
             point.trial_id: [point.values[name] for name in info.objectives]
             for point in info.points

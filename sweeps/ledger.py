@@ -33,7 +33,7 @@ class Ledger:
         self.ended_before = sum(trial.ended for trial in trials)
         self.over: dict[str, float] = {}  # trials whose checkpoints are still there, and since when
         self.janitor = ThreadPoolExecutor(1)
-        self.events = Events(records, ends=self.ended_before)
+        self.events = Events(records, trials)
         self.journal = Journal(records, config, trials=trials)
         self.committed = {trial.trial_id: self._entry(trial) for trial in trials}
         self.rungs = Rungs(config, trials)
@@ -49,7 +49,7 @@ class Ledger:
         entry = self.committed.get(trial_id)
         if entry is None:
             entry = Entry(trial_id, chosen)
-            self.records.append(self._row(entry, "running", None))
+            self._append(self._row(entry, "running", None))
         self.journal.began(trial_id, chosen)
         return replace(entry, chosen=chosen)
 
@@ -61,7 +61,7 @@ class Ledger:
             status = "stopped" if reason else status
         row = {key: value for key, value in row.items() if key != "last"}
         row |= {"status": status, "reason": reason, "slot": entry.slot, "spared": entry.spared}
-        self.records.append(row)
+        self._append(row)
         self.rungs.note(entry.trial_id, row)
         entry.epoch, entry.selected = row["epoch"], row["selected"]
         entry.curve = [*entry.curve, *curve([row], self.config)]
@@ -72,7 +72,7 @@ class Ledger:
 
     def failed(self, entry: Entry, reason: str) -> bool:
         """Commit that a configuration cannot go on; True when it is."""
-        self.records.append(self._row(entry, "failed", reason) | {"epoch": entry.epoch + 1})
+        self._append(self._row(entry, "failed", reason) | {"epoch": entry.epoch + 1})
         return True
 
     def ended(self, entry: Entry, status: str) -> None:
@@ -87,6 +87,10 @@ class Ledger:
         self.events.close()
         self._forget(older=0.0)
         self.janitor.shutdown()
+
+    def _append(self, row: dict) -> None:
+        self.records.append(row)
+        self.events.seen.note(row)
 
     def _forget(self, *, older: float) -> None:
         """Remove the checkpoints of trials that ended so many seconds ago."""

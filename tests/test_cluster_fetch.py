@@ -72,7 +72,7 @@ def test_without_a_bucket_nothing_happens(nothing, tmp_path):
     ("named", "said"),
     [
         ("my-bucket", "names no bucket"),
-        ("file:///nonexistent", "is empty"),
+        (Path("/nonexistent").as_uri(), "is empty"),
     ],
 )
 def test_a_wrong_bucket_is_said_in_one_sentence(named, said, tmp_path):
@@ -88,4 +88,4 @@ def test_a_target_that_cannot_be_written_is_said_in_one_sentence(bucket, tmp_pat
 
 
 def test_the_target_is_asked_for():
-    assert "say where to" in fetch("file:///x").stderr
+    assert "say where to" in fetch(Path("/x").as_uri()).stderr

@@ -35,6 +35,7 @@ MISTAKES = {
     "data.outside": ["yes", 1, None],
     "data.folds": [1, 0, 2.5, None],
     "data.fold": [-1, 4, "0"],
+    "data.test": ["yes", 1, None],
     "data.split_seed": [0.5, -1],
     "data.min_support": [0],
     "data.limit": ["all", 0, -5],
