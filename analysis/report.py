@@ -212,11 +212,12 @@ def _picture(path: Path, words: str) -> str:
 
 def _page(story: _Story, more: str) -> str:
     info, bars, found = story.info, story.bars, story.found
+    on_test = functools.partial(confirmed.on_test, story.again)
     shown = tables.display(info, bars, found)
     table = shown.to_html(index=False, border=0) if len(shown) else "<p>The front is empty.</p>"
     return page(
         f"Report: {info.name}",
-        f"{_paragraphs(words.sentences(info, bars, found))}"
+        f"{_paragraphs(words.sentences(info, bars, found, on_test))}"
         f"{story.block}"
         f"<p class='soft'>The same as a <a href='pareto.png'>picture</a>, to zoom into "
         f"(<a href='pareto.html'>pareto.html</a>) and as a <a href='pareto.csv'>table</a> of all "

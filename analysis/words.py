@@ -5,6 +5,8 @@ for line in sentences(info, bars): print(line)
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pandas as pd
 
 from analysis import choose, evidence
@@ -41,10 +43,18 @@ def caption(info: FrontInfo, *, errors: bool, band: bool = False) -> list[str]:
     return lines
 
 
-def sentences(info: FrontInfo, bars: pd.DataFrame, found: Evidence | None = None) -> list[str]:
-    """Three plain sentences: what was found, how sure, what to use."""
+def sentences(
+    info: FrontInfo,
+    bars: pd.DataFrame,
+    found: Evidence | None = None,
+    on_test: Callable[[str], str] = lambda trial_id: "",
+) -> list[str]:
+    """Three plain sentences: what was found, how sure, what to use.
+
+    `on_test`: what is known of a trial on test, as a sentence with a space before it, or nothing.
+    """
     sure = _how_sure(info, bars) if not found else evidence.sentence(info, found)
-    return [_found(info), sure, _what_to_use(info)]
+    return [_found(info), sure, _what_to_use(info, on_test)]
 
 
 def columns(info: FrontInfo, found: Evidence) -> list[str]:
@@ -123,15 +133,20 @@ def _how_sure(info: FrontInfo, bars: pd.DataFrame) -> str:
     )
 
 
-def _what_to_use(info: FrontInfo) -> str:
+def _what_to_use(info: FrontInfo, on_test: Callable[[str], str]) -> str:
     for rule in ("knee", "most accurate"):
         point = info.find(choose.RULES[rule](info).trial_id)
         if point is not None:
             down = " (it levels down: its worst group does worse than ERM's)"
+            known = on_test(point.trial_id)
             return (
                 f"To start with, use the {rule} point {point.trial_id} ({choose.scores(point)})"
-                f"{down if evidence.levelled(info, point) else ''}, "
-                "and confirm it on other seeds and on test before any claim."
+                f"{down if evidence.levelled(info, point) else ''}"
+                + (
+                    f".{known}"
+                    if known
+                    else ", and confirm it on other seeds and on test before any claim."
+                )
             )
     return "Nothing can be recommended yet."
 

@@ -8,9 +8,12 @@ rank) and need no state.
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+
 import torch
 
-from ermgap.errors import RunFailed
+from ermgap.errors import RunFailed, first_line
 from ermgap.storage import Storage
 
 
@@ -30,7 +33,17 @@ def name_of(trial_id: str, epoch: int) -> str:
 
 def save(storage: Storage, trial_id: str, epoch: int, state: dict) -> None:
     """Write a checkpoint of tensors and plain values; of those before it, keep the last one."""
-    storage.write(name_of(trial_id, epoch), lambda temporary: torch.save(state, temporary))
+
+    def write(temporary: Path) -> None:
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as problem:
+            if "inline_container" not in str(problem):
+                raise
+            # How torch's writer says that the disk is full or gone.
+            raise OSError(errno.EIO, first_line(problem)) from problem
+
+    storage.write(name_of(trial_id, epoch), write)
     # Later ones may lie there from an attempt that got further: they must not push this one out.
     kept = [name for name in storage.names(folder_of(trial_id)) if name.startswith("epoch-")]
     earlier = [name for name in kept if name < name_of(trial_id, epoch).rsplit("/", 1)[1]]

@@ -153,6 +153,7 @@ def test_the_report_shows_what_is_left_on_test(sweep, tmp_path):
     info = front.info(sweep)
     said = confirmed.on_test(confirmed.read(info, sweep), "t0000")
     assert said.startswith(" On test, over 4 fresh seeds: accuracy") and said in page
+    assert "before any claim" not in page.split("<h2>")[0]
     assert confirmed.on_test(None, "t0000") == confirmed.on_test(runs()[:0], "t0000") == ""
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import re
 
 import browser
@@ -13,6 +15,7 @@ from test_analysis_report import DEGENERATE, RUNNING, many
 
 from analysis import evidence, explorer, front, importance, report, uncertainty
 from ermgap import metrics
+from ermgap.records import Records
 
 needs_browser = pytest.mark.skipif(browser.CHROMIUM is None, reason="needs Chromium")
 HOSTILE = {"config": {"note": "</script><script>throw new Error('broken out')</script>"}}
@@ -102,13 +105,13 @@ def test_importance_finds_what_matters_and_not_what_does_not(tmp_path):
     assert importance.importance(front.info(write(tmp_path / "few", many(0, 4)))) == []
 
 
-async def _walk(page):
+async def _walk(page, hovered: str):
     await page.until("document.getElementById('explorer').dataset.ready === 'yes'")
     marks = "document.querySelectorAll('#picture .mark').length"
     every, seen = await page.ask(marks), {}
-    await page.mouse("#picture .mark[data-id='t0026']", click=False)
+    await page.mouse(f"#picture .mark[data-id='{hovered}']", click=False)
     seen["tip"] = await page.ask("document.querySelector('#explorer .tip')?.textContent")
-    await page.mouse("#picture .mark[data-id='t0026']", click=True)
+    await page.mouse(f"#picture .mark[data-id='{hovered}']", click=True)
     seen["detail"] = await page.ask("document.getElementById('detail').innerText")
     await page.ask("document.querySelector('#front-only').click()")
     seen["front only"] = await page.ask(marks)
@@ -142,15 +145,17 @@ async def _walk(page):
     return seen
 
 
-@needs_browser
-@pytest.mark.parametrize("width", [1280, 390])
-def test_a_reader_goes_through_the_report(sweep, width):
-    records, folder = sweep
+def _goes_through(records, folder, *, hovered: str, width: int) -> dict:
+    """Walk through a report and look whether it did what a reader would expect."""
     info = front.info(records)
-    seen = browser.visit(_walk, folder / "report.html", width=width, height=900, dark=width < 600)
+    seen = browser.visit(
+        functools.partial(_walk, hovered=hovered), folder / "report.html", width=width, height=900,
+        dark=width < 600,
+    )  # fmt: skip
     assert seen["errors"] == [] and seen["too wide"] <= 0
-    assert seen["tip"].startswith("t0026") and "lr = 0.003" in seen["tip"]
-    for part in ("t0026", "Configuration", "Recall by emotion", "Confusions", "Calibration",
+    lr = f"{info.find(hovered).config['lr']:.3g}"
+    assert seen["tip"].startswith(hovered) and f"lr = {lr}" in seen["tip"]
+    for part in (hovered, "Configuration", "Recall by emotion", "Confusions", "Calibration",
                  "A fair model of this accuracy", "Utterances behind the gap"):  # fmt: skip
         assert part in seen["detail"], part
     assert seen["every"] == sum(p.values["acc"] == p.values["acc"] for p in info.points)
@@ -158,5 +163,22 @@ def test_a_reader_goes_through_the_report(sweep, width):
     assert seen["without erm"] == seen["every"] - sum(p.is_erm for p in info.points)
     fairest = min(info.front, key=lambda p: p.values["max_gap"]).trial_id
     assert seen["said"].startswith("The fairest is") and seen["chosen"] == fairest
-    assert "Weighted F1" in seen["axis"] and "What goes with accuracy" in seen["importance"]
+    assert "Weighted F1" in seen["axis"]
     assert seen["by key"].startswith(seen["focused"])
+    return seen
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_reader_goes_through_the_report(sweep, width):
+    seen = _goes_through(*sweep, hovered="t0026", width=width)
+    assert "What goes with accuracy" in seen["importance"]
+
+
+@needs_browser
+@pytest.mark.skipif("ERMGAP_SWEEP" not in os.environ, reason="ERMGAP_SWEEP names no sweep")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_reader_goes_through_the_report_of_a_real_sweep(tmp_path, width):
+    records = Records.open(os.environ["ERMGAP_SWEEP"])
+    folder = report.write(records.directory, tmp_path, quiet=True)
+    _goes_through(records, folder, hovered=front.info(records).front[0].trial_id, width=width)

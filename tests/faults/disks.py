@@ -53,18 +53,17 @@ def bucket_refuses(scene: Scene) -> None:
 
 def disk_full(scene: Scene) -> None:
     """the disk of the records is full for 30 s"""
-    with mounted(scene.out), scene.sweep() as run:
+    with mounted(scene.out, keep=True), scene.sweep() as run:
         scene.wait_for_its_moment(run)
         ballast = fill(scene.out)
         time.sleep(30)
         ballast.unlink()
         scene.ends(run)
-        scene.verdict()
 
 
 def disk_full_for_good(scene: Scene) -> None:
     """the disk of the records is full until somebody makes room"""
-    with mounted(scene.out):
+    with mounted(scene.out, keep=True):
         with environment(ERMGAP_STORAGE_PATIENCE_S="5"), scene.sweep() as run:
             scene.wait_for_its_moment(run)
             ballast = fill(scene.out)
@@ -73,9 +72,6 @@ def disk_full_for_good(scene: Scene) -> None:
             scene.before = run.rows()
         ballast.unlink()
         scene.resume()
-        kept = scene.folder / "kept"
-        shutil.copytree(scene.out, kept)
-    shutil.copytree(kept, scene.out, dirs_exist_ok=True)
 
 
 def corrupt_checkpoint(scene: Scene) -> None:
@@ -119,8 +115,8 @@ def corrupt_audio(scene: Scene) -> None:
 
 
 @contextmanager
-def mounted(place: Path, *, size: str = "96m"):
-    """A file system of its own at a place, in memory."""
+def mounted(place: Path, *, size: str = "96m", keep: bool = False):
+    """A file system of its own at a place, in memory; `keep`: what it held lies there afterwards."""
     place.mkdir(exist_ok=True)
     done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size}", "ermgap-fault", str(place)],
@@ -131,7 +127,12 @@ def mounted(place: Path, *, size: str = "96m"):
     try:
         yield place
     finally:
+        kept = place.with_name(f"{place.name}-kept")
+        if keep:
+            shutil.copytree(place, kept, ignore=shutil.ignore_patterns(".ray-*", ".ballast"))
         subprocess.run(["umount", "-l", str(place)], check=True)
+        if keep:
+            shutil.copytree(kept, place, dirs_exist_ok=True)
 
 
 def remount(place: Path, how: str) -> None:

@@ -27,6 +27,8 @@ import pandas as pd  # noqa: E402
 import processes  # noqa: E402
 from scene import Scene  # noqa: E402
 
+from ermgap.errors import UserError  # noqa: E402
+
 RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
 FAULTS = {
     function.__name__: function
@@ -79,7 +81,7 @@ def once(name: str, seed: int) -> dict:
             told |= scene.verdict()
         except disks.Impossible as reason:
             return told | {"cannot": str(reason)}
-        except AssertionError as problem:
+        except (AssertionError, UserError) as problem:
             told |= {"wrong": str(problem)[-3000:], "said": (scene.said or [""])[0]}
         told["wall"] = round(time.monotonic() - begun, 1)
     return told
