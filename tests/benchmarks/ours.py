@@ -20,6 +20,7 @@ from ermgap.backbone.tower import tower_output
 from ermgap.distributed import World
 from ermgap.examples import Examples, cells_of
 from ermgap.material import Material, prepare
+from ermgap.storage import Storage
 
 MICRO = (None, 32, 16, 8)
 
@@ -64,7 +65,7 @@ def on_random(settings: config.Config, model, extractor, table, store, prompt, *
     for micro in MICRO if device == "cuda" else MICRO[:1]:
         try:
             with tempfile.TemporaryDirectory() as folder:
-                material = Material(*splits, cells, Path(folder))
+                material = Material(*splits, cells, Storage.at(folder))
                 chosen = settings.replace({"train.micro_batch": micro})
                 rows = train(chosen, speech, material, world)
             return _result(rows, speech, material) | {

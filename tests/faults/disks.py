@@ -116,7 +116,7 @@ def corrupt_audio(scene: Scene) -> None:
 
 @contextmanager
 def mounted(place: Path, *, size: str = "96m", keep: bool = False):
-    """A file system of its own at a place, in memory; `keep`: what it held lies there afterwards."""
+    """A file system of its own at a place, in memory; `keep`: leave there what it held."""
     place.mkdir(exist_ok=True)
     done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size}", "ermgap-fault", str(place)],
