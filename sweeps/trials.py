@@ -13,6 +13,7 @@ from ray import tune
 
 NAMESPACE = "ermgap"
 TRIAL_CPUS = 0.02
+RESTARTS = 5  # of a trial's process
 
 
 def serve(offered: dict, *, broker: str) -> None:
@@ -56,5 +57,11 @@ def tuner(searcher, *, trials: int, concurrent: int, broker: str, folder: Path) 
             reuse_actors=True,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
-        run_config=tune.RunConfig(name="tune", storage_path=str(folder), verbose=0),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(folder),
+            verbose=0,
+            # A trial's process that dies loses nothing: the next one asks the broker the same.
+            failure_config=tune.FailureConfig(max_failures=RESTARTS),
+        ),
     )

@@ -99,7 +99,10 @@ def corrupt_checkpoint(scene: Scene) -> None:
 def corrupt_audio(scene: Scene) -> None:
     """audio files are damaged in the middle of training, and the driver is killed"""
     table = tiny_run.tones(scene.folder / "tones")
-    names = {"path": table["path"], "duration_s": table["end_s"] - table["start_s"]}
+    names = {
+        "path": table["path"].map(lambda path: Path(path).name),
+        "duration_s": table["end_s"] - table["start_s"],
+    }
     kept = ["language", "emotion", "gender", "speaker", "split", "transcript"]
     manifest = table[kept].assign(**names)
     manifest.to_csv(scene.folder / "tones" / "manifest.csv", index=False)

@@ -80,8 +80,8 @@ def cluster(scene: Scene):
             initialize_head=True,
             head_node_args=NODE | {"object_store_memory": 200_000_000},
         )
-        for _ in range(2):
-            made.add_node(**NODE)
+        for number in range(2):
+            made.add_node(**NODE, node_ip_address=address(number))
     try:
         yield made
     finally:
@@ -100,4 +100,9 @@ def lose_a_node(scene: Scene, nodes) -> None:
     nodes.remove_node(victim, allow_graceful=False)
     time.sleep(scene.chance.uniform(1, 10))
     with environment(ERMGAP_TEST=str(scene.folder)):
-        nodes.add_node(**NODE)
+        nodes.add_node(**NODE, node_ip_address=address(2))
+
+
+def address(number: int) -> str:
+    """Of a node of its own: Tune's trials are pinned to the driver's node by its address."""
+    return f"127.0.0.{number + 2}"
