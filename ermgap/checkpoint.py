@@ -9,11 +9,13 @@ rank) and need no state.
 from __future__ import annotations
 
 import errno
+import os
+import shutil
 from pathlib import Path
 
 import torch
 
-from ermgap.errors import RunFailed, first_line
+from ermgap.errors import RunFailed
 from ermgap.storage import Storage
 
 
@@ -41,7 +43,9 @@ def save(storage: Storage, trial_id: str, epoch: int, state: dict) -> None:
             if "inline_container" not in str(problem):
                 raise
             # How torch's writer says that the disk is full or gone.
-            raise OSError(errno.EIO, first_line(problem)) from problem
+            full = shutil.disk_usage(temporary.parent).free < 2**20
+            number = errno.ENOSPC if full else errno.EIO
+            raise OSError(number, os.strerror(number)) from problem
 
     storage.write(name_of(trial_id, epoch), write)
     # Later ones may lie there from an attempt that got further: they must not push this one out.
