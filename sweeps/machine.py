@@ -31,6 +31,7 @@ os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the broker writes the 
 os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
 
 HEAD_S = 40.0  # without an answer; a head that only restarts is back by then
+LOOK_S = 2.0  # from one look at it to the next
 
 
 class Background:
@@ -165,7 +166,7 @@ def watch_head(sentence: str, *, silent: float = HEAD_S) -> None:
                 if time.monotonic() - heard > silent:
                     print(f"\nerror: {sentence}", file=sys.stderr, flush=True)
                     os._exit(2)
-            time.sleep(2.0)
+            time.sleep(LOOK_S)
 
     threading.Thread(target=watch, name="head", daemon=True).start()
 

@@ -288,6 +288,13 @@ def test_a_checkpoint_that_cannot_be_used_fails_the_run_with_its_reason(
     changes = {"adapter.r": 4} if damage == "other configuration" else {}
     run = Trained(room, job(changes, epoch=1), tmp_path)
     assert reason in run.failure and not run.rows
+    told = []  # with somebody to tell, what is lost is no failure; another configuration's is
+    run = Trained(
+        room, job(changes, epoch=1), tmp_path, behind=lambda one, why: told.append((one.epoch, why))
+    )
+    lost = damage != "other configuration"
+    assert not run.rows and (run.failure is None) == lost
+    assert [epoch for epoch, _ in told] == [1] * lost and all(reason in why for _, why in told)
 
 
 def test_the_last_two_checkpoints_are_kept_whatever_an_attempt_before_left(tmp_path):

@@ -143,6 +143,7 @@ class Trained:
         world: World | None = None,
         committed: Callable[[dict], None] = lambda row: None,
         tick: Callable[[], None] = lambda: None,
+        behind: Callable[[Job, str], None] | None = None,
     ) -> None:
         speech, material = room
         self.rows, self.storage, self.job, self.failure = [], storage, job, None
@@ -162,6 +163,7 @@ class Trained:
             world=world or World(),
             report=report,
             failed=failed,
+            behind=behind,
             tick=tick,
         )
 
