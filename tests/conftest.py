@@ -58,3 +58,14 @@ def smoke(tmp_path_factory: pytest.TempPathFactory):
     from real_sweep import smoke_sweep
 
     return smoke_sweep(tmp_path_factory.mktemp("smoke"))
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """A bucket of a real S3-compatible server on loopback."""
+    import buckets
+
+    if reason := buckets.missing():
+        pytest.skip(reason)
+    with buckets.Bucket() as made:
+        yield made

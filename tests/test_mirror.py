@@ -18,14 +18,6 @@ from ermgap.records import Records
 POINTS = [{"acc": 0.6, "max_gap": 0.2, "loss": "erm"}, {"acc": 0.5, "max_gap": 0.1}]
 
 
-@pytest.fixture(scope="module")
-def bucket():
-    if reason := buckets.missing():
-        pytest.skip(reason)
-    with buckets.Bucket() as made:
-        yield made
-
-
 def sweep(tmp_path, bucket, name: str) -> Records:
     return write(tmp_path / name, POINTS, with_predictions=False, storage=f"{bucket.uri}/{name}")
 

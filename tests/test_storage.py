@@ -6,19 +6,10 @@ import os
 import threading
 import time
 
-import buckets
 import pytest
 
 from ermgap.errors import UserError
 from ermgap.storage import Storage, StorageError
-
-
-@pytest.fixture(scope="module")
-def bucket():
-    if reason := buckets.missing():
-        pytest.skip(reason)
-    with buckets.Bucket() as made:
-        yield made
 
 
 @pytest.fixture(params=["folder", "bucket"])
