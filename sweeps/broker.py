@@ -46,6 +46,7 @@ class Broker:
         load_plugins(self.config.plugins)  # a hyperparameter may be one's
         self.ledger = Ledger(self.records, self.config)
         self.entries: dict[str, Entry] = {}
+        self.offers: set[str] = set()
         self.line = gangs.Line(self.config.sweep.gang)
         self.held: dict[str, list[str]] = {}  # slot -> trial ids
         self.outcomes: dict[str, dict] = {}
@@ -64,9 +65,11 @@ class Broker:
 
         One that the configuration refuses ends as failed; a second offer of the same is ignored.
         """
-        if trial_id in self.entries:
+        if trial_id in self.entries or trial_id in self.offers:
             return
+        self.offers.add(trial_id)  # its first row may have to wait for the disk
         entry = await self._commit(lambda: self.ledger.open(trial_id, chosen))
+        self.offers.discard(trial_id)
         if entry is None:
             return
         self.entries[trial_id] = entry

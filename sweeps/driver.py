@@ -76,7 +76,7 @@ def run(
         shutil.rmtree(killed, ignore_errors=True)
     scratch = Path(tempfile.mkdtemp(prefix=".ray-", dir=folder))
     name = f"broker-{os.getpid()}-{int(time.time())}"
-    broker = slots.start_broker(name, folder)
+    broker = slots.start_broker(name, folder, slots=layout.slots)
     held = slots.Slots(layout, broker=name, folder=scratch, alone=address is None)
     mirror = Mirror(records).__enter__()
     try:

@@ -15,7 +15,7 @@ On the design problems of tests/benchmarks/search_problems.py each of the two tu
 
 With more than MOST trials a proposal costs no more than with MOST: what is fitted, and what the
 draws near good configurations see, is half of it the trials nearest to the front and half the
-newest, and the models' settings are fitted anew when a tenth more trials have ended.
+newest, and the models' settings are fitted anew when a quarter more trials have ended.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from sweeps.surrogate import Observations, Surrogate
 CURVE = "curve"  # user attribute of a trial: [[share of the training left, objective values], ...]
 CANDIDATES = 512
 MOST = 200  # observations in a fit; the oldest rungs go first. And trials that are looked at
-GROWTH = 1.1  # of the ended trials until the settings of many are fitted anew
+GROWTH = 1.25  # of the ended trials until the settings of many are fitted anew
 TRUSTING = 0.1  # times the model's standard deviation, where a proposal trusts its means
 
 

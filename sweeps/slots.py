@@ -27,7 +27,7 @@ from sweeps.trials import NAMESPACE
 # A whole CPU a worker would leave nothing for the trials, which then wait for ever without an
 # error.
 WORKER_CPUS = 0.9
-CONCURRENCY = 256  # of the broker's methods: above twice trials plus slots
+CONCURRENCY = 256  # of the broker's methods, at least: each slot and each trial waits in one
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def plan_layout(
     return Layout(slots, workers, threads if not gpus else min(threads, 8), bool(gpus))
 
 
-def start_broker(name: str, directory: Path):
+def start_broker(name: str, directory: Path, *, slots: int):
     """The broker as a named actor on the driver's node; returns its handle."""
     return (
         ray.remote(Broker)
@@ -85,7 +85,7 @@ def start_broker(name: str, directory: Path):
             name=name,
             namespace=NAMESPACE,
             num_cpus=0,
-            max_concurrency=CONCURRENCY,
+            max_concurrency=max(CONCURRENCY, 4 * slots),
             label_selector={ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()},
         )
         .remote(str(directory))

@@ -58,10 +58,15 @@ def test_a_disk_that_refuses_for_a_while_delays_the_answer_and_nobody_else(folde
         answer = asyncio.ensure_future(broker.report("slot-0", row(job, 1)))
         await asyncio.sleep(SOON)
         assert not answer.done() and rows(folder) == before
+        full.add("t0002")
+        offers = [asyncio.ensure_future(broker.offer("t0002", FAIR)) for _ in range(2)]
+        await asyncio.sleep(SOON)
         assert await broker.report("slot-1", row(other, 1)) is True
         full.clear()
         assert await answer is True
-        assert [one["trial_id"] for one in rows(folder)[-2:]] == ["t0001", "t0000"]
+        await asyncio.gather(*offers)
+        told = [one["trial_id"] for one in rows(folder)[len(before) :]]
+        assert told[0] == "t0001" and sorted(told) == ["t0000", "t0001", "t0002"]
 
     monkeypatch.setattr("sweeps.patience.PAUSE_S", 0.01)
     on(folder, story)
