@@ -1,7 +1,7 @@
 """A sweep's rows in the bucket of its storage, so that losing the driver's disk loses no trial.
 
     with Mirror(records) as mirror: ...                       # while the sweep runs
-    directory = restore("s3://bucket/sweeps/demo")            # on another machine: results/demo
+    put(records)                                              # when it is over
 
 The bucket's prefix then holds `sweep.yaml`, `table.parquet`, `owner.json` (the session that writes)
 and `rows/SESSION-OFFSET.jsonl`: segments of trials.jsonl from byte OFFSET on, closed when they are
@@ -17,22 +17,17 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ermgap import plain_yaml
 from ermgap.errors import UserError
-from ermgap.files import write_atomically
-from ermgap.storage import Storage, is_uri
+from ermgap.restored import FIRST, LAST, ROWS, object_of
+from ermgap.storage import Storage
 
 if TYPE_CHECKING:
     from ermgap.records import Records
 
 EVERY_S = 5.0  # between two segments: what a lost disk may cost
-ROWS, OWNER = "rows", "owner.json"
-FIRST = ("sweep.yaml", "table.parquet")
-LAST = ("trials.parquet", "front.parquet", "summary.json", "sessions.jsonl", "stopping.json",
-        "confirmed.parquet", "DONE")  # fmt: skip
+OWNER = "owner.json"
 
 
 class Mirror:
@@ -96,7 +91,7 @@ class Mirror:
 
     def _require_owner(self) -> None:
         store = self.records.store
-        owner = json.loads(_bytes(store, OWNER) or b"{}")
+        owner = json.loads(object_of(store, OWNER) or b"{}")
         if owner.get("session") != self.session:
             raise UserError(
                 f"another driver has taken over the sweep in {store.uri}; this one stops, and its "
@@ -125,90 +120,12 @@ def put(records: Records, names: Iterable[str] = LAST) -> None:
                 records.store.upload(name)
 
 
-def restore(uri: str, into: Path | str | None = None) -> Path:
-    """Bring a sweep from its bucket into a folder (results/NAME), or bring that up to date.
-
-    Predictions and adapters are fetched when they are read.
-
-    Raises:
-        UserError: there is no sweep at the URI, or the folder holds another one.
-    """
-    import yaml
-
-    uri = uri.rstrip("/")
-    if uri.rsplit("/", 1)[1] in (".", ".."):
-        raise UserError(f"{uri} names no sweep; give the prefix of one.")
-    into = Path(into) if into else Path("results") / uri.rsplit("/", 1)[1]
-    store = Storage(into, uri)
-    described = into / "sweep.yaml"
-    if described.exists():
-        try:
-            kept = plain_yaml.read(described.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError):
-            kept = None
-        if not isinstance(kept, dict) or kept.get("storage") != uri:
-            raise UserError(
-                f"{into} holds another sweep than {uri}; move it away, or work in another folder."
-            )
-    elif not store.fetch("sweep.yaml").exists():
-        raise UserError(f"{uri} holds no sweep (no sweep.yaml); name the prefix of one.")
-    rows, path = _rows(store), into / "trials.jsonl"
-    if len(rows) > (path.stat().st_size if path.exists() else 0):
-        write_atomically(path, lambda temporary: temporary.write_bytes(rows))
-        store.fetch("sweep.yaml")  # as it was when these rows were written
-    for name in ("table.parquet", *LAST):
-        store.fetch(name)
-    _bring_earlier(store)
-    if Storage(into / "confirm", f"{uri}-confirm").names(ROWS):
-        restore(f"{uri}-confirm", into / "confirm")
-    return into
-
-
-def directory_of(place: Path | str) -> Path:
-    """A sweep's folder: the place itself, or where `restore` brings the sweep at a URI."""
-    return restore(str(place)) if is_uri(place) else Path(place)
-
-
-def _rows(store: Storage) -> bytes:
-    """The rows of the newest session that put its first segment, as far as they hang together."""
-    sessions: dict[str, list[tuple[int, str]]] = {}
-    for name in store.names(ROWS):
-        session, _, offset = name.removesuffix(".jsonl").rpartition("-")
-        sessions.setdefault(session, []).append((int(offset), name))
-    for session in sorted(sessions, reverse=True):
-        found = b""
-        for offset, name in sorted(sessions[session]):
-            if offset == len(found):
-                found += _bytes(store, f"{ROWS}/{name}") or b""
-        if found:
-            return found
-    return b""
-
-
 def _earlier(records: Records) -> list[str]:
     """Names of the rows of sweeps that this one learns from."""
     files = sorted((records.directory / "earlier").glob("*/*"))
     return [str(path.relative_to(records.directory)) for path in files]
 
 
-def _bring_earlier(store: Storage) -> None:
-    number = 0
-    while names := store.names(f"earlier/{number}"):
-        for name in names:
-            store.fetch(f"earlier/{number}/{name}")
-        number += 1
-
-
 def _put_bytes(store: Storage, name: str, content: bytes) -> None:
     """One object; no copy of it stays in the folder."""
     store.write(name, lambda path: path.write_bytes(content))
-
-
-def _bytes(store: Storage, name: str) -> bytes | None:
-    """What an object holds, or None; no copy of it stays in the folder."""
-    path = store.fetch(name)
-    if not path.exists():
-        return None
-    content = path.read_bytes()
-    path.unlink()
-    return content

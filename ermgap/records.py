@@ -26,7 +26,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from ermgap import mirror, plain_yaml
+from ermgap import plain_yaml, restored
 from ermgap.errors import UserError, first_line
 from ermgap.files import plain, to_json, write_atomically
 from ermgap.storage import Storage, is_uri
@@ -89,9 +89,9 @@ class Records:
     def open(cls, directory: Path | str) -> Records:
         """Read a folder; raises UserError if it is not one that a sweep wrote.
 
-        A sweep at a URI is brought to results/NAME first (`ermgap.mirror.restore`).
+        A sweep at a URI is brought to results/NAME first (`ermgap.restored.restore`).
         """
-        directory = mirror.directory_of(directory)
+        directory = restored.directory_of(directory)
         path = directory / "sweep.yaml"
         if not path.is_file():
             what = "has no sweep.yaml" if directory.is_dir() else "is not a folder"

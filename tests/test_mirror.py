@@ -14,6 +14,7 @@ from ermgap import mirror
 from ermgap.errors import UserError
 from ermgap.mirror import Mirror
 from ermgap.records import Records
+from ermgap.restored import restore
 
 POINTS = [{"acc": 0.6, "max_gap": 0.2, "loss": "erm"}, {"acc": 0.5, "max_gap": 0.1}]
 
@@ -28,7 +29,7 @@ def test_what_the_mirror_holds_is_a_sweep_elsewhere(bucket, tmp_path):
         for epoch in range(5, 9):
             records.append(records.rows()[-1] | {"epoch": epoch})
     assert copied.error is None
-    there = Records.open(mirror.restore(f"{bucket.uri}/one", tmp_path / "elsewhere"))
+    there = Records.open(restore(f"{bucket.uri}/one", tmp_path / "elsewhere"))
     assert there.rows() == records.rows() and len(there.rows()) >= 6
     assert there.sweep == records.sweep
     assert there.table().equals(records.table())
@@ -38,7 +39,7 @@ def test_a_second_session_begins_anew_and_the_first_one_stops(bucket, tmp_path):
     records = sweep(tmp_path, bucket, "two")
     first = Mirror(records)
     first.begin()
-    other = Records.open(mirror.restore(f"{bucket.uri}/two", tmp_path / "other"))
+    other = Records.open(restore(f"{bucket.uri}/two", tmp_path / "other"))
     second = Mirror(other)
     second.begin()
     records.append(records.rows()[-1] | {"epoch": 7})
@@ -46,7 +47,7 @@ def test_a_second_session_begins_anew_and_the_first_one_stops(bucket, tmp_path):
         first.step()
     other.append(other.rows()[-1] | {"epoch": 8})
     second.step()
-    there = Records.open(mirror.restore(f"{bucket.uri}/two", tmp_path / "third"))
+    there = Records.open(restore(f"{bucket.uri}/two", tmp_path / "third"))
     assert there.rows() == other.rows() != records.rows()
 
 
@@ -58,7 +59,7 @@ def test_a_half_written_row_is_not_mirrored_before_it_is_whole(bucket, tmp_path)
     with open(records.directory / "trials.jsonl", "ab") as file:
         file.write(b'{"trial_id": "t00')
     copied.step()
-    restored = mirror.restore(f"{bucket.uri}/three", tmp_path / "there")
+    restored = restore(f"{bucket.uri}/three", tmp_path / "there")
     assert Records.open(restored).rows() == whole
     assert (restored / "trials.jsonl").read_bytes().endswith(b"\n")
 
@@ -74,7 +75,7 @@ def test_a_missing_segment_ends_the_rows_and_loses_none_before_it(bucket, tmp_pa
     segments = sorted(key for key in bucket.objects() if "/four/rows/" in key)
     assert len(segments) == 3
     bucket.client().delete_object(Bucket=bucket.name, Key=segments[1])
-    there = Records.open(mirror.restore(f"{bucket.uri}/four", tmp_path / "there"))
+    there = Records.open(restore(f"{bucket.uri}/four", tmp_path / "there"))
     assert there.rows() == before
 
 
@@ -83,13 +84,13 @@ def test_restoring_keeps_the_longer_rows_and_refuses_another_sweeps_folder(bucke
     with Mirror(records):
         pass
     records.append(records.rows()[-1] | {"epoch": 9})  # after the last segment
-    mirror.restore(f"{bucket.uri}/five", records.directory)
+    restore(f"{bucket.uri}/five", records.directory)
     assert records.rows()[-1]["epoch"] == 9
     other = write(tmp_path / "other", POINTS, with_predictions=False)
     with pytest.raises(UserError, match="holds another sweep"):
-        mirror.restore(f"{bucket.uri}/five", other.directory)
+        restore(f"{bucket.uri}/five", other.directory)
     with pytest.raises(UserError, match="holds no sweep"):
-        mirror.restore(f"{bucket.uri}/nothing", tmp_path / "none")
+        restore(f"{bucket.uri}/nothing", tmp_path / "none")
 
 
 def test_a_folder_has_no_mirror(tmp_path):
