@@ -114,13 +114,19 @@ class Records:
         """Commit one row: on disk (fsync) when this returns. NaN and infinities become null."""
         line = to_json(row, separators=(",", ":")).encode() + b"\n"
         path = self.directory / "trials.jsonl"
-        with open(path, "ab+") as file:
+        with open(path, "ab+", buffering=0) as file:  # a buffer would be written again at the close
             # A crash may have left half a line; a newline keeps it from swallowing this row.
-            if file.tell() and not _ends_with_newline(file):
+            before = file.tell()
+            if before and not _ends_with_newline(file):
                 line = b"\n" + line
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+            try:
+                left = memoryview(line)
+                while left:
+                    left = left[file.write(left) :]
+                os.fsync(file.fileno())
+            except OSError:
+                os.ftruncate(file.fileno(), before)  # a full disk took half of it
+                raise
 
     def rows(self) -> list[dict]:
         """Every committed row in order; half-written lines are left out and set `self.torn`."""

@@ -6,6 +6,7 @@ import gc
 import json
 import math
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -324,3 +325,19 @@ def test_a_lock_ends_with_its_owner(records):
     del first
     gc.collect()
     Records.open(records.directory).lock()
+
+
+def test_a_row_that_does_not_fit_on_the_disk_leaves_nothing_of_itself(records):
+    records.append(row("t0000", 1))
+    path = records.directory / "trials.jsonl"
+    before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, limits[1]))
+    try:
+        for _ in range(3):
+            with pytest.raises(OSError):
+                records.append(row("t0000", 2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+    records.append(row("t0000", 2))
+    assert [one["epoch"] for one in records.rows()] == [1, 2] and not records.torn

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import buckets
 import tiny_run
-from scene import Scene, environment
+from scene import Scene, committed, environment
 
 from ermgap.records import Records
 
@@ -69,7 +69,7 @@ def disk_full_for_good(scene: Scene) -> None:
             ballast = fill(scene.out)
             assert scene.ends(run, well=False) == 2, run.said
             scene.more["seconds_to_stop"] = round(time.monotonic() - scene.struck, 1)
-            scene.before = run.rows()
+            scene.before = committed(scene.out)
         ballast.unlink()
         scene.resume()
 

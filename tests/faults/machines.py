@@ -15,7 +15,7 @@ from pathlib import Path
 
 import real_sweep
 from disks import Impossible
-from scene import Scene, environment
+from scene import Scene, committed, environment
 
 NODE = {"num_cpus": 1, "object_store_memory": 100_000_000}
 CLOCK = Path(__file__).parent / "jump.c"
@@ -45,7 +45,7 @@ def head_lost(scene: Scene) -> None:
         nodes.remove_node(nodes.head_node, allow_graceful=False)
         assert scene.ends(run, well=False) != 0, run.said
         scene.more["seconds_to_stop"] = round(time.monotonic() - scene.struck, 1)
-        scene.before = run.rows()
+        scene.before = committed(scene.out)
     with cluster(scene) as nodes:
         scene.resume("--address", nodes.address)
 

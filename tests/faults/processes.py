@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 from real_sweep import kill
-from scene import Scene, environment
+from scene import Scene, committed, environment
 
 CGROUP = Path("/sys/fs/cgroup/memory")
 ROOM = 400_000_000  # bytes that a hungry worker may still take
@@ -42,7 +42,7 @@ def spot_notice(scene: Scene) -> None:
         took = time.monotonic() - scene.struck
         assert took < 120, took
         scene.more["seconds_to_stop"] = round(took, 1)
-        scene.before = run.rows()
+        scene.before = committed(scene.out)
     scene.resume()
 
 

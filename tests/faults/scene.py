@@ -13,6 +13,7 @@ committed epochs of one trial that were trained a second time; `failed` counts f
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import time
@@ -20,7 +21,7 @@ from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
-from real_sweep import RealSweep, options, rows
+from real_sweep import RealSweep, options
 
 from ermgap.records import ENDED, Records
 
@@ -58,14 +59,14 @@ class Scene:
 
     def wait_for_its_moment(self, run: RealSweep, *, after: int = 1, within: float = 8.0) -> None:
         """Until `after` epochs are committed and a random while more; notes the rows of then."""
-        run.until(lambda: sum("dev" in row for row in rows(self.out)) >= after)
+        run.until(lambda: sum("dev" in row for row in committed(self.out)) >= after)
         time.sleep(self.chance.uniform(0, within))
         assert run.process.poll() is None, f"it had ended before its moment:\n{run.said}"
         self.note()
 
     def note(self) -> None:
         """The fault strikes now: what has ended by now must not be lost."""
-        self.before, self.struck = rows(self.out), time.monotonic()
+        self.before, self.struck = committed(self.out), time.monotonic()
 
     def ask_for(self, mishap: str) -> None:
         """Let tests/plugins/mishaps.py do it in some step that comes."""
@@ -92,7 +93,7 @@ class Scene:
 
     def verdict(self) -> dict:
         """What the records tell of the whole story; fails if the sweep is not complete."""
-        after, records = rows(self.out), Records.open(self.out)
+        after, records = committed(self.out), Records.open(self.out)
         assert records.finished and not [t for t in records.trials() if not t.ended]
         final = {row["trial_id"]: row for row in after if row["status"] in ENDED}
         had = {row["trial_id"]: row for row in self.before if row["status"] in ENDED}
@@ -110,6 +111,18 @@ class Scene:
             "trials": len(final),
             "seconds": round(time.monotonic() - self.struck, 1),
         } | self.more
+
+
+def committed(folder: Path) -> list[dict]:
+    """The rows of `trials.jsonl`; half-written lines are left out."""
+    path = folder / "trials.jsonl"
+    found = []
+    for line in path.read_bytes().split(b"\n") if path.exists() else ():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            pass
+    return found
 
 
 @contextmanager
