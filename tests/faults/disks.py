@@ -97,24 +97,50 @@ def corrupt_checkpoint(scene: Scene) -> None:
 
 
 def corrupt_audio(scene: Scene) -> None:
-    """audio files are damaged in the middle of training, and the driver is killed"""
-    table = tiny_run.tones(scene.folder / "tones")
-    names = {
-        "path": table["path"].map(lambda path: Path(path).name),
-        "duration_s": table["end_s"] - table["start_s"],
-    }
-    kept = ["language", "emotion", "gender", "speaker", "split", "transcript"]
-    manifest = table[kept].assign(**names)
-    manifest.to_csv(scene.folder / "tones" / "manifest.csv", index=False)
-    with environment(ERMGAP_CACHE=str(scene.folder / "cache")):
-        with scene.sweep("--data", f"manifest={scene.folder / 'tones'}") as run:
-            scene.wait_for_its_moment(run, after=3)
-            for path in scene.chance.sample(sorted(table["path"]), 5):
-                Path(path).write_bytes(os.urandom(2000))
-            time.sleep(scene.chance.uniform(0, 3))
+    """audio files are damaged in the middle of training"""
+    with tones(scene) as (paths, data), scene.sweep(*data) as run:
+        scene.wait_for_its_moment(run, after=3)
+        damage(scene, paths)
+        scene.ends(run)
+
+
+def corrupt_audio_killed(scene: Scene) -> None:
+    """the same, and the driver is killed: the clips are read again"""
+    with tones(scene) as (paths, data):
+        with scene.sweep(*data) as run:
+            scene.wait_for_its_moment(run, after=3, within=4.0)
+            whole = damage(scene, paths)
             run.crash()
             scene.note()
-        scene.resume()
+        with scene.sweep() as run:
+            if scene.ends(run, well=False):
+                assert "is unreadable; replace it" in run.said, run.said
+        for path, content in whole.items():
+            path.write_bytes(content)
+        if not Records.open(scene.out).finished:
+            scene.resume()
+
+
+@contextmanager
+def tones(scene: Scene):
+    """Sixty clips in a folder: their paths, and the options of a sweep over them."""
+    folder = scene.folder / "tones"
+    table = tiny_run.tones(folder)
+    kept = ["language", "emotion", "gender", "speaker", "split", "transcript"]
+    paths = table["path"].map(Path)
+    length = table["end_s"] - table["start_s"]
+    manifest = table[kept].assign(path=[path.name for path in paths], duration_s=length)
+    manifest.to_csv(folder / "manifest.csv", index=False)
+    with environment(ERMGAP_CACHE=str(scene.folder / "cache")):
+        yield sorted(paths), ("--data", f"manifest={folder}")
+
+
+def damage(scene: Scene, paths: list[Path]) -> dict[Path, bytes]:
+    """Other bytes in five of the files; what they held."""
+    whole = {path: path.read_bytes() for path in scene.chance.sample(paths, 5)}
+    for path in whole:
+        path.write_bytes(os.urandom(2000))
+    return whole
 
 
 @contextmanager

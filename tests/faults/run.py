@@ -37,7 +37,7 @@ FAULTS = {
         processes.hung_worker, processes.out_of_memory, processes.not_finite,
         machines.node_lost, machines.node_lost_saving, machines.head_lost, machines.clock_jump,
         disks.storage_refuses, disks.bucket_refuses, disks.disk_full, disks.disk_full_for_good,
-        disks.corrupt_checkpoint, disks.corrupt_audio,
+        disks.corrupt_checkpoint, disks.corrupt_audio, disks.corrupt_audio_killed,
     )
 }  # fmt: skip
 
