@@ -15,7 +15,7 @@ from ermgap.errors import UserError, command_line
 def main(arguments: list[str] | None = None) -> int:
     """Write the report of one sweep folder and print its front; exit status 2 on a mistake."""
     parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__.split("\n")[0])
-    parser.add_argument("directory", type=Path, nargs="+", help="folder of a sweep: results/demo")
+    parser.add_argument("directory", nargs="+", help="a sweep: results/demo, or s3://...")
     parser.add_argument("--plots", type=Path, default=report.PLOTS, help="where figures go")
     parser.add_argument("--quiet", action="store_true", help="print nothing")
     again = "write it again whenever there is more, until the sweep is done"

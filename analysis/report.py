@@ -52,16 +52,16 @@ def write(
     """Write every file about a sweep and return the folder of its plots.
 
     Args:
-        directory: a sweep's folder, finished or not.
+        directory: a sweep's folder, finished or not, or its URI.
         plots: figures go to a folder in here that has the name of `directory`.
         quiet: print nothing; otherwise the front as a table, the choices and the paths.
         with_text: transcripts of the utterances behind a gap go into the page.
 
     Raises UserError for a folder that is no sweep, has no trial yet, or cannot be read or written.
     """
-    directory = Path(directory)
-    story = _story(Records.open(directory), with_text=with_text)
-    folder = Path(plots) / directory.resolve().name
+    records = Records.open(directory)
+    story = _story(records, with_text=with_text)
+    folder = Path(plots) / records.directory.resolve().name
     try:
         _write_records(story)
         _write_plots(story, folder)

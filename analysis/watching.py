@@ -27,8 +27,9 @@ def watch(
     Args:
         every: seconds between looks. rounds: looks at most; None: no limit.
     """
-    records, before = Records.open(directory), None
+    before = None
     for _ in itertools.count() if rounds is None else range(rounds):
+        records = Records.open(directory)  # one at a URI is brought up to date by that
         done, path = records.finished, records.directory / "trials.jsonl"
         size = path.stat().st_size if path.exists() else 0
         if size and size != before:

@@ -45,8 +45,9 @@ def copy(folders: Sequence[str], out: Path) -> None:
     for number, folder in enumerate(folders):
         into = out / "earlier" / str(number)
         into.mkdir(parents=True)
+        of = Records.open(folder).directory
         for name in FILES:
-            shutil.copyfile(Path(folder) / name, into / name)
+            shutil.copyfile(of / name, into / name)
 
 
 def trials(records: Records, config: Config) -> list[Trial]:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import buckets
 import pytest
 from fake_sweep import write
 from real_sweep import RealSweep, kill, options, rows_of
 
+from analysis import __main__ as analysis
+from analysis import watching
 from ermgap import mirror
 from ermgap.errors import UserError
 from ermgap.mirror import Mirror
 from ermgap.records import Records
 from ermgap.restored import restore
+from sweeps import earlier
 
 POINTS = [{"acc": 0.6, "max_gap": 0.2, "loss": "erm"}, {"acc": 0.5, "max_gap": 0.1}]
 
@@ -143,3 +147,17 @@ def _mirrored(bucket) -> list[dict]:
     newest = [key for key in keys if key.rsplit("-", 1)[0] == keys[-1].rsplit("-", 1)[0]]
     held = bucket.objects()
     return [json.loads(line) for key in newest for line in held[key].splitlines()]
+
+
+def test_a_sweep_in_a_bucket_is_read_like_a_folder(bucket, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    records = write(tmp_path / "six", POINTS, storage=f"{bucket.uri}/six", with_predictions=False)
+    with Mirror(records):
+        pass
+    monkeypatch.chdir(tmp_path / "here")
+    assert analysis.main([f"{bucket.uri}/six", "--plots", "plots", "--quiet"]) == 0
+    assert Path("plots/six/report.html").stat().st_size > 10_000
+    earlier.copy([f"{bucket.uri}/six"], Path("new"))
+    assert Records.open("new/earlier/0").rows() == records.rows()
+    watching.watch(f"{bucket.uri}/six", "watched", rounds=1)
+    assert Path("watched/six/report.html").exists()
