@@ -1,7 +1,7 @@
 """A sweep's rows in the bucket of its storage, so that losing the driver's disk loses no trial.
 
     with Mirror(records) as mirror: ...                       # while the sweep runs
-    put(records)                                              # when it is over
+    seal(records)                                             # when it is done
 
 The bucket's prefix then holds `sweep.yaml`, `table.parquet`, `owner.json` (the session that writes)
 and `rows/SESSION-OFFSET.jsonl`: segments of trials.jsonl from byte OFFSET on, closed when they are
@@ -47,12 +47,18 @@ class Mirror:
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mirror", daemon=True)
 
-    def __enter__(self) -> Mirror:
+    def start(self) -> Mirror:
+        """Begin, if there is a bucket."""
         if self.records.in_bucket:
             self._thread.start()
         return self
 
+    __enter__ = start
+
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         """Put what is left, as long as the storage's patience allows."""
         self._ending.set()
         if self._thread.is_alive():
@@ -106,6 +112,16 @@ class Mirror:
             self.step()
         except UserError as problem:
             self.error = problem
+
+
+def seal(records: Records) -> None:
+    """Mark a sweep as done, here and, with what its end wrote, in its bucket.
+
+    Raises:
+        StorageError: as for `put`.
+    """
+    records.mark_done()
+    put(records)
 
 
 def put(records: Records, names: Iterable[str] = LAST) -> None:

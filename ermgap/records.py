@@ -49,6 +49,21 @@ class Trial:
     selected: dict
     rows: list[dict] = field(repr=False)
 
+    @classmethod
+    def of(cls, rows: list[dict]) -> Trial:
+        """The trial that its rows, one or more in order, tell of; the last one says how it is."""
+        last = rows[-1]
+        return cls(
+            trial_id=last["trial_id"],
+            status=last["status"],
+            reason=last.get("reason"),
+            config=last["config"],
+            epoch=last["epoch"],
+            attempt=last["attempt"],
+            selected=last.get("selected") or {},
+            rows=rows,
+        )
+
     @property
     def ended(self) -> bool:
         """Whether the trial has a final status (finished, stopped, failed or degenerate)."""
@@ -164,7 +179,7 @@ class Records:
             before = by_trial.get(row["trial_id"], [])
             kept = [other for other in before if other["epoch"] < row["epoch"]]
             by_trial[row["trial_id"]] = [*kept, row]
-        return [_trial(trial_id, rows) for trial_id, rows in by_trial.items()]
+        return [Trial.of(rows) for rows in by_trial.values()]
 
     # Files --------------------------------------------------------------------------------------
 
@@ -273,20 +288,6 @@ def _is_row(row) -> bool:
         and all(type(row.get(name)) is kind for name, kind in NEEDED.items())
         and isinstance(row.get("selected") or {}, dict)
         and NAME.fullmatch(row["trial_id"]) is not None
-    )
-
-
-def _trial(trial_id: str, rows: list[dict]) -> Trial:
-    last = rows[-1]
-    return Trial(
-        trial_id=trial_id,
-        status=last["status"],
-        reason=last.get("reason"),
-        config=last["config"],
-        epoch=last["epoch"],
-        attempt=last["attempt"],
-        selected=last.get("selected") or {},
-        rows=rows,
     )
 
 

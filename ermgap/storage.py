@@ -29,6 +29,11 @@ SCHEMES = ("s3", "gs", "gcs")
 T = TypeVar("T")
 
 
+def patience() -> float:
+    """Seconds for which a disk or a bucket that refuses is tried again."""
+    return float(os.environ.get("ERMGAP_STORAGE_PATIENCE_S", "600"))
+
+
 class StorageError(UserError):
     """A storage that went on refusing; the message says which, and how to go on."""
 
@@ -36,6 +41,11 @@ class StorageError(UserError):
 def is_uri(place: Path | str) -> bool:
     """Whether a place is a URI rather than a path."""
     return "://" in str(place)
+
+
+def absolute(place: str | None) -> str | None:
+    """A place that means the same in another process: a URI as it is, a path from the root."""
+    return place if not place or is_uri(place) else str(Path(place).absolute())
 
 
 class Storage:
@@ -58,9 +68,13 @@ class Storage:
         """The storage at a path or URI; without a `folder`, a bucket's is a temporary one."""
         if not is_uri(place):
             return cls(Path(place))
-        if folder is None:
-            folder = Path(tempfile.mkdtemp(prefix="ermgap-"))
-        return cls(folder, str(place).rstrip("/"))
+        uri = str(place).rstrip("/")
+        if folder is not None:
+            return cls(folder, uri)
+        temporary = tempfile.TemporaryDirectory(prefix="ermgap-")
+        made = cls(Path(temporary.name), uri)
+        made._temporary = temporary  # it goes when this object does
+        return made
 
     # Write --------------------------------------------------------------------------------------
 
@@ -109,7 +123,6 @@ class Storage:
 
     def patiently(self, action: Callable[[], T], trouble: str) -> T:
         """Do `action`, again and again while it raises OSError and patience lasts."""
-        patience = float(os.environ.get("ERMGAP_STORAGE_PATIENCE_S", "600"))
         begun, pause = time.monotonic(), 0.5
         while True:
             try:
@@ -117,14 +130,14 @@ class Storage:
             except OSError as problem:
                 waited = time.monotonic() - begun
                 words = f"{trouble} ({problem.strerror or first_line(problem)})"
-                if waited > patience:
+                if waited > patience():
                     raise StorageError(
                         f"the storage {self.uri or self.folder} failed for {waited:.0f} s: "
                         f"{words}; make it writable, then continue with --resume."
                     ) from problem
                 logging.getLogger(__name__).warning("%s; trying again", words)
                 # Many workers that failed together shall not come back together.
-                time.sleep(min(pause * random.uniform(0.7, 1.3), patience))
+                time.sleep(min(pause * random.uniform(0.7, 1.3), patience()))
                 pause = min(2 * pause, 15.0)
 
     # Read ---------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from ermgap import config as configuration
 from ermgap.errors import UserError, command_line
 from ermgap.records import Records
 from ermgap.registry import load_plugins
-from ermgap.storage import is_uri
+from ermgap.storage import absolute
 from sweeps import cli, folders, folds, judging, tables
 from sweeps import plan as planning
 from sweeps.folds import Benchmark
@@ -100,9 +100,7 @@ def _asked(given: argparse.Namespace) -> Benchmark:
         raise UserError(f"--folds {given.folds}: two folds or more are needed.")
     baseline = given.baseline or next((row.spec for row in rows if row.spec == "erm"), None)
     folder = folders.output_folder(given.out or folders.default_folder(given, "benchmark"))
-    storage = given.storage
-    if storage and not is_uri(storage):
-        storage = str(Path(storage).absolute())
+    storage = absolute(given.storage)
     split = given.split or "dev"
     return Benchmark(config, rows, split, given.folds, baseline, folder, storage)
 

@@ -64,8 +64,7 @@ def run(records: Records, config: Config, *, seeds: int, address: str | None) ->
     write_atomically(
         child.directory / confirmed.FILE, lambda path: table.to_parquet(path, index=False)
     )
-    child.mark_done()
-    mirror.put(child)
+    mirror.seal(child)
     confirmed.write(records.directory)
     return 0
 

@@ -78,7 +78,7 @@ def run(
     name = f"broker-{os.getpid()}-{int(time.time())}"
     broker = slots.start_broker(name, folder, slots=layout.slots)
     held = slots.Slots(layout, broker=name, folder=scratch, alone=address is None)
-    mirror = Mirror(records).__enter__()
+    mirror = Mirror(records).start()
     try:
         held.grow()  # first of all: it takes longest
         if wanted is None:
@@ -101,7 +101,6 @@ def run(
         _watch(tuner, broker, held, together, watch, session, mirror)
     finally:
         ray.get(broker.close.remote())
-        mirror.__exit__()
         held.join(1.0 if session.hurried else CLOSE_S)
         session.slots, session.moments = len(held.threads), ray.get(broker.history.remote())
         if layout.gpu and address:
@@ -112,6 +111,7 @@ def run(
         shutil.rmtree(scratch, ignore_errors=True)
         if leave and not address and not held.alive:
             machine.leave()
+        mirror.close()  # after the last row of the slots
         session.closed = time.time()
     return session
 

@@ -96,8 +96,7 @@ def train(asked: Benchmark, plans: Mapping[int, planning.Plan], *, address: str 
         ended = sum(trial.ended for trial in records.trials())
         if session.interrupted or ended < config.sweep.trials:
             return 130 if session.interrupted else 1
-        records.mark_done()
-        mirror.put(records)
+        mirror.seal(records)
     return 0
 
 

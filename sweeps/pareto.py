@@ -90,8 +90,7 @@ def finish(prepared: folders.Prepared, session: Session, *, command: str) -> int
     if session.interrupted or ended < prepared.config.sweep.trials:
         print(f"stopped; go on with: python sweeps/{command}.py --resume {folder}")
         return 130 if session.interrupted else 1
-    records.mark_done()
-    mirror.put(records)
+    mirror.seal(records)
     print(f"watch: tensorboard --logdir {Path(folder) / 'tb'}")
     print(f"       optuna-dashboard {Path(folder) / journal.FILE}")
     return 0

@@ -8,13 +8,13 @@ A row is the commit of an epoch, so the slot waits for its answer; the others go
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from ermgap.errors import UserError, first_line
+from ermgap.storage import patience
 
 PAUSE_S = 0.5
 T = TypeVar("T")
@@ -24,7 +24,7 @@ async def keep_trying(write: Callable[[], T], directory: Path) -> T:
     """Call `write` until it raises no OSError; its result.
 
     Raises:
-        UserError: it did for ERMGAP_STORAGE_PATIENCE_S (default 600 s).
+        UserError: it did for as long as a storage is waited for (`ermgap.storage.patience`).
     """
     begun = time.monotonic()
     while True:
@@ -32,7 +32,7 @@ async def keep_trying(write: Callable[[], T], directory: Path) -> T:
             return write()
         except OSError as problem:
             waited = time.monotonic() - begun
-            if waited > float(os.environ.get("ERMGAP_STORAGE_PATIENCE_S", "600")):
+            if waited > patience():
                 raise UserError(
                     f"{directory} could not be written for {waited:.0f} s "
                     f"({problem.strerror or first_line(problem)}); make room or make it writable, "

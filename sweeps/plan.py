@@ -16,7 +16,7 @@ from ermgap.backbone import prompts
 from ermgap.config import OBJECTIVES, Config
 from ermgap.corpora import split, table
 from ermgap.errors import UserError
-from ermgap.storage import is_uri
+from ermgap.storage import absolute
 
 PRESETS = Path(__file__).parent / "presets"
 PACKAGES = (
@@ -146,7 +146,7 @@ def describe_sweep(
         "languages": sorted(dev["language"].unique()),
         "synthetic": sorted(synthetic),
         "data": list(config.data.corpora),
-        "storage": storage if not storage or is_uri(storage) else str(Path(storage).absolute()),
+        "storage": absolute(storage),
         "versions": {"python": platform.python_version(), "prompts": prompts.version()}
         | {p: _version(p) for p in PACKAGES},
     }

@@ -30,18 +30,8 @@ class Seen(Records):
     def note(self, row: dict) -> None:
         """A row was committed; it may be the first of its trial."""
         before = self.known.get(row["trial_id"])
-        selected = row.get("selected") or {}
-        kept = _selected(selected, [*(before.rows if before else ()), row])
-        self.known[row["trial_id"]] = Trial(
-            trial_id=row["trial_id"],
-            status=row["status"],
-            reason=row.get("reason"),
-            config=row["config"],
-            epoch=row["epoch"],
-            attempt=row["attempt"],
-            selected=selected,
-            rows=kept,
-        )
+        now = Trial.of([*(before.rows if before else ()), row])
+        self.known[now.trial_id] = replace(now, rows=_selected(now.selected, now.rows))
 
     def trials(self) -> list[Trial]:
         """As `Records.trials`; of the rows only what `_selected` keeps."""
