@@ -159,5 +159,5 @@ def test_a_sweep_in_a_bucket_is_read_like_a_folder(bucket, tmp_path, monkeypatch
     assert Path("plots/six/report.html").stat().st_size > 10_000
     earlier.copy([f"{bucket.uri}/six"], Path("new"))
     assert Records.open("new/earlier/0").rows() == records.rows()
-    watching.watch(f"{bucket.uri}/six", "watched", rounds=1)
+    watching.watch(f"{bucket.uri}/six", "watched", every=0.01, rounds=1)
     assert Path("watched/six/report.html").exists()
