@@ -57,7 +57,7 @@ def draw_files(
 
 
 def front_array(info: FrontInfo, *, bars: pd.DataFrame | None = None) -> np.ndarray:
-    """The same picture as uint8 [H, W, 3] (620 x 830), for TensorBoard's `add_image`."""
+    """The same picture as uint8 [H, W, 3] (620 x 830)."""
     figure, _ = draw(info, bars=bars)
     figure.set_dpi(100)
     figure.canvas.draw()

@@ -8,6 +8,7 @@ Neither torch nor Ray is imported here.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -17,8 +18,11 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write(temporary path)`, then rename onto `path`: readers see the old or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Call `write(temporary path)`, then rename onto `path`: readers see the old or the new.
+
+    The file and its name are on disk (fsync) when this returns.
+    """
+    make_folder(path.parent)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     temporary = Path(name)
@@ -28,8 +32,35 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it that are missing; their names are on disk afterwards."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        sync_folder(made.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names in a folder on disk: of a new file, fsync of the file alone does not.
+
+    Nothing where a file system has no fsync of folders, as some that lie across a network.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError as problem:
+        if problem.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(handle)
 
 
 def plain(value, *, finite: bool = False):

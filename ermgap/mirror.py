@@ -5,9 +5,10 @@
 
 The bucket's prefix then holds `sweep.yaml`, `table.parquet`, `owner.json` (the session that writes)
 and `rows/SESSION-OFFSET.jsonl`: segments of trials.jsonl from byte OFFSET on, closed when they are
-put. A session begins with a segment of the whole file, so that the newest session alone is read;
-older ones are then removed. Two drivers cannot mix their rows: the one that finds another's name in
-owner.json stops. Neither torch nor Ray is imported here.
+put. A session is numbered one above all that the bucket knows of, and begins with a segment of the
+whole file, so that one session alone is read: the owner's. Older ones are then removed. Two drivers
+cannot mix their rows: the one that finds another's name in owner.json stops. Neither torch nor Ray
+is imported here.
 """
 
 from __future__ import annotations
@@ -20,14 +21,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ermgap.errors import UserError
-from ermgap.restored import FIRST, LAST, ROWS, object_of
+from ermgap.restored import FIRST, LAST, OWNER, ROWS, number_of, owner_of, segments
 from ermgap.storage import Storage
 
 if TYPE_CHECKING:
     from ermgap.records import Records
 
 EVERY_S = 5.0  # between two segments: what a lost disk may cost
-OWNER = "owner.json"
 
 
 class Mirror:
@@ -42,7 +42,7 @@ class Mirror:
 
     def __init__(self, records: Records, *, every: float = EVERY_S) -> None:
         self.records, self.every, self.offset = records, every, 0
-        self.session = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
+        self.session = ""  # NUMBER-RANDOM, once it has begun
         self.error: UserError | None = None
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mirror", daemon=True)
@@ -69,12 +69,16 @@ class Mirror:
         put(self.records, [*FIRST, *_earlier(self.records)])
         store = self.records.store
         store.remove("DONE")  # of a sweep that is extended
+        # A count, not a time: the clock of a machine that replaces another one may lag.
+        number = 1 + max(map(number_of, [owner_of(store), *segments(store)]), default=0)
+        self.session = f"{number:020d}-{uuid.uuid4().hex[:8]}"
         owner = {"session": self.session, "time": time.time()}
         _put_bytes(store, OWNER, json.dumps(owner).encode())
         self.step()
-        for name in store.names(ROWS):
-            if name < self.session and self.offset:
-                store.remove(f"{ROWS}/{name}")
+        for session, names in segments(store).items():
+            if number_of(session) < number and self.offset:
+                for name in names.values():
+                    store.remove(f"{ROWS}/{name}")
 
     def step(self) -> None:
         """Put the whole lines that are new as a segment.
@@ -97,8 +101,7 @@ class Mirror:
 
     def _require_owner(self) -> None:
         store = self.records.store
-        owner = json.loads(object_of(store, OWNER) or b"{}")
-        if owner.get("session") != self.session:
+        if owner_of(store) != self.session:
             raise UserError(
                 f"another driver has taken over the sweep in {store.uri}; this one stops, and its "
                 f"rows since then are in {self.records.directory} alone."

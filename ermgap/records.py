@@ -28,7 +28,7 @@ import yaml
 
 from ermgap import plain_yaml, restored
 from ermgap.errors import UserError, first_line
-from ermgap.files import plain, to_json, write_atomically
+from ermgap.files import make_folder, plain, sync_folder, to_json, write_atomically
 from ermgap.storage import Storage, is_uri
 
 ENDED = ("finished", "stopped", "failed", "degenerate")
@@ -89,7 +89,7 @@ class Records:
                 "or choose another --out."
             )
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            make_folder(directory)
             records = cls(directory, dict(sweep))
             records._replace("table.parquet", lambda path: table.to_parquet(path, index=False))
             records.write_sweep(sweep)
@@ -142,6 +142,8 @@ class Records:
             except OSError:
                 os.ftruncate(file.fileno(), before)  # a full disk took half of it
                 raise
+        if not before:
+            sync_folder(self.directory)
 
     def rows(self) -> list[dict]:
         """Every committed row in order; half-written lines are left out and set `self.torn`."""

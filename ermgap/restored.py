@@ -7,6 +7,7 @@ Neither torch nor Ray is imported here.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import yaml
@@ -16,6 +17,7 @@ from ermgap.errors import UserError
 from ermgap.files import write_atomically
 from ermgap.storage import Storage, is_uri
 
+OWNER = "owner.json"
 ROWS = "rows"  # folder of the segments SESSION-OFFSET.jsonl
 FIRST = ("sweep.yaml", "table.parquet")
 LAST = ("trials.parquet", "front.parquet", "summary.json", "sessions.jsonl", "stopping.json",
@@ -48,7 +50,10 @@ def restore(uri: str, into: Path | str | None = None) -> Path:
     elif not store.fetch("sweep.yaml").exists():
         raise UserError(f"{uri} holds no sweep (no sweep.yaml); name the prefix of one.")
     rows, path = _rows(store), into / "trials.jsonl"
-    if len(rows) > (path.stat().st_size if path.exists() else 0):
+    here = path.read_bytes() if path.exists() else b""
+    if rows and not here.startswith(rows):
+        if not rows.startswith(here[: here.rfind(b"\n") + 1]):
+            _keep_aside(path, uri)
         write_atomically(path, lambda temporary: temporary.write_bytes(rows))
         store.fetch("sweep.yaml")  # as it was when these rows were written
     for name in ("table.parquet", *LAST):
@@ -64,21 +69,60 @@ def directory_of(place: Path | str) -> Path:
     return restore(str(place)) if is_uri(place) else Path(place)
 
 
-def _rows(store: Storage) -> bytes:
-    """The rows of the newest session that put its first segment, as far as they hang together."""
-    sessions: dict[str, list[tuple[int, str]]] = {}
+def segments(store: Storage) -> dict[str, dict[int, str]]:
+    """By session, the names of its segments by the byte at which each begins."""
+    sessions: dict[str, dict[int, str]] = {}
     for name in store.names(ROWS):
         session, _, offset = name.removesuffix(".jsonl").rpartition("-")
         if offset.isdigit():
-            sessions.setdefault(session, []).append((int(offset), name))
-    for session in sorted(sessions, reverse=True):
+            sessions.setdefault(session, {})[int(offset)] = name
+    return sessions
+
+
+def number_of(session: str) -> int:
+    """The number with which a session's name begins; 0 where there is none."""
+    number = session.partition("-")[0]
+    return int(number) if number.isdecimal() else 0
+
+
+def owner_of(store: Storage) -> str:
+    """The session that writes to a sweep's bucket, or wrote last; "" where none is named."""
+    try:
+        owner = json.loads(object_of(store, OWNER) or b"{}")
+    except ValueError:
+        return ""
+    return str(owner.get("session", "")) if isinstance(owner, dict) else ""
+
+
+def _rows(store: Storage) -> bytes:
+    """The rows of the owner's session, as far as they hang together.
+
+    An owner that was lost before its first segment has none; then the highest number counts.
+    """
+    sessions, owner = segments(store), owner_of(store)
+    for session in sorted(sessions, key=lambda one: (one == owner, number_of(one)), reverse=True):
         found = b""
-        for offset, name in sorted(sessions[session]):
+        for offset, name in sorted(sessions[session].items()):
             if offset == len(found):
                 found += object_of(store, f"{ROWS}/{name}") or b""
         if found:
             return found
     return b""
+
+
+def _keep_aside(path: Path, uri: str) -> None:
+    """Rename rows that the bucket's owner never had: another machine went on from an earlier one.
+
+    They are printed and kept, not mixed with what the owner wrote.
+    """
+    number = 1
+    while (aside := path.with_name(f"trials-{number}.jsonl")).exists():
+        number += 1
+    path.rename(aside)
+    print(
+        f"the rows in {path} are not those that {uri} went on with; they are kept as {aside.name}, "
+        "and the bucket's are used."
+    )
 
 
 def _bring_earlier(store: Storage) -> None:

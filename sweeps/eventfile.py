@@ -1,21 +1,24 @@
 """A TensorBoard events file without a thread, a queue or an open file of its own.
 
-tensorboardX's writer has two threads and three descriptors a run, and waits for the disk with every
+The usual writers have two threads and three descriptors a run, and wait for the disk with every
 flush, which a copy of the records need not do. Here each addition opens the file, appends whole
-records and closes it; all scalars of an epoch are one event. The messages are tensorboardX's, which
-needs no torch.
+records and closes it; all scalars of an epoch are one event. The messages are tensorboard's own,
+which import neither torch nor TensorFlow.
 """
 
 from __future__ import annotations
 
-import functools
+import io
 import os
-import struct
-import sys
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
+
+import numpy as np
+from tensorboard.compat.proto import event_pb2, summary_pb2
+from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 
 class EventFile:
@@ -29,48 +32,85 @@ class EventFile:
         self.path = folder / f"events.out.tfevents.{int(time.time())}.{os.getpid()}"
 
     def add(self, *summaries, step: int | None = None, when: float | None = None) -> None:
-        """An event for each of tensorboardX's summaries; `when` in seconds since 1970, or now."""
-        event = tensorboardx().proto.event_pb2.Event
+        """An event for each of the summaries; `when` in seconds since 1970, or now."""
         when = time.time() if when is None else when
-        made = [event(wall_time=when, step=step, summary=summary) for summary in summaries]
+        events = [
+            event_pb2.Event(wall_time=when, step=step, summary=summary) for summary in summaries
+        ]
         if not self.path.exists():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            made.insert(0, event(wall_time=when, file_version="brain.Event:2"))
+            events.insert(0, event_pb2.Event(wall_time=when, file_version="brain.Event:2"))
+        records = io.BytesIO()
+        writer = RecordWriter(records)
+        for event in events:
+            writer.write(event.SerializeToString())
         with open(self.path, "ab") as file:
-            file.write(b"".join(_record(one.SerializeToString()) for one in made))
+            file.write(records.getvalue())
 
 
-def scalars(values: Mapping[str, float]):
+def scalars(values: Mapping[str, float]) -> summary_pb2.Summary:
     """One summary of all values, by tag."""
-    made = tensorboardx().proto.summary_pb2.Summary()
+    summary = summary_pb2.Summary()
     for name, value in values.items():
-        made.value.add(tag=_tag(name), simple_value=value)
-    return made
+        summary.value.add(tag=_tag(name), simple_value=value)
+    return summary
 
 
-@functools.cache
-def tensorboardx() -> ModuleType:
-    """It imports torch where it can, for tensors that it is never given here: 1 s."""
-    hidden = "torch" not in sys.modules
-    if hidden:
-        sys.modules["torch"] = None  # an import of it fails
-    try:
-        import tensorboardX
-        import tensorboardX.record_writer
-        import tensorboardX.summary
-    finally:
-        if hidden:
-            del sys.modules["torch"]
-    return tensorboardX
+def image(name: str, pixels: np.ndarray) -> summary_pb2.Summary:
+    """A picture: uint8 [height, width, 3 or 4]."""
+    from PIL import Image  # of matplotlib, which is imported where a picture is drawn
+
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, format="PNG")
+    height, width, channels = pixels.shape
+    summary = summary_pb2.Summary()
+    picture = summary.value.add(tag=_tag(name)).image
+    picture.height, picture.width, picture.colorspace = height, width, channels
+    picture.encoded_image_string = encoded.getvalue()
+    return summary
 
 
-@functools.cache
+def hparams(values: Mapping, metrics: Mapping[str, float]) -> list[summary_pb2.Summary]:
+    """What TensorBoard's page of hyperparameters reads of one trial, three summaries.
+
+    Args:
+        values: hyperparameters by name: numbers, truth values and text; None is left out.
+        metrics: names under which `scalars` are written beside them.
+    """
+    experiment, start = api_pb2.Experiment(), plugin_data_pb2.SessionStartInfo()
+    for name, value in values.items():
+        if value is None:
+            continue
+        kind, field = _kind(value)
+        setattr(start.hparams[name], field, value if kind != "STRING" else str(value))
+        experiment.hparam_infos.add(name=name, type=api_pb2.DataType.Value(f"DATA_TYPE_{kind}"))
+    for name in metrics:
+        experiment.metric_infos.add(name=api_pb2.MetricName(tag=name))
+    end = plugin_data_pb2.SessionEndInfo(status=api_pb2.Status.Value("STATUS_SUCCESS"))
+    contents = {
+        metadata.EXPERIMENT_TAG: plugin_data_pb2.HParamsPluginData(experiment=experiment),
+        metadata.SESSION_START_INFO_TAG: plugin_data_pb2.HParamsPluginData(
+            session_start_info=start
+        ),
+        metadata.SESSION_END_INFO_TAG: plugin_data_pb2.HParamsPluginData(session_end_info=end),
+    }
+    summaries = []
+    for tag, content in contents.items():
+        summary = summary_pb2.Summary()
+        described = metadata.create_summary_metadata(content)
+        summary.value.add(tag=tag, metadata=described, tensor=metadata.NULL_TENSOR)
+        summaries.append(summary)
+    return summaries
+
+
+def _kind(value) -> tuple[str, str]:
+    if isinstance(value, bool):
+        return "BOOL", "bool_value"
+    if isinstance(value, (int, float)):
+        return "FLOAT64", "number_value"
+    return "STRING", "string_value"
+
+
 def _tag(name: str) -> str:
     """The name without what TensorBoard takes for illegal."""
-    return tensorboardx().summary.scalar(name, 0.0).value[0].tag
-
-
-def _record(data: bytes) -> bytes:
-    check = tensorboardx().record_writer.masked_crc32c
-    head = struct.pack("<Q", len(data))
-    return head + struct.pack("<I", check(head)) + data + struct.pack("<I", check(data))
+    return re.sub(r"[^-/\w.]", "_", name).lstrip("/")

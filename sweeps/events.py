@@ -7,6 +7,7 @@ every worker imports the broker's module.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import math
 import threading
@@ -14,12 +15,15 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from analysis import front
 from ermgap.records import Records, Trial
-from sweeps import eventfile
-from sweeps.eventfile import EventFile
 from sweeps.seen import Seen
+
+if TYPE_CHECKING:
+    from sweeps.eventfile import EventFile
 
 SHARE = 0.1  # of the time at most goes into pictures, which hold the GIL
 BACKLOG = 1000  # rows that may wait for the pen; then the broker waits for it
@@ -77,7 +81,7 @@ class Events:
             for name, value in scalars(row).items()
             if value is not None and math.isfinite(value)
         }
-        self._file(row["trial_id"]).add(eventfile.scalars(found), step=row["epoch"])
+        self._file(row["trial_id"]).add(_eventfile().scalars(found), step=row["epoch"])
 
     def _ended(self, chosen: dict, trial_id: str, selected: dict) -> None:
         objectives = {
@@ -88,8 +92,9 @@ class Events:
         self.files.pop(trial_id, None)
         self.due[trial_id] = time.time()
         if objectives:
-            told = eventfile.tensorboardx().summary.hparams(chosen, objectives)
-            EventFile(self.folder / trial_id / "hparams").add(*told, eventfile.scalars(objectives))
+            shown = _eventfile().hparams(chosen, objectives)
+            file = _eventfile().EventFile(self.folder / trial_id / "hparams")
+            file.add(*shown, _eventfile().scalars(objectives))
 
     def _draw(self) -> None:
         """The hypervolume after each end since the last picture, and one picture for all."""
@@ -110,16 +115,20 @@ class Events:
             volume = front.hypervolume(seen, reference=info.reference, directions=info.directions)
             self.ends += 1
             if math.isfinite(volume):
-                told = eventfile.scalars({"sweep/hypervolume": volume})
+                told = _eventfile().scalars({"sweep/hypervolume": volume})
                 sweep.add(told, step=self.ends, when=when)
         image = figures.front_array(info)
-        make = eventfile.tensorboardx().summary.image
-        sweep.add(make("sweep/front", image, dataformats="HWC"), step=self.ends)
+        sweep.add(_eventfile().image("sweep/front", image), step=self.ends)
         took = time.monotonic() - start
         self.rests = time.monotonic() + took / SHARE - took
 
     def _file(self, run: str) -> EventFile:
-        return self.files.setdefault(run, EventFile(self.folder / run))
+        return self.files.setdefault(run, _eventfile().EventFile(self.folder / run))
+
+
+def _eventfile() -> ModuleType:
+    """0.4 s to import."""
+    return importlib.import_module("sweeps.eventfile")
 
 
 def _logged(function: Callable, *arguments) -> None:
@@ -133,7 +142,7 @@ def scalars(row: dict) -> dict[str, float | None]:
     """`tag -> value` of one row: losses per cell and gender, lambda, gaps, objectives, speed."""
     found = {
         "loss/train": row["train_loss"],
-        "lambda": row["lambda"],
+        "lambda": row.get("lambda_mean", row["lambda"]),
         "speed/utterances_per_second": row["utterances_per_second"],
         "memory/peak_mb": row["peak_memory_mb"],
     }

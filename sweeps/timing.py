@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ermgap.files import sync_folder
+
 if TYPE_CHECKING:  # pandas: half a second
     from ermgap.records import Records
 
@@ -157,12 +159,15 @@ def append(path: Path, line: Mapping) -> None:
     """Add one line of JSON, on disk when this returns; half a line of a crash is closed first."""
     text = json.dumps(line, separators=(",", ":")).encode() + b"\n"
     with open(path, "ab+") as file:
-        if file.tell():
+        is_new = not file.tell()
+        if not is_new:
             file.seek(-1, os.SEEK_END)
             text = text if file.read(1) == b"\n" else b"\n" + text
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+    if is_new:
+        sync_folder(path.parent)
 
 
 def _same(before: Epoch, one: Epoch) -> bool:

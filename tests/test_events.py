@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ def folder(tmp_path) -> Path:
 
 def test_events_hold_every_epoch_the_front_and_the_objectives_of_each_trial(folder):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams import metadata
 
     async def story(broker: Broker) -> None:
         await broker.offer("t0000", ERM)
@@ -37,6 +41,40 @@ def test_events_hold_every_epoch_the_front_and_the_objectives_of_each_trial(fold
     assert read("sweep").Images("sweep/front")[0].width > 100
     (objective,) = read("t0000/hparams").Scalars("objective/acc")
     assert round(objective.value, 6) == 0.5
+    tensors = read("t0000/hparams").SummaryMetadata("_hparams_/session_start_info")
+    started = metadata.parse_session_start_info_plugin_data(tensors.plugin_data.content)
+    assert {name: value.string_value for name, value in started.hparams.items()}["loss"] == "erm"
+
+
+def test_events_are_written_while_another_thread_imports_torch(tmp_path):
+    """A writer that hides torch from the process makes the import fail."""
+    code = """
+import sys, threading
+import sweeps.events
+from sweeps.eventfile import EventFile, hparams, image, scalars
+import numpy as np, pathlib
+assert "torch" not in sys.modules and "tensorflow" not in sys.modules
+outcome = []
+def load():
+    try:
+        import torch
+        outcome.append(torch.ones(1).item())
+    except ImportError as problem:
+        outcome.append(problem)
+thread = threading.Thread(target=load)
+thread.start()
+file = EventFile(pathlib.Path(sys.argv[1]))
+while thread.is_alive():
+    file.add(scalars({"a/b": 1.0}), *hparams({"p": 2, "on": True, "loss": "erm"}, {"a/b": 1.0}))
+    file.add(image("c", np.zeros((4, 5, 3), np.uint8)))
+thread.join()
+assert outcome == [1.0], outcome
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "tb")], env=environment, capture_output=True
+    )
+    assert run.returncode == 0, run.stderr.decode()
 
 
 @pytest.mark.parametrize("method", ["_epoch", "_ended"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import buckets
@@ -53,6 +54,83 @@ def test_a_second_session_begins_anew_and_the_first_one_stops(bucket, tmp_path):
     second.step()
     there = Records.open(restore(f"{bucket.uri}/two", tmp_path / "third"))
     assert there.rows() == other.rows() != records.rows()
+
+
+@pytest.mark.parametrize("lag_s", [3600, -3600])
+def test_a_replacement_whose_clock_lags_or_leads_is_read_and_not_the_driver_before_it(
+    bucket, tmp_path, monkeypatch, lag_s
+):
+    """The first driver's last segment is put after the second has begun."""
+    name = f"clock{lag_s}"
+    records = sweep(tmp_path, bucket, name)
+    first = Mirror(records)
+    first.begin()
+    other = Records.open(restore(f"{bucket.uri}/{name}", tmp_path / "other"))
+    real, real_ns = time.time, time.time_ns
+    monkeypatch.setattr(time, "time", lambda: real() - lag_s)
+    monkeypatch.setattr(time, "time_ns", lambda: real_ns() - lag_s * 10**9)
+    second = Mirror(other)
+    second.begin()
+    records.append(records.rows()[-1] | {"epoch": 7})
+    monkeypatch.setattr(first, "_require_owner", lambda: None)  # it looked just before
+    first.step()
+    other.append(other.rows()[-1] | {"epoch": 8})
+    second.step()
+    there = Records.open(restore(f"{bucket.uri}/{name}", tmp_path / "third"))
+    assert there.rows() == other.rows() != records.rows()
+    assert mirror.number_of(second.session) > mirror.number_of(first.session)
+
+
+def test_a_bucket_whose_sessions_were_named_by_the_clock_is_continued(bucket, tmp_path):
+    records = sweep(tmp_path, bucket, "named")
+    with Mirror(records):
+        pass
+    client, old = bucket.client(), f"{time.time_ns():020d}-00c0ffee"
+    (segment,) = [key for key in bucket.objects() if "/named/rows/" in key]
+    renamed = segment.replace(segment.rsplit("/", 1)[1].rsplit("-", 1)[0], old)
+    client.put_object(Bucket=bucket.name, Key=renamed, Body=bucket.objects()[segment])
+    client.delete_object(Bucket=bucket.name, Key=segment)
+    owner = json.dumps({"session": old, "time": 0.0}).encode()
+    client.put_object(Bucket=bucket.name, Key=segment.split("rows/")[0] + "owner.json", Body=owner)
+    there = Records.open(restore(f"{bucket.uri}/named", tmp_path / "there"))
+    assert there.rows() == records.rows()
+    there.append(there.rows()[-1] | {"epoch": 8})
+    with Mirror(there):
+        pass
+    last = Records.open(restore(f"{bucket.uri}/named", tmp_path / "last"))
+    assert last.rows() == there.rows() != records.rows()
+
+
+def test_an_owner_that_was_lost_before_its_first_rows_leaves_those_before_it(bucket, tmp_path):
+    records = sweep(tmp_path, bucket, "lostowner")
+    with Mirror(records):
+        pass
+    other = Records.open(restore(f"{bucket.uri}/lostowner", tmp_path / "other"))
+    lost = Mirror(other)
+    lost.step = lambda: None
+    lost.begin()
+    there = Records.open(restore(f"{bucket.uri}/lostowner", tmp_path / "there"))
+    assert there.rows() == records.rows()
+
+
+def test_rows_that_the_bucket_never_had_are_kept_aside_where_another_driver_went_on(
+    bucket, tmp_path, capsys
+):
+    records = sweep(tmp_path, bucket, "apart")
+    with Mirror(records):
+        pass
+    other = Records.open(restore(f"{bucket.uri}/apart", tmp_path / "other"))
+    for epoch in (7, 8, 9):  # never mirrored, and more than the other driver adds
+        records.append(records.rows()[-1] | {"epoch": epoch})
+    mine = records.rows()
+    other.append(other.rows()[-1] | {"epoch": 5})
+    with Mirror(other):
+        pass
+    restore(f"{bucket.uri}/apart", records.directory)
+    assert records.rows() == other.rows()
+    kept = (records.directory / "trials-1.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in kept] == mine
+    assert "are kept as trials-1.jsonl" in capsys.readouterr().out
 
 
 def test_a_half_written_row_is_not_mirrored_before_it_is_whole(bucket, tmp_path):
@@ -142,10 +220,10 @@ def test_a_sweep_in_a_bucket_survives_the_loss_of_its_drivers_disk(bucket, tmp_p
 
 
 def _mirrored(bucket) -> list[dict]:
-    """The rows that the bucket's newest session holds."""
-    keys = sorted(key for key in bucket.objects() if key.startswith("sweeps/lost/rows/"))
-    newest = [key for key in keys if key.rsplit("-", 1)[0] == keys[-1].rsplit("-", 1)[0]]
+    """The rows that the bucket's owner holds."""
     held = bucket.objects()
+    owner = json.loads(held["sweeps/lost/owner.json"])["session"]
+    newest = sorted(key for key in held if key.startswith(f"sweeps/lost/rows/{owner}-"))
     return [json.loads(line) for key in newest for line in held[key].splitlines()]
 
 

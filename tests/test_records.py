@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import math
 import os
 import resource
+import stat
 import subprocess
 import sys
 import threading
@@ -35,6 +37,50 @@ def log(records: Records) -> Path:
     return records.directory / "trials.jsonl"
 
 
+class Synced:
+    """What was put on disk by fsync, in order."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.paths: list[Path] = []
+        self.sizes: list[int] = []
+        monkeypatch.setattr(os, "fsync", self._note)
+
+    def _note(self, handle: int) -> None:
+        self.paths.append(Path(os.readlink(f"/proc/self/fd/{handle}")))
+        self.sizes.append(os.fstat(handle).st_size)
+
+    def sizes_of(self, path: Path) -> list[int]:
+        pairs = zip(self.paths, self.sizes, strict=True)
+        return [size for found, size in pairs if found == path]
+
+
+def test_a_file_that_is_replaced_is_on_disk_and_so_are_its_name_and_its_new_folders(
+    tmp_path, monkeypatch
+):
+    synced = Synced(monkeypatch)
+    path = tmp_path / "new" / "newer" / "file.json"
+    write_atomically(path, lambda temporary: temporary.write_text("{}"))
+    *_, content, name = synced.paths
+    assert content.parent == path.parent and content != path and name == path.parent
+    assert {tmp_path, tmp_path / "new"} <= set(synced.paths)
+    synced.paths.clear()
+    write_atomically(path, lambda temporary: temporary.write_text("[]"))
+    assert synced.paths[-1] == path.parent and len(synced.paths) == 2
+
+
+def test_a_file_system_without_fsync_of_folders_is_written_all_the_same(tmp_path, monkeypatch):
+    real = os.fsync
+
+    def refuse(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    write_atomically(tmp_path / "a" / "b", lambda temporary: temporary.write_text("x"))
+    assert (tmp_path / "a" / "b").read_text() == "x"
+
+
 def test_a_committed_row_survives_the_death_of_its_writer(records):
     code = (
         "import os, signal, sys; from ermgap.records import Records\n"
@@ -51,13 +97,14 @@ def test_a_committed_row_survives_the_death_of_its_writer(records):
 
 
 def test_rows_are_synced_before_append_returns_and_come_back_in_order(records, monkeypatch):
-    synced = []
-    monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.fstat(file).st_size))
+    synced = Synced(monkeypatch)
     sizes = []
     for epoch in range(1, 6):
         records.append(row(epoch=epoch, text="grün, \n 日本語"))
         sizes.append(log(records).stat().st_size)
-    assert synced == sizes
+    assert synced.sizes_of(log(records)) == sizes
+    assert synced.paths.index(records.directory) == 1  # the name of the new file, once
+    assert synced.paths.count(records.directory) == 1
     assert records.rows() == [row(epoch=epoch, text="grün, \n 日本語") for epoch in range(1, 6)]
     assert not records.torn
 

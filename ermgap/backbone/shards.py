@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from ermgap.backbone.built import exclusive
+from ermgap.files import sync_folder
 
 # bfloat16 is kept as its bits: numpy has no such type
 TYPES = {"float32": np.float32, "bfloat16": np.uint16, "float64": np.float64, "float16": np.float16}
@@ -130,3 +131,4 @@ def _replace(path: Path, data: bytes | memoryview) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(fresh, path)
+    sync_folder(path.parent)
