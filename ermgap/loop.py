@@ -135,7 +135,7 @@ class Gang:
         """
         started = time.perf_counter()
         for member in self.members:
-            member.begin_epoch(self.steps)
+            member.begin_epoch()
         sums, values = self.train_epoch()
         trained = time.perf_counter()
         scores = label_log_probabilities(

@@ -53,7 +53,7 @@ class Member:
             fused=True,
         )
         self.epoch = self.step = self.stale = 0
-        self.lambda_before = 0.0
+        self.begun_at = 0  # the step at which the epoch began
         self.selected: dict = {}
 
     # Epochs -------------------------------------------------------------------------------------
@@ -66,10 +66,10 @@ class Member:
             settings.select != "last" and self.stale >= settings.patience
         )
 
-    def begin_epoch(self, steps: int) -> None:
+    def begin_epoch(self) -> None:
         """Count the epoch, and set the random numbers that it draws."""
         self.epoch += 1
-        self.lambda_before = self.objective.lambda_(self.step / steps)
+        self.begun_at = self.step
         self.adapter.generator.manual_seed(
             _seed(self.config.train.seed, self.epoch, self.world.rank)
         )
@@ -89,6 +89,10 @@ class Member:
     ) -> dict:
         """Judge the epoch, write its files, and return the row that commits them.
 
+        Of the fairness weight the row has that of the epoch's first step (`lambda`), the mean over
+        its steps (`lambda_mean`, as `objective` is a mean) and that of the step to come
+        (`lambda_next`).
+
         Args:
             sums: group sums of the epoch, [3, C, 2] float64. values: the objective of each step.
             scores: log probabilities on dev, [N, labels].
@@ -106,7 +110,8 @@ class Member:
             raise RunFailed(
                 "the gap is undefined: on dev no language has utterances of both genders"
             )
-        self.objective.evaluated(dev)
+        weights = [self.objective.lambda_(at / steps) for at in range(self.begun_at, self.step)]
+        self.objective.evaluated(dev)  # from here on the schedule is that of the next epoch
         better = self._select(dev)
         if self.world.rank == 0:
             self._write(table, dev, selected=better)
@@ -116,7 +121,8 @@ class Member:
             "epoch": self.epoch,
             "last": self.over,
             "config": self.job.chosen,
-            "lambda": self.lambda_before,
+            "lambda": weights[0],
+            "lambda_mean": float(np.mean(weights)),
             "lambda_next": self.objective.lambda_(self.step / steps),
             "objective": float(values.mean()),
             "train_loss": float(sums[0].sum() / sums[2].sum()),

@@ -100,6 +100,25 @@ def test_a_configuration_gives_the_same_bits_first_and_fifth(room, tmp_path):
     assert other.results != first.results and other.files["adapter"] != first.files["adapter"]
 
 
+def test_a_row_has_the_first_the_mean_and_the_next_fairness_weight_of_a_rising_schedule(
+    room, tmp_path
+):
+    changes = {
+        "objective.weight": "linear",
+        "objective.lambda_max": 2.0,
+        "objective.ramp": 1.0,
+        "train.epochs": 2,
+    }
+    run = Trained(room, job(changes), tmp_path)
+    steps = -(-len(room[1].train) // run.job.config.train.batch)
+    assert steps > 1
+    for epoch, row in enumerate(run.rows):
+        at = [2.0 * (epoch * steps + step) / (2 * steps) for step in range(steps + 1)]
+        assert row["lambda"] == pytest.approx(at[0])
+        assert row["lambda_mean"] == pytest.approx(np.mean(at[:-1]))
+        assert row["lambda_next"] == pytest.approx(at[-1])
+
+
 def test_training_lowers_the_loss_and_the_weight_follows_the_dev_gap(room, tmp_path):
     changes = {
         "objective.weight": "adaptive",

@@ -94,7 +94,7 @@ def measure(threads: int, gang: int) -> dict[str, float]:
         jobs = [Job(f"t{k:04d}", settings) for k in range(gang)]
         trained = Gang(jobs, speech=speech, material=shared, world=World())
         for member in trained.members:
-            member.begin_epoch(trained.steps)
+            member.begin_epoch()
         speech.training, times = True, []
         batches = epoch_batches(trained.strata, batch=settings.train.batch, seed=0, epoch=1)
         for rows in itertools.islice(
