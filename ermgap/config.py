@@ -31,6 +31,7 @@ from ermgap.sections import (
     Sweep,
     Train,
 )
+from ermgap.user_paths import make_absolute
 
 __all__ = [
     "MELD_LABELS",
@@ -129,10 +130,13 @@ def load(path: Path, settings: Sequence[str] = ()) -> Config:
     """Read a YAML preset and apply `key=value` settings; UserError names the file and the key.
 
     `extends: [a, b]` in it takes the presets a and b of the same folder first; later ones and the
-    file itself win, key by key.
+    file itself win, key by key. A relative path in the preset is relative to the preset, one in a
+    setting to the working directory; both are absolute from here on.
     """
     values = _read(Path(path))
+    make_absolute(values, base=Path(path).parent)
     assign(values, settings)
+    make_absolute(values, base=Path.cwd())
     return from_dict(values, where=str(path))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from ermgap.corpora import parse as parse_corpus
 from ermgap.errors import UserError
 from ermgap.registry import load_plugins
 from ermgap.storage import is_uri
+from ermgap.user_paths import corpus_in, path_in
 from sweeps import plan as planning
 
 SMOKE = {
@@ -103,7 +105,8 @@ def make_config(given: argparse.Namespace) -> Config:
     load_plugins(config.plugins)
     changes: dict = {}
     if given.data:
-        changes["data.corpora"] = [name for names in given.data for name in names]
+        named = [name for names in given.data for name in names]
+        changes["data.corpora"] = [corpus_in(name, Path.cwd()) for name in named]
     if given.strict:
         changes["data.strict"] = True
     if getattr(given, "trials", None) is not None:
@@ -111,12 +114,13 @@ def make_config(given: argparse.Namespace) -> Config:
     if getattr(given, "objectives", None):
         changes["sweep.objectives"] = [name.strip() for name in given.objectives.split(",")]
     if getattr(given, "genders", None):
-        changes["data.genders"] = str(Path(given.genders).absolute())
-    config = config.replace(changes)
-    changes = {"data.corpora": [_absolute(name) for name in config.data.corpora]}
+        changes["data.genders"] = path_in(given.genders, Path.cwd())
     if config.sweep.points:
         changes["sweep.trials"] = len(config.sweep.points)
-    return config.replace(changes)
+    config = config.replace(changes)
+    for name in config.data.corpora:
+        parse_corpus(name)
+    return config
 
 
 def refuse_uri(given: argparse.Namespace, option: str) -> None:
@@ -125,13 +129,10 @@ def refuse_uri(given: argparse.Namespace, option: str) -> None:
         raise UserError(f"--{option} {value}: this command needs a folder that all nodes mount.")
 
 
-def _absolute(name: str) -> str:
-    word, path = parse_corpus(name)
-    return f"{word}={Path(path).absolute()}" if path else name
-
-
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse; mistakes of form are UserErrors like all others."""
+    if cache := os.environ.get("ERMGAP_CACHE"):  # workers start in another folder
+        os.environ["ERMGAP_CACHE"] = os.path.abspath(cache)
     parser.error = _refuse  # type: ignore[method-assign]
     return parser.parse_args(arguments)
 

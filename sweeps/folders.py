@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from ermgap.parsing import differences
 from ermgap.records import Records
 from ermgap.registry import load_plugins
 from ermgap.storage import Storage, is_uri
+from ermgap.user_paths import make_absolute
 from sweeps import cli, earlier
 from sweeps import plan as planning
 
@@ -154,7 +156,9 @@ def _reopen(given: argparse.Namespace, kind: str, check: Callable) -> Prepared |
         raise UserError(
             f"{given.resume} was made by sweeps/{command}.py; resume it with that command."
         )
-    config = configuration.from_dict(records.sweep["config"], where=f"{given.resume}/sweep.yaml")
+    kept = copy.deepcopy(records.sweep["config"])
+    make_absolute(kept, base=Path.cwd())  # of a sweep that was begun when paths were kept as given
+    config = configuration.from_dict(kept, where=f"{given.resume}/sweep.yaml")
     load_plugins(config.plugins)
     if given.out or given.storage:
         raise UserError("--resume goes on in its own folder; leave --out and --storage away.")

@@ -1,29 +1,38 @@
-"""A loss, a weight schedule and a corpus from a plugin file, through `sweeps/train.py`."""
+"""A loss, a weight schedule and a corpus from a plugin file, through `sweeps/train.py`.
+
+Every path is relative to the working directory, which is not that of Ray's workers: the plugin's,
+the corpus's, the prompt's and the backbone's.
+"""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from real_sweep import RealSweep, options, rows_of
+import yaml
+from real_sweep import ROOT, RealSweep, rows_of
+
+from ermgap.backbone import prompts, tiny
 
 EPOCHS = 3
 LAMBDA = 4.0
 LABELS = ("anger", "joy")
-SETTINGS = options(
-    plugin="additions.py",
-    settings=(
-        "objective.loss=worst_group",
-        "objective.weight=square",
-        f"objective.lambda_max={LAMBDA}",
-        f"data.labels=[{','.join(LABELS)}]",
-        "train.batch=64",  # one step an epoch, so that a row's losses make up its objective
-        "train.patience=9",
-    ),
-    epochs=EPOCHS,
+SETTINGS = (
+    "plugins=[additions.py]",
+    "backbone.name=qwen2-audio-7b",  # whatever model lies in the folder
+    "backbone.path=model",
+    "backbone.prompt=words/mine.yaml",
+    f"train.epochs={EPOCHS}",
+    "objective.loss=worst_group",
+    "objective.weight=square",
+    f"objective.lambda_max={LAMBDA}",
+    f"data.labels=[{','.join(LABELS)}]",
+    "train.batch=64",  # one step an epoch, so that a row's losses make up its objective
+    "train.patience=9",
 )
 
 
@@ -45,7 +54,13 @@ def write_clips(folder: Path) -> set[str]:
 def run(tmp_path_factory: pytest.TempPathFactory) -> RealSweep:
     folder = tmp_path_factory.mktemp("plugins")
     clips = write_clips(folder / "clips")
-    arguments = ["--smoke-test", "--data", f"named={folder / 'clips'}", "--out", "out", *SETTINGS]
+    shutil.copy(ROOT / "tests" / "plugins" / "additions.py", folder)
+    tiny.save(folder / "model", layers=2, window_s=2)
+    (folder / "words").mkdir()
+    text = {"mine": prompts.PROMPTS["short"]}
+    (folder / "words" / "mine.yaml").write_text(yaml.safe_dump({"prompts": text}))
+    settings = [word for setting in SETTINGS for word in ("--set", setting)]
+    arguments = ["--smoke-test", "--data", "named=clips", "--out", "out", *settings]
     with RealSweep(folder, "train.py", *arguments) as sweep:
         sweep.status = sweep.ends()
         sweep.clips = clips

@@ -1,0 +1,67 @@
+"""Paths that a user writes in a preset or on the command line, made absolute where they are read.
+
+    make_absolute(values, base=Path.cwd())      # nested plain values of a configuration, in place
+
+Ray gives workers another directory than the driver's, so a relative path must not travel. What a
+preset holds is relative to the preset, what the command line holds to the working directory.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")  # OWNER/NAME
+
+
+def make_absolute(values: dict, *, base: Path) -> None:
+    """Make every path of nested configuration values absolute, in place.
+
+    Values of a wrong type stay as they are, to be refused by `ermgap.config`.
+
+    Args:
+        base: folder to which relative paths are relative.
+    """
+    if not isinstance(values, dict):
+        return
+    _change(values, "plugins", lambda name: path_in(name, base) if name.endswith(".py") else name)
+    for section, key, change in (
+        ("data", "corpora", corpus_in),
+        ("data", "genders", path_in),
+        ("backbone", "path", path_in),
+        ("backbone", "prompt", _prompt_in),
+    ):
+        if isinstance(values.get(section), dict):
+            _change(values[section], key, lambda text, change=change: change(text, base))
+
+
+def path_in(text: str, base: Path) -> str:
+    """An absolute path; `~` is the user's home. What is empty or a URI stays as it is."""
+    if not text.strip() or "://" in text:
+        return text
+    return os.path.join(base.absolute(), os.path.expanduser(text))
+
+
+def corpus_in(text: str, base: Path) -> str:
+    """`NAME=PATH` with an absolute path. `hf=OWNER/NAME` is a path where there is such a folder."""
+    name, equals, path = (part.strip() for part in text.partition("="))
+    if not equals or not path:
+        return text
+    absolute = path_in(path, base)
+    if name == "hf" and HUB_NAME.fullmatch(path) and not os.path.exists(absolute):
+        return text
+    return f"{name}={absolute}"
+
+
+def _prompt_in(text: str, base: Path) -> str:
+    return path_in(text, base) if text.endswith((".yaml", ".yml")) else text
+
+
+def _change(values: dict, key: str, change: Callable[[str], str]) -> None:
+    value = values.get(key)
+    if isinstance(value, str):
+        values[key] = change(value)
+    elif isinstance(value, (list, tuple)):
+        values[key] = [change(one) if isinstance(one, str) else one for one in value]
