@@ -58,10 +58,10 @@ def scalars(values: Mapping[str, float]) -> summary_pb2.Summary:
 
 def image(name: str, pixels: np.ndarray) -> summary_pb2.Summary:
     """A picture: uint8 [height, width, 3 or 4]."""
-    from PIL import Image  # of matplotlib, which is imported where a picture is drawn
+    from matplotlib.image import imsave  # slow to import, and here where a picture was drawn
 
     encoded = io.BytesIO()
-    Image.fromarray(pixels).save(encoded, format="PNG")
+    imsave(encoded, pixels, format="png")
     height, width, channels = pixels.shape
     summary = summary_pb2.Summary()
     picture = summary.value.add(tag=_tag(name)).image
