@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter, Signature
 from pathlib import Path
@@ -28,6 +30,7 @@ from ermgap.corpora import table as tables
 from ermgap.corpora.labels import MELD_LABELS, keep_labels
 from ermgap.corpora.table import COLUMNS, Corpus
 from ermgap.errors import UserError
+from ermgap.plain_yaml import one_line, shown
 from ermgap.registry import Registry
 
 __all__ = ["CORPORA", "MELD_LABELS", "Corpus", "load", "parse"]
@@ -44,22 +47,34 @@ def _lazy(module: str, *options: str) -> Callable[..., Corpus]:
     return load_corpus
 
 
+NAME = re.compile(r"\w[\w.-]*")  # of a corpus that no loader is called by
 CORPORA = Registry("corpus")
 CORPORA["demo"] = _lazy("demo", "outside")
 CORPORA["emodb"] = _lazy("emodb")
-CORPORA["hf"] = _lazy("hf", "outside")
+CORPORA["hf"] = _lazy("hf", "outside", "corpus")
 CORPORA["jvnv"] = _lazy("jvnv")
-CORPORA["manifest"] = _lazy("manifest", "outside")
+CORPORA["manifest"] = _lazy("manifest", "outside", "corpus")
 CORPORA["meld_st"] = _lazy("meld_st", "genders")
 CORPORA["ravdess"] = _lazy("ravdess")
 
 
 def parse(name: str) -> tuple[str, Path | None]:
-    """`NAME` or `NAME=PATH` as (name, path or None); raises UserError when either is wrong."""
+    """`NAME` or `NAME=PATH` as (name, path or None); raises UserError when either is wrong.
+
+    Without a path the name is one of CORPORA, with one it is any: no file is looked at.
+    """
     word, equals, path = (part.strip() for part in str(name).partition("="))
-    CORPORA.find(word)
+    if not equals and os.path.exists(word) and word not in CORPORA:
+        raise UserError(f"the corpus {shown(word)} is a path; write NAME={one_line(word)}.")
+    if not path:
+        CORPORA.find(word)
     if equals and not path:
         raise UserError(f"the corpus {name!r} has an empty path; write {word}=PATH.")
+    if word not in CORPORA and not NAME.fullmatch(word):
+        raise UserError(
+            f"the corpus {shown(word)} has a name that cannot go before its ids; write a name of "
+            f"letters, digits, '-', '_' and '.', such as mine={one_line(path)}."
+        )
     try:
         return word, Path(path).expanduser() if path else None
     except RuntimeError as problem:

@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 
 from ermgap.corpora import rows as parsing
-from ermgap.corpora.manifest import read_csv
+from ermgap.corpora.csv_file import read_csv
 from ermgap.errors import UserError
 from ermgap.plain_yaml import shown
 
@@ -36,10 +36,8 @@ def read(file: Path) -> dict[str, str]:
         raise UserError(
             f"there is no file of genders {file}; write a CSV with the columns speaker and gender."
         )
-    header, lines = read_csv(file, required=COLUMNS)
     found: dict[str, tuple[str, int]] = {}
-    for row, values in lines:
-        named = dict(zip(header, values, strict=True))
+    for row, named in read_csv(file, required=COLUMNS).records():
         place = f"{file}, row {row}"
         name, gender = spelt(named["speaker"]), parsing.gender(named["gender"].strip(), place=place)
         if not name:
