@@ -5,6 +5,8 @@
     split_table = split.assign(corpus.table, seed=0)
     print(table.describe(split_table, excluded=corpus.excluded, notes=corpus.notes))
 
+A name that no loader has is that of a manifest or of a saved dataset: `ased=FOLDER` (see `load`).
+
 A corpus is a function `load(path: Path | None) -> Corpus` and one line in `CORPORA`, here or in a
 plugin (`CORPORA["mine"] = load`). A corpus whose genders come from a table of speakers takes a
 user's own as well: `load(path, *, genders: Path | None = None)`; one whose rows name files takes
@@ -25,7 +27,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ermgap.corpora import audio
+from ermgap.corpora import audio, sources
 from ermgap.corpora import table as tables
 from ermgap.corpora.labels import MELD_LABELS, keep_labels
 from ermgap.corpora.table import COLUMNS, Corpus
@@ -94,27 +96,25 @@ def load(
 ) -> Corpus:
     """Load, join and check corpora; the result's clips can all be read and carry one of `labels`.
 
-    Each name is `NAME` or `NAME=PATH`. Left out and listed in `excluded`: what a loader left out,
-    emotions outside `labels`, clips that `audio.inspect` refuses, and byte-identical copies (the
-    first stays). `strict` turns a damaged clip, and a clip longer than `window_s` seconds, into a
-    UserError; otherwise the longer clips are counted in `notes`. Corpora keep the order of `names`.
+    Each name is `NAME` or `NAME=PATH`. NAME is a key of CORPORA, or any other where PATH holds a
+    manifest.csv (or is such a file) or a saved dataset, which is then a corpus of that name. Left
+    out and listed in `excluded`: what a loader left out, emotions outside `labels`, clips that
+    `audio.inspect` refuses, and byte-identical copies (the first stays). `strict` turns a damaged
+    clip, and a clip longer than `window_s` seconds, into a UserError; otherwise the longer clips
+    are counted in `notes`. Corpora keep the order of `names`.
     `genders` is a CSV (speaker, gender) that replaces the shipped one of a corpus such as meld_st.
     `outside` lets a manifest name clips that do not lie below its folder.
 
-    Raises UserError for an unknown name, a name given twice, a bad path or manifest, a table that
-    `table.check` refuses, a corpus of which nothing is left, and `genders` that no corpus reads.
+    Raises UserError for an unknown name, two corpora of one folder or one name, a bad path or
+    manifest, a table that `table.check` refuses, a corpus of which nothing is left, and `genders`
+    that no corpus reads.
     """
     if isinstance(names, str) or not names:
         raise UserError("no corpus was named; write NAME or NAME=PATH, such as demo.")
-    given = [parse(name) for name in names]
-    words = [word for word, _ in given]
-    for word in words:
-        if words.count(word) > 1:
-            raise UserError(
-                f"the corpus {word!r} is named twice; name it once (two folders with manifests "
-                "can be joined in one manifest with a column 'corpus')."
-            )
-    if genders is not None and not any(_takes("genders", CORPORA[word]) for word in words):
+    given = [sources.resolve(name, *parse(name), CORPORA) for name in names]
+    sources.refuse_repeats(given)
+    words = [one.word for one in given]
+    if genders is not None and not any(_takes("genders", CORPORA[one.loader]) for one in given):
         raise UserError(
             f"the file of genders {genders} is of no use: {', '.join(words)} "
             f"{'reads' if len(words) == 1 else 'read'} none; leave it out."
@@ -122,9 +122,16 @@ def load(
     options: dict = {} if genders is None else {"genders": Path(genders).expanduser()}
     options |= {"outside": True} if outside else {}
     parts = [
-        _one(word, _read(word, path, options), labels=labels, strict=strict, window_s=window_s)
-        for word, path in given
+        _one(
+            one.word if words.count(one.word) == 1 else one.name,
+            _read(one, options),
+            labels=labels,
+            strict=strict,
+            window_s=window_s,
+        )
+        for one in given
     ]
+    sources.refuse_shared_speakers(given, [part.table for part in parts])
     joined = pd.concat([part.table for part in parts], ignore_index=True)
     kept, copies = audio.drop_copies(joined)
     tables.check(kept)
@@ -142,11 +149,13 @@ def _takes(option: str, loader: Callable[..., Corpus]) -> bool:
         return False
 
 
-def _read(word: str, path: Path | None, options: Mapping) -> Corpus:
+def _read(given: sources.Given, options: Mapping) -> Corpus:
     """What the corpus's loader returns; it is told only of the options that it takes."""
-    loader = CORPORA[word]
+    loader = CORPORA[given.loader]
+    if given.loader != given.word:
+        options = {**options, "corpus": given.word}
     known = {name: value for name, value in options.items() if _takes(name, loader)}
-    return loader(path, **known)
+    return loader(given.path, **known)
 
 
 def _one(

@@ -52,7 +52,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(required=True)
     describe = commands.add_parser("describe", help="counts of one or more corpora")
     names = ", ".join(sorted(corpora.CORPORA))
-    describe.add_argument("names", nargs="+", metavar="NAME[=PATH]", help=f"of {names}")
+    describe.add_argument(
+        "names",
+        nargs="+",
+        metavar="NAME[=PATH]",
+        help=f"of {names}, or any name whose PATH has a manifest.csv",
+    )
     describe.add_argument(
         "--genders", type=Path, metavar="FILE", help="CSV of speaker and gender, for meld_st"
     )

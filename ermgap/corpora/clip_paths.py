@@ -97,11 +97,12 @@ class Clips:
 
         Raises UserError, which begins with `place`, for a file that must not be read.
         """
-        path = os.path.join(self._root, PurePosixPath(written.strip()))
-        self._require(path, place)
-        if os.path.lexists(path):
-            return path
-        kinds, other = self._respelt(written)
+        for text in (written, written.strip()):
+            path = os.path.join(self._root, PurePosixPath(text))
+            self._require(path, place)
+            if os.path.lexists(path):
+                return path
+        kinds, other = self._respelt(written.strip())
         if not other or not os.path.isfile(other):
             return path
         self._require(other, place)
@@ -124,11 +125,8 @@ class Clips:
         if self._inside is not None:
             self._inside.require(path, place=place)
 
-    def _respelt(self, written: str) -> tuple[set[str], str]:
+    def _respelt(self, path: str) -> tuple[set[str], str]:
         """In what another spelling that exists differs, and its path, or "" if there is none."""
-        if os.path.isfile(whole := os.path.join(self._root, written)):
-            return {"blanks"}, whole
-        path = written.strip()
         kinds = {"backslashes"} if "\\" in path else set()
         here = "/" if path.startswith("/") else self._root
         for part in re.split(r"[/\\]", path):

@@ -132,9 +132,7 @@ def _splits(keys: list[str]) -> dict[str, str]:
     return {key: split if split == "test" and len(keys) > 1 else "" for key, split in known.items()}
 
 
-def _rows(
-    part, *, clips: Clips, place: str, source: str, split: str, key: str
-) -> Iterator[dict]:
+def _rows(part, *, clips: Clips, place: str, source: str, split: str, key: str) -> Iterator[dict]:
     import datasets
 
     names = {
