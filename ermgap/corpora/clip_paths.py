@@ -130,7 +130,9 @@ class Clips:
         kinds = {"backslashes"} if "\\" in path else set()
         here = "/" if path.startswith("/") else self._root
         for part in re.split(r"[/\\]", path):
-            if part and not os.path.lexists(os.path.join(here, part)):
+            if part in ("", "."):
+                continue
+            if not os.path.lexists(os.path.join(here, part)):
                 kind, part = self._entry(here, part)
                 if not part:
                     return set(), ""

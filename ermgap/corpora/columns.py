@@ -77,9 +77,8 @@ def lacking(missing: Sequence[str], names: Sequence[str]) -> str:
         for name, column in columns.items()
         if audio.get(column, column) in missing
     ]
-    if like:
-        return " and ".join(like[:MOST])
-    return f"it has {one_line(', '.join(filter(None, names))) or 'no names'}"
+    names = one_line(", ".join(filter(None, names))) or "no names"
+    return f"it has {names}" + (f"; {' and '.join(like[:MOST])}" if like else "")
 
 
 def unread_notes(names: Sequence[str], *, read: Collection[str], where: str) -> tuple[str, ...]:
