@@ -10,6 +10,7 @@ that means. A user's own file replaces it whole.
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path
 
 from ermgap.corpora import rows as parsing
@@ -22,7 +23,8 @@ COLUMNS = ("speaker", "gender")
 
 
 def spelt(name: str) -> str:
-    """A name as the file is searched for it: case, spaces and forms of apostrophe do not count."""
+    """A name as the file is searched for it: case, spaces and forms of letters do not count."""
+    name = unicodedata.normalize("NFC", name)
     return " ".join(name.replace("\u2019", "'").replace("\u2018", "'").split()).casefold()
 
 

@@ -6,10 +6,12 @@
 
 UTF-8, with a header, separated by commas (or by semicolons, tabs or bars, which the header shows).
 Required columns: path, language (ISO 639-1), emotion, gender (female, male, or unknown, which is
-left out). Optional: speaker, split_group or group (what a split may not cut), transcript, start_s,
-end_s, duration_s, synthetic (1, 0), split (train, dev, test), utterance_id, corpus. The letter case
-of names does not count; other columns are not read, and named in a note. `emotion` counts, and
-happy, angry and the like become the labels joy, anger when these are among the run's labels.
+left out). Optional: speaker (where empty, NA or unknown, the utterance counts as a speaker of its
+own), split_group or group (what a split may not cut), transcript, start_s, end_s, duration_s,
+synthetic (1, 0), split (train, dev, test), utterance_id, corpus. The letter case of names does not
+count; other columns are not read, and named in a note. A path that is spelt otherwise than its file
+(backslashes, letter case, composed accents) is noted. `emotion` counts, and happy, angry and the
+like become the labels joy, anger when these are among the run's labels.
 """
 
 from __future__ import annotations
