@@ -74,6 +74,11 @@ def test_a_first_line_that_tells_a_spreadsheet_the_separator_is_no_header(folder
     assert "row 3: the gender is 'lady'" in refused(folder)
 
 
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+def test_lines_may_end_as_on_any_system(folder, ending):
+    assert len(manifest.load(write(folder, [HEADER, *ROWS], lineterminator=ending)).table) == 2
+
+
 def test_a_transcript_may_hold_every_separator(folder):
     rows = [[*row, "One; two,\tthree | four"] for row in ROWS]
     for separator in ",;\t|":

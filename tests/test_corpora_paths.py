@@ -24,6 +24,7 @@ UNUSUAL = {
     "a blank in front": " a.wav",
     "an emoji": "\U0001f600\ufe0f.wav",
     "a private letter": "\ue000.wav",
+    "a tilde": "~a.wav",
     "a backslash": "a\\b.wav",
     "composed accents": f"{COMPOSED}.wav",
     "decomposed accents": f"{DECOMPOSED}.wav",
@@ -113,3 +114,13 @@ def test_another_spelling_leads_nowhere_that_the_path_itself_may_not(folder, tmp
             load(folder, "a.wav", path)
     found = load(folder, "a.wav", r"..\PRIVATE.wav", outside=True).table["path"]
     assert Path(found[1]).resolve() == tmp_path / "private.wav"
+
+
+@pytest.mark.parametrize("name", ["manifest", "emodb", "mine"])
+def test_a_folder_that_is_spelt_otherwise_is_named(folder, name):
+    written = folder.with_name("Voices")
+    with pytest.raises(UserError, match=f"there is {folder}|but {folder} does"):
+        corpora.load([f"{name}={written}"])
+    with pytest.raises(UserError) as caught:
+        corpora.load([f"{name}={written / 'deeper'}"])
+    assert str(folder) not in str(caught.value)

@@ -44,7 +44,8 @@ def require_file(path: str, *, place: str) -> None:
 def require_inside(path: str, *, place: str) -> None:
     """Raise UserError for a path that is absolute or has `..`, as text: no file is looked at."""
     absolute = PurePosixPath(path).is_absolute() or PureWindowsPath(path).anchor
-    if absolute or ".." in re.split(r"[/\\]", path) or path.startswith("~"):
+    first, *others = re.split(r"[/\\]", path)
+    if absolute or ".." in (first, *others) or first.startswith("~") and others:
         raise UserError(
             f"{place}: the path {shown(path)} leads out of the corpus; "
             f"write it relative to the manifest's folder, without '..', {ASK}."
@@ -77,6 +78,12 @@ class Inside:
         # Each file costs one look, not one a part of its path: 30,000 files are usual.
         near = os.path.join(self._real[folder], name)
         return os.path.realpath(near) if name in ("", ".", "..") or os.path.islink(near) else near
+
+
+def respelt(path: Path) -> Path | None:
+    """The file or folder that an absolute path which does not exist is another spelling of."""
+    _, other = Clips(Path("/"), outside=True)._respelt(str(path))
+    return Path(other) if other else None
 
 
 class Clips:

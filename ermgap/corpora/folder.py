@@ -7,8 +7,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from ermgap.corpora.clip_paths import respelt
 from ermgap.corpora.table import Corpus, excluded_frame, frame
 from ermgap.errors import UserError
+from ermgap.plain_yaml import one_line
 
 SUFFIXES = (".wav", ".flac")
 
@@ -22,7 +24,9 @@ def need_path(path: Path | None, *, corpus: str, what: str) -> Path:
     except (OSError, ValueError):  # longer than a name can be, a NUL in it, or not to be looked at
         there = False
     if not there:
-        raise UserError(f"there is no {path}; {corpus}=PATH wants {what}.")
+        other = respelt(path.absolute())
+        there_is = f" (there is {one_line(str(other))})" if other else ""
+        raise UserError(f"there is no {path}{there_is}; {corpus}=PATH wants {what}.")
     return path.absolute()
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ermgap.corpora.clip_paths import respelt
 from ermgap.errors import UserError
 from ermgap.plain_yaml import one_line, shown
 
@@ -74,7 +75,9 @@ def resolve(name: str, word: str, path: Path | None, loaders: Iterable[str]) -> 
     if hf.is_saved(path):
         return Given(name, word, path, "hf", word)
     near = difflib.get_close_matches(word.casefold(), loaders, n=1)
-    held = "holds no manifest.csv and no saved dataset" if path.exists() else "does not exist"
+    other = None if os.path.exists(path) else respelt(path.absolute())
+    absent = f"does not exist, but {one_line(str(other))} does" if other else "does not exist"
+    held = "holds no manifest.csv and no saved dataset" if os.path.exists(path) else absent
     raise UserError(
         f"there is no corpus called {shown(word)}, and {one_line(str(path))} {held}; "
         + (f"did you mean {near[0]!r}?" if near else "name a folder that holds one.")
