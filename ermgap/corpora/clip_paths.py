@@ -97,7 +97,7 @@ class Clips:
         self._inside = None if outside else Inside(*(within or (root,)))
         self._listed: dict[str, list[dict[str, list[str]]]] = {}
         self._kinds: Counter[str] = Counter()
-        self._example = ("", "")
+        self._others: list[tuple[str, str]] = []  # paths as written, and of the files used instead
 
     def find(self, written: str, *, place: str) -> str:
         """The absolute path of the file; as written where there is no such file in any spelling.
@@ -114,18 +114,19 @@ class Clips:
             return path
         self._require(other, place)
         self._kinds.update(kinds)
-        self._example = self._example if any(self._example) else (written, other)
+        self._others.append((written, other))
         return other
 
     def notes(self, name: str) -> tuple[str, ...]:
         """A sentence on the paths of the file `name` that other spellings were found for."""
-        if not self._kinds:
+        if not self._others:
             return ()
         kinds = ", ".join(f"{kind} {n}" for kind, n in self._kinds.items())
-        written, other = self._example
+        written, other = self._others[0]
         return (
-            f"some paths of {name} are spelt otherwise than their files ({kinds}), such as "
-            f"{shown(written)} for {shown(os.path.relpath(other, self._root))}; the files are used",
+            f"{len(self._others)} paths of {name} are spelt otherwise than their files ({kinds}), "
+            f"such as {shown(written)} for {shown(os.path.relpath(other, self._root))}; the files "
+            "are used",
         )
 
     def _require(self, path: str, place: str) -> None:
