@@ -26,6 +26,7 @@ import pandas as pd
 from ermgap.corpora import audio
 from ermgap.corpora import table as tables
 from ermgap.corpora.labels import MELD_LABELS, keep_labels
+from ermgap.corpora.speakers import spelling_notes
 from ermgap.corpora.table import COLUMNS, Corpus
 from ermgap.errors import UserError
 from ermgap.registry import Registry
@@ -76,6 +77,7 @@ def load(
     window_s: float | None = None,
     genders: Path | None = None,
     outside: bool = False,
+    emotions: Mapping[str, str | None] | None = None,
 ) -> Corpus:
     """Load, join and check corpora; the result's clips can all be read and carry one of `labels`.
 
@@ -84,7 +86,8 @@ def load(
     first stays). `strict` turns a damaged clip, and a clip longer than `window_s` seconds, into a
     UserError; otherwise the longer clips are counted in `notes`. Corpora keep the order of `names`.
     `genders` is a CSV (speaker, gender) that replaces the shipped one of a corpus such as meld_st.
-    `outside` lets a manifest name clips that do not lie below its folder.
+    `outside` lets a manifest name clips that do not lie below its folder. `emotions` says which
+    label a corpus's word stands for (`labels.keep_labels`).
 
     Raises UserError for an unknown name, a name given twice, a bad path or manifest, a table that
     `table.check` refuses, a corpus of which nothing is left, and `genders` that no corpus reads.
@@ -106,17 +109,15 @@ def load(
         )
     options: dict = {} if genders is None else {"genders": Path(genders).expanduser()}
     options |= {"outside": True} if outside else {}
-    parts = [
-        _one(word, _read(word, path, options), labels=labels, strict=strict, window_s=window_s)
-        for word, path in given
-    ]
+    checks = {"labels": labels, "emotions": emotions, "strict": strict, "window_s": window_s}
+    parts = [_one(word, _read(word, path, options), **checks) for word, path in given]
     joined = pd.concat([part.table for part in parts], ignore_index=True)
     kept, copies = audio.drop_copies(joined)
     tables.check(kept)
     return Corpus(
         table=kept,
         excluded=tables.excluded_frame([*(part.excluded for part in parts), copies]),
-        notes=tuple(note for part in parts for note in part.notes),
+        notes=(*(note for part in parts for note in part.notes), *spelling_notes(kept)),
     )
 
 
@@ -139,6 +140,7 @@ def _one(
     corpus: Corpus,
     *,
     labels: Sequence[str],
+    emotions: Mapping[str, str | None] | None,
     strict: bool,
     window_s: float | None,
 ) -> Corpus:
@@ -148,14 +150,18 @@ def _one(
             "let it return ermgap.corpora.Corpus(table, excluded)."
         )
     left_out = [corpus.excluded]
+    notes = list(corpus.notes)
     table = corpus.table
     if len(table):
         tables.check(table)
-        table, others = keep_labels(table[list(COLUMNS)], labels)
-        table, damaged = audio.inspect(table, strict=strict, window_s=window_s)
-        left_out += [others, damaged]
+        labelled = keep_labels(table[list(COLUMNS)], labels, emotions=emotions)
+        if labelled.table.empty:
+            raise UserError(f"nothing is left of the corpus {word!r}: {labelled.notes[-1]}.")
+        table, damaged = audio.inspect(labelled.table, strict=strict, window_s=window_s)
+        left_out += [labelled.excluded, damaged]
+        notes += labelled.notes
     excluded = tables.excluded_frame(left_out)
     if table.empty:
         raise UserError(f"nothing is left of the corpus {word!r}: {tables.reasons(excluded)}.")
-    notes = audio.crop_notes(table, window_s) if window_s else ()
-    return Corpus(table=table, excluded=excluded, notes=(*corpus.notes, *notes))
+    notes += audio.crop_notes(table, window_s) if window_s else ()
+    return Corpus(table=table, excluded=excluded, notes=tuple(notes))
