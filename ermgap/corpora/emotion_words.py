@@ -144,6 +144,7 @@ WORDS = {
         "calm": "平静, 平靜",
     },
 }
+ITALIAN_CODES = {"rab", "dis", "pau", "gio", "neu", "tri", "sor"}
 
 
 def fold(text: str) -> str:
@@ -168,14 +169,14 @@ _OF = _index()
 def meaning(word: str, *, language: str = "") -> str:
     """The emotion that a word or code stands for, in MELD's terms where it has one; "" if unknown.
 
-    Its own language decides, then English, then all others if they agree. A code of three letters
-    or fewer counts in its own language and in English only.
+    Its own language decides, then English, then all others if they agree; but codes of Italian
+    count in Italian only.
     """
     key = fold(word)
     for own in (language, "en"):
         if key in _OF.get(own, {}):
             return _OF[own][key]
-    if key.isascii() and len(key) <= 3:
+    if key in ITALIAN_CODES:
         return ""
     meant = {emotions[key] for emotions in _OF.values() if key in emotions}
     return meant.pop() if len(meant) == 1 else ""

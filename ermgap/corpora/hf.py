@@ -17,6 +17,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import ermgap
@@ -24,6 +25,7 @@ from ermgap.corpora import rows as parsing
 from ermgap.corpora.manifest import from_rows
 from ermgap.corpora.table import Corpus
 from ermgap.errors import UserError
+from ermgap.plain_yaml import one_line
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 MAGIC = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"ID3": ".mp3"}
@@ -48,12 +50,14 @@ def load(path: Path | None, *, outside: bool = False) -> Corpus:
     allowed = None if outside else parsing.Inside(*([path] if here else _caches()))
     found: list[dict] = []
     named = False
-    for key, split in _splits(list(parts)).items():
+    splits = _splits(list(parts))
+    for key, split in splits.items():
         columns = set(parts[key].column_names)
         named |= bool({"speaker", "group", "split_group"} & columns)
         named_by = {"place": f"{path} ({key})", "source": source, "split": split, "key": key}
         found += _rows(parts[key], allowed=allowed, **named_by)
-    return from_rows(found, root=Path(), named_speakers=named)
+    corpus = from_rows(found, root=Path(), named_speakers=named)
+    return replace(corpus, notes=(*corpus.notes, *_open_notes(parts, splits, source)))
 
 
 def _on_disk(path: Path):
@@ -110,6 +114,17 @@ def _splits(keys: list[str]) -> dict[str, str]:
     if "dev" in known.values():
         return known
     return {key: split if split == "test" and len(keys) > 1 else "" for key, split in known.items()}
+
+
+def _open_notes(parts: dict, splits: dict[str, str], source: str) -> list[str]:
+    """Which parts are in no split, unless there is but one and it is not called test."""
+    opened = [key for key, split in splits.items() if not split]
+    if not opened or (len(parts) == 1 and parsing.SPLITS.get(opened[0].lower()) != "test"):
+        return []
+    names = ", ".join(f"{one_line(key)} ({len(parts[key])} utterances)" for key in opened)
+    why = "only train, validation and test name a split"
+    why = why if "dev" in splits.values() else "no part is called validation"
+    return [f"of {source} these parts are left open, to be divided by speaker: {names}; {why}"]
 
 
 def _rows(

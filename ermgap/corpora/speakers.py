@@ -7,9 +7,8 @@ import unicodedata
 
 import pandas as pd
 
-from ermgap.plain_yaml import shown
-
-MOST = 6  # people in the note
+MOST = 6  # people in the note, and ids of one
+LONGEST = 80  # characters of an id
 
 
 def spelling_notes(table: pd.DataFrame) -> list[str]:
@@ -26,13 +25,19 @@ def spelling_notes(table: pd.DataFrame) -> list[str]:
         found |= {tuple(same): None for same in spellings.values() if len(same) > 1}
     if not found:
         return []
-    listed = "; ".join(" and ".join(map(shown, same)) for same in list(found)[:MOST])
+    listed = "; ".join(map(_listed, list(found)[:MOST]))
     more = f"; and {len(found) - MOST} more" if len(found) > MOST else ""
     return [
         "ONE SPEAKER, SEVERAL IDS? These differ only in case, blanks, punctuation or zeros, yet "
         f"count as different people, on both sides of a split: {listed}{more}. Spell them alike "
         "where they are one voice"
     ]
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    """The ids with what tells them apart: blanks as they are, other forms of a letter escaped."""
+    same_letters = len({unicodedata.normalize("NFKC", name) for name in names}) < len(names)
+    return " and ".join((ascii if same_letters else repr)(name[:LONGEST]) for name in names[:MOST])
 
 
 def _key(name: str) -> tuple[str, ...]:

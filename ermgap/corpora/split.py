@@ -61,8 +61,8 @@ def follow(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         who = groups_are(table[table["group"].isin(part["group"])])
         moves.append(
             f"{who} in {name} and also among the utterances whose split was left open: {len(part)} "
-            f"of these {'were' if len(part) > 1 else 'was'} moved to {name}, since nobody may be on "
-            "both sides of a split"
+            f"of these {'were' if len(part) > 1 else 'was'} moved to {name}, since nobody may be "
+            "on both sides of a split"
         )
     return table.assign(split=split), moves
 
@@ -138,7 +138,7 @@ def _need_a_gap(table: pd.DataFrame, moves: Sequence[str], *, drawn: bool) -> No
     why = "; give a language two groups of each gender, or set the manifest's split column"
     if moves:
         why = (
-            f", because {'; '.join(moves)}; let nobody be in two splits, or leave all splits empty, "
+            f", because {'; '.join(moves)}; let nobody be in two splits, or leave all empty, "
             "so that one is drawn by speaker"
         )
     elif not drawn and not {"train", "dev"} <= set(present):

@@ -124,7 +124,7 @@ def _check_groups(table: pd.DataFrame) -> None:
         names = " and ".join(sorted(torn["split"].unique()))
         raise UserError(
             f"{groups_are(torn)} in the splits {names} ({len(torn)} utterances), which would let a "
-            "run see its own test speakers; give each one split, leave all of theirs empty, or name "
+            "run see its own test speakers; give each one split, leave all theirs empty, or name "
             "finer groups in the column 'split_group'."
         )
 
