@@ -37,14 +37,13 @@ def assign(
     train and dev.
     """
     _check(fold, folds, test)
-    table, moves = follow(table)
-    split = table["split"]
-    rest = table[split == ""]
-    if len(rest):
-        chosen = _divide(rest, seed=seed, fold=fold, folds=folds, test=test)
-        split = split.where(split != "", table["group"].map(chosen))
-    result = table.assign(split=split.astype(str))
-    _need_a_gap(result, moves, drawn=len(rest) > 0)
+    how = {"seed": seed, "fold": fold, "folds": folds, "test": test}
+    whole, moves = follow(table)
+    result = _fill(whole, **how)
+    if not _has_gap(result):
+        moves_did_it = _has_gap(_fill(table, **how))
+        drawn = (whole["split"] == "").any()
+        raise _no_gap(result, moves=moves if moves_did_it else [], drawn=drawn)
     return result
 
 
@@ -73,6 +72,14 @@ def _check(fold: int, folds: int, test: bool) -> None:
         raise UserError(f"folds is {folds}; write at least {least} to have something to train on.")
     if not 0 <= fold < folds:
         raise UserError(f"fold is {fold}; write 0 to {folds - 1}, one of the {folds} folds.")
+
+
+def _fill(table: pd.DataFrame, **how) -> pd.DataFrame:
+    """The table whose rows without a split have the one drawn for their group among these."""
+    rest = table[table["split"] == ""]
+    chosen = _divide(rest, **how) if len(rest) else {}
+    split = table["split"].where(table["split"] != "", table["group"].map(chosen))
+    return table.assign(split=split.astype(str))
 
 
 def _divide(rest: pd.DataFrame, *, seed: int, fold: int, folds: int, test: bool) -> dict[str, str]:
@@ -129,24 +136,30 @@ def _order(of_group: dict, sizes: pd.Series, random: np.random.Generator) -> lis
     return sorted(shuffled, key=lambda name: (of_group[name], -int(np.log2(sizes[name]))))
 
 
-def _need_a_gap(table: pd.DataFrame, moves: Sequence[str], *, drawn: bool) -> None:
-    for _, part in table.groupby("language"):
-        found = set(zip(part["split"], part["gender"], strict=True))
-        if {(split, gender) for split in ("train", "dev") for gender in GENDERS} <= found:
-            return
+def _has_gap(table: pd.DataFrame) -> bool:
+    """Whether some language has both genders in both train and dev."""
+    needed = {(split, gender) for split in ("train", "dev") for gender in GENDERS}
+    return any(
+        needed <= set(zip(part["split"], part["gender"], strict=True))
+        for _, part in table.groupby("language")
+    )
+
+
+def _no_gap(table: pd.DataFrame, *, moves: Sequence[str], drawn: bool) -> UserError:
+    """The error of a table without a gap; `drawn` is whether any split was."""
     present = [name for name in SPLITS if (table["split"] == name).any()]
     why = "; give a language two groups of each gender, or set the manifest's split column"
     if moves:
         why = (
-            f", because {'; '.join(moves)}; let nobody be in two splits, or leave all empty, "
-            "so that one is drawn by speaker"
+            f", because {'; '.join(moves)}; let nobody be in two splits, or leave all empty, so "
+            "that one is drawn by speaker"
         )
     elif not drawn and not {"train", "dev"} <= set(present):
         why = (
             f", because every utterance has a split and these are only {' and '.join(present)}; "
             "leave those of train empty, so that dev is drawn from them by speaker"
         )
-    raise UserError(
+    return UserError(
         "no language has female and male utterances in both train and dev, so that no gap can be "
         f"measured{why}."
     )
