@@ -123,6 +123,7 @@ def test_where_most_are_left_out_the_words_are_counted_with_what_to_write():
     assert len(found.excluded) == 6 and len(found.table) == 1
     (note,) = found.notes
     assert "6 of 7 utterances of made" in note and "W 3, L 2, E 1" in note
+    assert keep_labels(table("W", "joy", "fear"), MELD_LABELS).notes == ()
     assert "data.labels" in note and """--set 'data.emotions={"W": LABEL}'""" in note
 
 

@@ -36,7 +36,7 @@ def keep_labels(
     `emotions` (word -> label, or None to leave the word out) decides first. Else an emotion is a
     label if it is written like it but for case, accents and hyphens, or is another word or code for
     it (`emotion_words`), unless two labels share that meaning and neither is its usual name. Notes
-    name the codes and foreign words that were understood, and what is not if that is most rows.
+    name the codes and foreign words that were understood, and what is not if that is half the rows.
     """
     pairs = list(zip(table["emotion"], table["language"], strict=True))
     own = {fold(word): label for word, label in (emotions or {}).items()}
@@ -78,10 +78,10 @@ def _notes(table: pd.DataFrame, emotion: pd.Series) -> list[str]:
         words = ", ".join(f"{one_line(w)} as {label}" for (w, label), _ in read.most_common())
         notes.append(f"emotions of {name} were read as labels: {words}")
     unknown = Counter(table["emotion"][emotion == ""])
-    if 2 * unknown.total() > len(table):
+    if unknown and (2 * unknown.total() >= len(table) or emotion[emotion != ""].nunique() < 2):
         notes.append(
-            f"MOST LEFT OUT: {unknown.total()} of {len(table)} utterances of {name} have an "
-            f"emotion that is not one of the labels: {advice(unknown)}"
+            f"{unknown.total()} of {len(table)} utterances of {name} are left out, since their "
+            f"emotions are not labels: {advice(unknown)}"
         )
     return notes
 
