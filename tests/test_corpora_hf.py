@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import pytest
 import soundfile
 
 from ermgap import corpora
+from ermgap.corpora import __main__ as command
 from ermgap.corpora import hf
 from ermgap.errors import UserError
+from sweeps import pareto
 
 datasets = pytest.importorskip("datasets")
 
@@ -141,6 +144,40 @@ def test_the_parts_of_a_dataset_become_splits_when_they_make_a_dev(
     datasets.DatasetDict(parts).save_to_disk(tmp_path / "d")
     table = hf.load(tmp_path / "d").table
     assert table["split"].to_list() == [split for split in splits for _ in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("keys", "note"),
+    [
+        (("train", "test"), "by speaker: train (2 utterances); no part is called validation"),
+        (("test",), "by speaker: test (2 utterances); no part is called validation"),
+        (("train", "eval"), "by speaker: train (2 utterances), eval (2 utterances); no part"),
+        (("train", "validation", "more"), "more (2 utterances); only train, validation and test"),
+        (("train", "validation", "test"), None),
+        (("train",), None),
+    ],
+)
+def test_parts_that_are_left_open_are_noted(tmp_path, isolated_cache, keys, note):
+    parts = {key: make(2, offset=9 * i) for i, key in enumerate(keys)}
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "d")
+    notes = hf.load(tmp_path / "d").notes
+    assert len(notes) == (note is not None) and (note or "") in "".join(notes)
+
+
+def test_speakers_of_train_who_are_also_in_test_are_counted_wherever_it_is_read(
+    tmp_path, isolated_cache, capsys
+):
+    speakers = [i // 2 for i in range(24)]
+    gender = [("female", "male")[i // 2 % 2] for i in range(24)]
+    parts = {"train": make(24, speaker=speakers, gender=gender)}
+    parts["test"] = make(2, offset=50, speaker=[3, 4], gender=["male", "female"])
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "d")
+    said = r"2 speakers \('d_3', 'd_4'\) are in test and also .*: 4 of these were moved to test"
+    command.main(["describe", f"hf={tmp_path / 'd'}"])
+    text = capsys.readouterr().out
+    assert re.search(said, text) and "warning" not in text  # train and dev are yet to be drawn
+    pareto.main(["--preset", "small", "--data", f"hf={tmp_path / 'd'}", "--dry-run"])
+    assert re.search(said, capsys.readouterr().out)
 
 
 def test_a_missing_column_and_a_bad_value_are_one_sentence(tmp_path, isolated_cache):

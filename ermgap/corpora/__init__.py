@@ -30,6 +30,7 @@ import pandas as pd
 from ermgap.corpora import audio, sources
 from ermgap.corpora import table as tables
 from ermgap.corpora.labels import MELD_LABELS, keep_labels
+from ermgap.corpora.speakers import spelling_notes
 from ermgap.corpora.table import COLUMNS, Corpus
 from ermgap.errors import UserError
 from ermgap.plain_yaml import one_line, shown
@@ -93,6 +94,7 @@ def load(
     window_s: float | None = None,
     genders: Path | None = None,
     outside: bool = False,
+    emotions: Mapping[str, str | None] | None = None,
 ) -> Corpus:
     """Load, join and check corpora; the result's clips can all be read and carry one of `labels`.
 
@@ -103,7 +105,8 @@ def load(
     clip, and a clip longer than `window_s` seconds, into a UserError; otherwise the longer clips
     are counted in `notes`. Corpora keep the order of `names`.
     `genders` is a CSV (speaker, gender) that replaces the shipped one of a corpus such as meld_st.
-    `outside` lets a manifest name clips that do not lie below its folder.
+    `outside` lets a manifest name clips that do not lie below its folder. `emotions` says which
+    label a corpus's word stands for (`labels.keep_labels`).
 
     Raises UserError for an unknown name, two corpora of one folder or one name, a bad path or
     manifest, a table that `table.check` refuses, a corpus of which nothing is left, and `genders`
@@ -121,14 +124,9 @@ def load(
         )
     options: dict = {} if genders is None else {"genders": Path(genders).expanduser()}
     options |= {"outside": True} if outside else {}
+    checks = {"labels": labels, "emotions": emotions, "strict": strict, "window_s": window_s}
     parts = [
-        _one(
-            one.word if words.count(one.word) == 1 else one.name,
-            _read(one, options),
-            labels=labels,
-            strict=strict,
-            window_s=window_s,
-        )
+        _one(one.word if words.count(one.word) == 1 else one.name, _read(one, options), **checks)
         for one in given
     ]
     sources.refuse_shared_speakers(given, [part.table for part in parts])
@@ -138,7 +136,7 @@ def load(
     return Corpus(
         table=kept,
         excluded=tables.excluded_frame([*(part.excluded for part in parts), copies]),
-        notes=tuple(note for part in parts for note in part.notes),
+        notes=(*(note for part in parts for note in part.notes), *spelling_notes(kept)),
     )
 
 
@@ -163,6 +161,7 @@ def _one(
     corpus: Corpus,
     *,
     labels: Sequence[str],
+    emotions: Mapping[str, str | None] | None,
     strict: bool,
     window_s: float | None,
 ) -> Corpus:
@@ -172,14 +171,18 @@ def _one(
             "let it return ermgap.corpora.Corpus(table, excluded)."
         )
     left_out = [corpus.excluded]
+    notes = list(corpus.notes)
     table = corpus.table
     if len(table):
         tables.check(table)
-        table, others = keep_labels(table[list(COLUMNS)], labels)
-        table, damaged = audio.inspect(table, strict=strict, window_s=window_s)
-        left_out += [others, damaged]
+        labelled = keep_labels(table[list(COLUMNS)], labels, emotions=emotions)
+        if labelled.table.empty:
+            raise UserError(f"nothing is left of the corpus {word!r}: {labelled.notes[-1]}.")
+        table, damaged = audio.inspect(labelled.table, strict=strict, window_s=window_s)
+        left_out += [labelled.excluded, damaged]
+        notes += labelled.notes
     excluded = tables.excluded_frame(left_out)
     if table.empty:
         raise UserError(f"nothing is left of the corpus {word!r}: {tables.reasons(excluded)}.")
-    notes = audio.crop_notes(table, window_s) if window_s else ()
-    return Corpus(table=table, excluded=excluded, notes=(*corpus.notes, *notes))
+    notes += audio.crop_notes(table, window_s) if window_s else ()
+    return Corpus(table=table, excluded=excluded, notes=tuple(notes))

@@ -51,13 +51,14 @@ def load(path: Path | None, *, outside: bool = False, corpus: str | None = None)
     clips = Clips(root, outside=outside, within=within)
     found: list[dict] = []
     read: set[str] = set()
-    for key, split in _splits(list(parts)).items():
+    splits = _splits(list(parts))
+    for key, split in splits.items():
         read |= set(parts[key].column_names) & set(READ)
         named_by = {"place": f"{path} ({key})", "source": source, "split": split, "key": key}
         found += _rows(parts[key], clips=clips, **named_by)
     called = f"the dataset {one_line(source)}"
     notes = columns.unread_notes(unread, read=read | {"path"}, where=called) + clips.notes(called)
-    return from_rows(found, notes=notes)
+    return from_rows(found, notes=(*notes, *_open_notes(parts, splits, source)))
 
 
 def source_of(path: Path) -> str:
@@ -130,6 +131,17 @@ def _splits(keys: list[str]) -> dict[str, str]:
     if "dev" in known.values():
         return known
     return {key: split if split == "test" and len(keys) > 1 else "" for key, split in known.items()}
+
+
+def _open_notes(parts: dict, splits: dict[str, str], source: str) -> list[str]:
+    """Which parts are in no split, unless there is but one and it is not called test."""
+    opened = [key for key, split in splits.items() if not split]
+    if not opened or (len(parts) == 1 and parsing.SPLITS.get(opened[0].lower()) != "test"):
+        return []
+    names = ", ".join(f"{one_line(key)} ({len(parts[key])} utterances)" for key in opened)
+    why = "only train, validation and test name a split"
+    why = why if "dev" in splits.values() else "no part is called validation"
+    return [f"of {source} these parts are left open, to be divided by speaker: {names}; {why}"]
 
 
 def _rows(part, *, clips: Clips, place: str, source: str, split: str, key: str) -> Iterator[dict]:

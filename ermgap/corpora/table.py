@@ -119,12 +119,24 @@ def _check_spans(table: pd.DataFrame) -> None:
 def _check_groups(table: pd.DataFrame) -> None:
     given = table[table["split"] != ""]
     splits = given.groupby("group")["split"].nunique()
-    for group in splits.index[splits > 1]:
-        names = " and ".join(sorted(given.loc[given["group"] == group, "split"].unique()))
+    torn = given[given["group"].isin(splits.index[splits > 1])]
+    if len(torn):
+        names = " and ".join(sorted(torn["split"].unique()))
         raise UserError(
-            f"the group {shown(group)} is in the splits {names}, which would let a run see its own "
-            "test speakers; give it one split, or name finer groups in the column 'split_group'."
+            f"{groups_are(torn)} in the splits {names} ({len(torn)} utterances), which would let a "
+            "run see its own test speakers; give each one split, leave all theirs empty, or name "
+            "finer groups in the column 'split_group'."
         )
+
+
+def groups_are(table: pd.DataFrame) -> str:
+    """The start of a sentence on a table's groups: `2 speakers ('a', 'b') are`, or `groups`."""
+    names = pd.unique(table["group"])
+    kind = "speaker" if (table["group"] == table["speaker"]).all() else "group"
+    listed = ", ".join(shown(name) for name in names[:3])
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    ending, verb = ("s", "are") if len(names) > 1 else ("", "is")
+    return f"{len(names)} {kind}{ending} ({listed}{more}) {verb}"
 
 
 def _refuse(table: pd.DataFrame, bad: pd.Series, sentence: str) -> None:
@@ -164,13 +176,13 @@ def counts(table: pd.DataFrame, *, labels: Sequence[str] | None = None) -> pd.Da
 
 
 def warnings(table: pd.DataFrame) -> list[str]:
-    """Sentences about languages in which no gap can be trained on or measured."""
+    """Sentences about languages whose split is whole and has no gap to train on or measure."""
     found = []
     for language, part in table.groupby("language"):
         for split in [*SPLITS[:2], *(["test"] if (table["split"] == "test").any() else [])]:
             present = set(part.loc[part["split"] == split, "gender"])
             absent = [gender for gender in GENDERS if gender not in present]
-            if absent and (part["split"] != "").any():
+            if absent and (part["split"] != "").all():
                 found.append(
                     f"{language} has no {' and no '.join(absent)} utterance in {split}: "
                     "no gap is defined there."
