@@ -17,12 +17,11 @@ import numpy as np
 import pandas as pd
 
 from ermgap import config
-from ermgap.corpora import audio
+from ermgap.corpora import audio, audio_files
 from ermgap.corpora.table import frame
 from ermgap.errors import UserError
 from ermgap.plain_yaml import shown
 
-SUFFIXES = tuple(".wav .flac .ogg .oga .opus .mp3 .aiff .aif .aifc .au .caf .w64 .rf64".split())
 READ = "libsndfile reads WAV, FLAC, Ogg, Opus, MP3 and AIFF; convert others"
 SPEECH, BOTH = "speech", "speech+text"
 
@@ -98,25 +97,36 @@ def _examined(files: Sequence[Path | str], settings: config.Config, language: st
     filler = {"corpus": "own", "language": language, "gender": "female", "speaker": "own"}
     made = frame([row | filler | {"emotion": settings.data.labels[0]} for row in rows])
     made["problem"] = [row["problem"] for row in rows]
-    kept, left_out = audio.inspect(made[made["problem"] == ""])
+    kept, left_out, cancelling = audio.inspect(made[made["problem"] == ""])
     reasons = dict(zip(left_out["path"], left_out["reason"], strict=True))
     bad = made["path"].isin(reasons) & (made["problem"] == "")
     made.loc[bad, "problem"] = made["path"][bad].map(reasons)
     made["problem"] = made["problem"].replace("unreadable", f"unreadable ({READ})")
     ends = made["utterance_id"].map(kept.set_index("utterance_id")["end_s"])
-    cut = f"cut to its first {window} s"
-    return made.assign(end_s=ends, note=np.where(ends > window + 1e-3, cut, ""))
+    cancel = made["utterance_id"].isin(kept["utterance_id"][cancelling])
+    notes = [
+        "; ".join(
+            [f"cut to its first {window} s"] * (end > window + 1e-3)
+            + ["its channels cancel for the most part in their mean"] * bool(cancels)
+        )
+        for end, cancels in zip(ends, cancel, strict=True)
+    ]
+    return made.assign(end_s=ends, note=notes)
 
 
 def _found(files: Sequence[Path | str]) -> list[tuple[str, str]]:
-    """(path, problem or "") of every file asked for, those of a folder in order."""
+    """(path, problem or "") of every file asked for, those of a folder in order.
+
+    Hidden files and what macOS keeps beside a file are passed over; audio that cannot be decoded
+    here is not.
+    """
     found = []
     for name in map(Path, files):
         if not name.is_dir():
             found.append((str(name), ""))
             continue
-        inside = sorted(p for p in name.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        found += [(str(path), "") for path in inside] or [
-            (str(name), f"a folder without audio ({READ})")
-        ]
+        readable, foreign = audio_files.search(name)
+        inside = [(str(path), "") for path in readable]
+        inside += [(str(path), audio_files.foreign_name(path)) for path in foreign]
+        found += sorted(inside) or [(str(name), f"a folder without audio ({READ})")]
     return found

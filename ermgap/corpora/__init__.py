@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ermgap.corpora import audio
+from ermgap.corpora import audio, levels
 from ermgap.corpora import table as tables
 from ermgap.corpora.labels import MELD_LABELS, keep_labels
 from ermgap.corpora.table import COLUMNS, Corpus
@@ -152,10 +152,12 @@ def _one(
     if len(table):
         tables.check(table)
         table, others = keep_labels(table[list(COLUMNS)], labels)
-        table, damaged = audio.inspect(table, strict=strict, window_s=window_s)
+        table, damaged, cancelling = audio.inspect(table, strict=strict, window_s=window_s)
         left_out += [others, damaged]
+        level_notes = levels.notes(table, cancelling)
     excluded = tables.excluded_frame(left_out)
     if table.empty:
         raise UserError(f"nothing is left of the corpus {word!r}: {tables.reasons(excluded)}.")
     notes = audio.crop_notes(table, window_s) if window_s else ()
-    return Corpus(table=table, excluded=excluded, notes=(*corpus.notes, *notes))
+    notes = (*corpus.notes, *notes, *level_notes)
+    return Corpus(table=table, excluded=excluded, notes=notes)
