@@ -20,6 +20,7 @@ from ermgap import config
 from ermgap.corpora import audio, audio_files
 from ermgap.corpora.table import frame
 from ermgap.errors import UserError
+from ermgap.files import native
 from ermgap.plain_yaml import shown
 
 READ = "libsndfile reads WAV, FLAC, Ogg, Opus, MP3 and AIFF; convert others"
@@ -48,7 +49,7 @@ def table(
     given = {} if transcripts is None else _read_transcripts(Path(transcripts))
     _require_modality(known, asked=transcripts is not None)
     made = _examined(files, settings, language)
-    made["transcript"] = [given.get(path, "") for path in made["path"].map(os.path.realpath)]
+    made["transcript"] = [given.get(_real(path), "") for path in made["path"]]
     if given and not made["transcript"].any():
         raise UserError(f"{transcripts} names none of the files; its paths are relative to it.")
     made["modality"] = np.where((made["transcript"] != "") & (BOTH in known), BOTH, SPEECH)
@@ -67,7 +68,11 @@ def _require_modality(known: Sequence[str], *, asked: bool) -> None:
         )
 
 
-def _read_transcripts(file: Path) -> dict[str, str]:
+def _real(path: str) -> bytes:
+    return os.path.realpath(native(path))
+
+
+def _read_transcripts(file: Path) -> dict[bytes, str]:
     """Transcript by the real path of its clip; UserError for a CSV that cannot be read."""
     try:
         with open(file, newline="", encoding="utf-8-sig") as stream:
@@ -81,11 +86,12 @@ def _read_transcripts(file: Path) -> dict[str, str]:
     for row in rows:
         if row.get("path") is None or row.get("transcript") is None:
             raise UserError(f"{file} must have the columns path and transcript in every row.")
-        if not row["path"].isprintable():
+        if "\0" in row["path"]:
             raise UserError(f"{file} has the path {shown(row['path'])}, which names no file.")
         near = os.path.join(file.parent, row["path"])
-        path = near if os.path.exists(near) else row["path"]
-        found[os.path.realpath(path)] = row["transcript"].strip()
+        found[_real(near if os.path.exists(native(near)) else row["path"])] = row[
+            "transcript"
+        ].strip()
     return found
 
 

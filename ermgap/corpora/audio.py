@@ -21,11 +21,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ermgap.corpora import levels
-from ermgap.corpora.containers import CUT, Unusable, native, opened
+from ermgap.corpora.containers import CUT, Unusable, opened
 from ermgap.corpora.levels import Level
 from ermgap.corpora.table import excluded_frame
 from ermgap.errors import UserError
+from ermgap.files import native
 
 RATE = 16000
 LONGEST_S = 30.0  # Whisper's window, hence the audio tower's

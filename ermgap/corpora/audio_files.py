@@ -1,4 +1,4 @@
-"""Which files of a folder are audio, which of them can be decoded here, and what to do about others.
+"""Which files of a folder are audio, which can be decoded here, and what to do about the others.
 
 readable, foreign = search(Path("folder"))
 foreign_name("clip.m4a")       # "in a format that is not read here (.m4a); convert it ..."

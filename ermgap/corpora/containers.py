@@ -23,6 +23,7 @@ import soundfile
 
 from ermgap.corpora import mpeg
 from ermgap.corpora.audio_files import foreign_bytes, foreign_name
+from ermgap.files import native
 
 CUT = "truncated or damaged"
 CHAINED = "of several Ogg streams one after another, of which one is read; convert it with ffmpeg"
@@ -36,14 +37,6 @@ _ENDLESS = 1 << 62  # libsndfile's count of frames where it knows none
 
 class Unusable(Exception):
     """A clip that is left out; the message is the recorded reason."""
-
-
-def native(path: str | os.PathLike) -> bytes:
-    """The name as the system has it, whatever the locale: in it, or in UTF-8 where that fails."""
-    try:
-        return os.fsencode(path)
-    except UnicodeEncodeError:  # a manifest in UTF-8 read under LC_ALL=C
-        return os.fspath(path).encode("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True)
@@ -155,9 +148,7 @@ def opened(path: str | Path, *, start_s: float = 0.0) -> Iterator[Sound]:
             yield file
     except Unusable:
         raise
-    except (
-        Exception
-    ) as problem:  # libsndfile's own, TypeError of a .raw, OSError of a bad disk, ...
+    except Exception as problem:  # libsndfile's own, TypeError of a .raw, a bad disk's OSError
         raise Unusable(CUT if decoding else foreign_name(path) or "unreadable") from problem
 
 

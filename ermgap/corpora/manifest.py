@@ -25,6 +25,7 @@ from ermgap.corpora import rows as parsing
 from ermgap.corpora.folder import need_path
 from ermgap.corpora.table import Corpus, excluded_frame, frame
 from ermgap.errors import UserError
+from ermgap.files import escaped
 from ermgap.plain_yaml import one_line, shown
 
 
@@ -42,7 +43,7 @@ def load(path: Path | None, *, outside: bool = False) -> Corpus:
     if not os.path.isfile(file):
         raise UserError(f"{root} holds no manifest.csv; write one, or name the .csv file itself.")
     header, lines = read_csv(file)
-    source = file.resolve().parent.name or "manifest"
+    source = escaped(file.resolve().parent.name) or "manifest"
     found = []
     here = parsing.Inside(file.parent)
     for row, values in lines:
