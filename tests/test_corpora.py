@@ -141,7 +141,7 @@ def test_a_corpus_is_added_with_one_line_and_gets_the_same_checks(berlin):
         (["hf"], "write hf=FOLDER"),
         (["manifest"], "write manifest=PATH"),
         (["emodb=FILE"], "is not a folder"),
-        (["emodb=EMPTY"], "holds no .wav or .flac"),
+        (["emodb=EMPTY"], "holds no audio file"),
         (["emodb=HERE", "emodb=HERE"], "named twice"),
         (["ravdess=HERE"], "nothing is left of the corpus 'ravdess': 5 x its name is not like"),
     ],

@@ -157,7 +157,7 @@ def test_files_that_cannot_be_used_are_named_and_the_others_done(folder, clips, 
     assert status == 1
     assert len(problems.splitlines()) == 5 and "Traceback" not in problems
     for name, reason in {
-        "broken.wav": "truncated or damaged",
+        "broken.wav": "unreadable",
         "empty.wav": "empty",
         "gone.wav": "missing",
         "none": "a folder without audio",

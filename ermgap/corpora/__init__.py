@@ -27,7 +27,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ermgap.corpora import audio, sources
+from ermgap.corpora import audio, levels, sources
 from ermgap.corpora import table as tables
 from ermgap.corpora.labels import MELD_LABELS, keep_labels
 from ermgap.corpora.speakers import spelling_notes
@@ -178,9 +178,9 @@ def _one(
         labelled = keep_labels(table[list(COLUMNS)], labels, emotions=emotions)
         if labelled.table.empty:
             raise UserError(f"nothing is left of the corpus {word!r}: {labelled.notes[-1]}.")
-        table, damaged = audio.inspect(labelled.table, strict=strict, window_s=window_s)
+        table, damaged, cancelling = audio.inspect(labelled.table, strict=strict, window_s=window_s)
         left_out += [labelled.excluded, damaged]
-        notes += labelled.notes
+        notes += [*labelled.notes, *levels.notes(table, cancelling)]
     excluded = tables.excluded_frame(left_out)
     if table.empty:
         raise UserError(f"nothing is left of the corpus {word!r}: {tables.reasons(excluded)}.")

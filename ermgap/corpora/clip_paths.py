@@ -17,6 +17,7 @@ from collections import Counter
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ermgap.errors import UserError
+from ermgap.files import native
 from ermgap.plain_yaml import shown
 
 ASK = "or allow it with --set data.outside=true if you trust who wrote it"
@@ -62,7 +63,7 @@ class Inside:
     def require(self, path: str, *, place: str) -> None:
         """Raise UserError for a file elsewhere; one that is absent is judged by its name."""
         try:
-            real = self._followed(path)
+            real = self._followed(os.fsdecode(native(path)))
         except (OSError, ValueError):  # too long for a file's name; it will be counted as missing
             return
         if not any(real.startswith(os.path.join(folder, "")) for folder in self._folders):

@@ -29,6 +29,7 @@ from ermgap.corpora.csv_file import Sheet, read_csv
 from ermgap.corpora.folder import need_path
 from ermgap.corpora.table import Corpus, excluded_frame, frame
 from ermgap.errors import UserError
+from ermgap.files import escaped
 from ermgap.plain_yaml import one_line, shown
 
 NAME = "manifest.csv"
@@ -80,7 +81,7 @@ def file_of(path: Path) -> Path:
 
 def source_of(path: Path) -> str:
     """What goes before the ids and speakers of a manifest that was given no name."""
-    return file_of(path).resolve().parent.name or "manifest"
+    return escaped(file_of(path).resolve().parent.name) or "manifest"
 
 
 def from_rows(found: list[dict], *, notes: tuple[str, ...] = ()) -> Corpus:
