@@ -8,7 +8,6 @@ Neither torch nor Ray is imported here.
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,10 +17,11 @@ import pandas as pd
 
 from ermgap import config
 from ermgap.corpora import audio, audio_files
+from ermgap.corpora.clip_paths import Clips, require_file
+from ermgap.corpora.csv_file import read_csv
 from ermgap.corpora.table import frame
 from ermgap.errors import UserError
 from ermgap.files import native
-from ermgap.plain_yaml import shown
 
 READ = "libsndfile reads WAV, FLAC, Ogg, Opus, MP3 and AIFF; convert others"
 SPEECH, BOTH = "speech", "speech+text"
@@ -74,24 +74,13 @@ def _real(path: str) -> bytes:
 
 def _read_transcripts(file: Path) -> dict[bytes, str]:
     """Transcript by the real path of its clip; UserError for a CSV that cannot be read."""
-    try:
-        with open(file, newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream, strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as problem:
-        why = getattr(problem, "strerror", None) or problem
-        raise UserError(
-            f"the transcripts {file} cannot be read ({why}); name a CSV file in UTF-8."
-        ) from problem
-    found = {}
-    for row in rows:
-        if row.get("path") is None or row.get("transcript") is None:
-            raise UserError(f"{file} must have the columns path and transcript in every row.")
-        if "\0" in row["path"]:
-            raise UserError(f"{file} has the path {shown(row['path'])}, which names no file.")
-        near = os.path.join(file.parent, row["path"])
-        found[_real(near if os.path.exists(native(near)) else row["path"])] = row[
-            "transcript"
-        ].strip()
+    clips, found = Clips(file.parent, outside=True), {}
+    for row, named in read_csv(file, required=("path", "transcript")).records():
+        place = f"{file}, row {row}"
+        require_file(named["path"], place=place)
+        near = clips.find(named["path"], place=place)
+        path = near if os.path.exists(native(near)) else named["path"]
+        found[_real(path)] = named["transcript"].strip()
     return found
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from ermgap import corpora
+from ermgap import corpora, own_audio
 from ermgap.corpora import columns, genders, manifest
 from ermgap.errors import UserError
 
@@ -117,6 +118,17 @@ def test_genders_are_read_from_a_spreadsheets_csv_too(tmp_path):
     file = tmp_path / "genders.csv"
     file.write_text("Gender;SPEAKER \nfemale;Rachel\n;\nmale;Ross\n")
     assert genders.read(file) == {"rachel": "female", "ross": "male"}
+
+
+def test_a_list_of_transcripts_is_read_as_a_manifest_is(folder):
+    file = folder / "said.csv"
+    file.write_text("Transcript;Path\nOne, two;A.wav\n;\nThree;.\\b.wav\n", encoding="utf-8")
+    found = own_audio._read_transcripts(file)
+    names = {Path(os.fsdecode(path)).name: text for path, text in found.items()}
+    assert names == {"a.wav": "One, two", "b.wav": "Three"}
+    file.write_text("path,text\na.wav,x\n")
+    with pytest.raises(UserError, match="rename 'text' to transcript"):
+        own_audio._read_transcripts(file)
 
 
 # Names of columns ---------------------------------------------------------------------------------

@@ -244,7 +244,7 @@ def test_transcripts_are_asked_for_where_needed_and_refused_where_useless(folder
     with pytest.raises(UserError, match="names none of the files"):
         predict.predict(folder, [clips[0]], transcripts=listed)
     listed.write_text("file,text\na,b\n")
-    with pytest.raises(UserError, match="columns path and transcript"):
+    with pytest.raises(UserError, match="rename 'file' to path and rename 'text' to transcript"):
         predict.predict(folder, [clips[0]], transcripts=listed)
 
 
