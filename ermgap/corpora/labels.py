@@ -1,7 +1,9 @@
 """The emotions a model answers with, and the utterances whose emotion is one of them.
 
-kept = keep_labels(table, MELD_LABELS, emotions={"exc": "joy"})      # a Corpus
-require_two(split_table, excluded)       # refuses what leaves a model nothing to tell apart
+    kept = keep_labels(table, MELD_LABELS, emotions={"exc": "joy"})      # a Corpus
+    require_two(split_table, kept.excluded)
+
+The second refuses a split that leaves a model nothing to tell apart.
 """
 
 from __future__ import annotations
@@ -60,11 +62,13 @@ def _label(word: str, language: str, *, labels: Sequence[str], own: Mapping) -> 
         return own[key] or ""
     if word in labels:
         return word
-    same = [label for label in labels if fold(label) == key]
+    for label in labels:
+        if fold(label) == key:
+            return label
     meant = meaning(word, language=language)
+    if meant in labels:
+        return meant
     alike = [label for label in labels if meant and meaning(label) == meant]
-    if same or meant in labels:
-        return same[0] if same else meant
     return alike[0] if len(alike) == 1 else ""
 
 
