@@ -11,6 +11,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(10), *range(11, 32), *range(127, 160))}
+
 
 class UserError(Exception):
     """A mistake in what the user gave; the message is one sentence with its remedy."""
@@ -25,12 +27,23 @@ def first_line(problem: Exception) -> str:
     return str(problem).splitlines()[0] if str(problem) else type(problem).__name__
 
 
+def printable(text: str) -> str:
+    """`text` without what steers a terminal, such as an escape sequence in the name of a file."""
+    return text.translate(_CONTROLS)
+
+
 def command_line(main: Callable[[], int | None]) -> None:
-    """Run `main` as a command: `UserError` becomes one line on stderr and exit status 2."""
+    """Run `main` as a command: `UserError` becomes one line on stderr and exit status 2.
+
+    What the terminal's encoding lacks is printed escaped (`\\u60b2`), and ends no run.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = main()
     except UserError as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
+        print(f"error: {printable(str(mistake))}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
         status = 130

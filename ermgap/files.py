@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and the plain values that JSON and YAML hold.
+"""Files that are whole or absent, their names, and the plain values that JSON and YAML hold.
 
     write_atomically(path, lambda temporary: temporary.write_text(text))
     text = to_json(values, indent=1)
@@ -12,6 +12,7 @@ import errno
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -61,6 +62,30 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def escaped(text: str) -> str:
+    """`text` with the bytes of a file's name that are not UTF-8 written as `\\xe4`.
+
+    Python keeps such bytes as lone surrogates, which neither a table nor a file in UTF-8 can hold.
+    """
+    if text.isascii():
+        return text
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # a surrogate that is no byte's
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def native(path: str | os.PathLike) -> bytes:
+    """The name as the system has it, whatever the locale, and though it may be `escaped`."""
+    try:
+        name = os.fsencode(path)
+    except UnicodeEncodeError:  # a manifest in UTF-8 read under LC_ALL=C
+        name = escaped(os.fspath(path)).encode()
+    if b"\\x" not in name or os.path.lexists(name):
+        return name
+    return re.sub(rb"\\x([89a-f][0-9a-f])", lambda found: bytes([int(found[1], 16)]), name)
 
 
 def plain(value, *, finite: bool = False):

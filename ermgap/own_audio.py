@@ -8,7 +8,6 @@ Neither torch nor Ray is imported here.
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,12 +16,13 @@ import numpy as np
 import pandas as pd
 
 from ermgap import config
-from ermgap.corpora import audio
+from ermgap.corpora import audio, audio_files
+from ermgap.corpora.clip_paths import Clips, require_file
+from ermgap.corpora.csv_file import read_csv
 from ermgap.corpora.table import frame
 from ermgap.errors import UserError
-from ermgap.plain_yaml import shown
+from ermgap.files import native
 
-SUFFIXES = tuple(".wav .flac .ogg .oga .opus .mp3 .aiff .aif .aifc .au .caf .w64 .rf64".split())
 READ = "libsndfile reads WAV, FLAC, Ogg, Opus, MP3 and AIFF; convert others"
 SPEECH, BOTH = "speech", "speech+text"
 
@@ -49,7 +49,7 @@ def table(
     given = {} if transcripts is None else _read_transcripts(Path(transcripts))
     _require_modality(known, asked=transcripts is not None)
     made = _examined(files, settings, language)
-    made["transcript"] = [given.get(path, "") for path in made["path"].map(os.path.realpath)]
+    made["transcript"] = [given.get(_real(path), "") for path in made["path"]]
     if given and not made["transcript"].any():
         raise UserError(f"{transcripts} names none of the files; its paths are relative to it.")
     made["modality"] = np.where((made["transcript"] != "") & (BOTH in known), BOTH, SPEECH)
@@ -68,25 +68,19 @@ def _require_modality(known: Sequence[str], *, asked: bool) -> None:
         )
 
 
-def _read_transcripts(file: Path) -> dict[str, str]:
+def _real(path: str) -> bytes:
+    return os.path.realpath(native(path))
+
+
+def _read_transcripts(file: Path) -> dict[bytes, str]:
     """Transcript by the real path of its clip; UserError for a CSV that cannot be read."""
-    try:
-        with open(file, newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream, strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as problem:
-        why = getattr(problem, "strerror", None) or problem
-        raise UserError(
-            f"the transcripts {file} cannot be read ({why}); name a CSV file in UTF-8."
-        ) from problem
-    found = {}
-    for row in rows:
-        if row.get("path") is None or row.get("transcript") is None:
-            raise UserError(f"{file} must have the columns path and transcript in every row.")
-        if not row["path"].isprintable():
-            raise UserError(f"{file} has the path {shown(row['path'])}, which names no file.")
-        near = os.path.join(file.parent, row["path"])
-        path = near if os.path.exists(near) else row["path"]
-        found[os.path.realpath(path)] = row["transcript"].strip()
+    clips, found = Clips(file.parent, outside=True), {}
+    for row, named in read_csv(file, required=("path", "transcript")).records():
+        place = f"{file}, row {row}"
+        require_file(named["path"], place=place)
+        near = clips.find(named["path"], place=place)
+        path = near if os.path.exists(native(near)) else named["path"]
+        found[_real(path)] = named["transcript"].strip()
     return found
 
 
@@ -98,25 +92,36 @@ def _examined(files: Sequence[Path | str], settings: config.Config, language: st
     filler = {"corpus": "own", "language": language, "gender": "female", "speaker": "own"}
     made = frame([row | filler | {"emotion": settings.data.labels[0]} for row in rows])
     made["problem"] = [row["problem"] for row in rows]
-    kept, left_out = audio.inspect(made[made["problem"] == ""])
+    kept, left_out, cancelling = audio.inspect(made[made["problem"] == ""])
     reasons = dict(zip(left_out["path"], left_out["reason"], strict=True))
     bad = made["path"].isin(reasons) & (made["problem"] == "")
     made.loc[bad, "problem"] = made["path"][bad].map(reasons)
     made["problem"] = made["problem"].replace("unreadable", f"unreadable ({READ})")
     ends = made["utterance_id"].map(kept.set_index("utterance_id")["end_s"])
-    cut = f"cut to its first {window} s"
-    return made.assign(end_s=ends, note=np.where(ends > window + 1e-3, cut, ""))
+    cancel = made["utterance_id"].isin(kept["utterance_id"][cancelling])
+    notes = [
+        "; ".join(
+            [f"cut to its first {window} s"] * (end > window + 1e-3)
+            + ["its channels cancel for the most part in their mean"] * bool(cancels)
+        )
+        for end, cancels in zip(ends, cancel, strict=True)
+    ]
+    return made.assign(end_s=ends, note=notes)
 
 
 def _found(files: Sequence[Path | str]) -> list[tuple[str, str]]:
-    """(path, problem or "") of every file asked for, those of a folder in order."""
+    """(path, problem or "") of every file asked for, those of a folder in order.
+
+    Hidden files and what macOS keeps beside a file are passed over; audio that cannot be decoded
+    here is not.
+    """
     found = []
     for name in map(Path, files):
         if not name.is_dir():
             found.append((str(name), ""))
             continue
-        inside = sorted(p for p in name.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        found += [(str(path), "") for path in inside] or [
-            (str(name), f"a folder without audio ({READ})")
-        ]
+        readable, foreign = audio_files.search(name)
+        inside = [(str(path), "") for path in readable]
+        inside += [(str(path), audio_files.foreign_name(path)) for path in foreign]
+        found += sorted(inside) or [(str(name), f"a folder without audio ({READ})")]
     return found

@@ -3,7 +3,8 @@
     python -m ermgap.predict --adapter results/small/adapters/t0004 clip.wav folder/ \\
         [--transcripts FILE.csv] [--out FILE.csv|FILE.jsonl] [--backbone PATH] [--language de]
 
-Any format that libsndfile reads, at any rate; folders are searched. The table of transcripts has
+Any format that libsndfile reads, at any rate; folders are searched, but for hidden files and what
+macOS keeps beside them. The table of transcripts has
 the columns `path` and `transcript`. A file that cannot be used is named on a line of its own, the
 others are done, and the exit status is 1. Nothing stays in the cache of features.
 
@@ -23,7 +24,7 @@ import pandas as pd
 
 from ermgap import config, own_audio
 from ermgap.corpora import audio
-from ermgap.errors import UserError, command_line
+from ermgap.errors import UserError, command_line, printable
 from ermgap.files import write_atomically
 from ermgap.own_audio import SPEECH
 from ermgap.saved_adapter import load_adapter, settings_of
@@ -159,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     print(text(table), end="")
     for row in table[table["problem"] != ""].itertuples():
-        print(f"not done: {row.file} is {row.problem}", file=sys.stderr)
+        print(printable(f"not done: {row.file} is {row.problem}"), file=sys.stderr)
     if given.out is not None:
         save(table, given.out)
     return int((table["problem"] != "").any())
@@ -209,6 +210,7 @@ def text(table: pd.DataFrame) -> str:
         return ""
     plain = [name for name in ("modality", "note") if done[name].isin([SPEECH, ""]).all()]
     shown = done.drop(columns=plain).rename(columns=lambda name: name.removeprefix("p_"))
+    shown["file"] = shown["file"].map(printable)
     return shown.to_string(index=False, float_format="{:.3f}".format) + "\n"
 
 

@@ -55,6 +55,7 @@ class Data(Section):
 
     corpora: tuple[str, ...] = ("demo",)
     labels: tuple[str, ...] = MELD_LABELS
+    emotions: dict = field(default_factory=dict)  # a corpus's word -> its label, null: left out
     modalities: tuple[str, ...] = ("speech",)
     genders: str | None = None  # a CSV of speakers and genders instead of the corpus's own
     strict: bool = False
@@ -73,6 +74,11 @@ class Data(Section):
         for label in self.labels:  # it stands in the prompt, where markup would be a token
             marked = bool(set("<>{}|") & set(label)) or not label.strip()
             self.refuse(marked, "labels", "a label is a word, without any of < > { } |", label)
+        for word, label in self.emotions.items():
+            key, names = f"emotions.{word}", ", ".join(self.labels)
+            self.refuse(not isinstance(word, str), key, "write the word between quotes", label)
+            wrong = label is not None and label not in self.labels
+            self.refuse(wrong, key, f"choose one of data.labels ({names}), or null", label)
         self.refuse(self.folds < 2, "folds", "two folds or more are needed")
         self.refuse(self.test and self.folds < 3, "folds", "with data.test there are three or more")
         self.refuse(not 0 <= self.fold < self.folds, "fold", "it counts from 0 to folds - 1")

@@ -14,7 +14,7 @@ import pandas as pd
 from ermgap import corpora
 from ermgap.backbone import prompts
 from ermgap.config import OBJECTIVES, Config
-from ermgap.corpora import split, table
+from ermgap.corpora import labels, split, table
 from ermgap.errors import UserError
 from ermgap.storage import absolute
 
@@ -69,6 +69,7 @@ def make_plan(config: Config) -> Plan:
         window_s=config.backbone.window_s,
         genders=Path(data.genders) if data.genders else None,
         outside=data.outside,
+        emotions=data.emotions,
     )
     few = corpus.table if data.limit is None else _few(corpus.table, data.limit)
     utterances = split.assign(
@@ -79,8 +80,10 @@ def make_plan(config: Config) -> Plan:
             raise UserError(
                 f"the split leaves no utterance for {name}; use more speakers or other folds."
             )
+    labels.require_two(utterances, corpus.excluded)
     _require_texts(utterances, config, texts)
-    notes = [*corpus.notes, *_transcripts(utterances, data.modalities)]
+    _, moves = split.follow(few)
+    notes = [*corpus.notes, *moves, *_transcripts(utterances, data.modalities)]
     words = table.describe(utterances, excluded=corpus.excluded, labels=data.labels, notes=notes)
     return Plan(utterances, words)
 

@@ -144,7 +144,9 @@ def look_back(records: Records, config: Config) -> None:
     trials = records.trials()
     stopped = {trial.trial_id: trial.epoch for trial in trials if trial.status == "stopped"}
     text = to_json(Rungs(config, trials).hindsight(stopped))
-    write_atomically(records.directory / "stopping.json", lambda path: path.write_text(text))
+    write_atomically(
+        records.directory / "stopping.json", lambda path: path.write_text(text, encoding="utf-8")
+    )
 
 
 def curve(rows: Sequence[Mapping], config: Config) -> list[list]:

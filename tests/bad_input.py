@@ -12,6 +12,7 @@ import yaml
 from sweeps import cli, folders
 
 HEADER = "path,language,emotion,gender,speaker"
+GOOD = "0_joy.wav,en,joy,male,s0"
 
 
 class Place:
@@ -62,6 +63,15 @@ class Place:
         rows[number - 2] = row
         self.manifest(*rows)
         return self.fine()
+
+
+def under_another_name(place: Place) -> list[str]:
+    place.manifest(GOOD, header=HEADER.replace("gender", "Sex"))
+    return place.fine()
+
+
+def one_folder_twice(place: Place) -> list[str]:
+    return ["--out", str(place.out), "--data", f"a={place.corpus}", f"b={place.corpus}"]
 
 
 def unreadable_audio(place: Place) -> list[str]:

@@ -279,7 +279,9 @@ def _json_lines(row: dict) -> bytes:
 
 
 READERS = {
-    "manifest": Reader(_read_manifest, [csv_of(MANIFEST)], [MANIFEST]),
+    "manifest": Reader(
+        _read_manifest, [csv_of(MANIFEST), csv_of(MANIFEST).replace(b",", b";")], [MANIFEST]
+    ),
     "demo's manifest": Reader(_read_demo, [csv_of(DEMO)], [DEMO]),
     "MELD-ST": Reader(_read_meld_st, [csv_of(MELD)], [MELD]),
     "genders": Reader(_read_genders, [csv_of(GENDERS)], [GENDERS]),

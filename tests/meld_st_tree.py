@@ -239,7 +239,7 @@ FILES = {  # what happens to a CSV, and the sentence
                             "lacks the column German, emotion, speaker, season, episode"),
     "a column is renamed": (replaced("speaker", "Speaker_Name"), "lacks the column speaker; it"),
     "a column stands twice": (replaced("sentiment", "emotion"), "has the column 'emotion' twice"),
-    "it has semicolons": (lambda f: f.write_text(f.read_text().replace(",", ";")), "with commas"),
+    "it has colons": (lambda f: f.write_text(f.read_text().replace(",", ":")), "lacks the"),
     "it is not UTF-8": (lambda f: f.write_bytes("id,ä\n1,ö\n".encode("latin-1")), "is not UTF-8"),
     "a quote is left open": (replaced('scene 0"', "scene 0"), "is not a sound CSV"),
     "a row is short": (cut_first_row, "row 2: it has 8 fields where the header has 10"),

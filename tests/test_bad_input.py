@@ -14,11 +14,13 @@ from pathlib import Path
 import pytest
 import ray
 from bad_input import (
+    GOOD,
     Place,
     data,
     fine,
     lacking_a_column,
     manifest_of,
+    one_folder_twice,
     one_speaker,
     out_below_a_file,
     out_is_a_file,
@@ -29,6 +31,7 @@ from bad_input import (
     resume_another_preset,
     resume_damaged,
     resume_with_a_value,
+    under_another_name,
     unfinished,
     unreadable_audio,
     without_manifest,
@@ -37,12 +40,12 @@ from bad_input import (
 from ermgap.errors import command_line
 from sweeps import cli, folders, machine, pareto, train
 
-GOOD = "0_joy.wav,en,joy,male,s0"
 MISTAKES: dict[str, tuple[Callable[[Place], list[str]], tuple[str, ...]]] = {
     # The manifest
     "a manifest without rows": (manifest_of(), ("manifest.csv", "no rows")),
     "no manifest": (without_manifest, ("manifest.csv",)),
     "a manifest without a column": (lacking_a_column, ("manifest.csv", "gender")),
+    "a column under another name": (under_another_name, ("manifest.csv", "'Sex'", "gender")),
     "a gender of another name": (
         lambda place: place.rows_but(3, "0_anger.wav,en,anger,lady,s0"),
         ("manifest.csv", "row 3", "lady"),
@@ -75,6 +78,8 @@ MISTAKES: dict[str, tuple[Callable[[Place], list[str]], tuple[str, ...]]] = {
     "a corpus whose path is gone": (data("emodb=/nowhere/at/all"), ("/nowhere/at/all",)),
     "a corpus with an empty path": (data("emodb="), ("emodb=",)),
     "a corpus named twice": (data("demo", "demo"), ("demo", "twice")),
+    "a folder of two names": (one_folder_twice, ("a=", "b=", "voices", "once")),
+    "a name for a folder without a corpus": (data("mine=/proc"), ("'mine'", "/proc", "manifest")),
     # The preset
     "an unknown preset": (fine("--preset", "domo"), ("domo", "demo")),
     "a preset file that is gone": (fine("--preset", "gone.yaml"), ("gone.yaml",)),

@@ -29,6 +29,7 @@ MISTAKES = {
         ["joy", "{audio}"],
         ["joy", " "],
     ],  # fmt: skip
+    "data.emotions": [{"exc": "delight"}, {"exc": ["joy"]}, {3: "joy"}, ["joy"]],
     "data.modalities": [["text"], ["speech", "multimodal"], [], ["speech", "speech"]],
     "data.genders": [3],
     "data.strict": ["yes", 1, None],

@@ -141,7 +141,7 @@ def test_a_corpus_is_added_with_one_line_and_gets_the_same_checks(berlin):
         (["hf"], "write hf=FOLDER"),
         (["manifest"], "write manifest=PATH"),
         (["emodb=FILE"], "is not a folder"),
-        (["emodb=EMPTY"], "holds no .wav or .flac"),
+        (["emodb=EMPTY"], "holds no audio file"),
         (["emodb=HERE", "emodb=HERE"], "named twice"),
         (["ravdess=HERE"], "nothing is left of the corpus 'ravdess': 5 x its name is not like"),
     ],
@@ -269,3 +269,12 @@ def test_a_real_corpus_agrees_with_its_own_manifest_row_by_row(shared_data, name
     assert ours.index.to_list() == theirs.index.to_list()
     for column in ("language", "gender", "emotion", "speaker", "transcript"):
         assert ours[column].to_list() == theirs[column].to_list(), column
+
+
+def test_clips_of_a_format_that_is_not_read_here_are_counted_and_not_passed_over(berlin):
+    (berlin / "wav" / "09a01Na.m4a").touch()
+    twin = next((berlin / "wav").glob("*.wav"))
+    twin.with_suffix(".wma").touch()  # the same clip is there as .wav
+    excluded = corpora.load([f"emodb={berlin}"]).excluded
+    assert [r for r in excluded["reason"] if "not read here (.m4a); convert it" in r]
+    assert not excluded["path"].str.endswith(".wma").any()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import pytest
 import soundfile
 
 from ermgap import corpora
+from ermgap.corpora import __main__ as command
 from ermgap.corpora import hf
 from ermgap.errors import UserError
+from sweeps import pareto
 
 datasets = pytest.importorskip("datasets")
 
@@ -62,6 +65,51 @@ def test_bytes_are_written_once_and_a_broken_copy_is_written_again(saved, isolat
     assert paths[0].read_bytes() == sound(0)
 
 
+def test_columns_are_known_whatever_their_letter_case_and_the_others_are_listed(
+    tmp_path, isolated_cache
+):
+    dataset = make(
+        Split=["train", "dev"] * 2, Start_S=[0.1] * 4, partition=["x"] * 4, path=["p"] * 4
+    )
+    dataset = dataset.rename_columns(
+        {"audio": "Audio", "speaker": " Speaker", "emotion": "EMOTION"}
+    )
+    dataset.save_to_disk(tmp_path / "voices")
+    corpus = hf.load(tmp_path / "voices")
+    assert corpus.table["split"].to_list() == ["train", "dev"] * 2
+    assert corpus.table["speaker"].to_list() == ["voices_0", "voices_0", "voices_1", "voices_1"]
+    assert corpus.table["emotion"].to_list() == ["joy", "anger"] * 2
+    assert set(corpus.table["start_s"]) == {0.1}
+    assert corpus.notes == (
+        "the dataset voices has columns that are not read: 'partition', 'path'",
+    )
+    dataset.rename_columns({"Split": "SET"}).save_to_disk(tmp_path / "open")
+    (note,) = hf.load(tmp_path / "open").notes
+    assert "'SET' (rename it if it is split), 'partition' (rename it if it is split)" in note
+    dataset.add_column("speaker", ["1"] * 4).save_to_disk(tmp_path / "two")
+    with pytest.raises(UserError, match=r"\(all\) has the columns ' Speaker' and 'speaker'"):
+        hf.load(tmp_path / "two")
+
+
+def test_rows_without_a_speaker_are_counted(tmp_path, isolated_cache):
+    make(speaker=["a", None, "nan", "a"]).save_to_disk(tmp_path / "voices")
+    (note,) = hf.load(tmp_path / "voices").notes
+    assert note.startswith("2 of 4 utterances of voices name no speaker: each of them counts as")
+
+
+def test_a_relative_file_is_one_of_the_datasets_folder_in_any_spelling(
+    tmp_path, isolated_cache, monkeypatch
+):
+    made = {"audio": [r"Clips\X.wav"], "language": ["en"], "emotion": ["joy"], "gender": ["male"]}
+    datasets.Dataset.from_dict(made).save_to_disk(tmp_path / "plain")
+    (tmp_path / "plain" / "clips").mkdir()
+    (tmp_path / "plain" / "clips" / "x.wav").write_bytes(sound(0))
+    monkeypatch.chdir(tmp_path)
+    corpus = hf.load(Path("plain"))
+    assert corpus.table["path"].to_list() == [str(tmp_path / "plain" / "clips" / "x.wav")]
+    assert "spelt otherwise than their files" in corpus.notes[0]
+
+
 def test_a_file_that_lies_on_this_disk_is_used_where_it_is(tmp_path, isolated_cache):
     (tmp_path / "x.flac").write_bytes(sound(0, format="FLAC"))
     dataset = datasets.Dataset.from_dict(
@@ -98,9 +146,43 @@ def test_the_parts_of_a_dataset_become_splits_when_they_make_a_dev(
     assert table["split"].to_list() == [split for split in splits for _ in range(2)]
 
 
+@pytest.mark.parametrize(
+    ("keys", "note"),
+    [
+        (("train", "test"), "by speaker: train (2 utterances); no part is called validation"),
+        (("test",), "by speaker: test (2 utterances); no part is called validation"),
+        (("train", "eval"), "by speaker: train (2 utterances), eval (2 utterances); no part"),
+        (("train", "validation", "more"), "more (2 utterances); only train, validation and test"),
+        (("train", "validation", "test"), None),
+        (("train",), None),
+    ],
+)
+def test_parts_that_are_left_open_are_noted(tmp_path, isolated_cache, keys, note):
+    parts = {key: make(2, offset=9 * i) for i, key in enumerate(keys)}
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "d")
+    notes = hf.load(tmp_path / "d").notes
+    assert len(notes) == (note is not None) and (note or "") in "".join(notes)
+
+
+def test_speakers_of_train_who_are_also_in_test_are_counted_wherever_it_is_read(
+    tmp_path, isolated_cache, capsys
+):
+    speakers = [i // 2 for i in range(24)]
+    gender = [("female", "male")[i // 2 % 2] for i in range(24)]
+    parts = {"train": make(24, speaker=speakers, gender=gender)}
+    parts["test"] = make(2, offset=50, speaker=[3, 4], gender=["male", "female"])
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "d")
+    said = r"2 speakers \('d_3', 'd_4'\) are in test and also .*: 4 of these were moved to test"
+    command.main(["describe", f"hf={tmp_path / 'd'}"])
+    text = capsys.readouterr().out
+    assert re.search(said, text) and "warning" not in text  # train and dev are yet to be drawn
+    pareto.main(["--preset", "small", "--data", f"hf={tmp_path / 'd'}", "--dry-run"])
+    assert re.search(said, capsys.readouterr().out)
+
+
 def test_a_missing_column_and_a_bad_value_are_one_sentence(tmp_path, isolated_cache):
     make().remove_columns("gender").save_to_disk(tmp_path / "a")
-    with pytest.raises(UserError, match=r"\(all\) lacks the column gender"):
+    with pytest.raises(UserError, match=r"\(all\) lacks the column gender; it has audio"):
         hf.load(tmp_path / "a")
     make(split=["train", "dev", "later", "test"]).save_to_disk(tmp_path / "b")
     with pytest.raises(UserError, match="row 2: split is 'later'"):

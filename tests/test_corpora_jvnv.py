@@ -121,5 +121,5 @@ def test_a_file_whose_name_says_nothing_is_left_out_with_its_reason(tmp_path, na
 def test_a_wrong_path_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match="write jvnv=PATH"):
         corpora.load(["jvnv"])
-    with pytest.raises(UserError, match="holds no .wav or .flac file; jvnv=PATH wants F1/anger"):
+    with pytest.raises(UserError, match="holds no audio file; jvnv=PATH wants F1/anger"):
         jvnv.load(tmp_path)

@@ -154,6 +154,7 @@ def test_a_users_own_genders_replace_the_shipped_ones(places, tmp_path, capsys):
 def test_names_match_whatever_their_case_spaces_and_apostrophes(tmp_path):
     file = write_genders(tmp_path / "g.csv", "Joey’s  Hand Twin,male", "joey's hand twin,man")
     assert genders.read(file) == {genders.spelt(" JOEY'S HAND  TWIN"): "male"}
+    assert genders.spelt("Rene\u0301") == genders.spelt("Ren\u00e9")
 
 
 BAD = {

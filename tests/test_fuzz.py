@@ -22,7 +22,10 @@ from ermgap.errors import UserError
 QUICK, SLOW = 150, 10_000  # inputs a reader
 BATCH = 2_000  # hypothesis remembers all inputs of a run: 10,000 took 200 MB
 LONGEST_S = 5.0  # of the processor's time; the slowest input was at 0.2 s
-PLACE = r"{}|the (utterance|group) |^(no language|[a-z]+\.\w+|plugins)\b.* is refused: "
+PLACE = (
+    r"{}|the utterance |^\d+ (speaker|group)s? |"
+    r"^(no language|[a-z]+\.\w+|plugins)\b.* is refused: "
+)
 MOST_MB = 500  # that a reader's inputs may add to the process
 
 

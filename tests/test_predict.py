@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -157,7 +159,7 @@ def test_files_that_cannot_be_used_are_named_and_the_others_done(folder, clips, 
     assert status == 1
     assert len(problems.splitlines()) == 5 and "Traceback" not in problems
     for name, reason in {
-        "broken.wav": "truncated or damaged",
+        "broken.wav": "unreadable",
         "empty.wav": "empty",
         "gone.wav": "missing",
         "none": "a folder without audio",
@@ -167,6 +169,37 @@ def test_files_that_cannot_be_used_are_named_and_the_others_done(folder, clips, 
     assert f"cut to its first {WINDOW_S} s" in printed and len(printed.splitlines()) == 3
     read = pd.read_csv(out)
     assert list(read["file"]) == files and read[COLUMNS].notna().all(axis=1).sum() == 2
+
+
+def test_what_is_no_speech_or_cannot_be_read_here_has_a_line_with_its_reason(
+    folder, clips, tmp_path, capsys
+):
+    _, place = clips
+    noise = 0.1 * np.random.default_rng(0).normal(size=16000)
+    soundfile.write(place / "int16.wav", noise * 32768, 16000, "FLOAT")
+    soundfile.write(place / "cancel.wav", np.stack([noise, -noise], 1), 16000)
+    soundfile.write(place / "nearly.wav", np.stack([noise, -0.9 * noise], 1), 16000)
+    (place / "phone.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(500))
+    (place / "._same.flac").write_bytes(b"\0\5\x16\7" + bytes(100))
+    (place / "__MACOSX").mkdir()
+    (place / "__MACOSX" / "same.flac").write_bytes(b"\0\5\x16\7" + bytes(100))
+    with open(os.fsencode(place) + b"/K\xe4the.flac", "wb") as file:
+        file.write((place / "same.flac").read_bytes())
+    for out in (tmp_path / "out.csv", tmp_path / "out.jsonl"):
+        assert predict.main(["--adapter", str(folder), "--out", str(out), str(place)]) == 1
+        printed, problems = capsys.readouterr()
+        for name, reason in {
+            "int16.wav": r"of an implausible level \(peak 1\d,\d\d\d; samples should lie",
+            "cancel.wav": "without sound in the mean of its channels",
+            "phone.m4a": r"in a format that is not read here \(.m4a\); convert it",
+        }.items():
+            assert re.search(f"not done: {place / name} is {reason}", problems)
+        assert len(problems.splitlines()) == 3 and "MACOSX" not in printed
+        assert "K\\xe4the.flac" in printed and "its channels cancel for the most part" in printed
+        assert "\\xe4" in out.read_text(encoding="utf-8")
+    read = pd.read_csv(tmp_path / "out.csv").set_index("file")
+    alike = read.loc[[f"{place}/same.flac", f"{place}/K\\xe4the.flac"], COLUMNS].to_numpy()
+    np.testing.assert_allclose(alike[0], alike[1])
 
 
 def test_json_lines_hold_the_same_and_nothing_stays_in_the_cache(
@@ -244,7 +277,7 @@ def test_transcripts_are_asked_for_where_needed_and_refused_where_useless(folder
     with pytest.raises(UserError, match="names none of the files"):
         predict.predict(folder, [clips[0]], transcripts=listed)
     listed.write_text("file,text\na,b\n")
-    with pytest.raises(UserError, match="columns path and transcript"):
+    with pytest.raises(UserError, match="rename 'file' to path and rename 'text' to transcript"):
         predict.predict(folder, [clips[0]], transcripts=listed)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from ermgap import corpora
 from ermgap.corpora import table as tables
-from ermgap.corpora.split import assign
+from ermgap.corpora.split import assign, follow
 from ermgap.errors import UserError
 
 
@@ -196,3 +196,78 @@ def test_every_fold_of_real_speech_has_unseen_speakers_of_both_genders_in_both_l
         speakers = result.groupby(["split", "language", "gender"])["speaker"].nunique()
         assert speakers["dev"]["de"].to_dict() == {"female": 1, "male": 1}
         assert speakers["dev"]["en"].sum() == 3 and speakers["dev"]["en"].min() == 1
+
+
+def conflicting(open_speakers: int, *, speakers: int = 4) -> pd.DataFrame:
+    """One utterance of each of the first speakers is test, all others have no split."""
+    table = even("en", speakers=speakers, clips=10)
+    chosen = pd.unique(table["group"])[:open_speakers]
+    for group in chosen:
+        table.loc[table.index[table["group"] == group][0], "split"] = "test"
+    return table
+
+
+def test_rows_that_follow_their_speaker_are_counted_and_named():
+    table = conflicting(3, speakers=6)
+    followed, (note,) = follow(table)
+    assert note.startswith("3 speakers ('en_female_0', 'en_female_1', 'en_female_2') are in test")
+    assert "27 of these were moved to test" in note
+    assert (followed["split"] == "test").sum() == 30 and (followed["split"] == "").sum() == 90
+    result = assign(table, seed=0)
+    assert set(result.loc[followed["split"] == "test", "split"]) == {"test"}
+    assert follow(result)[1] == []
+
+
+def test_one_row_that_follows_is_said_in_the_singular_and_groups_are_called_groups():
+    table = conflicting(1)
+    table = table[(table["split"] == "test") | (table["utterance_id"].str.contains("/[1]$"))]
+    assert "1 of these was moved to test" in follow(table)[1][0]
+    table["speaker"] = "x"
+    assert follow(table)[1][0].startswith("1 group ('en_female_0') is in test")
+
+
+def test_rows_move_to_every_split_with_a_note_for_each():
+    table = even("en", speakers=4, clips=10)
+    for group, split in (("en_female_0", "train"), ("en_male_0", "dev"), ("en_male_1", "dev")):
+        table.loc[table.index[table["group"] == group][0], "split"] = split
+    notes = follow(table)[1]
+    assert [("9 of these" in note, "18 of these" in note) for note in notes] == [
+        (False, True),
+        (True, False),
+    ]
+
+
+def test_nothing_moves_where_splits_are_whole_or_open():
+    table = even("en", speakers=4)
+    assert follow(table)[1] == []
+    assert follow(assign(table, seed=0))[1] == []
+
+
+def test_a_gap_that_is_lost_to_moved_rows_is_refused_with_that_cause():
+    with pytest.raises(UserError) as refused:
+        assign(conflicting(4), seed=0)
+    text = str(refused.value)
+    assert "no language has female and male utterances in both train and dev" in text
+    assert "because 4 speakers (" in text and "36 of these were moved to test" in text
+    assert "two groups of each gender" not in text and text.endswith(".") and "\n" not in text
+
+
+def test_moved_rows_are_no_cause_where_there_was_no_gap_before():
+    table = make({"a": ("en", "female", 9), "b": ("en", "male", 9)})
+    table.loc[table.index[0], "split"] = "train"
+    with pytest.raises(UserError, match="measured; give a language two groups of each gender"):
+        assign(table, seed=0)
+
+
+def test_a_split_column_without_dev_is_named_as_the_cause():
+    table = even("en", speakers=4).assign(split="train")
+    table.loc[table["group"] == "en_male_3", "split"] = "test"
+    with pytest.raises(UserError, match="only train and test; leave those of train empty"):
+        assign(table, seed=0)
+
+
+def test_speakers_that_are_given_two_splits_are_counted_and_named():
+    table = even("en", speakers=4).assign(split="train")
+    table.loc[table["utterance_id"].str.endswith("/0"), "split"] = "test"
+    with pytest.raises(UserError, match=r"8 speakers \(.* and 5 more\) are in the splits test and"):
+        tables.check(table)

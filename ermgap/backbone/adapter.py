@@ -113,7 +113,9 @@ class Adapter:
             "target_modules": rf".*language_model\.layers\..*\.({'|'.join(settings.targets)})",
             "modules_to_save": [PROJECTOR.split(".")[-1]] if settings.train_projector else None,
         }
-        (folder / "adapter_config.json").write_text(json.dumps(told, indent=2) + "\n")
+        (folder / "adapter_config.json").write_text(
+            json.dumps(told, indent=2) + "\n", encoding="utf-8"
+        )
 
 
 class Stack:

@@ -48,7 +48,7 @@ def build_once(key: str, *, build: Callable[[Path], None], verify: bool = False)
 def intact(folder: Path, *, verify: bool = False) -> bool:
     """Whether each file in the marker has its size and modification time, or else its sha256."""
     try:
-        files = json.loads((folder / MARKER).read_text())["files"]
+        files = json.loads((folder / MARKER).read_text(encoding="utf-8"))["files"]
         return all(_same(folder / name, told, verify=verify) for name, told in files.items())
     except (OSError, ValueError, KeyError, TypeError):
         return False
@@ -140,4 +140,4 @@ def _mark(folder: Path) -> None:
         told = path.stat()
         files[path.name] = {"size": told.st_size, "mtime_ns": told.st_mtime_ns}
         files[path.name]["sha256"] = sha256(path)
-    (folder / MARKER).write_text(json.dumps({"files": files}, indent=1))
+    (folder / MARKER).write_text(json.dumps({"files": files}, indent=1), encoding="utf-8")

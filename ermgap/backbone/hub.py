@@ -66,8 +66,8 @@ def _snapshot(repository: str) -> Path:
 
 
 def _tokens(path: Path) -> Tokens:
-    told = json.loads((path / "tokenizer.json").read_text())
-    roles = json.loads((path / "tokenizer_config.json").read_text())
+    told = json.loads((path / "tokenizer.json").read_text(encoding="utf-8"))
+    roles = json.loads((path / "tokenizer_config.json").read_text(encoding="utf-8"))
     ids = dict(told["model"]["vocab"])
     ids |= {token["content"]: token["id"] for token in told["added_tokens"]}
 

@@ -92,7 +92,7 @@ class Shards:
     def _open(self, name: str) -> tuple[dict, np.ndarray]:
         path = self.folder / f"{name}.bin"
         try:
-            index = json.loads((self.folder / f"{name}.json").read_text())
+            index = json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
             clips, size = {k: tuple(map(int, v)) for k, v in index["clips"].items()}, index["bytes"]
             same = (index["dtype"], index["dim"]) == (self.dtype, self.dim)
         except (ValueError, KeyError, TypeError, AttributeError) as problem:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ermgap import corpora
-from ermgap.corpora import meld_st, meld_st_paper, table
+from ermgap.corpora import meld_st, meld_st_paper, split, table
 from ermgap.errors import UserError, command_line
 
 
@@ -31,12 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         genders=options.genders,
         outside=options.outside,
     )
+    utterances, moves = split.follow(corpus.table)
     print(
         table.describe(
-            corpus.table,
+            utterances,
             excluded=corpus.excluded,
             labels=corpora.MELD_LABELS,
-            notes=corpus.notes,
+            notes=[*corpus.notes, *moves],
         )
     )
     for name, path in map(corpora.parse, options.names):
@@ -52,7 +53,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(required=True)
     describe = commands.add_parser("describe", help="counts of one or more corpora")
     names = ", ".join(sorted(corpora.CORPORA))
-    describe.add_argument("names", nargs="+", metavar="NAME[=PATH]", help=f"of {names}")
+    describe.add_argument(
+        "names",
+        nargs="+",
+        metavar="NAME[=PATH]",
+        help=f"of {names}, or any name whose PATH has a manifest.csv",
+    )
     describe.add_argument(
         "--genders", type=Path, metavar="FILE", help="CSV of speaker and gender, for meld_st"
     )

@@ -1,10 +1,11 @@
 """Reading clips, and finding those that cannot be used before a model meets them.
 
-    samples = read("clip.flac", 0.0, None)            # float32 [n], mono, 16 kHz
-    table, excluded = inspect(table, strict=False)    # every clip decoded once
+    samples = read("clip.flac", 0.0, None)                # float32 [n], mono, 16 kHz
+    table, excluded, cancelling = inspect(table)          # every clip decoded once
 
 soundfile reads WAV, FLAC, Ogg Vorbis and Opus, and MP3; it releases the interpreter lock while it
-decodes, so a few threads use all cores.
+decodes, so a few threads use all cores. `inspect` decodes in blocks, and no further than a clip may
+be long, whatever its header says.
 """
 
 from __future__ import annotations
@@ -15,23 +16,31 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import soundfile
 
+from ermgap.corpora.containers import CUT, Unusable, opened
+from ermgap.corpora.levels import Level
 from ermgap.corpora.table import excluded_frame
 from ermgap.errors import UserError
+from ermgap.files import native
 
 RATE = 16000
 LONGEST_S = 30.0  # Whisper's window, hence the audio tower's
 SHORTEST_S = 0.1  # under 0.03 s (three mel frames) the tower gives no position at all
 FASTEST = 768_000  # Hz; no recorder is faster, and resampling takes memory with the rate
 SLACK_S = 0.05  # a manifest's rounded end may lie this far behind the end of the file
+TOO_SHORT = "shorter than the span that is named for it"
 
 
-class _Unusable(Exception):
-    """A clip that is left out; the message is the recorded reason."""
+class Inspected(NamedTuple):
+    """Usable rows, exclusions, and [rows] bool: whose channels nearly cancel in their mean."""
+
+    table: pd.DataFrame
+    excluded: pd.DataFrame
+    cancelling: np.ndarray
 
 
 def read(
@@ -48,28 +57,51 @@ def read(
     prefix of what comes back without a window. Raises UserError naming a file that cannot be read.
     """
     try:
-        samples, native = _decode(path, start_s, end_s)
-    except _Unusable as problem:
+        clip = _decode(path, start_s, end_s)
+    except Unusable as problem:
         raise UserError(f"the clip {path} is {problem}; replace it or take it out.") from problem
-    if native != rate:
+    samples = clip.samples
+    if clip.rate != rate:
         from scipy.signal import resample_poly  # 0.4 s to import, and most corpora need none
 
-        shared = math.gcd(native, rate)
-        samples = resample_poly(samples, rate // shared, native // shared).astype(np.float32)
+        shared = math.gcd(clip.rate, rate)
+        samples = resample_poly(samples, rate // shared, clip.rate // shared).astype(np.float32)
     return samples if window_s is None else samples[: round(window_s * rate)]
 
 
-def _decode(path: str | Path, start_s: float, end_s: float | None) -> tuple[np.ndarray, int]:
-    whole = end_s is None or math.isnan(end_s)
-    try:
-        with soundfile.SoundFile(str(path)) as file:
-            if start_s:
-                file.seek(min(round(start_s * file.samplerate), file.frames))
-            frames = -1 if whole else round((end_s - start_s) * file.samplerate)
-            samples = file.read(frames, dtype="float32", always_2d=True)
-            return samples.mean(axis=1, dtype=np.float32), file.samplerate
-    except (soundfile.LibsndfileError, OSError, RuntimeError, ValueError) as problem:
-        raise _Unusable("unreadable") from problem
+class _Clip(NamedTuple):
+    """Mono float32 [n] at `rate` Hz; `promised` samples should be there (None: nobody says)."""
+
+    samples: np.ndarray
+    rate: int
+    promised: int | None
+    level: Level
+
+
+def _decode(
+    path: str | Path, start_s: float, end_s: float | None, *, longest_s: float = math.inf
+) -> _Clip:
+    """The span of a file, or what it has of it; of what is longer one sample too many."""
+    with opened(path, start_s=start_s) as file:
+        if file.samplerate > FASTEST:
+            raise Unusable(f"of more than {FASTEST:,} samples a second")
+        span_s = math.inf if end_s is None or math.isnan(end_s) else end_s - start_s
+        rest = min(span_s * file.samplerate, longest_s * file.samplerate + 1)
+        rest = round(rest) if math.isfinite(rest) else None
+        level, parts = Level(file.channels), []
+        while rest is None or rest > 0:
+            asked = file.block if rest is None else min(rest, file.block)
+            block = file.read(asked, dtype="float32", always_2d=True)
+            level.add(block)
+            parts.append(block.mean(axis=1, dtype=np.float32))
+            rest = None if rest is None else rest - len(block)
+            if len(block) < asked:
+                break
+        samples = np.concatenate(parts) if len(parts) != 1 else parts[0]
+        promised = file.promised
+        if promised is not None:
+            promised -= round(start_s * file.samplerate)
+        return _Clip(samples, file.samplerate, promised, level)
 
 
 def digest(path: str | Path, start_s: float = 0.0, end_s: float | None = None) -> str:
@@ -79,95 +111,81 @@ def digest(path: str | Path, start_s: float = 0.0, end_s: float | None = None) -
 
 
 def _file_digest(path: str | Path) -> str:
-    stat = os.stat(path)
-    return _hash(str(path), stat.st_size, stat.st_mtime_ns)
+    name = native(path)
+    stat = os.stat(name)
+    return _hash(name, stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache(maxsize=4096)
-def _hash(path: str, size: int, changed: int) -> str:  # size and time only tell versions apart
+def _hash(path: bytes, size: int, changed: int) -> str:  # size and time only tell versions apart
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def inspect(
     table: pd.DataFrame, *, strict: bool = False, window_s: float | None = None
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Decode every clip once; returns (the usable rows with `end_s` filled in, the exclusions).
+) -> Inspected:
+    """Decode every clip once; the usable rows with `end_s` filled in, the exclusions, and remarks.
 
-    Left out: missing, unreadable, truncated, damaged, empty, shorter than 0.1 s, longer than 30 s,
-    all-zero or non-finite audio, and spans outside their file. `strict` raises UserError for the
+    Left out: missing, unreadable, truncated, damaged, empty, of unknown length, shorter than 0.1 s,
+    longer than 30 s, non-finite, silent, constant, of an implausible level, with channels that
+    cancel (ermgap.corpora.levels), and spans outside their file. `strict` raises UserError for the
     first of them, and when clips are longer than `window_s` seconds, which are otherwise kept
-    (`crop_notes` counts them).
+    (`crop_notes` counts them; `levels.notes` those whose channels nearly cancel).
     """
     spans = list(zip(table["path"], table["start_s"], table["end_s"], strict=True))
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        ends = list(pool.map(_usable, spans, chunksize=1))
-    bad = np.array([isinstance(end, str) for end in ends], dtype=bool)
-    found = [end for end in ends if isinstance(end, str)]
-    if strict and found:
+        found = list(pool.map(_usable, spans, chunksize=1))
+    bad = np.array([isinstance(one, str) for one in found], dtype=bool)
+    reasons = [one for one in found if isinstance(one, str)]
+    usable = [one for one in found if not isinstance(one, str)]
+    if strict and reasons:
         raise UserError(
-            f"the clip {table['path'].to_numpy()[bad][0]} is {found[0]}, and {len(found)} of "
+            f"the clip {table['path'].to_numpy()[bad][0]} is {reasons[0]}, and {len(reasons)} of "
             f"{len(table)} clips cannot be used; mend them or leave out --strict."
         )
-    left_out = table.loc[bad, ["corpus", "path"]].assign(reason=found)
-    kept = table[~bad].assign(end_s=[float(end) for end in ends if not isinstance(end, str)])
+    left_out = table.loc[bad, ["corpus", "path"]].assign(reason=reasons)
+    kept = table[~bad].assign(end_s=[float(end) for end, _ in usable])
     if strict and window_s and (notes := crop_notes(kept, window_s)):
         raise UserError(f"{notes[0]}, which --strict refuses; give a longer window.")
-    return kept.reset_index(drop=True), excluded_frame([left_out])
+    cancelling = np.array([level.cancelling for _, level in usable], dtype=bool)
+    return Inspected(kept.reset_index(drop=True), excluded_frame([left_out]), cancelling)
 
 
-def _usable(span: tuple[str, float, float]) -> float | str:
-    """The end of the span in seconds, or the reason why it cannot be used."""
+def _usable(span: tuple[str, float, float]) -> tuple[float, Level] | str:
+    """The end of the span in seconds and its level, or the reason why it cannot be used."""
     path, start, end = span
     try:
         return _examine(path, start, None if math.isnan(end) else end)
-    except _Unusable as problem:
+    except Unusable as problem:
         return str(problem)
 
 
-def _examine(path: str, start: float, end: float | None) -> float:
-    if not os.path.isfile(path):
-        raise _Unusable("missing")
-    if os.path.getsize(path) == 0:
-        raise _Unusable("empty")
-    if _riff_is_cut(path):
-        raise _Unusable("truncated or damaged")
-    try:
-        told = soundfile.info(path)
-    except (soundfile.LibsndfileError, OSError, RuntimeError) as problem:
-        raise _Unusable("unreadable") from problem
-    if told.samplerate > FASTEST:
-        raise _Unusable(f"of more than {FASTEST:,} samples a second")
-    length = told.duration
-    if start and start >= length or end is not None and end > length + SLACK_S:
-        raise _Unusable("shorter than the span that is named for it")
-    end = length if end is None else min(end, length)
-    if end - start > LONGEST_S:
-        raise _Unusable(f"longer than {LONGEST_S:.0f} s")
-    _listen(path, start, end)
-    return end
-
-
-def _riff_is_cut(path: str) -> bool:
-    """A WAV that is shorter than its header says, which libsndfile reads without a word."""
-    with open(path, "rb") as file:
-        mark, size = file.read(4), int.from_bytes(file.read(4), "little")
-    streamed = size >= 0x7FFFF000  # written to a pipe: the length was not known
-    return mark == b"RIFF" and not streamed and size > os.path.getsize(path) + 1024
-
-
-def _listen(path: str, start: float, end: float) -> None:
-    samples, rate = _decode(path, start, end)
-    if len(samples) == 0:
-        raise _Unusable("empty")
-    if len(samples) / rate < end - start - SLACK_S:
-        raise _Unusable("truncated or damaged")
-    if len(samples) / rate < SHORTEST_S:
-        raise _Unusable(f"shorter than {SHORTEST_S} s")
-    if not np.isfinite(samples).all():
-        raise _Unusable("not finite (NaN or infinite samples)")
-    if not samples.any():
-        raise _Unusable("silent (every sample is zero)")
+def _examine(path: str, start: float, end: float | None) -> tuple[float, Level]:
+    name = native(path)
+    if not os.path.isfile(name):
+        raise Unusable("missing")
+    if os.path.getsize(name) == 0:
+        raise Unusable("empty")
+    clip = _decode(path, start, end, longest_s=LONGEST_S)
+    count, slack = len(clip.samples), SLACK_S * clip.rate
+    span = math.inf if end is None else (end - start) * clip.rate
+    wanted = min(span, LONGEST_S * clip.rate + 1)
+    if clip.promised is not None and count < min(wanted, clip.promised) - slack:
+        raise Unusable(CUT)
+    if count < wanted - slack and end is not None or not count and start:
+        raise Unusable(TOO_SHORT)
+    if count == 0:
+        raise Unusable("empty")
+    if count > LONGEST_S * clip.rate:
+        raise Unusable(f"longer than {LONGEST_S:.0f} s")
+    if count < SHORTEST_S * clip.rate:
+        raise Unusable(f"shorter than {SHORTEST_S} s")
+    if problem := clip.level.problem(clip.samples):
+        raise Unusable(problem)
+    # A span's own end stays as it was written, but for what is rounded over the end of the file.
+    whole = end is not None and count >= round(span)
+    return (end if whole else start + count / clip.rate), clip.level
 
 
 def crop_notes(table: pd.DataFrame, window_s: float) -> tuple[str, ...]:
@@ -186,7 +204,7 @@ def drop_copies(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
     A copy in another split would be leakage. Only files of equal size are hashed.
     """
-    sizes = {path: os.path.getsize(path) for path in table["path"].unique()}
+    sizes = {path: os.path.getsize(native(path)) for path in table["path"].unique()}
     tally = pd.Series(sizes).value_counts()
     bytes_of = {
         path: _file_digest(path) if tally[size] > 1 else path for path, size in sizes.items()

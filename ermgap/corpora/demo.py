@@ -13,8 +13,8 @@ import math
 import os
 from pathlib import Path
 
-from ermgap.corpora import rows as parsing
-from ermgap.corpora.manifest import read_csv
+from ermgap.corpora import clip_paths
+from ermgap.corpora.csv_file import read_csv
 from ermgap.corpora.table import Corpus, frame
 from ermgap.errors import UserError
 
@@ -60,16 +60,16 @@ def _read(manifest: Path, *, outside: bool) -> list[dict[str, str]]:
     remedy = "write it with `python -m ermgap.corpora.make_demo --out FOLDER`"
     if not os.path.isfile(manifest):
         raise UserError(f"there is no manifest {manifest}; {remedy}.")
-    header, lines = read_csv(manifest, required=())
-    if missing := [name for name in FIELDS if name not in header]:
+    sheet = read_csv(manifest, required=(), optional=FIELDS)
+    if missing := [name for name in FIELDS if name not in sheet.header]:
         raise UserError(f"{manifest} lacks the columns {', '.join(missing)}; {remedy}.")
     rows = []
-    here = parsing.Inside(manifest.parent)
-    for number, values in lines:
-        row, place = dict(zip(header, values, strict=True)), f"{manifest}, row {number}"
-        parsing.require_file(row["path"], place=place)
+    here = clip_paths.Inside(manifest.parent)
+    for number, row in sheet.records():
+        place = f"{manifest}, row {number}"
+        clip_paths.require_file(row["path"], place=place)
         if not outside:
-            parsing.require_inside(row["path"], place=place)
+            clip_paths.require_inside(row["path"], place=place)
             here.require(str(manifest.parent / row["path"]), place=place)
         if not _is_seconds(row["duration_s"]):
             raise UserError(f"{place}: duration_s is not a number; {remedy}.")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import glob
-import os
 from collections.abc import Callable
 from pathlib import Path
 
+from ermgap.corpora.audio_files import foreign_name, search
+from ermgap.corpora.clip_paths import respelt
 from ermgap.corpora.table import Corpus, excluded_frame, frame
 from ermgap.errors import UserError
-
-SUFFIXES = (".wav", ".flac")
+from ermgap.plain_yaml import one_line
 
 
 def need_path(path: Path | None, *, corpus: str, what: str) -> Path:
@@ -22,14 +21,10 @@ def need_path(path: Path | None, *, corpus: str, what: str) -> Path:
     except (OSError, ValueError):  # longer than a name can be, a NUL in it, or not to be looked at
         there = False
     if not there:
-        raise UserError(f"there is no {path}; {corpus}=PATH wants {what}.")
+        other = respelt(path.absolute())
+        there_is = f" (there is {one_line(str(other))})" if other else ""
+        raise UserError(f"there is no {path}{there_is}; {corpus}=PATH wants {what}.")
     return path.absolute()
-
-
-def _clips(root: Path) -> list[Path]:
-    # glob follows symbolic links to folders, which Path.rglob passes over, and skips hidden names.
-    found = glob.glob(os.path.join(glob.escape(str(root)), "**", "*"), recursive=True)
-    return [Path(name) for name in sorted(found) if name.lower().endswith(SUFFIXES)]
 
 
 def load_named(
@@ -42,17 +37,23 @@ def load_named(
     """A corpus whose file names say everything, wherever they lie under a folder.
 
     `describe` turns a file's stem into the row's columns (without id, corpus and path) or into the
-    reason why it is left out. Of two files with one stem the first in sorted order stays; hidden
-    files are not looked at. Raises UserError when the folder holds no .wav or .flac file.
+    reason why it is left out. Of two files with one stem the first in sorted order stays, and one
+    in a format that is not read here is left out unless its like is there; hidden files are not
+    looked at. Raises UserError when the folder holds no audio.
     """
     root = need_path(path, corpus=corpus, what=f"the folder with its clips ({example})")
     if not root.is_dir():
         raise UserError(f"{root} is not a folder; {corpus}=PATH wants the folder with {example}.")
-    files = _clips(root)
-    if not files:
-        raise UserError(f"{root} holds no .wav or .flac file; {corpus}=PATH wants {example} in it.")
+    files, foreign = search(root)
+    if not files and not foreign:
+        raise UserError(f"{root} holds no audio file; {corpus}=PATH wants {example} in it.")
     rows: dict[str, dict] = {}
-    excluded = []
+    stems = {file.stem for file in files}
+    excluded = [
+        {"corpus": corpus, "path": str(file), "reason": foreign_name(file)}
+        for file in foreign
+        if file.stem not in stems
+    ]
     for file in files:
         stem = file.stem
         found = "another file of the same name" if stem in rows else describe(stem)

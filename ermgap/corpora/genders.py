@@ -10,10 +10,11 @@ that means. A user's own file replaces it whole.
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path
 
 from ermgap.corpora import rows as parsing
-from ermgap.corpora.manifest import read_csv
+from ermgap.corpora.csv_file import read_csv
 from ermgap.errors import UserError
 from ermgap.plain_yaml import shown
 
@@ -22,7 +23,8 @@ COLUMNS = ("speaker", "gender")
 
 
 def spelt(name: str) -> str:
-    """A name as the file is searched for it: case, spaces and forms of apostrophe do not count."""
+    """A name as the file is searched for it: case, spaces and forms of letters do not count."""
+    name = unicodedata.normalize("NFC", name)
     return " ".join(name.replace("\u2019", "'").replace("\u2018", "'").split()).casefold()
 
 
@@ -36,10 +38,8 @@ def read(file: Path) -> dict[str, str]:
         raise UserError(
             f"there is no file of genders {file}; write a CSV with the columns speaker and gender."
         )
-    header, lines = read_csv(file, required=COLUMNS)
     found: dict[str, tuple[str, int]] = {}
-    for row, values in lines:
-        named = dict(zip(header, values, strict=True))
+    for row, named in read_csv(file, required=COLUMNS).records():
         place = f"{file}, row {row}"
         name, gender = spelt(named["speaker"]), parsing.gender(named["gender"].strip(), place=place)
         if not name:

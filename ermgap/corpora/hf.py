@@ -20,40 +20,55 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import ermgap
+from ermgap.corpora import columns
 from ermgap.corpora import rows as parsing
+from ermgap.corpora.clip_paths import Clips
 from ermgap.corpora.manifest import from_rows
 from ermgap.corpora.table import Corpus
 from ermgap.errors import UserError
+from ermgap.plain_yaml import one_line
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 MAGIC = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"ID3": ".mp3"}
-READ = (
-    *parsing.REQUIRED, "speaker", "split_group", "group", "transcript", "start_s", "end_s",
-    "duration_s", "synthetic", "split", "utterance_id", "corpus",
-)  # fmt: skip
+SAVED = ("dataset_dict.json", "state.json")  # one of them is in every folder of save_to_disk
+REQUIRED = ("audio", *(name for name in parsing.REQUIRED if name != "path"))
+READ = (*REQUIRED, *parsing.OPTIONAL)
 
 
-def load(path: Path | None, *, outside: bool = False) -> Corpus:
+def load(path: Path | None, *, outside: bool = False, corpus: str | None = None) -> Corpus:
     """The table of a dataset; clips whose gender is unknown are left out.
 
-    `outside` lets rows name files that lie elsewhere than with the dataset. Raises UserError when
-    it is neither on disk nor to be had from the hub, when a column is missing, and, naming the row,
-    for a wrong value and for a file elsewhere.
+    `outside` lets rows name files that lie elsewhere than with the dataset; `corpus` is as in
+    `manifest.load`. Raises UserError when it is neither on disk nor to be had from the hub, when a
+    column is missing, and, naming the row, for a wrong value and for a file elsewhere.
     """
     if path is None:
         raise UserError("the corpus 'hf' needs a dataset; write hf=FOLDER or hf=OWNER/NAME.")
     here = os.path.exists(path)
-    parts = _parts(_on_disk(path) if here else _from_hub(path.as_posix()), path)
-    source = path.resolve().name if here else path.name
-    allowed = None if outside else parsing.Inside(*([path] if here else _caches()))
+    source = corpus or source_of(path)
+    parts, unread = _parts(_on_disk(path) if here else _from_hub(path.as_posix()), path)
+    root, within = (path.absolute(), ()) if here else (Path.cwd(), tuple(_caches()))
+    clips = Clips(root, outside=outside, within=within)
     found: list[dict] = []
-    named = False
-    for key, split in _splits(list(parts)).items():
-        columns = set(parts[key].column_names)
-        named |= bool({"speaker", "group", "split_group"} & columns)
+    read: set[str] = set()
+    splits = _splits(list(parts))
+    for key, split in splits.items():
+        read |= set(parts[key].column_names) & set(READ)
         named_by = {"place": f"{path} ({key})", "source": source, "split": split, "key": key}
-        found += _rows(parts[key], allowed=allowed, **named_by)
-    return from_rows(found, root=Path(), named_speakers=named)
+        found += _rows(parts[key], clips=clips, **named_by)
+    called = f"the dataset {one_line(source)}"
+    notes = columns.unread_notes(unread, read=read | {"path"}, where=called) + clips.notes(called)
+    return from_rows(found, notes=(*notes, *_open_notes(parts, splits, source)))
+
+
+def source_of(path: Path) -> str:
+    """What goes before the ids and speakers of a dataset that was given no name."""
+    return path.resolve().name if os.path.exists(path) else path.name
+
+
+def is_saved(path: Path) -> bool:
+    """Whether a folder holds a dataset saved with `save_to_disk`."""
+    return any(os.path.isfile(path / name) for name in SAVED)
 
 
 def _on_disk(path: Path):
@@ -90,18 +105,24 @@ def _caches() -> list[str]:
     return [str(config.HF_DATASETS_CACHE), constants.HF_HUB_CACHE]
 
 
-def _parts(dataset, path: Path) -> dict:
+def _parts(dataset, path: Path) -> tuple[dict, list[str]]:
+    """The parts by name, known columns in the spelling of READ, and the columns not read."""
     parts = dict(dataset) if isinstance(dataset, dict) else {"all": dataset}
+    unread: dict[str, None] = {}
     for key, part in parts.items():
-        have = set(part.column_names)
-        missing = [name for name in parsing.REQUIRED if name != "path" and name not in have]
-        missing += [] if "audio" in have else ["audio"]
-        if missing:
+        where = f"the dataset {path} ({key})"
+        written = part.column_names
+        names = columns.recognised(written, known=READ, where=where)
+        if missing := [name for name in REQUIRED if name not in names]:
             raise UserError(
-                f"the dataset {path} ({key}) lacks the column {', '.join(missing)}; "
-                "rename_column gives one of its own that name."
+                f"{where} lacks the column {', '.join(missing)}; "
+                f"{columns.lacking(missing, names)} (with rename_column)."
             )
-    return parts
+        unread |= dict.fromkeys(name for name in names if name not in READ)
+        pairs = zip(written, names, strict=True)
+        if changed := {old: new for old, new in pairs if new in READ and old != new}:
+            parts[key] = part.rename_columns(changed)
+    return parts, list(unread)
 
 
 def _splits(keys: list[str]) -> dict[str, str]:
@@ -112,9 +133,18 @@ def _splits(keys: list[str]) -> dict[str, str]:
     return {key: split if split == "test" and len(keys) > 1 else "" for key, split in known.items()}
 
 
-def _rows(
-    part, *, allowed: parsing.Inside | None, place: str, source: str, split: str, key: str
-) -> Iterator[dict]:
+def _open_notes(parts: dict, splits: dict[str, str], source: str) -> list[str]:
+    """Which parts are in no split, unless there is but one and it is not called test."""
+    opened = [key for key, split in splits.items() if not split]
+    if not opened or (len(parts) == 1 and parsing.SPLITS.get(opened[0].lower()) != "test"):
+        return []
+    names = ", ".join(f"{one_line(key)} ({len(parts[key])} utterances)" for key in opened)
+    why = "only train, validation and test name a split"
+    why = why if "dev" in splits.values() else "no part is called validation"
+    return [f"of {source} these parts are left open, to be divided by speaker: {names}; {why}"]
+
+
+def _rows(part, *, clips: Clips, place: str, source: str, split: str, key: str) -> Iterator[dict]:
     import datasets
 
     names = {
@@ -125,7 +155,7 @@ def _rows(
     folder = ermgap.cache_dir() / "hf" / part._fingerprint  # before the casts, which change it
     if isinstance(part.features["audio"], datasets.Audio):
         part = part.cast_column("audio", datasets.Audio(decode=False))
-    part = part.select_columns([name for name in ("audio", *READ) if name in part.column_names])
+    part = part.select_columns([name for name in READ if name in part.column_names])
     for index, row in enumerate(part):
         audio = row.pop("audio")
         where = f"{place}, row {index}"
@@ -135,7 +165,7 @@ def _rows(
         values["utterance_id"] = values.get("utterance_id") or f"{key}/{index:06d}"
         yield {
             **parsing.parse(values, place=where, source=source),
-            "path": _file(audio, folder, where, allowed),
+            "path": _file(audio, folder, where, clips),
         }
 
 
@@ -147,7 +177,7 @@ def _text(value, names: list[str] | None, place: str) -> str:
     return names[value] if names is not None else str(value)
 
 
-def _file(audio, folder: Path, place: str, allowed: parsing.Inside | None) -> str:
+def _file(audio, folder: Path, place: str, clips: Clips) -> str:
     """The path of the clip on this disk, written from the dataset's bytes when it is not there."""
     if isinstance(audio, str):
         audio = {"path": audio}
@@ -159,9 +189,8 @@ def _file(audio, folder: Path, place: str, allowed: parsing.Inside | None) -> st
     if content is None:
         if not path:
             raise UserError(f"{place}: it holds no audio; take it out of the dataset.")
-        if allowed is not None:
-            allowed.require(os.path.abspath(path), place=place)
-        return str(Path(path).absolute())
+        # `datasets` takes a relative path from the working directory; else it is the folder's own.
+        return clips.find(os.path.abspath(path) if os.path.exists(path) else path, place=place)
     suffix = next((end for start, end in MAGIC.items() if content.startswith(start)), ".wav")
     file = folder / f"{hashlib.sha256(content).hexdigest()[:24]}{suffix}"
     if not file.is_file() or file.stat().st_size != len(content):

@@ -4,32 +4,43 @@
     python sweeps/pareto.py --data manifest=FILE.csv      # paths are relative to the file's folder
     ... --set data.outside=true                           # clips may lie elsewhere than below it
 
-UTF-8, comma separated, with a header. Required columns: path, language (ISO 639-1), emotion, gender
-(female, male, or unknown, which is left out). Optional: speaker, split_group or group (what a split
-may not cut), transcript, start_s, end_s, duration_s, synthetic (1, 0), split (train, dev, test),
-utterance_id, corpus. Other columns are not read; `emotion` counts, and happy, angry and the like
-become the labels joy, anger when these are among the run's labels.
+UTF-8, with a header, separated by commas (or by semicolons, tabs or bars, which the header shows).
+Required columns: path, language (ISO 639-1), emotion, gender (female, male, or unknown, which is
+left out). Optional: speaker (where empty, NA or unknown, the utterance counts as a speaker of its
+own), split_group or group (what a split may not cut), transcript, start_s, end_s, duration_s,
+synthetic (1, 0), split (train, dev, test), utterance_id, corpus. The letter case of names does not
+count; other columns are not read, and named in a note. A path that is spelt otherwise than its file
+(backslashes, letter case, composed accents) is noted. `emotion` counts, and happy, angry and the
+like become the labels joy, anger when these are among the run's labels.
 """
 
 from __future__ import annotations
 
-import csv
 import os
-from collections import Counter
-from collections.abc import Sequence
+import re
 from pathlib import Path
 
 import pandas as pd
 
+from ermgap.corpora import columns
 from ermgap.corpora import rows as parsing
+from ermgap.corpora.clip_paths import Clips
+from ermgap.corpora.csv_file import Sheet, read_csv
 from ermgap.corpora.folder import need_path
 from ermgap.corpora.table import Corpus, excluded_frame, frame
 from ermgap.errors import UserError
+from ermgap.files import escaped
 from ermgap.plain_yaml import one_line, shown
 
+NAME = "manifest.csv"
+NUMBERS = ("start_s", "end_s", "duration_s", "synthetic")
 
-def load(path: Path | None, *, outside: bool = False) -> Corpus:
+
+def load(path: Path | None, *, outside: bool = False, corpus: str | None = None) -> Corpus:
     """The table of a manifest; clips whose gender is unknown are left out.
+
+    `corpus` is the name of the corpus, and goes before ids and speakers; the folder's name if None.
+    A row's own `corpus` wins as the corpus's name.
 
     A manifest that somebody else wrote must not make this machine read, or send to an endpoint,
     what lies elsewhere: a path that leads out of the manifest's folder, by its text or by a
@@ -37,89 +48,85 @@ def load(path: Path | None, *, outside: bool = False) -> Corpus:
     for every other mistake. Whether the clips exist and can be read is found out later, by
     `audio.inspect`.
     """
-    root = need_path(path, corpus="manifest", what="a folder with manifest.csv, or a .csv file")
-    file = root / "manifest.csv" if root.is_dir() else root
+    called = corpus or "manifest"
+    root = need_path(path, corpus=called, what="a folder with manifest.csv, or a .csv file")
+    file = file_of(root)
     if not os.path.isfile(file):
-        raise UserError(f"{root} holds no manifest.csv; write one, or name the .csv file itself.")
-    header, lines = read_csv(file)
-    source = file.resolve().parent.name or "manifest"
+        raise UserError(f"{root} holds no {NAME}; write one, or name the .csv file itself.")
+    sheet = read_csv(file, required=parsing.REQUIRED, optional=parsing.OPTIONAL)
+    source = corpus or source_of(root)
     found = []
-    here = parsing.Inside(file.parent)
-    for row, values in lines:
-        named, place = dict(zip(header, values, strict=True)), f"{file}, row {row}"
-        found.append(parsing.parse(named, place=place, source=source, outside=outside))
-        if not outside:
-            here.require(str(file.parent / found[-1]["path"]), place=place)
-    _refuse_repeats(found, [row for row, _ in lines], file)
-    return from_rows(found, root=file.parent, named_speakers=_names_speakers(header))
+    clips = Clips(file.parent, outside=outside)
+    for row, named in sheet.records():
+        place = f"{file}, row {row}"
+        named = _with_points(named, sheet)
+        parsed = parsing.parse(named, place=place, source=source, outside=outside)
+        found.append(parsed | {"path": clips.find(named["path"], place=place)})
+    _refuse_repeats(found, [row for row, _ in sheet.rows], file)
+    called = f"{one_line(source)}'s {one_line(file.name)}"
+    read = {*parsing.REQUIRED, *parsing.OPTIONAL}
+    unread = [name for name in sheet.header if name not in read]
+    notes = (
+        *sheet.notes(called),
+        *columns.unread_notes(unread, read=read & set(sheet.header), where=called),
+        *clips.notes(called),
+    )
+    return from_rows(found, notes=notes)
 
 
-def from_rows(found: list[dict], *, root: Path, named_speakers: bool) -> Corpus:
-    """Parsed rows as a Corpus: paths under `root`, unknown genders left out and counted."""
-    rows = [{**row, "path": str(root / row["path"])} for row in found]
+def file_of(path: Path) -> Path:
+    """The CSV file that a folder or a file stands for."""
+    return path / NAME if path.is_dir() else path
+
+
+def source_of(path: Path) -> str:
+    """What goes before the ids and speakers of a manifest that was given no name."""
+    return escaped(file_of(path).resolve().parent.name) or "manifest"
+
+
+def from_rows(found: list[dict], *, notes: tuple[str, ...] = ()) -> Corpus:
+    """Parsed rows with absolute paths as a Corpus; unknown genders are left out and counted."""
     unknown = [
         {"corpus": row["corpus"], "path": row["path"], "reason": "the speaker's gender is unknown"}
-        for row in rows
+        for row in found
         if not row["gender"]
     ]
-    known = [row for row in rows if row["gender"]]
-    note = "names no speakers or groups: one voice may be in both train and dev, and look easy"
-    names = pd.unique(pd.Series([row["corpus"] for row in rows], dtype=str))
-    notes = () if named_speakers else tuple(f"{name} {note}" for name in names)
-    return Corpus(table=frame(known), excluded=excluded_frame(unknown), notes=notes)
+    table = frame([row for row in found if row["gender"]])
+    return Corpus(
+        table=table,
+        excluded=excluded_frame(unknown),
+        notes=(*notes, *_speaker_notes(table)),
+    )
 
 
-def _names_speakers(header: list[str]) -> bool:
-    return bool({"speaker", "group", "split_group"} & set(header))
-
-
-def read_csv(
-    file: Path, *, required: Sequence[str] = parsing.REQUIRED
-) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Header and (row number, fields) of a CSV; row 1 is the header, blank rows are skipped.
-
-    Raises UserError for text that is not UTF-8, broken quotes, an empty file, a header that lacks a
-    `required` column or repeats one, and a row with too few or too many fields.
-    """
-    try:
-        with open(file, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream, strict=True, skipinitialspace=True)
-            numbered = [(i, row) for i, row in enumerate(reader, 1) if row]
-    except UnicodeDecodeError as problem:
-        raise UserError(f"{file} is not UTF-8 text; save it again as CSV in UTF-8.") from problem
-    except csv.Error as problem:
-        raise UserError(
-            f"{file} is not a sound CSV (line {reader.line_num}: {one_line(str(problem))}); "
-            "mend its quotes."
-        ) from problem
-    except OSError as problem:
-        raise UserError(f"{file} cannot be opened ({problem.strerror}).") from problem
-    if not numbered:
-        raise UserError(f"{file} is empty; its first row must name the columns.")
-    header = _check_header([name.strip() for name in numbered[0][1]], file, required)
-    if len(numbered) == 1:
-        raise UserError(f"{file} has a header and no rows; add one row a clip.")
-    for row, values in numbered[1:]:
-        if len(values) != len(header):
-            raise UserError(
-                f"{file}, row {row}: it has {len(values)} fields where the header has "
-                f"{len(header)}; put a text with commas between double quotes."
+def _speaker_notes(table: pd.DataFrame) -> list[str]:
+    """A sentence for each corpus on its utterances that name neither a speaker nor a group."""
+    risk = "so one voice may be in both train and dev, and look easy"
+    notes = []
+    for name, part in table.groupby("corpus", sort=False):
+        lone = int((part["speaker"] == part["utterance_id"]).sum())
+        if lone == len(part):
+            notes.append(
+                f"{name} names no speakers or groups: each of its {lone} utterances counts as a "
+                f"speaker of its own, {risk}"
             )
-    return header, numbered[1:]
+        elif lone:
+            notes.append(
+                f"{lone} of {len(part)} utterances of {name} name no speaker: each of them counts "
+                f"as a speaker of its own, {risk}"
+            )
+    return notes
 
 
-def _check_header(header: list[str], file: Path, required: Sequence[str]) -> list[str]:
-    repeated = sorted(name for name, n in Counter(header).items() if name and n > 1)
-    if repeated:
-        raise UserError(f"{file} has the column {shown(repeated[0])} twice; keep one.")
-    missing = [name for name in required if name not in header]
-    if missing:
-        other = next((mark for mark in ";\t" if len(header) == 1 and mark in header[0]), None)
-        hint = (
-            "separate its columns with commas" if other else f"it has {one_line(', '.join(header))}"
-        )
-        raise UserError(f"{file} lacks the column {', '.join(missing)}; {hint}.")
-    return header
+def _with_points(named: dict[str, str], sheet: Sheet) -> dict[str, str]:
+    """A row whose decimal commas are points, where a comma does not separate the columns."""
+    if sheet.separator == ",":
+        return named
+    return named | {
+        name: re.sub(r"^(\d+),(\d+)$", r"\1.\2", named[name].strip(), flags=re.ASCII)
+        for name in NUMBERS
+        if name in named
+    }
 
 
 def _refuse_repeats(found: list[dict], numbers: list[int], file: Path) -> None:

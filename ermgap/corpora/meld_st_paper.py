@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ermgap.corpora.manifest import read_csv
+from ermgap.corpora.csv_file import read_csv
 from ermgap.corpora.meld_st import NAME, find_pairs
 from ermgap.corpora.meld_st_rows import SPLITS
 
@@ -43,7 +43,7 @@ def compare(table: pd.DataFrame, root: Path) -> list[tuple[str, int, int]]:
     for pair in find_pairs(root)[0]:
         for split in SPLITS:
             file = pair.csv(root, split)
-            lines = len(read_csv(file, required=())[1])
+            lines = len(read_csv(file, required=()).rows)
             rows.append((f"rows of {file.name}", lines, OFFICIAL[pair.folder][split]))
     return rows
 

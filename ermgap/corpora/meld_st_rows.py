@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ermgap.corpora.csv_file import read_csv
 from ermgap.corpora.genders import spelt
-from ermgap.corpora.manifest import read_csv
 from ermgap.plain_yaml import shown
 
 SPLITS = {"train": "train", "dev": "valid", "test": "test"}  # audio folder and table: CSV
@@ -69,7 +69,7 @@ class Clip:
 def read_pair(root: Path, pair: Pair, genders: Mapping[str, str]) -> list[Clip]:
     """All clips of a pair, English and dubbed in turn, in the order train, dev, test.
 
-    `genders` is what `genders.read` gives. Raises UserError as `manifest.read_csv` does.
+    `genders` is what `genders.read` gives. Raises UserError as `csv_file.read_csv` does.
     """
     return [clip for split in SPLITS for clip in _read(root, pair, split, genders)]
 
@@ -77,10 +77,9 @@ def read_pair(root: Path, pair: Pair, genders: Mapping[str, str]) -> list[Clip]:
 def _read(root: Path, pair: Pair, split: str, genders: Mapping[str, str]) -> Iterator[Clip]:
     file = pair.csv(root, split)
     required = ("id", "English", pair.column, "emotion", "speaker", *NUMBERS)
-    header, lines = read_csv(file, required=required)
     rows = [
-        (number, {name: value.strip() for name, value in zip(header, values, strict=True)})
-        for number, values in lines
+        (number, {name: value.strip() for name, value in named.items()})
+        for number, named in read_csv(file, required=required).records()
     ]
     wrong = _wrong_ids([row for _, row in rows])
     for (number, row), bad_id in zip(rows, wrong, strict=True):

@@ -7,24 +7,28 @@ place (`FILE, row 7`); a speaker whose gender is declared unknown is an exclusio
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import PurePosixPath
 
 import numpy as np
 
+from ermgap.corpora.clip_paths import require_file, require_inside
 from ermgap.errors import UserError
 from ermgap.plain_yaml import shown
 
-ASK = "or allow it with --set data.outside=true if you trust who wrote it"
 REQUIRED = ("path", "language", "emotion", "gender")
+OPTIONAL = (
+    "speaker", "split_group", "group", "transcript", "start_s", "end_s", "duration_s", "synthetic",
+    "split", "utterance_id", "corpus",
+)  # fmt: skip
 FEMALE = {"female", "f", "woman"}
 MALE = {"male", "m", "man"}
 UNKNOWN = {"", "unknown", "other", "na", "n/a", "nan", "none", "null", "unspecified", "group",
            "mixed", "nonbinary", "non-binary", "diverse", "both", "?"}  # fmt: skip
 SPLITS = {"": "", "train": "train", "dev": "dev", "valid": "dev", "validation": "dev", "val": "dev",
           "test": "test"}  # fmt: skip
+NO_NAME = {"", "unknown", "na", "n/a", "#n/a", "<na>", "nan", "none", "null", "?", "-"}
 TRUE = {"1", "1.0", "true", "yes"}
 FALSE = {"", "0", "0.0", "false", "no"}
 
@@ -36,7 +40,8 @@ def parse(values: Mapping[str, str], *, place: str, source: str, outside: bool =
 
     `source` (the folder's or dataset's name) is the default corpus and goes before ids, speakers
     and groups, so that speaker 01 of two sources stays two speakers. A group defaults to the
-    speaker, a speaker to the group, and both to the utterance itself.
+    speaker, a speaker to the group, and both to the utterance itself, for which a cell that is
+    empty or says NA, unknown or the like counts as empty.
     """
     take = {key: (value or "").strip() for key, value in values.items()}
     start = number(take.get("start_s", ""), column="start_s", place=place) or 0.0
@@ -53,8 +58,8 @@ def parse(values: Mapping[str, str], *, place: str, source: str, outside: bool =
     span = f"#{start:.3f}-{'' if end is None else f'{end:.3f}'}" if start or end else ""
     default_id = f"{source}/{PurePosixPath(path).with_suffix('')}{span}"
     utterance = _prefixed(take.get("utterance_id", ""), source, "/") or default_id
-    group = _prefixed(take.get("split_group") or take.get("group", ""), source, "_")
-    speaker = _prefixed(take.get("speaker", ""), source, "_") or group or utterance
+    group = _prefixed(_name(take, "split_group") or _name(take, "group"), source, "_")
+    speaker = _prefixed(_name(take, "speaker"), source, "_") or group or utterance
     return {
         "utterance_id": utterance,
         "corpus": take.get("corpus") or source,
@@ -72,52 +77,6 @@ def parse(values: Mapping[str, str], *, place: str, source: str, outside: bool =
     }
 
 
-def require_file(path: str, *, place: str) -> None:
-    """Raise UserError unless `path` has a file's name and only characters that can be printed."""
-    if not PurePosixPath(path).name or not path.isprintable():
-        raise UserError(
-            f"{place}: the path {shown(path)} names no file; write it in the column 'path'."
-        )
-
-
-def require_inside(path: str, *, place: str) -> None:
-    """Raise UserError for a path that is absolute or has `..`, as text: no file is looked at."""
-    absolute = PurePosixPath(path).is_absolute() or PureWindowsPath(path).anchor
-    if absolute or ".." in re.split(r"[/\\]", path) or path.startswith("~"):
-        raise UserError(
-            f"{place}: the path {shown(path)} leads out of the corpus; "
-            f"write it relative to the manifest's folder, without '..', {ASK}."
-        )
-
-
-class Inside:
-    """Whether files lie below one of some folders once every symbolic link is followed."""
-
-    def __init__(self, *folders: str | Path) -> None:
-        self._folders = tuple(os.path.realpath(folder) for folder in folders)
-        self._real: dict[str, str] = {}  # of the folders that files are in: a link or two a corpus
-
-    def require(self, path: str, *, place: str) -> None:
-        """Raise UserError for a file elsewhere; one that is absent is judged by its name."""
-        try:
-            real = self._followed(path)
-        except (OSError, ValueError):  # too long for a file's name; it will be counted as missing
-            return
-        if not any(real.startswith(os.path.join(folder, "")) for folder in self._folders):
-            raise UserError(
-                f"{place}: {shown(path)} lies outside of the corpus, where a link or its path "
-                f"leads; copy it there, {ASK}."
-            )
-
-    def _followed(self, path: str) -> str:
-        folder, name = os.path.split(path)
-        if folder not in self._real:
-            self._real[folder] = os.path.realpath(folder)
-        # Each file costs one look, not one a part of its path: 30,000 files are usual.
-        near = os.path.join(self._real[folder], name)
-        return os.path.realpath(near) if name in ("", ".", "..") or os.path.islink(near) else near
-
-
 def number(text: str, *, column: str, place: str) -> float | None:
     """Seconds, or None for an empty text; raises UserError unless finite and not negative."""
     if text.lower() in ("", "nan", "none"):
@@ -131,6 +90,11 @@ def number(text: str, *, column: str, place: str) -> float | None:
             f"{place}: {column} is {shown(text)}; write seconds as a number, such as 1.25."
         )
     return value
+
+
+def _name(values: Mapping[str, str], column: str) -> str:
+    name = values.get(column, "")
+    return "" if name.lower() in NO_NAME else name
 
 
 def _prefixed(name: str, source: str, mark: str) -> str:

@@ -9,10 +9,12 @@ is train. The dealing depends on the seed alone, so that the folds of one seed d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
-from ermgap.corpora.table import GENDERS
+from ermgap.corpora.table import GENDERS, SPLITS, groups_are
 from ermgap.errors import UserError
 
 
@@ -26,24 +28,42 @@ def assign(
 ) -> pd.DataFrame:
     """The table with every `split` filled: train, dev, and test when `test` is true.
 
-    Rows that have a split keep it, and so does the rest of their group. A group is never cut. Each
-    language gets both genders in train and dev when it has two groups of each (three with `test`);
-    a gender with fewer groups than `folds` is dealt to as many folds as it has groups, so its dev
-    share is larger; with a single group it stays in train, and `table.warnings` says so.
+    Rows that have a split keep it, and the rest of their group takes it (`follow`). Each language
+    gets both genders in train and dev when it has two groups of each (three with `test`); a gender
+    with fewer groups than `folds` is dealt to as many folds as it has groups, so its dev share is
+    larger; with a single group it stays in train, and `table.warnings` says so.
 
     Raises UserError for folds that make no sense, and when no language has both genders in both
     train and dev.
     """
     _check(fold, folds, test)
-    given = table.loc[table["split"] != ""].groupby("group")["split"].first()
-    split = table["split"].where(table["split"] != "", table["group"].map(given)).fillna("")
-    rest = table[split == ""]
-    if len(rest):
-        chosen = _divide(rest, seed=seed, fold=fold, folds=folds, test=test)
-        split = split.where(split != "", table["group"].map(chosen))
-    result = table.assign(split=split.astype(str))
-    _need_a_gap(result)
+    how = {"seed": seed, "fold": fold, "folds": folds, "test": test}
+    whole, moves = follow(table)
+    result = _fill(whole, **how)
+    if not _has_gap(result):
+        moves_did_it = _has_gap(_fill(table, **how))
+        drawn = (whole["split"] == "").any()
+        raise _no_gap(result, moves=moves if moves_did_it else [], drawn=drawn)
     return result
+
+
+def follow(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The table in which rows without a split take the one of their group, and what moved where.
+
+    One sentence for each split that rows moved to, with the numbers of groups and of utterances.
+    """
+    given = table[table["split"] != ""].groupby("group")["split"].first()
+    moved = (table["split"] == "") & table["group"].isin(given.index)
+    split = table["split"].where(~moved, table["group"].map(given)).astype(str)
+    moves = []
+    for name, part in table[moved].groupby(split[moved]):
+        who = groups_are(table[table["group"].isin(part["group"])])
+        moves.append(
+            f"{who} in {name} and also among the utterances whose split was left open: {len(part)} "
+            f"of these {'were' if len(part) > 1 else 'was'} moved to {name}, since nobody may be "
+            "on both sides of a split"
+        )
+    return table.assign(split=split), moves
 
 
 def _check(fold: int, folds: int, test: bool) -> None:
@@ -52,6 +72,14 @@ def _check(fold: int, folds: int, test: bool) -> None:
         raise UserError(f"folds is {folds}; write at least {least} to have something to train on.")
     if not 0 <= fold < folds:
         raise UserError(f"fold is {fold}; write 0 to {folds - 1}, one of the {folds} folds.")
+
+
+def _fill(table: pd.DataFrame, **how) -> pd.DataFrame:
+    """The table whose rows without a split have the one drawn for their group among these."""
+    rest = table[table["split"] == ""]
+    chosen = _divide(rest, **how) if len(rest) else {}
+    split = table["split"].where(table["split"] != "", table["group"].map(chosen))
+    return table.assign(split=split.astype(str))
 
 
 def _divide(rest: pd.DataFrame, *, seed: int, fold: int, folds: int, test: bool) -> dict[str, str]:
@@ -108,12 +136,30 @@ def _order(of_group: dict, sizes: pd.Series, random: np.random.Generator) -> lis
     return sorted(shuffled, key=lambda name: (of_group[name], -int(np.log2(sizes[name]))))
 
 
-def _need_a_gap(table: pd.DataFrame) -> None:
-    for _, part in table.groupby("language"):
-        found = set(zip(part["split"], part["gender"], strict=True))
-        if {(split, gender) for split in ("train", "dev") for gender in GENDERS} <= found:
-            return
-    raise UserError(
+def _has_gap(table: pd.DataFrame) -> bool:
+    """Whether some language has both genders in both train and dev."""
+    needed = {(split, gender) for split in ("train", "dev") for gender in GENDERS}
+    return any(
+        needed <= set(zip(part["split"], part["gender"], strict=True))
+        for _, part in table.groupby("language")
+    )
+
+
+def _no_gap(table: pd.DataFrame, *, moves: Sequence[str], drawn: bool) -> UserError:
+    """The error of a table without a gap; `drawn` is whether any split was."""
+    present = [name for name in SPLITS if (table["split"] == name).any()]
+    why = "; give a language two groups of each gender, or set the manifest's split column"
+    if moves:
+        why = (
+            f", because {'; '.join(moves)}; let nobody be in two splits, or leave all empty, so "
+            "that one is drawn by speaker"
+        )
+    elif not drawn and not {"train", "dev"} <= set(present):
+        why = (
+            f", because every utterance has a split and these are only {' and '.join(present)}; "
+            "leave those of train empty, so that dev is drawn from them by speaker"
+        )
+    return UserError(
         "no language has female and male utterances in both train and dev, so that no gap can be "
-        "measured; give a language two groups of each gender, or set the manifest's split column."
+        f"measured{why}."
     )

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ermgap.errors import UserError
+from ermgap.files import escaped
 from ermgap.plain_yaml import one_line, shown
 
 COLUMNS = (
@@ -34,7 +35,7 @@ def excluded_frame(rows: Sequence[Mapping | pd.DataFrame]) -> pd.DataFrame:
     """Exclusions (dicts or frames with corpus, path, reason) as one frame, those in dicts first."""
     frames = [row for row in rows if isinstance(row, pd.DataFrame)]
     if len(frames) < len(rows):  # one frame a dict took 12 s for the 11,000 of meld_st
-        frames.insert(0, pd.DataFrame([r for r in rows if not isinstance(r, pd.DataFrame)]))
+        frames.insert(0, _rows([r for r in rows if not isinstance(r, pd.DataFrame)]))
     frames = [part[list(EXCLUDED)] for part in frames if len(part)]
     if not frames:
         return pd.DataFrame(columns=list(EXCLUDED), dtype=str)
@@ -59,7 +60,7 @@ def frame(rows: Sequence[Mapping]) -> pd.DataFrame:
     Absent keys become: `split` "", `start_s` 0, `end_s` NaN, `transcript` "", `synthetic` False,
     `group` the speaker. Raises KeyError when another column is absent.
     """
-    table = pd.DataFrame(list(rows))
+    table = _rows(rows)
     for column, value in _DEFAULTS.items():
         if column not in table:
             table[column] = value
@@ -69,6 +70,15 @@ def frame(rows: Sequence[Mapping]) -> pd.DataFrame:
         table = table.reindex(columns=list(COLUMNS))
     kinds = {"start_s": "float64", "end_s": "float64", "synthetic": bool}
     return table[list(COLUMNS)].astype({column: kinds.get(column, str) for column in COLUMNS})
+
+
+def _rows(rows: Sequence[Mapping]) -> pd.DataFrame:
+    """The dicts as a frame; file names that are not UTF-8 are escaped, for a frame holds none."""
+    texts = [
+        {key: escaped(value) if isinstance(value, str) else value for key, value in row.items()}
+        for row in rows
+    ]
+    return pd.DataFrame(texts)
 
 
 def check(table: pd.DataFrame) -> None:
@@ -119,12 +129,24 @@ def _check_spans(table: pd.DataFrame) -> None:
 def _check_groups(table: pd.DataFrame) -> None:
     given = table[table["split"] != ""]
     splits = given.groupby("group")["split"].nunique()
-    for group in splits.index[splits > 1]:
-        names = " and ".join(sorted(given.loc[given["group"] == group, "split"].unique()))
+    torn = given[given["group"].isin(splits.index[splits > 1])]
+    if len(torn):
+        names = " and ".join(sorted(torn["split"].unique()))
         raise UserError(
-            f"the group {shown(group)} is in the splits {names}, which would let a run see its own "
-            "test speakers; give it one split, or name finer groups in the column 'split_group'."
+            f"{groups_are(torn)} in the splits {names} ({len(torn)} utterances), which would let a "
+            "run see its own test speakers; give each one split, leave all theirs empty, or name "
+            "finer groups in the column 'split_group'."
         )
+
+
+def groups_are(table: pd.DataFrame) -> str:
+    """The start of a sentence on a table's groups: `2 speakers ('a', 'b') are`, or `groups`."""
+    names = pd.unique(table["group"])
+    kind = "speaker" if (table["group"] == table["speaker"]).all() else "group"
+    listed = ", ".join(shown(name) for name in names[:3])
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    ending, verb = ("s", "are") if len(names) > 1 else ("", "is")
+    return f"{len(names)} {kind}{ending} ({listed}{more}) {verb}"
 
 
 def _refuse(table: pd.DataFrame, bad: pd.Series, sentence: str) -> None:
@@ -164,13 +186,13 @@ def counts(table: pd.DataFrame, *, labels: Sequence[str] | None = None) -> pd.Da
 
 
 def warnings(table: pd.DataFrame) -> list[str]:
-    """Sentences about languages in which no gap can be trained on or measured."""
+    """Sentences about languages whose split is whole and has no gap to train on or measure."""
     found = []
     for language, part in table.groupby("language"):
         for split in [*SPLITS[:2], *(["test"] if (table["split"] == "test").any() else [])]:
             present = set(part.loc[part["split"] == split, "gender"])
             absent = [gender for gender in GENDERS if gender not in present]
-            if absent and (part["split"] != "").any():
+            if absent and (part["split"] != "").all():
                 found.append(
                     f"{language} has no {' and no '.join(absent)} utterance in {split}: "
                     "no gap is defined there."
@@ -182,7 +204,15 @@ def reasons(excluded: pd.DataFrame, *, most: int = 12) -> str:
     """Exclusions in one line: the commonest reasons with their counts."""
     if excluded.empty:
         return "it holds no clip"
-    tally = excluded["reason"].value_counts()
+    # Peaks differ from clip to clip: one of them stands for all.
+    alike = excluded["reason"].str.replace(r"\(peak .*?;", "(peak;", regex=True)
+    first = excluded["reason"].groupby(alike).first()
+    several = excluded["reason"].groupby(alike).nunique() > 1
+    tally = alike.value_counts()
+    tally.index = [
+        first[kind].replace(";", " and others;", 1) if several[kind] else first[kind]
+        for kind in tally.index
+    ]
     text = "; ".join(f"{n} x {reason}" for reason, n in tally.head(most).items())
     return text + (f"; and {len(tally) - most} more reasons" if len(tally) > most else "")
 

@@ -1,0 +1,166 @@
+"""Paths of clips that somebody else's rows name: where they may lead, and the files they mean.
+
+    clips = Clips(folder, outside=False)
+    clips.find("sub\\a.wav", place="manifest.csv, row 2")       # "/.../folder/sub/a.wav"
+    clips.notes("manifest.csv")                                 # how many were spelt differently
+
+A path is a file's name first. Only where there is no such file is another spelling of it tried, and
+the checks of where it lies hold for the path that is used.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections import Counter
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from ermgap.errors import UserError
+from ermgap.files import native
+from ermgap.plain_yaml import shown
+
+ASK = "or allow it with --set data.outside=true if you trust who wrote it"
+# Control characters, ends of lines, and marks that make a terminal show another order of letters.
+UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+SPELLINGS = (
+    ("accents", lambda name: unicodedata.normalize("NFC", name)),
+    ("letter case", lambda name: unicodedata.normalize("NFC", name).casefold()),
+)
+
+
+def require_file(path: str, *, place: str) -> None:
+    """Raise UserError unless `path` has a file's name, without control characters."""
+    if UNSAFE.search(path):
+        raise UserError(
+            f"{place}: the path {shown(path)} holds a control character; take it out of the path "
+            "and of the file's name."
+        )
+    if not PurePosixPath(path).name:
+        raise UserError(
+            f"{place}: the path {shown(path)} names no file; write it in the column 'path'."
+        )
+
+
+def require_inside(path: str, *, place: str) -> None:
+    """Raise UserError for a path that is absolute or has `..`, as text: no file is looked at."""
+    absolute = PurePosixPath(path).is_absolute() or PureWindowsPath(path).anchor
+    first, *others = re.split(r"[/\\]", path)
+    if absolute or ".." in (first, *others) or first.startswith("~") and others:
+        raise UserError(
+            f"{place}: the path {shown(path)} leads out of the corpus; "
+            f"write it relative to the manifest's folder, without '..', {ASK}."
+        )
+
+
+class Inside:
+    """Whether files lie below one of some folders once every symbolic link is followed."""
+
+    def __init__(self, *folders: str | Path) -> None:
+        self._folders = tuple(os.path.realpath(folder) for folder in folders)
+        self._real: dict[str, str] = {}  # of the folders that files are in: a link or two a corpus
+
+    def require(self, path: str, *, place: str) -> None:
+        """Raise UserError for a file elsewhere; one that is absent is judged by its name."""
+        try:
+            real = self._followed(os.fsdecode(native(path)))
+        except (OSError, ValueError):  # too long for a file's name; it will be counted as missing
+            return
+        if not any(real.startswith(os.path.join(folder, "")) for folder in self._folders):
+            raise UserError(
+                f"{place}: {shown(path)} lies outside of the corpus, where a link or its path "
+                f"leads; copy it there, {ASK}."
+            )
+
+    def _followed(self, path: str) -> str:
+        folder, name = os.path.split(path)
+        if folder not in self._real:
+            self._real[folder] = os.path.realpath(folder)
+        # Each file costs one look, not one a part of its path: 30,000 files are usual.
+        near = os.path.join(self._real[folder], name)
+        return os.path.realpath(near) if name in ("", ".", "..") or os.path.islink(near) else near
+
+
+def respelt(path: Path) -> Path | None:
+    """The file or folder that an absolute path which does not exist is another spelling of."""
+    _, other = Clips(Path("/"), outside=True)._respelt(str(path))
+    return Path(other) if other else None
+
+
+class Clips:
+    """The files that the rows of one corpus mean, relative to `root` unless absolute.
+
+    `within` are the folders in which they must lie, `root` if it is empty; `outside` allows all.
+    """
+
+    def __init__(self, root: Path, *, outside: bool, within: tuple[str | Path, ...] = ()) -> None:
+        self._root = str(root)
+        self._inside = None if outside else Inside(*(within or (root,)))
+        self._listed: dict[str, list[dict[str, list[str]]]] = {}
+        self._kinds: Counter[str] = Counter()
+        self._others: list[tuple[str, str]] = []  # paths as written, and of the files used instead
+
+    def find(self, written: str, *, place: str) -> str:
+        """The absolute path of the file; as written where there is no such file in any spelling.
+
+        Raises UserError, which begins with `place`, for a file that must not be read.
+        """
+        for text in (written, written.strip()):
+            path = os.path.join(self._root, PurePosixPath(text))
+            self._require(path, place)
+            if os.path.lexists(path):
+                return path
+        kinds, other = self._respelt(written.strip())
+        if not other or not os.path.isfile(other):
+            return path
+        self._require(other, place)
+        self._kinds.update(kinds)
+        self._others.append((written, other))
+        return other
+
+    def notes(self, name: str) -> tuple[str, ...]:
+        """A sentence on the paths of the file `name` that other spellings were found for."""
+        if not self._others:
+            return ()
+        kinds = ", ".join(f"{kind} {n}" for kind, n in self._kinds.items())
+        written, other = self._others[0]
+        return (
+            f"{len(self._others)} paths of {name} are spelt otherwise than their files ({kinds}), "
+            f"such as {shown(written)} for {shown(os.path.relpath(other, self._root))}; the files "
+            "are used",
+        )
+
+    def _require(self, path: str, place: str) -> None:
+        if self._inside is not None:
+            self._inside.require(path, place=place)
+
+    def _respelt(self, path: str) -> tuple[set[str], str]:
+        """In what another spelling that exists differs, and its path, or "" if there is none."""
+        kinds = {"backslashes"} if "\\" in path else set()
+        here = "/" if path.startswith("/") else self._root
+        for part in re.split(r"[/\\]", path):
+            if part in ("", "."):
+                continue
+            if not os.path.lexists(os.path.join(here, part)):
+                kind, part = self._entry(here, part)
+                if not part:
+                    return set(), ""
+                kinds.add(kind)
+            here = os.path.join(here, part)
+        return kinds, here
+
+    def _entry(self, folder: str, name: str) -> tuple[str, str]:
+        """In what the one entry of a folder that `name` can mean differs, and its name, or ""."""
+        if folder not in self._listed:
+            try:
+                names = os.listdir(folder)
+            except (OSError, ValueError):
+                names = []
+            self._listed[folder] = [{} for _ in SPELLINGS]
+            for entry in names:
+                for (_, key), entries in zip(SPELLINGS, self._listed[folder], strict=True):
+                    entries.setdefault(key(entry), []).append(entry)
+        for (kind, key), entries in zip(SPELLINGS, self._listed[folder], strict=True):
+            if found := entries.get(key(name)):
+                return (kind, found[0]) if len(found) == 1 else ("", "")
+        return "", ""

@@ -1,0 +1,110 @@
+"""The names of columns, as people write them: which one is meant, and which are not read.
+
+    recognised(["Path", " Split"], known=KNOWN, where="a.csv")     # ["path", "split"]
+    unread_notes(["split_type", "mood"], read={"path"}, where="a.csv")
+
+Letter case and surrounding blanks do not count. A column under another name is never guessed at: a
+sentence says which name it should have.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterable, Sequence
+
+from ermgap.errors import UserError
+from ermgap.plain_yaml import one_line, shown
+
+MOST = 20  # columns that a sentence lists
+LOOK_ALIKES = {
+    "path": "file filename filepath audio audiofile audiopath audiofilepath wav wavfile wavpath "
+            "clip clippath recording location",
+    "language": "lang languagecode langcode langid locale",
+    "emotion": "label emotionlabel class category emo target",
+    "gender": "sex speakergender speakersex",
+    "split": "partition set subset fold splittype usage traintest datasetsplit splitset splitname",
+    "speaker": "speakerid speakername spk spkid actor actorid subject subjectid participant "
+               "participantid person personid voice clientid user userid",
+    "split_group": "groupid dialogue dialogueid dialog dialogid diaid session sessionid "
+                   "conversation conversationid",
+    "start_s": "start begin onset from startsec startseconds starttime begintime",
+    "end_s": "end stop finish until endsec endseconds endtime stoptime",
+    "start_s or end_s": "offset offsets",
+    "transcript": "text transcription sentence rawtext normalizedtext words caption script",
+    "synthetic": "issynthetic fake tts",
+    "utterance_id": "uttid id utterance clipid segmentid",
+    "corpus": "corpusname dataset datasetname",
+}  # fmt: skip
+_NAMES = {word: name for name, words in LOOK_ALIKES.items() for word in words.split()}
+_NAMES |= {name.replace("_", ""): name for name in LOOK_ALIKES if " " not in name}
+
+
+def recognised(names: Sequence[str], *, known: Iterable[str], where: str) -> list[str]:
+    """The names, those of `known` in its spelling and the others without surrounding blanks.
+
+    Raises UserError where two columns have one name.
+    """
+    spelling = {_folded(name): name for name in known}
+    found = [spelling.get(_folded(name), _bare(name)) for name in names]
+    first: dict[str, str] = {}
+    for name, written in zip(found, names, strict=True):
+        if name and name in first:
+            same = first[name] == written
+            raise UserError(
+                f"{where} has the column {shown(written)} twice; keep one."
+                if same
+                else f"{where} has the columns {shown(first[name])} and {shown(written)}, which "
+                f"are both read as {name}; keep one."
+            )
+        first[name] = written
+    return found
+
+
+def meant(name: str) -> str:
+    """The column that a name is probably meant for, or "" where none is like it."""
+    word = re.sub(r"[\W_]", "", name.casefold())[:40]
+    near = [word] if word in _NAMES else difflib.get_close_matches(word, _NAMES, n=1, cutoff=0.85)
+    return _NAMES[near[0]] if near else ""
+
+
+def lacking(missing: Sequence[str], names: Sequence[str]) -> str:
+    """What a file has in place of the columns that it lacks, for a sentence."""
+    audio = {"path": "audio"} if "audio" in missing else {}  # so `hf` calls the column
+    columns = {name: meant(name) for name in names[: 10 * MOST] if name}
+    like = [
+        f"rename {shown(name)} to {audio.get(column, column)}"
+        for name, column in columns.items()
+        if audio.get(column, column) in missing
+    ]
+    names = one_line(", ".join(filter(None, names))) or "no names"
+    return f"it has {names}" + (f"; {' and '.join(like[:MOST])}" if like else "")
+
+
+def unread_notes(names: Sequence[str], *, read: Collection[str], where: str) -> tuple[str, ...]:
+    """A sentence on the columns that are not read, where there are such; look-alikes come first.
+
+    Args:
+        names: of the columns that are not read.
+        read: names of those that are; a column like one of these is not called its look-alike.
+    """
+    names = [name for name in names if name]
+    if not names:
+        return ()
+    columns = {name: meant(name) for name in names[: 10 * MOST]}
+    # A group may be named in either of two ways.
+    taken = set(read) | ({"split_group"} if "group" in read else set())
+    like = {name: column for name, column in columns.items() if column and column not in taken}
+    listed = [f"{shown(name)} (rename it if it is {column})" for name, column in like.items()]
+    listed = (listed + [shown(name) for name in names if name not in like])[:MOST]
+    rest = f" and {len(names) - MOST} more" if len(names) > MOST else ""
+    return (f"{where} has columns that are not read: {', '.join(listed)}{rest}",)
+
+
+def _bare(name: str) -> str:
+    """A name without byte order marks and without blanks around it."""
+    return name.replace("\ufeff", "").replace("\u200b", "").strip()
+
+
+def _folded(name: str) -> str:
+    return _bare(name).casefold()

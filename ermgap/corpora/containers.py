@@ -1,0 +1,276 @@
+"""A sound file opened for its samples, whose header is believed in nothing that can be checked.
+
+    with opened("clip.mp3") as file:      # Sound: a soundfile.SoundFile, read from start to end
+        samples = file.read(16000)
+
+Lengths come from what is there: the frames of an MP3, the bytes of a WAV whose recorder never wrote
+its sizes, the decoder for FLAC. What lacks a part that its header or its last page promises is
+truncated; where nothing says how long a file should be, it is of unknown length.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import soundfile
+
+from ermgap.corpora import mpeg
+from ermgap.corpora.audio_files import foreign_bytes, foreign_name
+from ermgap.files import native
+
+CUT = "truncated or damaged"
+CHAINED = "of several Ogg streams one after another, of which one is read; convert it with ffmpeg"
+UNKNOWN = "of unknown length"
+STREAMED = 0x7FFFF000  # a size from here on is a placeholder: written to a pipe, length not known
+ROUNDED = 1024  # bytes by which a size in a header may exceed the file
+TAIL_S = 0.05  # what may follow the data of a WAV without being asked what it is
+LONGEST_BLOCK = 1 << 20  # samples that are decoded at a time
+_ENDLESS = 1 << 62  # libsndfile's count of frames where it knows none
+
+
+class Unusable(Exception):
+    """A clip that is left out; the message is the recorded reason."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to read a file: `head`, then its bytes from `start` to `end`; or as it is, if `as_it_is`.
+
+    `seekable` is whether a span may be sought in that; `endless` hides its end, which makes the
+    decoder go on to the last frame. `promised` samples a channel are there unless it is damaged.
+    """
+
+    as_it_is: bool = True
+    head: bytes = b""
+    start: int = 0
+    end: int = 0
+    endless: bool = False
+    seekable: bool = True
+    promised: int | None = None
+
+
+class Sound(soundfile.SoundFile):
+    """A file that is read forward in blocks; `promised` is None where nothing names a length."""
+
+    promised: int | None = None
+    linear = False
+
+    def seekable(self) -> bool:
+        """False, for the base class would seek after every read, and MP3 and FLAC suffer by it."""
+        return False
+
+    def skip(self, frames: int) -> None:
+        """Go to a sample: the same ones follow as after decoding from the start.
+
+        MP3 and Opus need what came before: a frame of MP3 lends bits from frames up to half a
+        second before it. Hence a second is decoded and thrown away.
+        """
+        near = 0 if self.linear else min(max(frames - self.samplerate, 0), self.frames)
+        if near:
+            self.seek(near)
+        rest, block = frames - near, self.block
+        while rest > 0 and (count := len(self.read(min(rest, block), dtype="float32"))):
+            rest -= count
+
+    @property
+    def block(self) -> int:
+        """Frames to be decoded at a time, so that many channels do not need more memory."""
+        return max(1, LONGEST_BLOCK // self.channels)
+
+
+class _Content(io.RawIOBase):
+    """The bytes of a plan as a file."""
+
+    def __init__(self, name: bytes, plan: Plan) -> None:
+        self._file = open(name, "rb")  # closed by close()
+        self._plan = plan
+        self._at = 0
+        self._size = len(plan.head) + plan.end - plan.start
+        # From this mpg123 estimates the length: 64 times what is there is more than any mixture
+        # of bitrates makes of it (320 to 8 kbit/s). It wants to see the last 128 bytes.
+        self._apparent = self._size * 64 + 128 if plan.endless else self._size
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + (0, self._at, self._apparent)[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer) -> int:
+        content = self._bytes(len(buffer))
+        buffer[: len(content)] = content
+        self._at += len(content)
+        return len(content)
+
+    def _bytes(self, count: int) -> bytes:
+        if self._plan.endless and self._at >= self._apparent - 128:
+            return bytes(min(count, self._apparent - self._at))
+        head = self._plan.head[self._at : self._at + count]
+        more = min(count, self._size - self._at) - len(head)
+        if more <= 0:
+            return head
+        self._file.seek(self._plan.start + max(self._at - len(self._plan.head), 0))
+        return head + self._file.read(more)
+
+
+@contextmanager
+def opened(path: str | Path, *, start_s: float = 0.0) -> Iterator[Sound]:
+    """The file, at a second of it. Raises Unusable with the reason; closes it in the end.
+
+    Whatever a decoder raises is such a reason, also in the body of the `with`: unreadable where the
+    file cannot be opened, damaged where its samples cannot be had.
+    """
+    name, decoding = native(path), False
+    try:
+        with ExitStack() as stack:
+            status = os.stat(name)
+            plan = _plan(name, status.st_size, status.st_mtime_ns)
+            if start_s and not plan.seekable and plan.promised:
+                plan = Plan()
+            direct = plan.as_it_is
+            source = name if direct else stack.enter_context(_Content(name, plan))
+            file = stack.enter_context(Sound(source))
+            _check(file, plan, status.st_size)
+            decoding = True
+            file.skip(round(start_s * file.samplerate))
+            yield file
+    except Unusable:
+        raise
+    except Exception as problem:  # libsndfile's own, TypeError of a .raw, a bad disk's OSError
+        raise Unusable(CUT if decoding else foreign_name(path) or "unreadable") from problem
+
+
+def _check(file: Sound, plan: Plan, size: int) -> None:
+    """Raise Unusable for a file that is shorter than its header says; set what it promises."""
+    for said, there in re.findall(r":\s*(\d+) \(should be (\d+)\)", file.extra_info):
+        if int(there) + ROUNDED < int(said) < STREAMED:
+            raise Unusable(CUT)
+    known = file.frames if file.frames < _ENDLESS and not plan.endless else None
+    if known == 0 and size > 4096 and file.format not in ("WAV", "WAVEX"):
+        raise Unusable(f"{UNKNOWN} (its header counts no samples)")
+    if plan.as_it_is and known is not None and file.format == "MP3" and not plan.promised:
+        raise Unusable(UNKNOWN)
+    file.promised = plan.promised or known
+    file.linear = not plan.seekable
+
+
+# What a file's own bytes say ----------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1024)
+def _plan(name: bytes, size: int, changed: int) -> Plan:  # size and time only tell versions apart
+    with open(name, "rb") as file:
+        mark = file.read(64)
+        if reason := foreign_bytes(mark):
+            raise Unusable(reason)
+        if mark[:4] == b"RIFF" and mark[8:12] == b"WAVE":
+            return _wav(file, size)
+        if mark[:4] == b"fLaC":
+            return _flac(mark, size)
+        if mark[:4] == b"OggS":
+            return _ogg(file, size)
+        if mark[:3] == b"ID3" or mpeg.header(mark):
+            return _mpeg(file, 0, size)
+    return Plan()
+
+
+def _wav(file: io.BufferedIOBase, size: int) -> Plan:
+    """A WAV as it is, but with sizes where its recorder left them 0."""
+    at, bytes_a_second, tag = 12, 0, 0
+    while True:
+        file.seek(at)
+        mark = file.read(8)
+        if len(mark) < 8:
+            return Plan()
+        length = int.from_bytes(mark[4:], "little")
+        if mark[:4] == b"data":
+            break
+        if mark[:4] == b"fmt ":
+            shape = file.read(16)
+            tag = int.from_bytes(shape[:2], "little")
+            bytes_a_second = int.from_bytes(shape[8:12], "little")
+        at += 8 + length + length % 2
+    data = at + 8
+    file.seek(0)
+    head = bytearray(file.read(data))
+    whole = int.from_bytes(head[4:8], "little") + 8
+    if length == 0 and data < size and abs(whole - size) > 1:
+        head[4:8] = min(size - 8, 0xFFFFFFFF).to_bytes(4, "little")
+        head[-4:] = min(size - data, 0xFFFFFFFF).to_bytes(4, "little")
+        return Plan(as_it_is=False, head=bytes(head), start=data, end=size)
+    if tag in (0x50, 0x55):
+        return _mpeg(file, data, min(data + length, size), inside=True)
+    if size - data - length > TAIL_S * bytes_a_second:
+        _require_known(file, data + length)
+    return Plan()
+
+
+def _require_known(file: io.BufferedIOBase, end: int) -> None:
+    """Raise Unusable if what follows the data of a WAV is neither a chunk, nor a tag, nor zeros."""
+    file.seek(end)
+    tail = file.read(4096)
+    marks = (tail[:4], tail[1:5])  # odd data may be padded
+    if tail.strip(b"\0") and not any(all(32 <= c < 127 for c in mark) for mark in marks):
+        if tail[:3] not in (b"ID3", b"TAG"):
+            raise Unusable(f"{UNKNOWN} (its sound goes on after the end that its header names)")
+
+
+def _flac(mark: bytes, size: int) -> Plan:
+    """A FLAC whose header names no length, so that the decoder goes to the end."""
+    declared = int.from_bytes(mark[21:26], "big") & 0xFFFFFFFFF
+    head = mark[:21] + bytes([mark[21] & 0xF0]) + bytes(4)
+    return Plan(
+        as_it_is=False, head=head, start=26, end=size, seekable=False, promised=declared or None
+    )
+
+
+def _ogg(file: io.BufferedIOBase, size: int) -> Plan:
+    """An Ogg as it is, once each of its streams has an end and none begins after another."""
+    at, last, begun = 0, {}, True
+    while at + 27 <= size:
+        file.seek(at)
+        page = file.read(27)
+        if page[:4] != b"OggS":
+            file.seek(at)
+            ahead = file.read(1 << 16)
+            place = ahead.find(b"OggS", 1)
+            at += place if place > 0 else max(len(ahead) - 3, 1)
+            continue
+        length = 27 + page[26] + sum(file.read(page[26]))
+        if at + length > size:
+            break
+        first = bool(page[5] & 2)
+        if first and not begun:
+            raise Unusable(CHAINED)
+        begun &= first
+        last[page[14:18]] = page[5]
+        at += length
+    if not all(flags & 4 for flags in last.values()):
+        raise Unusable(CUT)
+    return Plan()
+
+
+def _mpeg(file: io.BufferedIOBase, at: int, end: int, *, inside: bool = False) -> Plan:
+    """An MP3 as it is if its index is right; else its frames alone, to be decoded to the last."""
+    stream = mpeg.scan(file, at, end)
+    if stream is None or not stream.frames:
+        return Plan()
+    declared = stream.declared
+    if declared is not None and stream.frames < declared - 2:
+        raise Unusable(CUT)
+    if stream.xing and declared and stream.frames <= declared + 2 and not inside:
+        return Plan(promised=max(declared - 2, 1) * stream.samples)
+    promised = max(stream.frames - 2, 1) * stream.samples  # the first ones may lack what they need
+    return Plan(as_it_is=False, start=stream.start, end=stream.end, endless=True, promised=promised)

@@ -1,0 +1,129 @@
+"""A CSV file as spreadsheets and scripts write it: known columns by name, rows by number.
+
+    sheet = read_csv(Path("manifest.csv"), required=("path", "gender"), optional=("split",))
+    for row, named in sheet.records(): ...
+
+UTF-8, with a header in its first row, separated by commas or by what the header shows: semicolons
+(spreadsheets in most of Europe), tabs or bars.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ermgap.corpora import columns
+from ermgap.errors import UserError
+from ermgap.plain_yaml import one_line
+
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_MARK = re.compile(r'"?sep=([,;\t|])"?\r?\n')  # a first line for spreadsheets alone
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What a CSV holds.
+
+    Attributes:
+        header: the columns' names; known ones as they are asked for, whatever their letter case.
+        rows: (row number, fields) of every row that is not blank; the file's first row is 1.
+        separator: a key of SEPARATORS.
+        blank: how many rows have separators and nothing between them.
+    """
+
+    header: list[str]
+    rows: list[tuple[int, list[str]]]
+    separator: str
+    blank: int
+
+    def records(self) -> Iterator[tuple[int, dict[str, str]]]:
+        """(row number, fields by the column's name) of each row."""
+        for row, values in self.rows:
+            yield row, dict(zip(self.header, values, strict=True))
+
+    def notes(self, name: str) -> tuple[str, ...]:
+        """Sentences on what is unusual about the file, which they call `name`."""
+        found = []
+        if self.separator != ",":
+            found.append(
+                f"{name} is separated by {SEPARATORS[self.separator]} in place of commas, and read "
+                "so; a number such as 1,25 in it is 1.25"
+            )
+        if self.blank:
+            found.append(f"{self.blank} rows of {name} are blank and were skipped")
+        return tuple(found)
+
+
+def read_csv(file: Path, *, required: Sequence[str], optional: Sequence[str] = ()) -> Sheet:
+    """Read a CSV whose header names the `required` columns.
+
+    Raises UserError for text that is not UTF-8, broken quotes, an empty file, a header that lacks a
+    required column or has a known one twice, and a row with too few or too many fields.
+    """
+    text = _text(file)
+    mark = _MARK.match(text)
+    separator = mark[1] if mark else _separator(text, required)
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True
+    )
+    try:
+        numbered = [(i, row) for i, row in enumerate(reader, 1) if row and not (mark and i == 1)]
+    except csv.Error as problem:
+        raise UserError(
+            f"{file} is not a sound CSV (line {reader.line_num}: {one_line(str(problem))}); "
+            "correct the quotes there."
+        ) from problem
+    rows = [(i, row) for i, row in numbered if any(map(str.strip, row))]
+    if not rows:
+        raise UserError(f"{file} is empty; its first row must name the columns.")
+    header = columns.recognised(rows[0][1], known=(*required, *optional), where=str(file))
+    if missing := [name for name in required if name not in header]:
+        hint = columns.lacking(missing, header)
+        raise UserError(f"{file} lacks the column {', '.join(missing)}; {hint}.")
+    if len(rows) == 1:
+        raise UserError(f"{file} has a header and no rows; add one row a clip.")
+    fields = [(row, _fitted(values, header, f"{file}, row {row}")) for row, values in rows[1:]]
+    return Sheet(header, fields, separator, len(numbered) - len(rows))
+
+
+def _text(file: Path) -> str:
+    try:
+        with open(file, newline="", encoding="utf-8-sig") as stream:
+            return stream.read()
+    except UnicodeDecodeError as problem:
+        raise UserError(f"{file} is not UTF-8 text; save it again as CSV in UTF-8.") from problem
+    except OSError as problem:
+        raise UserError(f"{file} cannot be opened ({problem.strerror}).") from problem
+
+
+def _separator(text: str, required: Sequence[str]) -> str:
+    """The one under which the header has most of the `required` columns, then most columns."""
+
+    def fit(separator: str) -> tuple[int, int]:
+        reader = csv.reader(
+            io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True
+        )
+        try:
+            header = next((row for row in reader if any(map(str.strip, row))), [])
+        except csv.Error:
+            return 0, 0
+        names = {name.casefold() for name in required}
+        return len(names & {name.strip().casefold() for name in header}), len(header)
+
+    return max(SEPARATORS, key=fit)  # of equals the first: commas
+
+
+def _fitted(values: list[str], header: list[str], place: str) -> list[str]:
+    """A row's fields, as many as the header has; blank ones behind the last column are cut."""
+    if len(values) > len(header) and not any(map(str.strip, values[len(header) :])):
+        return values[: len(header)]
+    if len(values) != len(header):
+        raise UserError(
+            f"{place}: it has {len(values)} fields where the header has {len(header)}; "
+            "put a text that holds the separator between double quotes."
+        )
+    return values
