@@ -15,7 +15,7 @@ from ermgap import corpora
 from ermgap.corpora import __main__ as command
 from ermgap.corpora import hf
 from ermgap.errors import UserError
-from sweeps import pareto
+from sweeps import cli, folders, pareto
 
 datasets = pytest.importorskip("datasets")
 
@@ -176,7 +176,11 @@ def test_speakers_of_train_who_are_also_in_test_are_counted_wherever_it_is_read(
     command.main(["describe", f"hf={tmp_path / 'd'}"])
     text = capsys.readouterr().out
     assert re.search(said, text) and "warning" not in text  # train and dev are yet to be drawn
-    pareto.main(["--preset", "small", "--data", f"hf={tmp_path / 'd'}", "--dry-run"])
+    words = ["--preset", "small", "--data", f"hf={tmp_path / 'd'}", "--out", str(tmp_path / "out")]
+    pareto.main([*words, "--dry-run"])
+    assert re.search(said, capsys.readouterr().out)
+    given = cli.parse(cli.options("", many=True), words)
+    assert folders.prepare(given, kind="sweep", check=lambda config: None)  # of the real run
     assert re.search(said, capsys.readouterr().out)
 
 

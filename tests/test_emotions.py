@@ -15,7 +15,7 @@ from ermgap.corpora import table as tables
 from ermgap.corpora.emotion_words import WORDS, fold, meaning
 from ermgap.corpora.labels import MELD_LABELS, keep_labels
 from ermgap.errors import UserError
-from sweeps import pareto
+from sweeps import cli, folders, pareto
 from sweeps.plan import describe_sweep, make_plan
 
 KEYS = {  # of corpora, in the order of anger, disgust, fear, joy, neutral, sadness, surprise
@@ -127,15 +127,20 @@ def test_where_most_are_left_out_the_words_are_counted_with_what_to_write():
     assert "data.labels" in note and """--set 'data.emotions={"W": LABEL}'""" in note
 
 
-def test_one_emotion_is_refused_before_training_with_the_words_that_are_none(tmp_path, capsys):
+def test_one_emotion_is_refused_before_training_with_the_words_that_are_none(tmp_path):
     with pytest.raises(UserError) as refused:
         make_plan(config(tmp_path, ["W", "L", "sad"]))
     text = str(refused.value)
     assert text.startswith("fewer than two emotions are in both train and dev (train: sadness 6")
     assert "16 utterances were left out" in text and "w 8, l 8" in text and "data.emotions" in text
     assert "\n" not in text and text.endswith(".")
+    words = ["--data", f"manifest={tmp_path}", "--out", str(tmp_path / "out")]
     with pytest.raises(UserError, match="fewer than two emotions"):
-        pareto.main(["--data", f"manifest={tmp_path}", "--dry-run"])
+        pareto.main([*words, "--dry-run"])
+    with pytest.raises(UserError, match="fewer than two emotions"):
+        given = cli.parse(cli.options("", many=True), words)
+        folders.prepare(given, kind="sweep", check=lambda config: None)
+    assert not (tmp_path / "out").exists()
     with pytest.raises(UserError, match=r"\(train: joy 6; dev: joy 2\), .* utterances of two"):
         make_plan(config(tmp_path, ["happy"]))
 

@@ -133,15 +133,15 @@ def _splits(keys: list[str]) -> dict[str, str]:
     return {key: split if split == "test" and len(keys) > 1 else "" for key, split in known.items()}
 
 
-def _open_notes(parts: dict, splits: dict[str, str], source: str) -> list[str]:
-    """Which parts are in no split, unless there is but one and it is not called test."""
+def _open_notes(parts: dict, splits: dict[str, str], source: str) -> tuple[str, ...]:
+    """A note on the parts in no split, unless there is but one and it is not called test."""
     opened = [key for key, split in splits.items() if not split]
     if not opened or (len(parts) == 1 and parsing.SPLITS.get(opened[0].lower()) != "test"):
-        return []
+        return ()
     names = ", ".join(f"{one_line(key)} ({len(parts[key])} utterances)" for key in opened)
     why = "only train, validation and test name a split"
     why = why if "dev" in splits.values() else "no part is called validation"
-    return [f"of {source} these parts are left open, to be divided by speaker: {names}; {why}"]
+    return (f"of {source} these parts are left open, to be divided by speaker: {names}; {why}",)
 
 
 def _rows(part, *, clips: Clips, place: str, source: str, split: str, key: str) -> Iterator[dict]:
