@@ -95,6 +95,16 @@ def test_tags_around_the_frames_are_not_counted_as_sound(tmp_path):
     assert outcome(path) == pytest.approx(counted_frames(frames) * 1152 / RATE, abs=0.03)
 
 
+def test_tags_between_frames_are_passed_over_and_a_large_hole_is_damage(tmp_path):
+    path = mp3(tmp_path / "a.mp3", voice(2), indexed=False)
+    frames = path.read_bytes()
+    tag = b"ID3\3\0\0\0\1\x48\x20" + bytes(1 << 14 | 0x48 << 7 | 0x20)
+    path.write_bytes(frames + tag + frames + b"APETAGEX" + bytes(range(256)) * 200)
+    assert outcome(path) == pytest.approx(2 * counted_frames(frames) * 1152 / RATE, abs=0.06)
+    path.write_bytes(frames + b"\xff" * 3_000_000 + frames)
+    assert outcome(path) == containers.CUT
+
+
 def test_a_whole_mp3_keeps_the_length_that_was_encoded(tmp_path):
     path = mp3(tmp_path / "a.mp3", voice(2), np.zeros(RATE), indexed=True)
     assert outcome(path) == 3.0

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from test_audio_lengths import RATE, mp3, voice
 
 from ermgap import corpora
 from ermgap.corpora import __main__ as command
@@ -201,3 +202,16 @@ def test_what_is_neither_a_saved_dataset_nor_on_the_hub_says_what_to_do(tmp_path
     for path in ("nowhere", "../nowhere/at/all"):
         with pytest.raises(UserError, match="wants a saved dataset, or OWNER/NAME"):
             hf.load(Path(path))
+
+
+def test_mp3_bytes_without_an_index_are_read_whole_and_what_is_no_sound_is_left_out(
+    tmp_path, isolated_cache
+):
+    silent = np.zeros(3 * RATE)
+    parts = ([voice(3), silent, silent, voice(2)], [silent, voice(8)])
+    files = [mp3(tmp_path / "clip.mp3", *each, indexed=False).read_bytes() for each in parts]
+    audio = [{"bytes": content, "path": None} for content in (*files, b"no sound", b"")]
+    make(4, audio=audio).save_to_disk(tmp_path / "voices")
+    corpus = corpora.load([f"hf={tmp_path / 'voices'}"])
+    assert corpus.table["end_s"].to_list() == pytest.approx([11, 11], abs=0.1)
+    assert corpus.excluded["reason"].to_list() == ["unreadable", "empty"]

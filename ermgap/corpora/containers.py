@@ -30,6 +30,8 @@ CHAINED = "of several Ogg streams one after another, of which one is read; conve
 UNKNOWN = "of unknown length"
 STREAMED = 0x7FFFF000  # a size from here on is a placeholder: written to a pipe, length not known
 ROUNDED = 1024  # bytes by which a size in a header may exceed the file
+FURTHEST = 1 << 20  # bytes before the data of a WAV whose sizes are looked at
+TAGS = (b"APETAGEX", b"LYRICS", b"TAG", b"ID3", b"\0")  # after the last frame of an MP3
 TAIL_S = 0.05  # what may follow the data of a WAV without being asked what it is
 LONGEST_BLOCK = 1 << 20  # samples that are decoded at a time
 _ENDLESS = 1 << 62  # libsndfile's count of frames where it knows none
@@ -192,7 +194,7 @@ def _wav(file: io.BufferedIOBase, size: int) -> Plan:
     while True:
         file.seek(at)
         mark = file.read(8)
-        if len(mark) < 8:
+        if len(mark) < 8 or at > FURTHEST:
             return Plan()
         length = int.from_bytes(mark[4:], "little")
         if mark[:4] == b"data":
@@ -268,7 +270,9 @@ def _mpeg(file: io.BufferedIOBase, at: int, end: int, *, inside: bool = False) -
     if stream is None or not stream.frames:
         return Plan()
     declared = stream.declared
-    if declared is not None and stream.frames < declared - 2:
+    file.seek(stream.end)
+    lost = stream.end + mpeg.AHEAD < end and not file.read(8).startswith(TAGS)
+    if lost or declared is not None and stream.frames < declared - 2:
         raise Unusable(CUT)
     if stream.xing and declared and stream.frames <= declared + 2 and not inside:
         return Plan(promised=max(declared - 2, 1) * stream.samples)

@@ -22,7 +22,7 @@ _KBITS = {
     (2, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (2, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }  # by (1 for MPEG 1, 2 for MPEG 2 and 2.5; layer)
-_AHEAD = 1 << 16  # bytes that are searched at a time for the next frame
+AHEAD = 1 << 14  # bytes that are searched for the next frame; mpg123 gives up after 1,024
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def scan(file: io.BufferedIOBase, at: int, end: int) -> Stream | None:
             frames += 1
             at = last = at + found.size
         else:
-            at = _next(file, at + 1, end, kind=first.kind)
+            at = _next(file, max(_after_tags(file, at), at + 1), end, kind=first.kind)
     return Stream(start, last, frames, first.samples, first.rate, declared or None, xing)
 
 
@@ -96,7 +96,7 @@ def _peek(file: io.BufferedIOBase, at: int, count: int) -> bytes:
 
 
 def _after_tags(file: io.BufferedIOBase, at: int) -> int:
-    """The byte after the ID3v2 tags that may lie before the first frame."""
+    """The byte after the ID3v2 tags that may lie here."""
     while (mark := _peek(file, at, 10))[:3] == b"ID3" and len(mark) == 10:
         size = sum((byte & 0x7F) << shift for byte, shift in zip(mark[6:], (21, 14, 7, 0)))  # noqa: B905
         at += 10 + size + (10 if mark[5] & 0x10 else 0)
@@ -104,19 +104,17 @@ def _after_tags(file: io.BufferedIOBase, at: int) -> int:
 
 
 def _next(file: io.BufferedIOBase, at: int, end: int, *, kind) -> int | None:
-    """Where the next frame begins that is followed by another of its kind, or by the end."""
-    while at + 4 <= end:
-        ahead = _peek(file, at, min(_AHEAD, end - at))
-        place = ahead.find(b"\xff")
-        while 0 <= place <= len(ahead) - 4:
-            found = header(ahead[place : place + 4])
-            if found and kind in (None, found.kind):
-                after = at + place + found.size
-                follows = header(_peek(file, after, 4)) if after + 4 <= end else None
-                if after == end or follows and follows.kind == found.kind:
-                    return at + place
-            place = ahead.find(b"\xff", place + 1)
-        at += max(len(ahead) - 3, 1)
+    """Where the next frame begins, soon, that is followed by another of its kind or by the end."""
+    ahead = _peek(file, at, min(AHEAD, max(end - at, 0)))
+    place = ahead.find(b"\xff")
+    while place >= 0:
+        found = header(ahead[place : place + 4])
+        if found and kind in (None, found.kind):
+            after = at + place + found.size
+            follows = header(_peek(file, after, 4)) if after + 4 <= end else None
+            if after == end or follows and follows.kind == found.kind:
+                return at + place
+        place = ahead.find(b"\xff", place + 1)
     return None
 
 
