@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,8 +26,8 @@ from ermgap.corpora.manifest import from_rows
 from ermgap.corpora.table import Corpus
 from ermgap.errors import UserError
 from ermgap.plain_yaml import one_line
+from ermgap.user_paths import HUB_NAME
 
-HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 MAGIC = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"ID3": ".mp3"}
 SAVED = ("dataset_dict.json", "state.json")  # one of them is in every folder of save_to_disk
 REQUIRED = ("audio", *(name for name in parsing.REQUIRED if name != "path"))
