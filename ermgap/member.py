@@ -101,7 +101,7 @@ class Member:
         self._require_finite(np.isfinite(scores).all(), "a dev score")
         data = self.config.data
         table = predictions(self.material.dev, scores, labels=data.labels)
-        dev = metrics.evaluate(table, labels=data.labels, min_support=data.min_support)
+        dev = metrics.evaluate(table, labels=data.labels, **data.support)
         if math.isnan(dev["max_gap"]):
             raise RunFailed(
                 "the gap is undefined: on dev no language has utterances of both genders"

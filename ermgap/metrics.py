@@ -3,12 +3,14 @@
 Everything that the project reports is computed here, from predictions alone, with numpy and pandas.
 All values are fractions (max_loss_gap: nats); an undefined value is NaN and never 0.
     gaps = evaluate(predictions, labels=["anger", "joy", "neutral"])["gaps"]["de/speech"]
-A *cell* is `language/modality`; `overall/<modality>` pools the languages of a modality.
+A *cell* is `language/modality`; `overall/<modality>` pools the languages of a modality. A cell
+counts for max_gap where each gender has enough utterances (`counted`): with two, one of them moves
+accuracy by 50 points.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,6 +22,7 @@ from ermgap.errors import UserError
 GENDERS = ("female", "male")
 GAPS = ("tpr", "fpr", "w_f1", "acc")
 FALLING = ("max_gap", "max_loss_gap")  # less is better
+OVERALL = "overall"
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ class Margins(NamedTuple):
 def code(predictions: pd.DataFrame, *, labels: Sequence[str]) -> Coded:
     """Turn a predictions table (columns language, modality, gender, label, prediction) into codes.
 
-    Raises UserError for a missing column, a true label outside `labels`, or another gender.
+    Raises UserError for a missing column, a true label outside `labels`, another gender, or a
+    language that no cell can be named by.
     """
     needed = ("language", "modality", "gender", "label", "prediction")
     if missing := [column for column in needed if column not in predictions]:
@@ -71,6 +75,12 @@ def code(predictions: pd.DataFrame, *, labels: Sequence[str]) -> Coded:
     if predictions[["language", "modality"]].isna().any(axis=None):
         raise UserError("a row of the predictions has no language or modality; fill in every row.")
     language, languages = pd.factorize(predictions["language"], sort=True)
+    for name in languages:
+        if name == OVERALL or "/" in str(name):
+            raise UserError(
+                f"the predictions have the language {name!r}, which would be mistaken for another "
+                "cell; write two letters of ISO 639-1, such as de."
+            )
     modality, modalities = pd.factorize(predictions["modality"], sort=True)
     pairs, cell = np.unique(language * max(len(modalities), 1) + modality, return_inverse=True)
     names = [f"{languages[p // len(modalities)]}/{modalities[p % len(modalities)]}" for p in pairs]
@@ -126,23 +136,74 @@ def supported(counts: np.ndarray | Margins, *, min_support: float) -> np.ndarray
     return (Margins.of(counts).support >= min_support).all(axis=-2)
 
 
-def rates(counts: np.ndarray | Margins, *, classes: np.ndarray) -> np.ndarray:
+def counted(
+    counts: np.ndarray | Margins, *, min_support: float, cell_support: float | None = None
+) -> np.ndarray:
+    """The cells that count for max_gap, bool [C], of counts [C, 2, K, K + 1].
+
+    Those with at least `cell_support` utterances of each gender (None: twice `min_support`) and as
+    many of the four gaps defined as any other of these: the mean of two is not compared with the
+    mean of four. It depends on the true labels alone, so that it is the same for all systems.
+    """
+    found = gender_gaps(counts, classes=supported(counts, min_support=min_support))
+    enough = sided(counts, min_support=min_support, cell_support=cell_support).all(-1)
+    return _competing(found["defined"], enough)
+
+
+def _competing(defined: np.ndarray, enough: np.ndarray) -> np.ndarray:
+    """Cells [C] with enough utterances and the most defined gaps among these."""
+    defined = np.where(enough, defined, 0)
+    return (defined > 0) & (defined == defined.max(initial=0))
+
+
+def sided(
+    counts: np.ndarray | Margins, *, min_support: float, cell_support: float | None = None
+) -> np.ndarray:
+    """The genders of a cell with enough utterances, bool [C, 2]; see `counted`."""
+    least = 2 * min_support if cell_support is None else cell_support
+    return Margins.of(counts).support.sum(-1) >= least
+
+
+def uncounted(
+    gaps: Mapping[str, Mapping], *, min_support: float, cell_support: float | None = None
+) -> dict[str, str]:
+    """Why cells do not count for max_gap, by their names: their numbers in words.
+
+    Args:
+        gaps: as from `evaluate`; those that pool cells are passed over.
+    """
+    least = 2 * min_support if cell_support is None else cell_support
+    cells = {name: gap for name, gap in gaps.items() if name.split("/", 1)[0] != OVERALL}
+    enough = [min(gap["n_female"], gap["n_male"]) >= least for gap in cells.values()]
+    kept = _competing(np.array([gap["defined"] for gap in cells.values()]), np.array(enough, bool))
+    return {
+        name: f"{gap['n_female']} female and {gap['n_male']} male utterances, {gap['defined']} of "
+        f"{len(GAPS)} gaps defined"
+        for (name, gap), counts in zip(cells.items(), kept, strict=True)
+        if not counts
+    }
+
+
+def rates(
+    counts: np.ndarray | Margins, *, classes: np.ndarray, cells: np.ndarray | None = None
+) -> np.ndarray:
     """What the gaps compare, of each gender: [..., 2, 2K + 2] of counts [..., 2, K, K + 1].
 
     TPR a class, FPR a class, W-F1, accuracy. NaN where undefined; a class that is not one of
-    `classes` (bool [..., K]) is.
+    `classes` (bool [..., K]) is, and so is all of a cell that is not one of `cells` (bool [...]).
     """
     support, hits, predicted = Margins.of(counts)
-    n, counted = support.sum(-1, keepdims=True), classes[..., None, :]
-    return np.concatenate(
+    n, entered = support.sum(-1, keepdims=True), classes[..., None, :]
+    found = np.concatenate(
         [
-            np.where(counted, _ratio(hits, support), np.nan),
-            np.where(counted, _ratio(predicted - hits, n - support), np.nan),
+            np.where(entered, _ratio(hits, support), np.nan),
+            np.where(entered, _ratio(predicted - hits, n - support), np.nan),
             weighted_f1(counts)[..., None],
             accuracy(counts)[..., None],
         ],
         axis=-1,
     )
+    return found if cells is None else np.where(cells[..., None, None], found, np.nan)
 
 
 def differences(rates: np.ndarray) -> np.ndarray:
@@ -177,7 +238,11 @@ def gender_gaps(counts: np.ndarray | Margins, *, classes: np.ndarray) -> dict[st
 
 
 def evaluate(
-    predictions: pd.DataFrame, *, labels: Sequence[str], min_support: int = 5
+    predictions: pd.DataFrame,
+    *,
+    labels: Sequence[str],
+    min_support: int = 5,
+    cell_support: int | None = None,
 ) -> dict[str, object]:
     """Every number that one set of predictions gives, as plain Python values.
 
@@ -188,29 +253,41 @@ def evaluate(
         labels: the K class names.
         min_support: a class enters the TPR and FPR gaps of a cell when each gender has at least
             that many true utterances of it there (the paper's table: 1).
+        cell_support: a cell counts for the maxima when each gender has at least that many
+            utterances there, and a group (a gender in a cell) for the worst group when it has
+            (None: twice `min_support`); see `counted`.
 
-    Returns acc, w_f1 (pooled over everything), max_gap (largest `avg` over cells) and its
-    worst_cell, worst_group_w_f1 (smallest W-F1 of a gender in a cell) and that worst_group,
-    max_loss_gap (largest |mean(-logp_true)_F - mean(-logp_true)_M| over cells), n, majority_rate
-    and majority_w_f1 (of always answering the commonest label), and gaps: per cell and for
-    `overall/<modality>` the keys of `gender_gaps` plus classes, n_female and n_male.
+    Returns acc, w_f1 (pooled over everything), max_gap (largest `avg` over the cells that count)
+    and its worst_cell, the numbers of `cells` and of `cells_counted`, worst_group_w_f1 (smallest
+    W-F1 of a group that counts) and that worst_group, max_loss_gap (largest
+    |mean(-logp_true)_F - mean(-logp_true)_M| over the cells that count), n, majority_rate and
+    majority_w_f1 (of always answering the commonest label), and gaps: per cell and for
+    `overall/<modality>` the keys of `gender_gaps` plus classes, n_female and n_male, and per cell
+    whether it `counts`. Without a cell that counts the maxima are NaN.
     Raises UserError for a table that cannot be read.
     """
     coded = code(predictions, labels=labels)
     counts = confusions(coded)
     names, pooled = _with_overall(coded.cells, counts)
     gaps = _gaps_by_cell(names, pooled, min_support=min_support)
-    scores = weighted_f1(counts)
+    support = {"min_support": min_support, "cell_support": cell_support}
+    cells = counted(counts, **support)
+    for name, counts_for_max in zip(coded.cells, cells, strict=True):
+        gaps[name]["counts"] = bool(counts_for_max)
+    averages = np.array([gaps[name]["avg"] for name in coded.cells])
+    worst_cell, max_gap = _extreme(coded.cells, np.where(cells, averages, np.nan))
+    scores = np.where(sided(counts, **support), weighted_f1(counts), np.nan)
     group_names = [f"{cell}/{gender}" for cell in coded.cells for gender in GENDERS]
-    worst_cell, max_gap = _extreme(coded.cells, [gaps[name]["avg"] for name in coded.cells])
     worst_group, lowest = _extreme(group_names, -scores.ravel())
     everything = counts.sum((0, 1))
-    losses = _loss_gaps(predictions, coded, labels)
+    losses = np.where(cells, _loss_gaps(predictions, coded, labels), np.nan)
     return {
         "acc": float(accuracy(everything)),
         "w_f1": float(weighted_f1(everything)),
         "max_gap": max_gap,
         "worst_cell": worst_cell,
+        "cells": len(cells),
+        "cells_counted": int(cells.sum()),
         "worst_group_w_f1": -lowest,
         "worst_group": worst_group,
         "max_loss_gap": _extreme(coded.cells, losses)[1],
@@ -247,7 +324,7 @@ def _with_overall(cells: Sequence[str], counts: np.ndarray) -> tuple[list[str], 
     modalities = np.array([cell.split("/", 1)[1] for cell in cells], dtype=object)
     unique = sorted(set(modalities))
     sums = [counts[modalities == modality].sum(0) for modality in unique]
-    names = [*cells, *(f"overall/{modality}" for modality in unique)]
+    names = [*cells, *(f"{OVERALL}/{modality}" for modality in unique)]
     return names, np.concatenate([counts, np.reshape(sums, (-1, *counts.shape[1:]))])
 
 
