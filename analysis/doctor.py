@@ -207,6 +207,8 @@ def _stopping(records: Records) -> dict:
 
 
 def _coded(table: pd.DataFrame, labels: Sequence[str]) -> metrics.Coded | None:
+    if "speaker" not in table:  # nothing to halve by
+        return None
     try:
         return metrics.code(table, labels=labels)
     except UserError:

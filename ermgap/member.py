@@ -102,10 +102,7 @@ class Member:
         data = self.config.data
         table = predictions(self.material.dev, scores, labels=data.labels)
         dev = metrics.evaluate(table, labels=data.labels, **data.support)
-        if math.isnan(dev["max_gap"]):
-            raise RunFailed(
-                "the gap is undefined: on dev no language has utterances of both genders"
-            )
+        self._require_gap(dev)
         self.objective.evaluated(dev)
         better = self._select(dev)
         if self.world.rank == 0:
@@ -151,6 +148,23 @@ class Member:
             raise RunFailed(
                 f"{what} is not finite in epoch {self.epoch}; a smaller learning rate may help"
             )
+
+    def _require_gap(self, dev: dict) -> None:
+        """RunFailed where no cell of dev counts for max_gap."""
+        if not math.isnan(dev["max_gap"]):
+            return
+        cells = [gap for gap in dev["gaps"].values() if "counts" in gap]  # not the pooled ones
+        both = any(min(gap["n_female"], gap["n_male"]) for gap in cells)
+        if not both:
+            raise RunFailed(
+                "the gap is undefined: on dev no language has utterances of both genders"
+            )
+        support = self.config.data.support
+        least, few = metrics.least_of_cell(**support), metrics.uncounted(dev["gaps"], **support)
+        raise RunFailed(
+            f"the gap is undefined: on dev no cell has {least} utterances of each gender "
+            f"(data.cell_support): {'; '.join(f'{cell} {why}' for cell, why in few.items())}"
+        )
 
     # Files --------------------------------------------------------------------------------------
 

@@ -160,8 +160,13 @@ def sided(
     counts: np.ndarray | Margins, *, min_support: float, cell_support: float | None = None
 ) -> np.ndarray:
     """The genders of a cell with enough utterances, bool [C, 2]; see `counted`."""
-    least = 2 * min_support if cell_support is None else cell_support
+    least = least_of_cell(min_support=min_support, cell_support=cell_support)
     return Margins.of(counts).support.sum(-1) >= least
+
+
+def least_of_cell(*, min_support: float, cell_support: float | None = None) -> float:
+    """How many utterances of each gender a cell needs to count for max_gap."""
+    return 2 * min_support if cell_support is None else cell_support
 
 
 def uncounted(
@@ -172,7 +177,7 @@ def uncounted(
     Args:
         gaps: as from `evaluate`; those that pool cells are passed over.
     """
-    least = 2 * min_support if cell_support is None else cell_support
+    least = least_of_cell(min_support=min_support, cell_support=cell_support)
     cells = {name: gap for name, gap in gaps.items() if name.split("/", 1)[0] != OVERALL}
     enough = [min(gap["n_female"], gap["n_male"]) >= least for gap in cells.values()]
     kept = _competing(np.array([gap["defined"] for gap in cells.values()]), np.array(enough, bool))
