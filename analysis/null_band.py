@@ -69,10 +69,12 @@ def dispersion(panel: Panel, system: str, levels: np.ndarray) -> np.ndarray | No
     with that of the effect. Q, the squares over it, is close to chi2 of (units - strata) degrees of
     freedom at the true variance, and falls with it.
     """
-    support, hits = panel.sums[system][..., 0], panel.sums[system][..., 1]
+    # A cell that does not count says nothing either: two speakers of one utterance each have so
+    # little expected variance that they alone would put the effect at its largest.
+    support, hits = np.moveaxis(panel.sums[system][:, panel.counted, :, :2], -1, 0)
     q, freedom = np.zeros(len(GRID)), 0
     for rows, alone in zip(panel.strata, panel.alone, strict=True):
-        if alone:
+        if alone or not support[rows].any():
             continue
         n, rate = support[rows], (hits[rows].sum(0) + 0.5) / (support[rows].sum(0) + 1)
         off = (hits[rows] - n * rate).sum((1, 2))
