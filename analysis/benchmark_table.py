@@ -41,8 +41,8 @@ class BenchmarkTable:
             worst_cell, n (cells that count for it), cells (all), degenerate.
         baseline: the system that the others are compared with, or None.
         facts: for the words below the table: min_support, cell_support, uncounted (by system, the
-            cells that do not count for max_gap with their numbers), splits and synthetic (names), folds,
-            speakers (least number in a language and gender).
+            cells that do not count for max_gap with their numbers), splits and synthetic (names),
+            folds, speakers (least number in a language and gender).
     """
 
     rows: pd.DataFrame
@@ -109,9 +109,7 @@ def table(
         rows=rows.drop(columns="majority_rate"),
         systems=pd.DataFrame(
             [_largest(name, parts, counting[name]) for name, parts in found.items()]
-        ).assign(
-            degenerate=[name in poor for name in found]
-        ),
+        ).assign(degenerate=[name in poor for name in found]),
         baseline=baseline,
         facts={
             "min_support": min_support,
@@ -248,8 +246,11 @@ def _counting(parts: Mapping[str, _Modality], **support) -> np.ndarray:
 
 def _uncounted(parts: Mapping[str, _Modality], counting: np.ndarray) -> dict[str, str]:
     """The others with their numbers, by name."""
-    sides = [(block, *n) for part in parts.values()
-             for block, n in zip(part.blocks[:-1], part.counts.sum((-2, -1)), strict=False)]  # fmt: skip
+    sides = [
+        (block, *n)
+        for part in parts.values()
+        for block, n in zip(part.blocks[:-1], part.counts[:-1].sum((-2, -1)), strict=True)
+    ]
     return {
         block: f"{int(female)} female and {int(male)} male utterances"
         for (block, female, male), counts in zip(sides, counting, strict=True)

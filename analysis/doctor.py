@@ -161,8 +161,8 @@ def _of_the_gap(gap: Mapping) -> list[str]:
         return ["Whether the gap is more than noise cannot be told: no cell that counts for it has "
                 "two dev speakers of each gender."]  # fmt: skip
     measured = (
-        f"between two halves of the dev speakers the gaps of {gap['trials']} trials agree in rank by "
-        f"{rank:.2f} ± {error:.2f} (accuracy: {accuracy:.2f})"
+        f"between two halves of the dev speakers the gaps of {gap['trials']} trials agree in rank "
+        f"by {rank:.2f} ± {error:.2f} (accuracy: {accuracy:.2f})"
     )
     if not rank > 2 * error:
         return [f"The gap is not told apart from noise: {measured}. Use more dev speakers, or "

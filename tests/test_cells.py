@@ -1,4 +1,4 @@
-"""Which cells count for the largest gap: one rule, in training, report, drill-down and benchmark."""
+"""Which cells count for the largest gap: one rule in training, report and benchmark."""
 
 from __future__ import annotations
 
