@@ -120,8 +120,8 @@ def _uncounted(info: FrontInfo) -> list[str]:
     named = "; ".join(f"{cell} ({numbers})" for cell, numbers in info.uncounted.items())
     notes = [
         f"The largest gap is over {info.cells - len(info.uncounted)} of {info.cells} cells, "
-        f"without {named}: a cell counts with {least} utterances of each gender (data.cell_support) and as "
-        "many defined gaps as the others."
+        f"without {named}: a cell counts with {least} utterances of each gender "
+        "(data.cell_support) and as many defined gaps as the others."
     ]
     older = [p.trial_id for p in info.highlighted if p.worst_cell in info.uncounted]
     if older:
