@@ -68,22 +68,28 @@ def over_seeds(info: FrontInfo, runs: pd.DataFrame | None) -> Attainment | None:
     """Over seeds of the configurations that were confirmed, a front a seed: on test, else on dev.
 
     Args:
-        runs: as from `confirmed.runs`. Runs that failed or are degenerate attain nothing.
+        runs: as from `confirmed.runs`. Runs that failed or are degenerate attain nothing; a seed
+            without any other run counts as a set that attains nothing.
 
-    None with three objectives, or fewer than two seeds that ended.
+    None with three objectives, fewer than two seeds, or no run that finished.
     """
     if runs is None or len(info.objectives) != 2:
         return None
     split = "test" if (runs["split"] == "test").any() else "dev"
-    mine = runs[(runs["split"] == split) & (runs["status"] == "finished")]
-    wide = mine.pivot(index="seed", columns="trial_id", values=list(info.objectives))
-    if len(wide) < 2:
+    here = runs[runs["split"] == split]
+    seeds, mine = sorted(set(here["seed"])), here[here["status"] == "finished"]
+    if len(seeds) < 2 or mine.empty:
         return None
+    wide = mine.pivot(index="seed", columns="trial_id", values=list(info.objectives))
+    wide = wide.reindex(seeds)
     values = np.stack([wide[name].to_numpy(float) for name in info.objectives], -1)
-    warning = f"The search chose the {values.shape[1]} configurations on dev, with one seed each."
+    chosen, empty = here["trial_id"].nunique(), len(seeds) - int(_attaining(values).sum())
+    warning = f"The search chose the {chosen} configurations on dev, with one seed each."
+    if empty:
+        warning += f" In {empty} of {len(seeds)} seeds no run is usable: these attain nothing."
     made = surfaces(values, info.directions)
     words = f"seeds, each on {split},"
-    return Attainment(info.objectives, made, len(wide), words, f"Over seeds, on {split}", warning)
+    return Attainment(info.objectives, made, len(seeds), words, f"Over seeds, on {split}", warning)
 
 
 def surfaces(
@@ -92,20 +98,31 @@ def surfaces(
     """By level in percent, the points [k, 2] that span the surface, the best first one first.
 
     Args:
-        values: [sets, points, 2]; points with NaN are left out.
+        values: [sets, points, 2]; points with NaN are left out, and a set without any other point
+            attains nothing. A surface that too few sets attain is empty.
     """
-    import moocore
+    import moocore  # it knows the sets that have a point, so levels are translated to these
 
     signs = np.array([-1.0 if one == "max" else 1.0 for one in directions])
     sets = np.repeat(np.arange(len(values)), values.shape[1])
     costs = (values * signs).reshape(-1, 2)
     finite = np.isfinite(costs).all(1)
-    found = moocore.eaf(costs[finite], sets[finite], percentiles=list(levels))
+    held = int(_attaining(values).sum())
     made = {}
     for level in levels:
-        mine = found[np.isclose(found[:, 2], level), :2]
-        made[level] = mine[np.argsort(mine[:, 0])] * signs
+        needed = max(int(np.ceil(level * len(values) / 100 - 1e-9)), 1)
+        if needed > held:
+            made[level] = np.empty((0, 2))
+            continue
+        share = [100 * (needed - 0.5) / held]  # half a set below, so that rounding cannot matter
+        found = moocore.eaf(costs[finite], sets[finite], percentiles=share)[:, :2]
+        made[level] = found[np.argsort(found[:, 0])] * signs
     return made
+
+
+def _attaining(values: np.ndarray) -> np.ndarray:
+    """Bool [sets]: sets of values [sets, points, 2] with a point that is defined."""
+    return np.isfinite(values).all(-1).any(-1)
 
 
 def draw(found: Attainment, info: FrontInfo, path: Path) -> None:
@@ -115,7 +132,8 @@ def draw(found: Attainment, info: FrontInfo, path: Path) -> None:
     factor = np.array([layout.AXES[name][1] for name in names])
     minimised = layout.direction(info, names[0]) == "min"
     places = {level: at[:, order] * factor for level, at in found.surfaces.items() if len(at)}
-    ends, core = np.concatenate([*places.values()]), layout.places(info.highlighted, names)
+    core = layout.places(info.highlighted, names)
+    ends = np.concatenate([core, *places.values()])
     caption = (
         "Line: the front as the search saw it. "
         f"Dashed: what half of {found.sets} {found.words} attain.",

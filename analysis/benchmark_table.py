@@ -38,10 +38,11 @@ class BenchmarkTable:
             `_se`, n, n_female, n_male, classes (that entered the TPR and FPR gaps), unparsable,
             degenerate, and, with a baseline, `delta_<name>` and `_se` for COMPARED (NaN in cells).
         systems: one row per system: system, max_gap (largest AVG gap over cells), max_gap_se,
-            worst_cell, n (cells with a defined gap), degenerate.
+            worst_cell, n (cells that count for it), cells (all), degenerate.
         baseline: the system that the others are compared with, or None.
-        facts: for the words below the table: min_support, splits and synthetic (names), folds,
-            speakers (least number in a language and gender).
+        facts: for the words below the table: min_support, cell_support, uncounted (by system, the
+            cells that do not count for max_gap with their numbers), splits and synthetic (names),
+            folds, speakers (least number in a language and gender).
     """
 
     rows: pd.DataFrame
@@ -67,6 +68,7 @@ def table(
     *,
     labels: Sequence[str],
     min_support: int = 1,
+    cell_support: int | None = None,
     baseline: str | None = None,
     synthetic: Sequence[str] = (),
     resamples: int = 1000,
@@ -82,6 +84,8 @@ def table(
         labels: the K class names.
         min_support: a class enters the TPR and FPR gaps of a block when each gender has at least so
             many true utterances of it there (the paper's table: 1).
+        cell_support: a cell counts for max_gap when each gender has at least so many utterances
+            there (None: twice min_support); see `ermgap.metrics.counted`.
         baseline: name of the system that the others are compared with.
         synthetic: names of corpora that are not human speech.
         resamples, seed: of the standard errors.
@@ -94,6 +98,8 @@ def table(
     _check(systems, baseline)
     options = {"labels": labels, "min_support": min_support, "resamples": resamples, "seed": seed}
     found = {name: _by_modality(predictions, **options) for name, predictions in systems.items()}
+    support = {"min_support": min_support, "cell_support": cell_support}
+    counting = {name: _counting(parts, **support) for name, parts in found.items()}
     rows = _filled(pd.concat([_rows(*item) for item in found.items()]), list(systems))
     rows["degenerate"] = _degenerate(rows, baseline)
     if baseline is not None:
@@ -101,11 +107,17 @@ def table(
     poor = set(rows["system"][rows["degenerate"] & (rows["language"] == OVERALL)])
     return BenchmarkTable(
         rows=rows.drop(columns="majority_rate"),
-        systems=pd.DataFrame([_largest(*item) for item in found.items()]).assign(
-            degenerate=[name in poor for name in found]
-        ),
+        systems=pd.DataFrame(
+            [_largest(name, parts, counting[name]) for name, parts in found.items()]
+        ).assign(degenerate=[name in poor for name in found]),
         baseline=baseline,
-        facts={"min_support": min_support, "synthetic": tuple(synthetic), **_facts(systems)},
+        facts={
+            "min_support": min_support,
+            "cell_support": metrics.least_of_cell(**support),
+            "uncounted": {name: _uncounted(found[name], there) for name, there in counting.items()},
+            "synthetic": tuple(synthetic),
+            **_facts(systems),
+        },
     )
 
 
@@ -227,11 +239,32 @@ def _degenerate(rows: pd.DataFrame, baseline: str | None) -> pd.Series:
     return own | (there & whole.groupby([rows["system"], rows["modality"]]).transform("any"))
 
 
-def _largest(system: str, parts: Mapping[str, _Modality]) -> dict:
-    """The largest AVG gap over cells; its error is that of the maximum of each resample."""
+def _counting(parts: Mapping[str, _Modality], **support) -> np.ndarray:
+    """The cells that count for max_gap, bool [cells of all modalities]."""
+    return metrics.counted(np.concatenate([part.counts[:-1] for part in parts.values()]), **support)
+
+
+def _uncounted(parts: Mapping[str, _Modality], counting: np.ndarray) -> dict[str, str]:
+    """The others with their numbers, by name."""
+    sides = [
+        (block, *n)
+        for part in parts.values()
+        for block, n in zip(part.blocks[:-1], part.counts[:-1].sum((-2, -1)), strict=True)
+    ]
+    return {
+        block: f"{int(female)} female and {int(male)} male utterances"
+        for (block, female, male), counts in zip(sides, counting, strict=True)
+        if not counts
+    }
+
+
+def _largest(system: str, parts: Mapping[str, _Modality], counting: np.ndarray) -> dict:
+    """The largest AVG gap over the cells that count; its error is of each resample's maximum."""
     cells = [block for part in parts.values() for block in part.blocks[:-1]]
     gaps = np.concatenate([part.scores["avg_gap"][:-1] for part in parts.values()])
+    gaps = np.where(counting, gaps, np.nan)
     drawn = np.concatenate([part.drawn["avg_gap"][:, :-1] for part in parts.values()], axis=1)
+    drawn = np.where(counting, drawn, np.nan)
     largest = np.where(np.isfinite(drawn), drawn, -np.inf).max(1)
     known = np.isfinite(gaps).any()
     return {
@@ -239,7 +272,8 @@ def _largest(system: str, parts: Mapping[str, _Modality]) -> dict:
         "max_gap": float(np.nanmax(gaps)) if known else np.nan,
         "max_gap_se": float(_spread(largest)),
         "worst_cell": cells[int(np.nanargmax(gaps))] if known else None,
-        "n": int(np.isfinite(gaps).sum()),
+        "n": int(counting.sum()),
+        "cells": len(counting),
     }
 
 

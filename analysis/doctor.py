@@ -30,6 +30,7 @@ SPLITS = 20
 FEWEST = 6  # trials under which a rank correlation says nothing
 MOST = 300  # trials whose predictions are halved: more would not tell more
 EDGE = 0.05  # of a range, on its own scale
+_SPEAKER = ["language", "gender", "speaker"]
 
 
 def examine(info: FrontInfo, records: Records) -> dict[str, object]:
@@ -50,12 +51,16 @@ def examine(info: FrontInfo, records: Records) -> dict[str, object]:
 def predictability(info: FrontInfo, records: Records) -> dict[str, object]:
     """Whether accuracy and gap order the trials alike on two halves of dev.
 
-    Dev is halved at random within language, gender and label, the same for all trials, `SPLITS`
-    times. `rank` is the mean Spearman correlation over trials between the halves, `reliability`
-    that of the whole dev by Spearman and Brown's formula, 2r / (1 + r), `error` the standard error
-    of `rank` for as many trials as there are, if they were independent, 1 / sqrt(n - 3).
+    The speakers of dev are halved at random within language and gender, the same for all trials,
+    `SPLITS` times: what one speaker makes of a trial must not show in both halves. The gap is over
+    the cells that count and whose genders have two speakers each, `cells` of them. `rank` is the
+    mean Spearman correlation over trials between the halves, `reliability` that of the whole dev by
+    Spearman and Brown's formula, 2r / (1 + r), `error` the standard error of `rank` for as many
+    trials as there are, if they were independent and dev were halved once, 1 / sqrt(n - 3): the
+    mean of many splits varies less, which leaves room for what trials of unlike accuracy have in
+    common (fair models, too, show larger gaps where they err more).
     """
-    labels, least = classes_of(records).values()
+    labels, *support = classes_of(records).values()
     usable = [point for point in info.points if point.eligible]
     if len(usable) > MOST:
         usable = [usable[i] for i in np.linspace(0, len(usable) - 1, MOST).astype(int)]
@@ -69,9 +74,11 @@ def predictability(info: FrontInfo, records: Records) -> dict[str, object]:
         return {"trials": len(tables)}
     if any(not table[order].equals(tables[0][order]) for table in tables):
         return {"trials": len(tables)}
-    halves = _halves(tables[0])
-    measured = np.array([_measured(codes, halves, least) for codes in coded if codes is not None])
+    coded = [codes for codes in coded if codes is not None]
+    halves, (classes, cells) = _halves(tables[0]), _comparable(tables[0], coded[0], *support)
+    measured = np.array([_measured(codes, halves, classes, cells) for codes in coded])
     found = {"trials": len(tables), "error": float(1 / np.sqrt(max(len(tables) - 3, 1)))}
+    found |= {"cells": int(cells.sum())}
     for name, values in zip(("acc", "max_gap"), np.moveaxis(measured, -1, 0), strict=True):
         ranks = [_spearman(values[:, k, 0], values[:, k, 1]) for k in range(SPLITS)]
         ranks = [rank for rank in ranks if np.isfinite(rank)]
@@ -151,10 +158,11 @@ def _of_the_gap(gap: Mapping) -> list[str]:
                 f"predictions; there are {gap['trials']}."]  # fmt: skip
     rank, error, accuracy = gap["max_gap"]["rank"], gap["error"], gap["acc"]["rank"]
     if not np.isfinite(rank):
-        return ["Whether the gap is more than noise cannot be told: dev is too small to halve."]
+        return ["Whether the gap is more than noise cannot be told: no cell that counts for it has "
+                "two dev speakers of each gender."]  # fmt: skip
     measured = (
-        f"between two halves of dev the gaps of {gap['trials']} trials agree in rank by "
-        f"{rank:.2f} ± {error:.2f} (accuracy: {accuracy:.2f})"
+        f"between two halves of the dev speakers the gaps of {gap['trials']} trials agree in rank "
+        f"by {rank:.2f} ± {error:.2f} (accuracy: {accuracy:.2f})"
     )
     if not rank > 2 * error:
         return [f"The gap is not told apart from noise: {measured}. Use more dev speakers, or "
@@ -199,6 +207,8 @@ def _stopping(records: Records) -> dict:
 
 
 def _coded(table: pd.DataFrame, labels: Sequence[str]) -> metrics.Coded | None:
+    if "speaker" not in table:  # nothing to halve by
+        return None
     try:
         return metrics.code(table, labels=labels)
     except UserError:
@@ -206,19 +216,40 @@ def _coded(table: pd.DataFrame, labels: Sequence[str]) -> metrics.Coded | None:
 
 
 def _halves(table: pd.DataFrame) -> np.ndarray:
-    """Bool [SPLITS, n], the first half of each split."""
+    """Bool [SPLITS, n], the first half of each split: half of the speakers of each stratum.
+
+    Speakers of about equally many utterances are parted, so that the halves are alike in size.
+    """
     rng = np.random.default_rng(0)
-    strata = table.groupby(["language", "modality", "gender", "label"], sort=True)
-    chosen = np.zeros((SPLITS, len(table)), bool)
+    who = table.groupby(_SPEAKER, sort=True).ngroup().to_numpy()
+    speakers = table[_SPEAKER].groupby(who).first().assign(n=np.bincount(who))
+    chosen = np.zeros((SPLITS, len(speakers)), bool)
     for k in range(SPLITS):
-        draw = pd.Series(rng.random(len(table)))
-        place = draw.groupby(strata.ngroup()).rank(method="first").to_numpy()
-        odd = rng.integers(2)  # or the first half would have all odd strata's spare one
-        chosen[k] = (place + odd) % 2 == 0
-    return chosen
+        order = speakers.assign(draw=rng.random(len(speakers)))
+        order = order.sort_values(["n", "draw"], ascending=False)
+        for rows in order.groupby(_SPEAKER[:2], sort=True).indices.values():
+            first = rng.integers(2, size=-(-len(rows) // 2))  # one of each two that follow
+            half = np.stack([first, 1 - first], 1).ravel()[: len(rows)] == 0
+            chosen[k, order.index[rows]] = half
+    return chosen[:, who]
 
 
-def _measured(coded: metrics.Coded, halves: np.ndarray, least: int) -> np.ndarray:
+def _comparable(
+    table: pd.DataFrame, coded: metrics.Coded, min_support: int, cell_support: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Classes [C, K] of the gaps, and the cells [C] that count and can be halved by speaker."""
+    counts = metrics.confusions(coded)
+    cells = metrics.counted(counts, min_support=min_support, cell_support=cell_support)
+    speakers = table[_SPEAKER].drop_duplicates().groupby(_SPEAKER[:2]).size().unstack(fill_value=0)
+    fewest = speakers.reindex(columns=metrics.GENDERS, fill_value=0).min(axis=1)
+    languages = [cell.split("/", 1)[0] for cell in coded.cells]
+    halved = fewest.reindex(languages).to_numpy() >= 2
+    return metrics.supported(counts, min_support=min_support), cells & halved
+
+
+def _measured(
+    coded: metrics.Coded, halves: np.ndarray, classes: np.ndarray, cells: np.ndarray
+) -> np.ndarray:
     """acc and max_gap on both halves of each split, [SPLITS, 2, 2]."""
     parts = ("cell", "gender", "label", "prediction")
     sides = np.stack([halves, ~halves], 1).reshape(-1, halves.shape[1])
@@ -230,9 +261,8 @@ def _measured(coded: metrics.Coded, halves: np.ndarray, least: int) -> np.ndarra
             for side in sides
         ]
     )
-    classes = metrics.supported(metrics.confusions(coded), min_support=least)
     accuracy = metrics.accuracy(counts.sum((1, 2)))
-    return np.stack([accuracy, largest_of(counts, classes)], -1).reshape(SPLITS, 2, 2)
+    return np.stack([accuracy, largest_of(counts, classes, cells)], -1).reshape(SPLITS, 2, 2)
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:

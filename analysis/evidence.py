@@ -120,7 +120,8 @@ def signed(info: FrontInfo, records: Records) -> dict[str, list[dict]]:
             continue
         panel, _ = _panel({point.trial_id: table}, None, classes_of(records))
         if panel is not None:
-            found[point.trial_id] = intervals.signed(panel, point.trial_id).to_dict("records")
+            made = intervals.signed(panel.every_cell(), point.trial_id)
+            found[point.trial_id] = made.to_dict("records")
     return found
 
 

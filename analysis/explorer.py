@@ -18,7 +18,7 @@ import pandas as pd
 from analysis import choose, figures, importance, layout
 from analysis.evidence import Evidence, levelled
 from analysis.front import SCORES, FrontInfo, Point
-from analysis.uncertainty import dev_predictions
+from analysis.uncertainty import classes_of, dev_predictions
 from ermgap import metrics
 from ermgap.errors import UserError
 from ermgap.records import Records, Trial, to_json
@@ -69,7 +69,7 @@ def data(
     texts = _texts(records) if with_text else {}
     details = {}
     for trial_id in list(chosen)[:DETAILED]:
-        details[trial_id] = _history(trials[trial_id]) | _behind(records, trial_id, texts)
+        details[trial_id] = _history(trials[trial_id]) | _behind(records, trials[trial_id], texts)
     band = layout.picture(info, bars, found).band
     return {
         "axes": {n: {"words": layout.AXES[n][0], "factor": layout.AXES[n][1]} for n in SCORES},
@@ -118,9 +118,9 @@ def _history(trial: Trial) -> dict:
     return {"history": rows}
 
 
-def _behind(records: Records, trial_id: str, texts: Mapping[str, str]) -> dict:
+def _behind(records: Records, trial: Trial, texts: Mapping[str, str]) -> dict:
     """Recall, confusions, calibration and the utterances of one trial; `why` without them."""
-    table = dev_predictions(records, trial_id)
+    table = dev_predictions(records, trial.trial_id)
     labels = records.sweep["labels"]
     if table is None or table.empty:
         return {"why": "its predictions are absent or unreadable"}
@@ -130,14 +130,23 @@ def _behind(records: Records, trial_id: str, texts: Mapping[str, str]) -> dict:
         return {"why": str(problem)}
     counts = metrics.confusions(coded)
     margins = metrics.Margins.of(counts)
+    cell = _worst_cell(trial) or metrics.evaluate(table, **classes_of(records))["worst_cell"]
     return {
         "cells": coded.cells,
+        "cell": cell,
         "n": margins.support.astype(int).tolist(),
         "hits": margins.hits.astype(int).tolist(),
         "confusions": counts.sum(0).astype(int).tolist(),
         "calibration": _calibration(table, coded, labels),
-        "utterances": _utterances(table, coded, labels, texts),
+        "utterances": _utterances(table, coded, cell, labels, texts),
     }
+
+
+def _worst_cell(trial: Trial) -> str | None:
+    """The recorded cell of the largest gap, of a trial older than `metrics.counted`; else None."""
+    epoch = trial.selected.get("epoch")
+    dev = next((row.get("dev") or {} for row in trial.rows if row.get("epoch") == epoch), {})
+    return None if "cells_counted" in dev else dev.get("worst_cell")
 
 
 def _calibration(table: pd.DataFrame, coded: metrics.Coded, labels: Sequence[str]) -> list | None:
@@ -167,14 +176,17 @@ def _calibration(table: pd.DataFrame, coded: metrics.Coded, labels: Sequence[str
 
 
 def _utterances(
-    table: pd.DataFrame, coded: metrics.Coded, labels: Sequence[str], texts: Mapping[str, str]
+    table: pd.DataFrame,
+    coded: metrics.Coded,
+    worst: str | None,
+    labels: Sequence[str],
+    texts: Mapping[str, str],
 ) -> list[dict]:
-    """The errors of the gender that does worse in the cell of the largest gap, clearest first."""
-    told = metrics.evaluate(table, labels=labels, min_support=1)
-    if told["worst_cell"] is None:
+    """The errors of the gender that does worse in the worst cell, clearest first."""
+    if worst not in coded.cells:
         return []
     counts = metrics.confusions(coded)
-    cell = coded.cells.index(told["worst_cell"])
+    cell = coded.cells.index(worst)
     worse = int(np.nanargmin(metrics.accuracy(counts[cell])))
     wrong = (coded.cell == cell) & (coded.gender == worse) & (coded.label != coded.prediction)
     rows = table[wrong]

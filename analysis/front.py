@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from ermgap.errors import UserError
-from ermgap.metrics import is_degenerate, violation
+from ermgap.metrics import OVERALL, is_degenerate, uncounted, violation
 from ermgap.records import ENDED, Records, Trial
 
 # A trial recorded as degenerate ran to its end; whether it still is depends on today's floor.
@@ -59,7 +59,11 @@ class Point:
 
 @dataclass(frozen=True)
 class FrontInfo:
-    """Everything that a figure, a table or a live view says about a sweep."""
+    """Everything that a figure, a table or a live view says about a sweep.
+
+    `uncounted` are those of the dev `cells` that do not count for max_gap, with their numbers
+    (`ermgap.metrics.uncounted`).
+    """
 
     name: str
     objectives: tuple[str, ...]
@@ -73,6 +77,8 @@ class FrontInfo:
     done: bool
     torn: bool = False
     speakers: int | None = None
+    cells: int = 0
+    uncounted: dict[str, str] = field(default_factory=dict)
     sweep: dict = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -159,6 +165,7 @@ def info(records: Records) -> FrontInfo:
         done=records.finished,
         torn=records.torn,
         speakers=_dev_speakers(records),
+        **_cells(records, settings.get("data") or {}),
         sweep=dict(sweep),
     )
 
@@ -268,6 +275,16 @@ def _dev_speakers(records: Records) -> int | None:
         return None
     dev = table[table["split"] == "dev"]
     return len(dev[["corpus", "speaker"]].drop_duplicates())
+
+
+def _cells(records: Records, data: Mapping) -> dict[str, object]:
+    """`cells` and `uncounted` of a sweep, by the first row that has gaps: all have the same dev."""
+    rows = (row for trial in records.trials() for row in trial.rows)
+    gaps = next((g for row in rows if (g := (row.get("dev") or {}).get("gaps"))), {})
+    support = {"min_support": int(data.get("min_support", 5))}
+    support |= {"cell_support": data.get("cell_support")}
+    cells = [name for name in gaps if name.split("/", 1)[0] != OVERALL]
+    return {"cells": len(cells), "uncounted": uncounted(gaps, **support)}
 
 
 def _number(value: object) -> float:

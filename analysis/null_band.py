@@ -69,10 +69,12 @@ def dispersion(panel: Panel, system: str, levels: np.ndarray) -> np.ndarray | No
     with that of the effect. Q, the squares over it, is close to chi2 of (units - strata) degrees of
     freedom at the true variance, and falls with it.
     """
-    support, hits = panel.sums[system][..., 0], panel.sums[system][..., 1]
+    # A cell that does not count says nothing either: two speakers of one utterance each have so
+    # little expected variance that they alone would put the effect at its largest.
+    support, hits = np.moveaxis(panel.sums[system][:, panel.counted, :, :2], -1, 0)
     q, freedom = np.zeros(len(GRID)), 0
     for rows, alone in zip(panel.strata, panel.alone, strict=True):
-        if alone:
+        if alone or not support[rows].any():
             continue
         n, rate = support[rows], (hits[rows].sum(0) + 0.5) / (support[rows].sum(0) + 1)
         off = (hits[rows] - n * rate).sum((1, 2))
@@ -134,7 +136,7 @@ def _simulated(panel: Panel, system: str, variance: np.ndarray, rng) -> np.ndarr
     missed = (seen - right).astype(int)
     elsewhere = rng.multinomial(missed, wrong[:, None]).sum(-2)[..., :-1]
     margins = Margins(np.broadcast_to(seen, shape), right, right + elsewhere)
-    return metrics.rates(margins, classes=panel.classes)
+    return metrics.rates(margins, classes=panel.classes, cells=panel.counted)
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,8 @@ def permuted(
         rows = np.flatnonzero((units["language"] == language).to_numpy())
         n, women = len(rows), int(panel.female[rows].sum())
         lone = any(one.startswith(f"{language}/") for one in panel.lone)
-        if lone or women in (0, n):
+        cells = [i for i, cell in enumerate(panel.cells) if cell.split("/", 1)[0] == language]
+        if lone or women in (0, n) or not panel.counted[cells].any():
             continue
         ways = comb(n, women)
         smallest = (2 if 2 * women == n else 1) / ways
@@ -180,7 +183,6 @@ def permuted(
                 row[list(chosen)] = True
         else:
             female[:, rows] = rng.permuted(female[:, rows], axis=1)
-        cells = [i for i, cell in enumerate(panel.cells) if cell.split("/", 1)[0] == language]
         drawn = panel.signed(np.ones(female.shape), system, female=female)[:, cells]
         at_least = largest(drawn) >= np.nanmax(observed[cells]) - 1e-12
         extra = 0 if ways <= shuffles else 1

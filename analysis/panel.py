@@ -11,7 +11,7 @@ utterances are the units, which misses what differs between speakers: `lone` nam
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -35,6 +35,8 @@ class Panel:
         sums: by system, float [U, C, K, 3]: true utterances, hits and predictions of a class.
         confusions: by system, float [C, K, K + 1], both genders together.
         classes: bool [C, K], classes with enough support of each gender.
+        counted: bool [C], cells that count for max_gap (`metrics.counted`); what is derived from
+            the rates of any other is NaN.
     """
 
     labels: tuple[str, ...]
@@ -44,10 +46,16 @@ class Panel:
     sums: dict[str, np.ndarray] = field(repr=False)
     confusions: dict[str, np.ndarray] = field(repr=False)
     classes: np.ndarray = field(repr=False)
+    counted: np.ndarray = field(repr=False)
 
     @classmethod
     def of(
-        cls, tables: Mapping[str, pd.DataFrame], *, labels: Sequence[str], min_support: float = 5
+        cls,
+        tables: Mapping[str, pd.DataFrame],
+        *,
+        labels: Sequence[str],
+        min_support: float = 5,
+        cell_support: float | None = None,
     ) -> Panel:
         """The panel of prediction tables (as in predictions/<trial_id>.parquet, one split).
 
@@ -76,7 +84,13 @@ class Panel:
         female = (units["gender"] == GENDERS[0]).to_numpy()
         both = np.stack([support[female].sum(0), support[~female].sum(0)], 1)
         classes = (both >= min_support).all(1)
-        return cls(tuple(labels), coded.cells, units, lone, sums, confusions, classes)
+        truth = Margins(both, both, both)  # which gaps are defined depends on the true labels alone
+        counted = metrics.counted(truth, min_support=min_support, cell_support=cell_support)
+        return cls(tuple(labels), coded.cells, units, lone, sums, confusions, classes, counted)
+
+    def every_cell(self) -> Panel:
+        """The same with all cells counted, to list what each of them has."""
+        return replace(self, counted=np.ones(len(self.cells), bool))
 
     @cached_property
     def female(self) -> np.ndarray:
@@ -141,7 +155,8 @@ class Panel:
 
     def rates(self, weights: np.ndarray, system: str, **given) -> np.ndarray:
         """`metrics.rates` of each gender, [resamples, C, 2, 2K + 2]."""
-        return metrics.rates(self.margins(weights, system, **given), classes=self.classes)
+        margins = self.margins(weights, system, **given)
+        return metrics.rates(margins, classes=self.classes, cells=self.counted)
 
     def signed(self, weights: np.ndarray, system: str, **given) -> np.ndarray:
         """Their differences, female less male, [resamples, C, 2K + 2]."""
@@ -154,7 +169,7 @@ class Panel:
         return {
             "acc": metrics.accuracy(whole),
             "w_f1": metrics.weighted_f1(whole),
-            "max_gap": largest_of(margins, self.classes),
+            "max_gap": largest_of(margins, self.classes, self.counted),
         }
 
     def objectives(self, names: Sequence[str], *, resamples: int, seed: int = 0) -> np.ndarray:
@@ -183,9 +198,11 @@ def largest(signed: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(worst), worst, np.nan)
 
 
-def largest_of(margins: np.ndarray | Margins, classes: np.ndarray) -> np.ndarray:
-    """max_gap [...] of margins (or counts) [..., C, 2, K]."""
-    return largest(metrics.differences(metrics.rates(margins, classes=classes)))
+def largest_of(
+    margins: np.ndarray | Margins, classes: np.ndarray, cells: np.ndarray | None = None
+) -> np.ndarray:
+    """max_gap [...] of margins (or counts) [..., C, 2, K] over `cells` (bool [C]; None: all)."""
+    return largest(metrics.differences(metrics.rates(margins, classes=classes, cells=cells)))
 
 
 def _ordered(table: pd.DataFrame) -> pd.DataFrame:

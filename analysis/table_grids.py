@@ -81,6 +81,15 @@ def notes(table: BenchmarkTable) -> list[str]:
         )
     elif "dev" in facts["splits"]:
         lines.append("Epochs are chosen on dev, so values on dev look better than on test.")
+    uncounted = facts["uncounted"]
+    for numbers in dict.fromkeys(tuple(cells.items()) for cells in uncounted.values() if cells):
+        who = [name for name, cells in uncounted.items() if tuple(cells.items()) == numbers]
+        of = "" if len(who) == len(uncounted) else f" of {', '.join(who)}"
+        lines.append(
+            f"The max gap{of} is without {'; '.join(f'{cell} ({n})' for cell, n in numbers)}: a "
+            f"cell counts with {facts['cell_support']} utterances of each gender and as many "
+            "defined gaps as the others."
+        )
     if facts["synthetic"]:
         names = ", ".join(facts["synthetic"])
         lines.append(f"Synthetic speech, not human: {names}; no claim on people follows from it.")

@@ -67,6 +67,8 @@ def summary(
         "n_dev": info.sweep.get("n_dev"),
         "dev_speakers": info.speakers,
         "synthetic": list(info.sweep.get("synthetic") or []),
+        "cells": info.cells,
+        "cells_left_out_of_max_gap": info.uncounted,
         "objectives": dict(zip(info.objectives, info.directions, strict=True)),
         "reference_point": dict(zip(info.objectives, info.reference, strict=True)),
         "hypervolume": info.hypervolume,

@@ -42,9 +42,13 @@ def standard_errors(
 
 
 def classes_of(records: Records) -> dict:
-    """The sweep's labels and the support that a class needs, as `Panel.of` takes them."""
+    """The sweep's labels and the support of classes and cells, as `Panel.of` takes them."""
     data = (records.sweep.get("config") or {}).get("data") or {}
-    return {"labels": records.sweep["labels"], "min_support": int(data.get("min_support", 5))}
+    return {
+        "labels": records.sweep["labels"],
+        "min_support": int(data.get("min_support", 5)),
+        "cell_support": data.get("cell_support"),
+    }
 
 
 def bootstrap(
@@ -52,6 +56,7 @@ def bootstrap(
     *,
     labels: Sequence[str],
     min_support: int,
+    cell_support: int | None = None,
     resamples: int,
     rng: np.random.Generator,
 ) -> dict[str, float]:
@@ -61,7 +66,8 @@ def bootstrap(
     errors miss what differs between speakers. The classes of the gaps are those with enough support
     in the whole set.
     """
-    panel = Panel.of({"": predictions}, labels=labels, min_support=min_support)
+    support = {"min_support": min_support, "cell_support": cell_support}
+    panel = Panel.of({"": predictions}, labels=labels, **support)
     found = panel.values(panel.draws(resamples, rng), "")
     return {
         "acc_se": _spread(found["acc"]),

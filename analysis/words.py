@@ -12,6 +12,9 @@ import pandas as pd
 from analysis import choose, evidence
 from analysis.evidence import Evidence
 from analysis.front import FrontInfo
+from ermgap import metrics
+
+SUPPORT = ("min_support", "cell_support")
 
 
 def caption(info: FrontInfo, *, errors: bool, band: bool = False) -> list[str]:
@@ -98,11 +101,34 @@ def caveats(info: FrontInfo, bars: pd.DataFrame) -> list[str]:
         )
     if missing := sorted({p.trial_id for p in info.highlighted} - set(bars["trial_id"])):
         notes.append(f"No bar for {', '.join(missing)}: the predictions are absent or unreadable.")
+    notes += _uncounted(info)
     if info.torn:
         notes.append("A half-written line of trials.jsonl was left out.")
     notes.append(
         "Points were chosen on these same dev utterances, so they look better than on test."
     )
+    return notes
+
+
+def _uncounted(info: FrontInfo) -> list[str]:
+    """Which cells the largest gap is not over, and whose recorded one is of such a cell."""
+    if not info.uncounted:
+        return []
+    data = (info.sweep.get("config") or {}).get("data") or {}
+    support = {"min_support": 5} | {key: data[key] for key in SUPPORT if key in data}
+    least = metrics.least_of_cell(**support)
+    named = "; ".join(f"{cell} ({numbers})" for cell, numbers in info.uncounted.items())
+    notes = [
+        f"The largest gap is over {info.cells - len(info.uncounted)} of {info.cells} cells, "
+        f"without {named}: a cell counts with {least} utterances of each gender "
+        "(data.cell_support) and as many defined gaps as the others."
+    ]
+    older = [p.trial_id for p in info.highlighted if p.worst_cell in info.uncounted]
+    if older:
+        notes.append(
+            f"The recorded largest gap of {', '.join(older)} is of such a cell: the sweep was run "
+            "before cells needed that support, so run it again before you rely on it."
+        )
     return notes
 
 

@@ -173,7 +173,7 @@ def contents(told: Told) -> dict:
             "corpora": told.corpora,
             "labels": data.labels,
             "modalities": data.modalities,
-            "min_support": data.min_support,
+            **data.support,
             "fold": data.fold,
             "folds": data.folds,
         },

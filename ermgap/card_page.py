@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ermgap import __version__
+from ermgap.metrics import uncounted
 
 if TYPE_CHECKING:
     from ermgap.card import Told
@@ -149,6 +150,9 @@ def caveats(told: Told) -> list[str]:
         "speakers who chose nothing.",
         "A gap that is undefined (–) is not a gap of zero. Only two genders are compared.",
     ]
+    if few := uncounted(told.dev["gaps"], **told.config.data.support):
+        named = "; ".join(f"{cell} ({numbers})" for cell, numbers in few.items())
+        found.append(f"The largest gap and the worst group are without the small cells: {named}.")
     if acted := [name for name in told.corpora if name in ("emodb", "ravdess", "jvnv")]:
         found.append(f"Speech of {', '.join(acted)} is acted, and tells little of other speech.")
     if told.synthetic:

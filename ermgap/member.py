@@ -105,11 +105,8 @@ class Member:
         self._require_finite(np.isfinite(scores).all(), "a dev score")
         data = self.config.data
         table = predictions(self.material.dev, scores, labels=data.labels)
-        dev = metrics.evaluate(table, labels=data.labels, min_support=data.min_support)
-        if math.isnan(dev["max_gap"]):
-            raise RunFailed(
-                "the gap is undefined: on dev no language has utterances of both genders"
-            )
+        dev = metrics.evaluate(table, labels=data.labels, **data.support)
+        self._require_gap(dev)
         weights = [self.objective.lambda_(at / steps) for at in range(self.begun_at, self.step)]
         self.objective.evaluated(dev)  # from here on the schedule is that of the next epoch
         better = self._select(dev)
@@ -157,6 +154,23 @@ class Member:
             raise RunFailed(
                 f"{what} is not finite in epoch {self.epoch}; a smaller learning rate may help"
             )
+
+    def _require_gap(self, dev: dict) -> None:
+        """RunFailed where no cell of dev counts for max_gap."""
+        if not math.isnan(dev["max_gap"]):
+            return
+        cells = [gap for gap in dev["gaps"].values() if "counts" in gap]  # not the pooled ones
+        both = any(min(gap["n_female"], gap["n_male"]) for gap in cells)
+        if not both:
+            raise RunFailed(
+                "the gap is undefined: on dev no language has utterances of both genders"
+            )
+        support = self.config.data.support
+        least, few = metrics.least_of_cell(**support), metrics.uncounted(dev["gaps"], **support)
+        raise RunFailed(
+            f"the gap is undefined: on dev no cell has {least} utterances of each gender "
+            f"(data.cell_support): {'; '.join(f'{cell} {why}' for cell, why in few.items())}"
+        )
 
     # Files --------------------------------------------------------------------------------------
 

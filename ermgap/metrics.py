@@ -3,105 +3,47 @@
 Everything that the project reports is computed here, from predictions alone, with numpy and pandas.
 All values are fractions (max_loss_gap: nats); an undefined value is NaN and never 0.
     gaps = evaluate(predictions, labels=["anger", "joy", "neutral"])["gaps"]["de/speech"]
-A *cell* is `language/modality`; `overall/<modality>` pools the languages of a modality.
+A *cell* is `language/modality`; `overall/<modality>` pools the languages of a modality. A cell
+counts for max_gap where each gender has enough utterances (`counted`): with two, one of them moves
+accuracy by 50 points.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from ermgap.errors import UserError
+from ermgap.counts import GENDERS, OVERALL, Coded, Margins, code, confusions
 
-GENDERS = ("female", "male")
+__all__ = [
+    "FALLING",
+    "GAPS",
+    "GENDERS",
+    "OVERALL",
+    "Coded",
+    "Margins",
+    "accuracy",
+    "code",
+    "confusions",
+    "counted",
+    "differences",
+    "evaluate",
+    "gender_gaps",
+    "is_degenerate",
+    "least_of_cell",
+    "rates",
+    "sided",
+    "sizes",
+    "supported",
+    "uncounted",
+    "violation",
+    "weighted_f1",
+]
+
 GAPS = ("tpr", "fpr", "w_f1", "acc")
 FALLING = ("max_gap", "max_loss_gap")  # less is better
-
-
-@dataclass(frozen=True)
-class Coded:
-    """Predictions as integer codes.
-
-    `cells` names the cells and `cell` [n] indexes them; `gender` [n] is 0 (female) or 1 (male);
-    `label` [n] is in 0..K-1; `prediction` [n] is in 0..K, K standing for "none of the labels".
-    """
-
-    cells: tuple[str, ...]
-    cell: np.ndarray
-    gender: np.ndarray
-    label: np.ndarray
-    prediction: np.ndarray
-    classes: int
-
-
-class Margins(NamedTuple):
-    """All that the scores need of confusion counts: true utterances, hits and predictions a class.
-
-    Each is float [..., K]. The functions below take these or counts [..., K, K + 1].
-    """
-
-    support: np.ndarray
-    hits: np.ndarray
-    predicted: np.ndarray
-
-    @classmethod
-    def of(cls, counts: np.ndarray | Margins) -> Margins:
-        """The margins of counts [..., K, K + 1]; margins as they are."""
-        if isinstance(counts, Margins):
-            return counts
-        hits = np.diagonal(counts, axis1=-2, axis2=-1)
-        return cls(counts.sum(-1), hits, counts.sum(-2)[..., :-1])
-
-
-def code(predictions: pd.DataFrame, *, labels: Sequence[str]) -> Coded:
-    """Turn a predictions table (columns language, modality, gender, label, prediction) into codes.
-
-    Raises UserError for a missing column, a true label outside `labels`, or another gender.
-    """
-    needed = ("language", "modality", "gender", "label", "prediction")
-    if missing := [column for column in needed if column not in predictions]:
-        raise UserError(
-            f"the predictions lack the column(s) {', '.join(missing)}; "
-            "give a table as written in predictions/<trial_id>.parquet."
-        )
-    if predictions[["language", "modality"]].isna().any(axis=None):
-        raise UserError("a row of the predictions has no language or modality; fill in every row.")
-    language, languages = pd.factorize(predictions["language"], sort=True)
-    modality, modalities = pd.factorize(predictions["modality"], sort=True)
-    pairs, cell = np.unique(language * max(len(modalities), 1) + modality, return_inverse=True)
-    names = [f"{languages[p // len(modalities)]}/{modalities[p % len(modalities)]}" for p in pairs]
-    predicted = pd.Index(labels).get_indexer(predictions["prediction"])
-    return Coded(
-        cells=tuple(names),
-        cell=cell,
-        gender=_codes(predictions["gender"], GENDERS),
-        label=_codes(predictions["label"], labels),
-        prediction=np.where(predicted < 0, len(labels), predicted),
-        classes=len(labels),
-    )
-
-
-def _codes(column: pd.Series, names: Sequence[str]) -> np.ndarray:
-    codes = pd.Index(names).get_indexer(column)
-    if (codes < 0).any():
-        row = int(np.flatnonzero(codes < 0)[0])
-        raise UserError(
-            f"row {row} of the predictions has the {column.name} {column.iloc[row]!r}, "
-            f"which is not one of {', '.join(names)}; correct it or leave the row out."
-        )
-    return codes
-
-
-def confusions(coded: Coded) -> np.ndarray:
-    """Counts [cells, 2 genders, K true labels, K + 1 predictions] (float64)."""
-    shape = (len(coded.cells), len(GENDERS), coded.classes, coded.classes + 1)
-    index = (coded.cell, coded.gender, coded.label, coded.prediction)
-    flat = np.ravel_multi_index(index, shape)
-    return np.bincount(flat, minlength=int(np.prod(shape))).reshape(shape).astype(float)
 
 
 def accuracy(counts: np.ndarray | Margins) -> np.ndarray:
@@ -126,23 +68,79 @@ def supported(counts: np.ndarray | Margins, *, min_support: float) -> np.ndarray
     return (Margins.of(counts).support >= min_support).all(axis=-2)
 
 
-def rates(counts: np.ndarray | Margins, *, classes: np.ndarray) -> np.ndarray:
+def counted(
+    counts: np.ndarray | Margins, *, min_support: float, cell_support: float | None = None
+) -> np.ndarray:
+    """The cells that count for max_gap, bool [C], of counts [C, 2, K, K + 1].
+
+    Those with at least `cell_support` utterances of each gender (None: twice `min_support`) and as
+    many of the four gaps defined as any other of these: the mean of two is not compared with the
+    mean of four. It depends on the true labels alone, so that it is the same for all systems.
+    """
+    found = gender_gaps(counts, classes=supported(counts, min_support=min_support))
+    enough = sided(counts, min_support=min_support, cell_support=cell_support).all(-1)
+    return _competing(found["defined"], enough)
+
+
+def _competing(defined: np.ndarray, enough: np.ndarray) -> np.ndarray:
+    """Cells [C] with enough utterances and the most defined gaps among these."""
+    defined = np.where(enough, defined, 0)
+    return (defined > 0) & (defined == defined.max(initial=0))
+
+
+def sided(
+    counts: np.ndarray | Margins, *, min_support: float, cell_support: float | None = None
+) -> np.ndarray:
+    """The genders of a cell with enough utterances, bool [C, 2]; see `counted`."""
+    least = least_of_cell(min_support=min_support, cell_support=cell_support)
+    return Margins.of(counts).support.sum(-1) >= least
+
+
+def least_of_cell(*, min_support: float, cell_support: float | None = None) -> float:
+    """How many utterances of each gender a cell needs to count for max_gap."""
+    return 2 * min_support if cell_support is None else cell_support
+
+
+def uncounted(
+    gaps: Mapping[str, Mapping], *, min_support: float, cell_support: float | None = None
+) -> dict[str, str]:
+    """Why cells do not count for max_gap, by their names: their numbers in words.
+
+    Args:
+        gaps: as from `evaluate`; those that pool cells are passed over.
+    """
+    least = least_of_cell(min_support=min_support, cell_support=cell_support)
+    cells = {name: gap for name, gap in gaps.items() if name.split("/", 1)[0] != OVERALL}
+    enough = [min(gap["n_female"], gap["n_male"]) >= least for gap in cells.values()]
+    kept = _competing(np.array([gap["defined"] for gap in cells.values()]), np.array(enough, bool))
+    return {
+        name: f"{gap['n_female']} female and {gap['n_male']} male utterances, {gap['defined']} of "
+        f"{len(GAPS)} gaps defined"
+        for (name, gap), counts in zip(cells.items(), kept, strict=True)
+        if not counts
+    }
+
+
+def rates(
+    counts: np.ndarray | Margins, *, classes: np.ndarray, cells: np.ndarray | None = None
+) -> np.ndarray:
     """What the gaps compare, of each gender: [..., 2, 2K + 2] of counts [..., 2, K, K + 1].
 
     TPR a class, FPR a class, W-F1, accuracy. NaN where undefined; a class that is not one of
-    `classes` (bool [..., K]) is.
+    `classes` (bool [..., K]) is, and so is all of a cell that is not one of `cells` (bool [...]).
     """
     support, hits, predicted = Margins.of(counts)
-    n, counted = support.sum(-1, keepdims=True), classes[..., None, :]
-    return np.concatenate(
+    n, entered = support.sum(-1, keepdims=True), classes[..., None, :]
+    found = np.concatenate(
         [
-            np.where(counted, _ratio(hits, support), np.nan),
-            np.where(counted, _ratio(predicted - hits, n - support), np.nan),
+            np.where(entered, _ratio(hits, support), np.nan),
+            np.where(entered, _ratio(predicted - hits, n - support), np.nan),
             weighted_f1(counts)[..., None],
             accuracy(counts)[..., None],
         ],
         axis=-1,
     )
+    return found if cells is None else np.where(cells[..., None, None], found, np.nan)
 
 
 def differences(rates: np.ndarray) -> np.ndarray:
@@ -177,7 +175,11 @@ def gender_gaps(counts: np.ndarray | Margins, *, classes: np.ndarray) -> dict[st
 
 
 def evaluate(
-    predictions: pd.DataFrame, *, labels: Sequence[str], min_support: int = 5
+    predictions: pd.DataFrame,
+    *,
+    labels: Sequence[str],
+    min_support: int = 5,
+    cell_support: int | None = None,
 ) -> dict[str, object]:
     """Every number that one set of predictions gives, as plain Python values.
 
@@ -188,29 +190,41 @@ def evaluate(
         labels: the K class names.
         min_support: a class enters the TPR and FPR gaps of a cell when each gender has at least
             that many true utterances of it there (the paper's table: 1).
+        cell_support: a cell counts for the maxima when each gender has at least that many
+            utterances there, and a group (a gender in a cell) for the worst group when it has
+            (None: twice `min_support`); see `counted`.
 
-    Returns acc, w_f1 (pooled over everything), max_gap (largest `avg` over cells) and its
-    worst_cell, worst_group_w_f1 (smallest W-F1 of a gender in a cell) and that worst_group,
-    max_loss_gap (largest |mean(-logp_true)_F - mean(-logp_true)_M| over cells), n, majority_rate
-    and majority_w_f1 (of always answering the commonest label), and gaps: per cell and for
-    `overall/<modality>` the keys of `gender_gaps` plus classes, n_female and n_male.
+    Returns acc, w_f1 (pooled over everything), max_gap (largest `avg` over the cells that count)
+    and its worst_cell, the numbers of `cells` and of `cells_counted`, worst_group_w_f1 (smallest
+    W-F1 of a group that counts) and that worst_group, max_loss_gap (largest
+    |mean(-logp_true)_F - mean(-logp_true)_M| over the cells that count), n, majority_rate and
+    majority_w_f1 (of always answering the commonest label), and gaps: per cell and for
+    `overall/<modality>` the keys of `gender_gaps` plus classes, n_female and n_male, and per cell
+    whether it `counts`. Without a cell that counts the maxima are NaN.
     Raises UserError for a table that cannot be read.
     """
     coded = code(predictions, labels=labels)
     counts = confusions(coded)
     names, pooled = _with_overall(coded.cells, counts)
     gaps = _gaps_by_cell(names, pooled, min_support=min_support)
-    scores = weighted_f1(counts)
+    support = {"min_support": min_support, "cell_support": cell_support}
+    cells = counted(counts, **support)
+    for name, counts_for_max in zip(coded.cells, cells, strict=True):
+        gaps[name]["counts"] = bool(counts_for_max)
+    averages = np.array([gaps[name]["avg"] for name in coded.cells])
+    worst_cell, max_gap = _extreme(coded.cells, np.where(cells, averages, np.nan))
+    scores = np.where(sided(counts, **support), weighted_f1(counts), np.nan)
     group_names = [f"{cell}/{gender}" for cell in coded.cells for gender in GENDERS]
-    worst_cell, max_gap = _extreme(coded.cells, [gaps[name]["avg"] for name in coded.cells])
     worst_group, lowest = _extreme(group_names, -scores.ravel())
     everything = counts.sum((0, 1))
-    losses = _loss_gaps(predictions, coded, labels)
+    losses = np.where(cells, _loss_gaps(predictions, coded, labels), np.nan)
     return {
         "acc": float(accuracy(everything)),
         "w_f1": float(weighted_f1(everything)),
         "max_gap": max_gap,
         "worst_cell": worst_cell,
+        "cells": len(cells),
+        "cells_counted": int(cells.sum()),
         "worst_group_w_f1": -lowest,
         "worst_group": worst_group,
         "max_loss_gap": _extreme(coded.cells, losses)[1],
@@ -247,7 +261,7 @@ def _with_overall(cells: Sequence[str], counts: np.ndarray) -> tuple[list[str], 
     modalities = np.array([cell.split("/", 1)[1] for cell in cells], dtype=object)
     unique = sorted(set(modalities))
     sums = [counts[modalities == modality].sum(0) for modality in unique]
-    names = [*cells, *(f"overall/{modality}" for modality in unique)]
+    names = [*cells, *(f"{OVERALL}/{modality}" for modality in unique)]
     return names, np.concatenate([counts, np.reshape(sums, (-1, *counts.shape[1:]))])
 
 

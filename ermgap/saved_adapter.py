@@ -27,7 +27,8 @@ def settings_of(folder: Path | str, *, backbone: Path | str | None = None) -> co
     told = card.read(folder)
     name = f"{told['prompt']['name']}@{told['prompt']['version']}"
     prompts.PROMPTS[name] = told["prompt"]["texts"]
-    data = {key: told["data"].get(key) for key in ("labels", "modalities", "min_support")}
+    kept = ("labels", "modalities", "min_support", "cell_support")
+    data = {key: told["data"].get(key) for key in kept}
     held = told["backbone"] | {"path": None, "prompt": name}
     if backbone is not None:
         # The paper's backbone is the one whose loader takes any folder that holds a Qwen2-Audio.

@@ -64,7 +64,8 @@ class Data(Section):
     fold: int = 0
     test: bool = False  # whether another fold is test, of corpora without a split of their own
     split_seed: int = 0
-    min_support: int = 5
+    min_support: int = 5  # utterances of each gender that a class needs for TPR and FPR gaps
+    cell_support: int | None = None  # and a cell for max_gap; None: twice min_support
     limit: int | None = None  # clips at most, for --smoke-test
 
     def __post_init__(self) -> None:
@@ -82,7 +83,7 @@ class Data(Section):
         self.refuse(self.folds < 2, "folds", "two folds or more are needed")
         self.refuse(self.test and self.folds < 3, "folds", "with data.test there are three or more")
         self.refuse(not 0 <= self.fold < self.folds, "fold", "it counts from 0 to folds - 1")
-        self.at_least(1, "min_support", "limit")
+        self.at_least(1, "min_support", "cell_support", "limit")
         self.at_least(0, "split_seed")
         self.refuse(
             not self.modalities or len(set(self.modalities)) < len(self.modalities),
@@ -92,6 +93,11 @@ class Data(Section):
         for name in self.modalities:
             remedy = f"choose from {MODALITIES}"
             self.refuse(name not in MODALITIES, "modalities", remedy, value=name)
+
+    @property
+    def support(self) -> dict[str, int | None]:
+        """min_support and cell_support, as `ermgap.metrics` takes them."""
+        return {"min_support": self.min_support, "cell_support": self.cell_support}
 
 
 @dataclass(frozen=True)

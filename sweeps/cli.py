@@ -23,6 +23,7 @@ SMOKE = {
     "train.epochs": 2,
     "data.limit": 48,
     "data.min_support": 1,
+    "data.cell_support": 1,
     "sweep.trials": 3,
     "train.batch": 16,
     "sweep.floor": 0.0,

@@ -125,9 +125,8 @@ def _judge(child: Records, config: Config) -> pd.DataFrame:
             row = {"trial_id": first, "seed": int(seed), "split": split, "status": trial.status}
             if trial.status != "failed":
                 table = _predictions(child, config, trial.trial_id, split, utterances)
-                found = metrics.evaluate(
-                    table, labels=config.data.labels, min_support=config.data.min_support
-                )
+                data = config.data
+                found = metrics.evaluate(table, labels=data.labels, **data.support)
                 row |= {key: found[key] for key in (*SCORES, "majority_rate")} | {"n": len(table)}
             rows.append(row)
     return pd.DataFrame(rows)

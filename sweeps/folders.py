@@ -53,6 +53,7 @@ def prepare(
     print(budget(config, plan.utterances))
     if given.dry_run:
         return None
+    planning.require_a_cell(config, plan.utterances)
     print(f"results: {out}")
     if storage:
         make_storage(storage, out)

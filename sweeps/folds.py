@@ -86,6 +86,8 @@ def train(asked: Benchmark, plans: Mapping[int, planning.Plan], *, address: str 
 
     left = asked.left
     for fold in left:
+        planning.require_a_cell(asked.of_fold(fold), plans[fold].utterances)
+    for fold in left:
         config = asked.of_fold(fold)
         records = _records(asked, fold, config, plans[fold].utterances)
         records.lock()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ermgap import corpora
+from ermgap import corpora, metrics
 from ermgap.backbone import prompts
 from ermgap.config import OBJECTIVES, Config
 from ermgap.corpora import labels, split, table
@@ -84,6 +84,11 @@ def make_plan(config: Config) -> Plan:
     _require_texts(utterances, config, texts)
     _, moves = split.follow(few)
     notes = [*corpus.notes, *moves, *_transcripts(utterances, data.modalities)]
+    notes += [
+        f"on dev {numbers} utterances are fewer than {least_of_cell(config)} of each "
+        "(data.cell_support): that gap is measured, and does not count for the largest"
+        for numbers in _small_cells(utterances, least_of_cell(config)).values()
+    ]
     words = table.describe(utterances, excluded=corpus.excluded, labels=data.labels, notes=notes)
     return Plan(utterances, words)
 
@@ -97,6 +102,33 @@ def _require_texts(utterances: pd.DataFrame, config: Config, texts: Mapping) -> 
                 f"the prompt {config.backbone.prompt!r} has no text for {modality} in "
                 f"{', '.join(missing)}; add one, or one for all languages, to its file."
             )
+
+
+def require_a_cell(config: Config, utterances: pd.DataFrame) -> None:
+    """UserError if dev is so small in every language that no gap would count: all trials fail."""
+    least, dev = least_of_cell(config), utterances[utterances["split"] == "dev"]
+    few = _small_cells(utterances, least)
+    if len(few) == dev["language"].nunique():
+        raise UserError(
+            f"on dev no language has {least} utterances of each gender ({', '.join(few.values())})"
+            ", so that no gap would count; give dev more, or ask for less with "
+            "--set data.cell_support=N."
+        )
+
+
+def least_of_cell(config: Config) -> int:
+    """How many dev utterances of each gender a cell needs to count for max_gap."""
+    return metrics.least_of_cell(**config.data.support)
+
+
+def _small_cells(utterances: pd.DataFrame, least: int) -> dict[str, str]:
+    """Languages with fewer dev utterances of a gender, and how many they have."""
+    dev = utterances[utterances["split"] == "dev"]
+    n = dev.groupby(["language", "gender"]).size().unstack(fill_value=0)
+    n = n.reindex(columns=metrics.GENDERS, fill_value=0)
+    few = n[n.min(axis=1) < least]
+    return {name: f"{name} {female} female and {male} male" for name, female, male
+            in few.itertuples()}  # fmt: skip
 
 
 def _transcripts(utterances: pd.DataFrame, modalities: Sequence[str]) -> list[str]:

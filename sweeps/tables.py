@@ -33,7 +33,7 @@ def tell(
     made = benchmark_table.table(
         found,
         labels=config.data.labels,
-        min_support=config.data.min_support,
+        **config.data.support,
         baseline=baseline if baseline in found else None,
         synthetic=sorted(utterances.loc[utterances["synthetic"].astype(bool), "corpus"].unique()),
     )

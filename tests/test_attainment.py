@@ -16,6 +16,7 @@ def test_a_surface_parts_what_enough_sets_attain_from_the_rest(directions):
     rng = np.random.default_rng(0)
     values = rng.random((40, 12, 2))
     values[3, 2] = np.nan
+    values[[7, 21, 22]] = np.nan  # sets that attain nothing
     found = attainment.surfaces(values, directions)
     signs = np.array([-1.0 if one == "max" else 1.0 for one in directions])
     costs = values * signs
@@ -63,8 +64,24 @@ def test_over_seeds_a_surface_is_a_count_of_seeds(tmp_path):
     rows.append(rows[0] | {"seed": 9, "status": "degenerate", "acc": 0.9, "max_gap": 0.0})
     rows.append(rows[0] | {"seed": 0, "split": "dev", "acc": 0.9, "max_gap": 0.0})
     found = attainment.over_seeds(front.info(records), pd.DataFrame(rows))
-    assert found.sets == 4
-    for level, seed in ((25, 3), (50, 2), (75, 1)):  # the best of four, the second, the third
+    assert found.sets == 5  # the degenerate one attains nothing
+    for level, seed in ((25, 2), (50, 1), (75, 0)):  # the second best of five, the third, the last
         np.testing.assert_allclose(found.surfaces[level], [[0.5 + seed / 100, 0.2 - seed / 100]])
     assert attainment.over_seeds(front.info(records), pd.DataFrame(rows[:1])) is None
     assert attainment.over_seeds(front.info(records), None) is None
+
+
+def test_seeds_in_which_nothing_is_usable_count_as_sets_that_attain_nothing(tmp_path):
+    info = front.info(write(tmp_path / "sweep", THREE, with_predictions=False))
+    lost = {"w_f1": 0.5, "worst_group_w_f1": 0.4, "max_loss_gap": 0.1, "split": "test"}
+    ends = ["finished", "failed", "degenerate", "finished", "failed", "degenerate"]
+    rows = [lost | {"trial_id": "t0001", "seed": seed, "status": end, "acc": 0.5, "max_gap": 0.1}
+            for seed, end in enumerate(ends)]  # fmt: skip
+    found = attainment.over_seeds(info, pd.DataFrame(rows))
+    assert found.sets == 6 and "In 4 of 6 seeds no run is usable" in found.warning
+    assert {level: len(at) for level, at in found.surfaces.items()} == {25: 1, 50: 0, 75: 0}
+    attainment.draw(found, info, tmp_path / "one.png")
+    few = attainment.over_seeds(info, pd.DataFrame([*rows[:3], *rows[4:]]))  # one of five
+    assert few.sets == 5 and not any(len(at) for at in few.surfaces.values())
+    attainment.draw(few, info, tmp_path / "none.png")
+    assert attainment.over_seeds(info, pd.DataFrame(rows[1:3])) is None

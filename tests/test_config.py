@@ -39,6 +39,7 @@ MISTAKES = {
     "data.test": ["yes", 1, None],
     "data.split_seed": [0.5, -1],
     "data.min_support": [0],
+    "data.cell_support": [0],
     "data.limit": ["all", 0, -5],
     "backbone.name": [7],
     "backbone.layers": [0, -2, "2"],

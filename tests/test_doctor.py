@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
-from fake_sweep import write
+from fake_sweep import LABELS, utterances, write
 
 from analysis import doctor, front, report
 
@@ -29,10 +30,50 @@ def test_a_gap_that_is_the_same_for_all_is_called_noise(tmp_path):
 def test_gaps_that_differ_are_told_apart(tmp_path):
     info, records = sweep(tmp_path, handicaps=np.linspace(0, 0.6, 24))
     gap = doctor.examine(info, records)["gap"]
-    assert gap["max_gap"]["rank"] > 0.6 and gap["trials"] == 24
+    assert gap["max_gap"]["rank"] > 2 * gap["error"] and gap["trials"] == 24 and gap["cells"] == 3
     rank = gap["max_gap"]["rank"]
     assert gap["max_gap"]["reliability"] == pytest.approx(2 * rank / (1 + rank))
     assert doctor.sentences({**EMPTY, "gap": gap})[0].startswith("The gap differs")
+
+
+def fair_to_all(table, *, seed: int):
+    """Predictions of a model that treats genders alike and some speakers better than others."""
+    rng = np.random.default_rng(seed)
+    suits = {name: rng.normal(0, 0.25) for name in sorted(set(table["speaker"]))}
+    hit = rng.random(len(table)) < np.clip(0.6 + table["speaker"].map(suits), 0.02, 0.98)
+    return table.assign(prediction=np.where(hit, table["label"], rng.choice(LABELS, len(table))))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_fair_models_that_suit_different_speakers_are_not_told_apart(tmp_path, seed):
+    info, records = sweep(tmp_path, handicaps=np.full(24, 0.1))
+    table = utterances(n=960, speakers=2, seed=seed)
+    for i in range(24):
+        made = fair_to_all(table, seed=100 * seed + i)
+        made.to_parquet(records.storage / "predictions" / f"t{i:04d}.parquet", index=False)
+    found = doctor.predictability(info, records)
+    assert found["max_gap"]["rank"] < 2 * found["error"]
+
+
+def test_halves_share_no_speaker_and_hold_half_of_each_gender_of_a_language():
+    table = utterances(n=480, speakers=4).assign(modality=np.resize(["speech", "text"], 480))
+    for half in doctor._halves(table):
+        sides = [table[half], table[~half]]
+        assert not set(sides[0]["speaker"]) & set(sides[1]["speaker"])
+        for side in sides:
+            assert (side.groupby(["language", "gender"])["speaker"].nunique() == 2).all()
+
+
+def test_a_gender_of_one_speaker_cannot_be_halved_and_its_cell_is_left_out(tmp_path):
+    info, records = sweep(tmp_path, handicaps=np.linspace(0, 0.6, 8))
+    for lone, cells in (({"de": "female"}, 2), (dict.fromkeys(["de", "en", "ja"], "male"), 0)):
+        for path in (records.storage / "predictions").iterdir():
+            made = pd.read_parquet(path)
+            mine = made["language"].map(lone) == made["gender"]
+            made.assign(speaker=made["speaker"].where(~mine, "one")).to_parquet(path)
+        gap = doctor.predictability(info, records)
+        assert gap["cells"] == cells
+    assert "two dev speakers of each gender" in doctor.sentences({**EMPTY, "gap": gap})[0]
 
 
 EMPTY = {"failures": {}, "gap": {"trials": 0}, "edges": {}, "budget": {"epochs": 0},

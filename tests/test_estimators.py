@@ -124,6 +124,36 @@ def test_a_relative_penalty_scales_with_the_losses_and_at_p_1_is_the_plain_one(l
         assert one[0] == j(1.0, False)[0]
 
 
+@pytest.mark.parametrize("loss", list(LOSSES))
+@pytest.mark.parametrize(
+    ("estimator", "p"),
+    [(name, p) for name in ESTIMATORS for p in (1.0, 1.5, 2.0, 3.0)
+     if name != "unbiased" or p == 2],
+)  # fmt: skip
+@pytest.mark.parametrize("relative", [True, False])
+def test_where_every_loss_is_0_value_and_gradient_are_finite(loss, estimator, p, relative):
+    settings = config.Objective(loss=loss, estimator=estimator, p=p, relative=relative)
+    made = Objective(settings, cells=[("x", str(i)) for i in range(3)], counts=EVEN)
+    zero = torch.zeros(3, 3, 2, dtype=torch.float64)
+    zero[2] = 5
+    lacking = zero.clone()
+    lacking[2, 1:, 0] = 0
+    before = drawn(np.random.default_rng(8), np.full((3, 2), 2.0), size=5, cells=3)
+    for sums in (zero, lacking, before, zero, lacking, 0 * zero):
+        value, gradient = made(sums, progress=0.5)
+        assert value.isfinite() and gradient.isfinite().all(), sums
+        if relative and sums is not before:
+            assert float(value) == 0
+
+
+def test_losses_whose_power_overflows_make_no_relative_penalty():
+    groups = torch.tensor([1e-320, 3e-320], dtype=torch.float64)
+    sums = torch.stack([5 * groups, 5 * groups.square(), torch.full((2,), 5.0)]).unsqueeze(1)
+    settings = config.Objective(loss="minmaxgap", relative=True, lambda_max=1.0)
+    value, gradient = value_and_gradient(LOSSES["minmaxgap"](settings, sums[2]), sums, 1.0)
+    assert value.isfinite() and gradient.isfinite().all()
+
+
 def reference_dro(batches: list[dict], *, groups: list, sizes: dict, eta: float, c: float):
     """Group weights and objectives of arXiv 1911.08731, algorithm 1, in plain Python."""
     q = dict.fromkeys(groups, 1 / len(groups))

@@ -143,13 +143,17 @@ def test_accuracy_by_group_equals_fairlearn_with_control_features():
 def test_maxima_and_minima_are_over_language_cells_and_not_over_the_pooled_ones(seed):
     table = random_table(seed)
     found = metrics.evaluate(table, labels=LABELS)
-    gaps = {
-        name: gap["avg"] for name, gap in found["gaps"].items() if not name.startswith("overall")
-    }
+    cells = {n: gap for n, gap in found["gaps"].items() if not n.startswith("overall")}
+    enough = [g for g in cells.values() if min(g["n_female"], g["n_male"]) >= 10]
+    most = max([g["defined"] for g in enough], default=0)
+    gaps = {n: g["avg"] for n, g in cells.items() if g in enough and g["defined"] == most}
+    assert found["cells"] == len(cells) and found["cells_counted"] == len(gaps)
+    assert {n for n, g in cells.items() if g["counts"]} == set(gaps)
     assert found["max_gap"] == pytest.approx(pd.Series(gaps).max(), nan_ok=True)
     by_group = {
         f"{language}/{modality}/{gender}": weighted(group)
         for (language, modality, gender), group in table.groupby(["language", "modality", "gender"])
+        if len(group) >= 10
     }
     assert found["worst_group_w_f1"] == pytest.approx(min(by_group.values()))
     assert by_group[found["worst_group"]] == pytest.approx(min(by_group.values()))
@@ -158,7 +162,8 @@ def test_maxima_and_minima_are_over_language_cells_and_not_over_the_pooled_ones(
         index=["language", "modality"], columns="gender", values="loss"
     )
     both = means.reindex(columns=metrics.GENDERS)
-    largest = (both["female"] - both["male"]).abs().max()
+    differences = (both["female"] - both["male"]).abs()
+    largest = differences[["/".join(cell) in gaps for cell in differences.index]].max()
     assert found["max_loss_gap"] == pytest.approx(largest, nan_ok=True)
 
 
@@ -204,6 +209,68 @@ def test_too_few_utterances_of_every_class_leave_two_of_four_gaps():
     gap = metrics.evaluate(table, labels=LABELS, min_support=3)["gaps"]["de/speech"]
     assert np.isnan(gap["tpr"]) and np.isnan(gap["fpr"]) and gap["classes"] == 0
     assert gap["defined"] == 2 and gap["avg"] == 0.0
+
+
+def cell(language: str, female: int, male: int, *, right=(0.6, 0.6), labels=LABELS[:4]):
+    """A cell of so many utterances, labels in turn, of which a share is recognised by gender."""
+    parts = []
+    for gender, n, share in zip(metrics.GENDERS, (female, male), right, strict=True):
+        label = np.resize(labels, n)
+        hit = np.arange(n) >= n - round(n * share)
+        parts.append(pd.DataFrame({"language": language, "modality": "speech", "gender": gender,
+                                   "label": label, "prediction": np.where(hit, label, "none"),
+                                   **{f"logp_{name}": -1.0 for name in LABELS}}))  # fmt: skip
+        parts[-1].loc[~hit, [f"logp_{name}" for name in LABELS]] = -5.0
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.mark.parametrize("few", [1, 2, 9])
+def test_a_gender_of_few_utterances_sets_neither_the_largest_gap_nor_the_worst_group(few):
+    table = pd.concat([cell("de", 60, 60, right=(0.7, 0.6)), cell("ja", few, 40, right=(0, 0.6))])
+    found = metrics.evaluate(table, labels=LABELS)
+    assert found["worst_cell"] == "de/speech" and found["max_gap"] < 0.15
+    assert found["worst_group"] == "de/speech/male" or found["worst_group"] == "ja/speech/male"
+    assert found["max_loss_gap"] == pytest.approx(0.4)
+    assert (found["cells"], found["cells_counted"]) == (2, 1)
+    small = found["gaps"]["ja/speech"]  # measured nevertheless, with its numbers
+    assert small["acc"] == pytest.approx(0.6) and (small["n_female"], small["n_male"]) == (few, 40)
+    assert small["counts"] is False and found["gaps"]["de/speech"]["counts"] is True
+    assert metrics.uncounted(found["gaps"], min_support=5) == {
+        "ja/speech": f"{few} female and 40 male utterances, 2 of 4 gaps defined"
+    }
+
+
+def test_a_cell_without_a_class_of_enough_support_does_not_compete_with_cells_that_have_four_gaps():
+    spread = cell("ja", 20, 20, right=(0.2, 0.8), labels=LABELS)  # two or three of a class
+    found = metrics.evaluate(pd.concat([cell("de", 60, 60), spread]), labels=LABELS)
+    assert found["gaps"]["ja/speech"]["defined"] == 2
+    assert found["worst_cell"] == "de/speech" and found["cells_counted"] == 1
+    alone = metrics.evaluate(spread, labels=LABELS)  # among its like it does
+    assert alone["worst_cell"] == "ja/speech" and alone["max_gap"] > 0.4
+
+
+def test_the_support_of_a_cell_is_twice_that_of_a_class_unless_it_is_given():
+    table = cell("de", 12, 12, right=(0.9, 0.5), labels=LABELS[:2])
+    assert np.isfinite(metrics.evaluate(table, labels=LABELS, min_support=6)["max_gap"])
+    none = metrics.evaluate(table, labels=LABELS, min_support=6, cell_support=13)
+    assert np.isnan(none["max_gap"]) and none["worst_cell"] is None and none["worst_group"] is None
+    assert np.isnan(none["worst_group_w_f1"]) and np.isnan(none["max_loss_gap"])
+    assert (none["cells"], none["cells_counted"]) == (1, 0)
+
+
+def test_which_cells_count_depends_on_the_true_labels_alone():
+    for seed in SEEDS:
+        table = random_table(seed)
+        other = table.assign(prediction="joy")
+        first, second = (metrics.evaluate(one, labels=LABELS) for one in (table, other))
+        for name, gap in first["gaps"].items():
+            assert gap.get("counts") == second["gaps"][name].get("counts")
+
+
+@pytest.mark.parametrize("name", ["overall", "de/x"])
+def test_a_language_that_would_be_mistaken_for_another_cell_is_refused(name):
+    with pytest.raises(UserError, match=f"language '{name}'.*write two letters"):
+        metrics.evaluate(cell(name, 20, 20), labels=LABELS)
 
 
 def test_an_empty_table_is_undefined_everywhere():

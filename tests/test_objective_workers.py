@@ -360,3 +360,22 @@ def test_a_weight_of_zero_equals_erm_bit_for_bit():
         )
         gradients.append([parameter.grad for parameter in model.trained()])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+class Certain(StandIn):
+    """A model whose losses are exactly 0, as where it has learnt its training set by heart."""
+
+    def losses(self, batch, *, over):
+        return 0 * super().losses(batch, over=over)
+
+
+@pytest.mark.parametrize("pieces", [1, 4])
+@pytest.mark.parametrize("name", [name for name in OBJECTIVES if name != "spread"])
+def test_a_batch_of_losses_of_0_trains_nothing_and_breaks_nothing(name, pieces):
+    model = Certain(0.0)
+    batches = [model.batch(rows) for rows in torch.arange(24).tensor_split(pieces)]
+    _, values = accumulate_gradients(
+        model, [objective_of(name)], batches=batches, progress=0.5, world=World(), over="labels"
+    )
+    assert values.tolist() == [0.0]
+    assert all((parameter.grad == 0).all() for parameter in model.trained())

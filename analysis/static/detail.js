@@ -26,7 +26,7 @@ function detail(data, id, box) {
   recalls(data, behind, box);
   confusions(data, behind, box);
   if (behind.calibration) calibration(behind.calibration, box);
-  utterances(behind.utterances, box);
+  utterances(behind, box);
 }
 
 function backed(p, box) {
@@ -114,10 +114,11 @@ function calibration(sides, box) {
   html("p", { class: "soft" }, box, `Expected calibration error: women (squares) ${shown(sides[0].error)}, men (circles) ${shown(sides[1].error)} points.`);
 }
 
-function utterances(rows, box) {
+function utterances(behind, box) {
+  const rows = behind.utterances;
   if (!rows.length) return;
   const more = html("details", {}, box);
-  html("summary", {}, more, `Utterances behind the gap (${rows.length})`);
+  html("summary", {}, more, `Utterances behind the gap in ${behind.cell} (${rows.length})`);
   const names = Object.keys(rows[0]);
   table(rows.map(row => names.map(name => row[name] || "")), more, names.map(name => name.replace("_", " ")));
 }

@@ -12,7 +12,8 @@ sums. With L the mean loss of the batch and L_g that of group g (a gender in a c
     reweight    sum_g w_g S_g / sum_g w_g N_g, with w_g inverse to the group's size in training
 
 With `relative`, the penalties R and Var become L (R / L^p) and L (Var / L^2), L detached, so that
-lambda has no scale of its own: multiplying all losses by c multiplies J by c. To add one:
+lambda has no scale of its own: multiplying all losses by c multiplies J by c; where L is 0, the
+penalty is 0. A batch without any utterance has J = 0. To add one:
 
     class Mine(Loss):
         def __call__(self, sums, weight): ...
@@ -61,8 +62,13 @@ class Loss(ABC):
 
 
 def mean_loss(sums: Tensor) -> Tensor:
-    """The mean over all utterances of the global batch: sum S / sum N."""
-    return sums[0].sum() / sums[2].sum()
+    """The mean over all utterances of the global batch, sum S / sum N; 0 without any."""
+    return ratio(sums[0].sum(), sums[2].sum())
+
+
+def ratio(top: Tensor, bottom: Tensor) -> Tensor:
+    """top / bottom, and 0 where `bottom`, a count or a sum of weights, is 0; so are gradients."""
+    return torch.where(bottom > 0, top / torch.where(bottom > 0, bottom, 1.0), 0.0)
 
 
 class ERM(Loss):
@@ -89,8 +95,14 @@ class Penalised(Loss):
             return mean
         penalty = self.penalty(sums)
         if self.settings.relative:
-            penalty = penalty * mean.detach() ** (1 - self.power)
+            penalty = penalty * inverse_power(mean.detach(), self.power - 1)
         return mean + weight * penalty
+
+
+def inverse_power(mean: Tensor, power: float) -> Tensor:
+    """mean^-power, and 0 where the mean is 0 or so small that the power overflows."""
+    found = torch.where(mean > 0, mean, 1.0) ** -power
+    return torch.where((mean > 0) & found.isfinite(), found, 0.0)
 
 
 class MinMaxGap(Penalised):
@@ -125,9 +137,9 @@ class VREx(Penalised):
     def penalty(self, sums: Tensor) -> Tensor:
         total, _, count = sums
         held = count > 0
-        means = torch.where(held, total / count.clamp(min=1), 0.0)
-        centre = means.sum() / held.sum()
-        return torch.where(held, means - centre, 0.0).square().sum() / held.sum()
+        means = ratio(total, count)
+        centre = ratio(means.sum(), held.sum())
+        return ratio(torch.where(held, means - centre, 0.0).square().sum(), held.sum())
 
 
 class GroupDRO(Loss):
@@ -175,7 +187,7 @@ class Reweight(Loss):
     def __call__(self, sums: Tensor, weight: float) -> Tensor:
         counts = self.counts.to(sums.device)
         weights = torch.where(counts > 0, 1 / counts.clamp(min=1), 0.0)
-        return (weights * sums[0]).sum() / (weights * sums[2]).sum()
+        return ratio((weights * sums[0]).sum(), (weights * sums[2]).sum())
 
 
 LOSSES = Registry("loss")

@@ -63,6 +63,7 @@ def points(table: pd.DataFrame, records: Records) -> np.ndarray:
         {"": table},
         labels=records.sweep["labels"],
         min_support=records.sweep["config"]["data"]["min_support"],
+        cell_support=records.sweep["config"]["data"].get("cell_support"),
     )
     return panel.objectives(("acc", "max_gap"), resamples=RESAMPLES)[:, 0]
 

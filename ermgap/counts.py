@@ -1,0 +1,110 @@
+"""Predictions as integer codes, and the counts of them from which every metric is computed.
+
+    coded = code(predictions, labels=["anger", "joy", "neutral"])
+    counts = confusions(coded)                    # [cells, 2 genders, 3 labels, 4 predictions]
+
+A *cell* is `language/modality`. `ermgap.metrics` re-exports all of this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ermgap.errors import UserError
+
+GENDERS = ("female", "male")
+OVERALL = "overall"  # in the place of a language: what pools them
+
+
+@dataclass(frozen=True)
+class Coded:
+    """Predictions as integer codes.
+
+    `cells` names the cells and `cell` [n] indexes them; `gender` [n] is 0 (female) or 1 (male);
+    `label` [n] is in 0..K-1; `prediction` [n] is in 0..K, K standing for "none of the labels".
+    """
+
+    cells: tuple[str, ...]
+    cell: np.ndarray
+    gender: np.ndarray
+    label: np.ndarray
+    prediction: np.ndarray
+    classes: int
+
+
+class Margins(NamedTuple):
+    """All that the scores need of confusion counts: true utterances, hits and predictions a class.
+
+    Each is float [..., K]. The functions below take these or counts [..., K, K + 1].
+    """
+
+    support: np.ndarray
+    hits: np.ndarray
+    predicted: np.ndarray
+
+    @classmethod
+    def of(cls, counts: np.ndarray | Margins) -> Margins:
+        """The margins of counts [..., K, K + 1]; margins as they are."""
+        if isinstance(counts, Margins):
+            return counts
+        hits = np.diagonal(counts, axis1=-2, axis2=-1)
+        return cls(counts.sum(-1), hits, counts.sum(-2)[..., :-1])
+
+
+def code(predictions: pd.DataFrame, *, labels: Sequence[str]) -> Coded:
+    """Turn a predictions table (columns language, modality, gender, label, prediction) into codes.
+
+    Raises UserError for a missing column, a true label outside `labels`, another gender, or a
+    language that no cell can be named by.
+    """
+    needed = ("language", "modality", "gender", "label", "prediction")
+    if missing := [column for column in needed if column not in predictions]:
+        raise UserError(
+            f"the predictions lack the column(s) {', '.join(missing)}; "
+            "give a table as written in predictions/<trial_id>.parquet."
+        )
+    if predictions[["language", "modality"]].isna().any(axis=None):
+        raise UserError("a row of the predictions has no language or modality; fill in every row.")
+    language, languages = pd.factorize(predictions["language"], sort=True)
+    for name in languages:
+        if name == OVERALL or "/" in str(name):
+            raise UserError(
+                f"the predictions have the language {name!r}, which would be mistaken for another "
+                "cell; write two letters of ISO 639-1, such as de."
+            )
+    modality, modalities = pd.factorize(predictions["modality"], sort=True)
+    pairs, cell = np.unique(language * max(len(modalities), 1) + modality, return_inverse=True)
+    names = [f"{languages[p // len(modalities)]}/{modalities[p % len(modalities)]}" for p in pairs]
+    predicted = pd.Index(labels).get_indexer(predictions["prediction"])
+    return Coded(
+        cells=tuple(names),
+        cell=cell,
+        gender=_codes(predictions["gender"], GENDERS),
+        label=_codes(predictions["label"], labels),
+        prediction=np.where(predicted < 0, len(labels), predicted),
+        classes=len(labels),
+    )
+
+
+def _codes(column: pd.Series, names: Sequence[str]) -> np.ndarray:
+    codes = pd.Index(names).get_indexer(column)
+    if (codes < 0).any():
+        row = int(np.flatnonzero(codes < 0)[0])
+        raise UserError(
+            f"row {row} of the predictions has the {column.name} {column.iloc[row]!r}, "
+            f"which is not one of {', '.join(names)}; correct it or leave the row out."
+        )
+    return codes
+
+
+def confusions(coded: Coded) -> np.ndarray:
+    """Counts [cells, 2 genders, K true labels, K + 1 predictions] (float64)."""
+    shape = (len(coded.cells), len(GENDERS), coded.classes, coded.classes + 1)
+    index = (coded.cell, coded.gender, coded.label, coded.prediction)
+    flat = np.ravel_multi_index(index, shape)
+    return np.bincount(flat, minlength=int(np.prod(shape))).reshape(shape).astype(float)
