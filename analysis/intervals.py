@@ -117,15 +117,14 @@ def _reach(panel: Panel, system: str, level: float) -> np.ndarray:
     """
     rate = panel.rates(panel.everyone, system)[0]
     whole, without = metrics.differences(rate), panel.signed(panel.left_out(), system)
-    known, least = _known(panel, system), by_chance(panel, rate)[..., -1] / 4
+    known, least = _known(panel, system), by_chance(panel, rate)[:, -1] / 4
     found = np.full(len(whole), np.nan)
     for cell in np.flatnonzero(known[:, -1]):
         gap, weight = whole[cell], _coefficients(whole[cell])
         change = np.where(known[cell], without[:, cell] - gap, 0.0) * weight
         signs = _widest(change, first=np.where(gap < 0, -1.0, 1.0))
-        se, df = jackknife(
-            panel, np.zeros(()), change @ signs, panel.share[:, cell, -1], least[:, cell]
-        )
+        share = panel.share[:, cell, -1]
+        se, df = jackknife(panel, np.zeros(()), change @ signs, share, least[cell])
         unseen = np.where(known[cell], 0.0, weight * (1 - np.abs(np.nan_to_num(gap))))
         found[cell] = stats.t.ppf(level, df) * se + unseen.sum()
     return found
@@ -197,14 +196,15 @@ def against(
     there = panel.behind[..., -1]  # [U, C]
     hits = panel.sums[system][..., 1] - panel.sums[other][..., 1]
     differ = np.abs(hits).sum(-1)  # of at least so many utterances the predictions differ, [U, C]
-    share = there.sum(1) / there.sum()
-    least = _least(panel, differ.sum(1), there.sum(1), share)
+    share, least = there.sum(1) / there.sum(), binomial(differ.sum(), there.sum())
     found = {}
     for name in ("acc", "w_f1"):
         se, df = jackknife(panel, whole[name][0], without[name], share, least)
         found[name] = _change(whole[name][0], se, df, 0.5 + level / 2)
     share = panel.share[:, cells, -1].sum(1)
-    least = _least(panel, differ[:, cells].sum(1), there[:, cells].sum(1), share / 2)
+    sides = ((differ[side][:, cells].sum(0), there[side][:, cells].sum(0))
+             for side in (panel.female, ~panel.female))  # fmt: skip
+    least = sum(binomial(*side).sum() for side in sides) / 4
     se, df = jackknife(panel, whole["max_gap"][0], without["max_gap"], share, least)
     drawn = [panel.signed(weights, name) for name in (system, other)]
     se = np.fmax(se, np.nanstd(largest(drawn[0]) - largest(drawn[1]), ddof=1)) + 0 * se
@@ -227,13 +227,6 @@ def _less(panel: Panel, system: str, other: str, weights: np.ndarray) -> dict[st
     return {name: mine[name] - theirs[name] for name in mine}
 
 
-def _least(panel: Panel, hits: np.ndarray, n: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """Variances [strata] of rates of hits [U] among n [U], weighed by share [U]."""
-    found = [share[rows].sum() ** 2 * binomial(hits[rows].sum(), n[rows].sum())
-             for rows in panel.strata]  # fmt: skip
-    return np.array(found)
-
-
 def _worst(panel: Panel, system: str) -> int:
     gaps = metrics.sizes(panel.observed(system))["avg"]
     return int(np.argmax(np.where(np.isfinite(gaps), gaps, -1.0)))
@@ -254,7 +247,7 @@ def _flattered(panel: Panel, system: str, drawn: np.ndarray) -> tuple[float, flo
     if not there.any() or not known[there, -1].all():
         return np.nan, np.nan
     rate = panel.rates(panel.everyone, system)[0]
-    chance = by_chance(panel, rate)[:, _worst(panel, system), -1].sum() / 4
+    chance = by_chance(panel, rate)[_worst(panel, system), -1] / 4
     errors = max(float(np.nanmean(largest(drawn - whole))), np.sqrt(2 / np.pi * chance))
     weight, size = np.stack([_coefficients(gap) for gap in whole]), np.abs(np.nan_to_num(whole))
     unseen = np.where(known, 0.0, weight)

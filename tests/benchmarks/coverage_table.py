@@ -85,7 +85,10 @@ def _pair(rows: pd.DataFrame) -> str:
         "holds | difference | measured | low | high |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for (name, speakers, same), part in rows.groupby(["pair", "speakers", "same"], sort=False):
+    named = pd.Categorical(rows["pair"], categories=list(dict.fromkeys(rows["pair"])))
+    for (name, speakers, same), part in rows.assign(pair=named).groupby(
+        ["pair", "speakers", "same"], observed=True
+    ):
         shown = [part[one] for one in ("fell", "rose", "held", "truth", "value", "low", "high")]
         lines.append(
             _line(name, speakers, "shared" if same else "own", len(part), *map(_mean, shown))
