@@ -85,7 +85,8 @@ def _pair(rows: pd.DataFrame) -> str:
         "holds | difference | measured | low | high |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    named = pd.Categorical(rows["pair"], categories=list(dict.fromkeys(rows["pair"])))
+    order = rows.sort_values(["seed", "truth"], ascending=[True, False])["pair"]
+    named = pd.Categorical(rows["pair"], categories=list(dict.fromkeys(order)))
     for (name, speakers, same), part in rows.assign(pair=named).groupby(
         ["pair", "speakers", "same"], observed=True
     ):

@@ -70,15 +70,18 @@ class Model(NamedTuple):
     ease: float = 0.0
 
 
-PAIRS = {  # ERM and the other
+ALIKE = {  # ERM and another of the same true gap
     "15 in three cells, 15 in one": (Model(0.15, 3), Model(0.15)),
     "30 in three cells, 30 in one": (Model(0.3, 3), Model(0.3)),
     "fair, and fair and more accurate": (Model(0.0, ease=-1.0), Model(0.0, ease=1.5)),
     "15, and 15 and more accurate": (Model(0.15), Model(0.15, ease=0.5)),
+}
+FALLS = {  # and another of a smaller one
     "15 to 0": (Model(0.15), Model(0.0)),
     "30 to 0": (Model(0.3), Model(0.0)),
     "30 to 5 in three cells": (Model(0.3, 3), Model(0.05, 3)),
 }
+PAIRS = ALIKE | FALLS
 
 
 def main() -> None:
@@ -112,7 +115,8 @@ def wanted(sets: int, fair_sets: int) -> list[tuple]:
     settings += [("one", gap, name, "equal") for gap in (0.0, 0.15) for name in COUNTS]
     settings += [("one", gap, name, "unequal") for gap in (0.0, 0.15) for name in list(COUNTS)[:3]]
     settings += [("few", sayers) for sayers in SAYERS]
-    settings += [("pair", name, *rest) for name in PAIRS for rest in product((4, 12, 40), (0, 1))]
+    settings += [("pair", name, *rest) for name in ALIKE for rest in product((4, 12), (0, 1))]
+    settings += [("pair", name, number, 1) for name in FALLS for number in (4, 12, 40)]
     return [
         (*setting, seed)
         for seed in range(max(sets, fair_sets))
