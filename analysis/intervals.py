@@ -49,15 +49,15 @@ def signed(panel: Panel, system: str, *, level: float = LEVEL) -> pd.DataFrame:
 
     Columns: cell, metric (tpr, fpr, w_f1, acc), class, female, male, gap, se, df, low, high, and
     least and most, the range over leaving out each speaker. Where one speaker of a gender has all
-    utterances of a class, or of a cell, se, df, low and high are NaN: what differs between speakers
-    cannot be seen there.
+    utterances of a class, or of a cell, these six are NaN: what differs between speakers cannot be
+    seen there.
     """
     rate = panel.rates(panel.everyone, system)[0]
     gap, without = metrics.differences(rate), panel.signed(panel.left_out(), system)
     se, df = jackknife(panel, gap, without, panel.share, by_chance(panel, rate))
     reach = stats.t.ppf(0.5 + level / 2, df) * se
     at = np.nonzero(np.isfinite(gap))
-    named, without = parts(panel), without[:, *at]
+    named, without = parts(panel), np.where(np.isfinite(se), without, np.nan)[:, *at]
     found = {
         "cell": [panel.cells[c] for c in at[0]],
         "metric": [named[p][0] for p in at[1]],
@@ -69,8 +69,8 @@ def signed(panel: Panel, system: str, *, level: float = LEVEL) -> pd.DataFrame:
         "df": df[at],
         "low": np.maximum(gap - reach, -1.0)[at],
         "high": np.minimum(gap + reach, 1.0)[at],
-        "least": np.nanmin(without, 0),
-        "most": np.nanmax(without, 0),
+        "least": np.min(without, 0),
+        "most": np.max(without, 0),
     }
     return pd.DataFrame(found)
 
