@@ -118,11 +118,14 @@ def _reach(panel: Panel, system: str, level: float) -> np.ndarray:
     rate = panel.rates(panel.everyone, system)[0]
     whole, without = metrics.differences(rate), panel.signed(panel.left_out(), system)
     known, least = _known(panel, system), by_chance(panel, rate)[:, -1] / 4
+    scale = np.ones((len(panel.units), 1))
+    for rows in panel.strata:
+        scale[rows] = np.sqrt((len(rows) - 1) / len(rows))
     found = np.full(len(whole), np.nan)
     for cell in np.flatnonzero(known[:, -1]):
         gap, weight = whole[cell], _coefficients(whole[cell])
         change = np.where(known[cell], without[:, cell] - gap, 0.0) * weight
-        signs = _widest(change, first=np.where(gap < 0, -1.0, 1.0))
+        signs = _widest(change * scale, first=np.where(gap < 0, -1.0, 1.0))
         share = panel.share[:, cell, -1]
         se, df = jackknife(panel, np.zeros(()), change @ signs, share, least[cell])
         unseen = np.where(known[cell], 0.0, weight * (1 - np.abs(np.nan_to_num(gap))))

@@ -56,7 +56,7 @@ def _one(rows: pd.DataFrame) -> str:
         "over the band | measured | corrected | bound, mean |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    rows = rows.assign(order=[(isinstance(x, str), x) for x in rows["speakers"]])
+    rows = rows.assign(order=list(map(_in_order, rows["speakers"])))
     for _, part in rows.groupby(["gap", "order", "shares"]):
         first = part.iloc[0]
         held = [
@@ -68,6 +68,10 @@ def _one(rows: pd.DataFrame) -> str:
         lines.append(_line(f"{100 * first['gap']:g}", first["speakers"], first["shares"], len(part),
                            *map(_mean, shown)))  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _in_order(speakers: int | str) -> tuple[bool, int | str]:
+    return isinstance(speakers, str), speakers
 
 
 def _few(rows: pd.DataFrame) -> str:
@@ -87,7 +91,8 @@ def _pair(rows: pd.DataFrame) -> str:
     ]
     order = rows.sort_values(["seed", "truth"], ascending=[True, False])["pair"]
     named = pd.Categorical(rows["pair"], categories=list(dict.fromkeys(order)))
-    for (name, speakers, same), part in rows.assign(pair=named).groupby(
+    rows = rows.assign(pair=named, speakers=list(map(_in_order, rows["speakers"])))
+    for (name, (_, speakers), same), part in rows.groupby(
         ["pair", "speakers", "same"], observed=True
     ):
         shown = [part[one] for one in ("fell", "rose", "held", "truth", "value", "low", "high")]

@@ -115,7 +115,8 @@ def wanted(sets: int, fair_sets: int) -> list[tuple]:
     settings += [("one", gap, name, "equal") for gap in (0.0, 0.15) for name in COUNTS]
     settings += [("one", gap, name, "unequal") for gap in (0.0, 0.15) for name in list(COUNTS)[:3]]
     settings += [("few", sayers) for sayers in SAYERS]
-    settings += [("pair", name, *rest) for name in ALIKE for rest in product((4, 12), (0, 1))]
+    among = (4, 12, "2 F 8 M")
+    settings += [("pair", name, *rest) for name in ALIKE for rest in product(among, (0, 1))]
     settings += [("pair", name, number, 1) for name in FALLS for number in (4, 12, 40)]
     return [
         (*setting, seed)
@@ -162,10 +163,10 @@ def few(job: tuple[int, int]) -> dict:
             "width": _rounded((row["high"] - row["low"]).mean())}  # fmt: skip
 
 
-def pair(job: tuple[str, int, int, int]) -> dict:
+def pair(job: tuple[str, int | str, int, int]) -> dict:
     """What is said of the change from one model to another on the same utterances."""
     name, speakers, same, seed = job
-    rng = np.random.default_rng((seed, speakers, same, list(PAIRS).index(name)))
+    rng = np.random.default_rng((seed, _number(speakers), same, list(PAIRS).index(name)))
     erm, other = dev_sets(PAIRS[name], speakers, "equal", rng, same=bool(same))
     panel = Panel.of({"erm": erm, "other": other}, labels=LABELS)
     change = intervals.against(panel, "other", "erm", panel.draws(RESAMPLES, rng))["max_gap"]
@@ -216,7 +217,12 @@ def dev_set(
 
 
 def dev_sets(
-    models: tuple[Model, ...], speakers: int, shares: str, rng: np.random.Generator, *, same: bool
+    models: tuple[Model, ...],
+    speakers: int | str,
+    shares: str,
+    rng: np.random.Generator,
+    *,
+    same: bool,
 ) -> list[pd.DataFrame]:
     """Predictions of several models on the same utterances.
 
