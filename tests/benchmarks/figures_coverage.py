@@ -88,8 +88,9 @@ def main() -> None:
     """Run what is missing, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sets", type=int, default=400, help="dev sets a setting")
-    parser.add_argument("--fair-sets", type=int, default=1000,
-                        help="where there is nothing to find: a true gap, or change of it, of 0")  # fmt: skip
+    parser.add_argument(
+        "--fair-sets", type=int, default=1000, help="where the true gap or its change is 0"
+    )
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="end after these")
     parser.add_argument("--out", type=Path, default=RESULTS)
