@@ -51,7 +51,7 @@ class Backing:
 
     @property
     def fell(self) -> bool:
-        """Whether the gap is below ERM's beyond the 95 % interval of their difference."""
+        """Whether the gap is below ERM's with 95 % confidence: the upper bound of the change is."""
         return self.change is not None and bool(self.change["max_gap"].high < 0)
 
 
@@ -162,7 +162,7 @@ def sentence(info: FrontInfo, found: Evidence) -> str:
     bounded = [one for one in front if np.isfinite(one.band.high)]
     if not bounded:
         return ("Whether any of these gaps is more than chance cannot be told: that needs the "
-                "predictions, and two dev speakers of each gender and language.")  # fmt: skip
+                "predictions, and a language with two dev speakers of one gender.")  # fmt: skip
     band = float(np.median([one.band.high for one in bounded]))
     speakers = f" by {info.speakers} speakers" if info.speakers else ""
     start = (
@@ -174,9 +174,12 @@ def sentence(info: FrontInfo, found: Evidence) -> str:
     compared = [one for one in front if one.change is not None]
     if not compared:
         return f"{start}."
+    if not any(np.isfinite(one.change["max_gap"].high) for one in compared):
+        return (f"{start}; whether any lowered ERM's gap cannot be told where one speaker has all "
+                "dev utterances of a gender.")  # fmt: skip
     return (
         f"{start}, and of {len(compared)} compared with ERM {_count(compared, 'fell')} surely "
-        "lowered its gap (95 % interval of the paired difference)."
+        "lowered its gap (95 % confidence, on the same speakers)."
     )
 
 

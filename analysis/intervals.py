@@ -6,14 +6,21 @@
     change = against(panel, "t0004", "erm", weights)
 
 An absolute value, or the maximum of several, gets no percentile interval: that could not contain
-zero. Signed differences get the delete-one-speaker jackknife with Student's quantile (CR3 in
-Hansen 2024, "Jackknife standard errors for clustered regression"), the degrees of freedom by
-Satterthwaite from the strata, where n speakers of unequal sizes N count as (sum N)^2 / sum N^2 of
-them. A cell's average gap is the largest of the linear functions of its signed differences that the
+zero. Signed differences get Student's interval from `jackknife`, and none where one speaker of a
+gender has all of the utterances.
+
+A cell's average gap is the largest of the linear functions of its signed differences that the
 choices of their signs give. The true one is one of these, of which the measured gap is no less than
 the estimate: so the measured gap plus the one-sided reach of the function with the largest error is
 a bound of the true gap, and the largest of these bounds over cells one of max_gap, without any
-correction for many comparisons.
+correction for many comparisons. A difference that has no interval adds all that it could be, 1.
+
+max_gap is a seminorm of the differences, so that errors raise it on average: by nothing at the
+least (Jensen's inequality), and at most by the mean seminorm of the errors alone (the triangle
+inequality), which the bootstrap gives. Two systems are not raised alike: one is more where more of
+its cells compete for the maximum, or where its predictions are noisier. So each end of their paired
+difference lies further out by all that may have raised the one system and not the other; beyond it
+is Student's one-sided reach.
 """
 
 from __future__ import annotations
@@ -24,6 +31,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis.jackknife import binomial, by_chance, jackknife
 from analysis.panel import Panel, largest
 from ermgap import metrics
 
@@ -40,15 +48,16 @@ def signed(panel: Panel, system: str, *, level: float = LEVEL) -> pd.DataFrame:
     """Every defined signed gap (female less male) with its interval, one row each, in fractions.
 
     Columns: cell, metric (tpr, fpr, w_f1, acc), class, female, male, gap, se, df, low, high, and
-    least and most, the range over leaving out each speaker. Of a cell with a gender of one speaker
-    se, df, low and high are NaN: what differs between speakers cannot be seen there.
+    least and most, the range over leaving out each speaker. Where one speaker of a gender has all
+    utterances of a class, or of a cell, these six are NaN: what differs between speakers cannot be
+    seen there.
     """
     rate = panel.rates(panel.everyone, system)[0]
     gap, without = metrics.differences(rate), panel.signed(panel.left_out(), system)
-    se, df = jackknife(panel, gap, without)
+    se, df = jackknife(panel, gap, without, panel.share, by_chance(panel, rate))
     reach = stats.t.ppf(0.5 + level / 2, df) * se
     at = np.nonzero(np.isfinite(gap))
-    named, without = parts(panel), without[:, *at]
+    named, without = parts(panel), np.where(np.isfinite(se), without, np.nan)[:, *at]
     found = {
         "cell": [panel.cells[c] for c in at[0]],
         "metric": [named[p][0] for p in at[1]],
@@ -60,33 +69,10 @@ def signed(panel: Panel, system: str, *, level: float = LEVEL) -> pd.DataFrame:
         "df": df[at],
         "low": np.maximum(gap - reach, -1.0)[at],
         "high": np.minimum(gap + reach, 1.0)[at],
-        "least": np.nanmin(without, 0),
-        "most": np.nanmax(without, 0),
+        "least": np.min(without, 0),
+        "most": np.max(without, 0),
     }
     return pd.DataFrame(found)
-
-
-def jackknife(
-    panel: Panel, whole: np.ndarray, without: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Standard errors and degrees of freedom, each [...], of statistics `whole` [...].
-
-    Args:
-        without: [U, ...], the statistics under `panel.left_out()`. A unit without which one is
-            undefined counts as if it did not change it.
-
-    A statistic that depends on a stratum of one speaker has neither (NaN).
-    """
-    total, split = np.zeros(np.shape(whole)), np.zeros(np.shape(whole))
-    blind = np.zeros(np.shape(whole), bool)
-    for rows, freedom, alone in zip(panel.strata, panel.freedom, panel.alone, strict=True):
-        change = np.nan_to_num(without[rows] - whole)
-        variance = (len(rows) - 1) / len(rows) * (change**2).sum(0)
-        total, split = total + variance, split + variance**2 / freedom
-        blind |= alone & (variance > 0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        df = np.where(split > 0, total**2 / split, 1.0)
-    return np.where(blind, np.nan, np.sqrt(total)), np.where(blind, np.nan, df)
 
 
 @dataclass(frozen=True)
@@ -97,8 +83,8 @@ class Largest:
         measured: as the records have it, which is biased upward.
         corrected: less its bias by the bootstrap, 2 measured - mean(resampled), but at least 0 and
             at most `measured`: the bias of a seminorm is upward.
-        at_most: the true one is at most this, with confidence `level`; NaN where a gender of a
-            language has one speaker.
+        at_most: the true one is at most this, with confidence `level`; NaN where one speaker has
+            all utterances of a gender in a cell.
     """
 
     measured: float
@@ -116,26 +102,41 @@ def largest_gap(panel: Panel, system: str, weights: np.ndarray, *, level: float 
     whole = panel.observed(system)
     measured = float(largest(whole))
     corrected = 2 * measured - float(np.nanmean(largest(panel.signed(weights, system))))
-    gaps = metrics.sizes(whole)["avg"]
-    reach = _reach(panel, whole, panel.signed(panel.left_out(), system), level)
-    known = np.isfinite(gaps).any() and not panel.lone
-    bound = min(float(np.nanmax(gaps + reach)), 1.0) if known else np.nan
-    return Largest(measured, min(max(corrected, 0.0), measured), bound, level)
+    gaps, reach = metrics.sizes(whole)["avg"], _reach(panel, system, level)
+    bounds = np.minimum((gaps + reach)[np.isfinite(gaps)], 1.0)
+    at_most = float(bounds.max()) if len(bounds) else np.nan
+    return Largest(measured, min(max(corrected, 0.0), measured), at_most, level)
 
 
-def _reach(panel: Panel, whole: np.ndarray, without: np.ndarray, level: float) -> np.ndarray:
-    """Of each cell [C]: Student's quantile times the largest error over choices of signs."""
-    share = np.ones(len(panel.units))
+def _reach(panel: Panel, system: str, level: float) -> np.ndarray:
+    """How far each cell's average gap can be above the measured one, [C]; NaN if unknown.
+
+    Student's quantile times the largest error over choices of signs, and all that differences
+    without an interval could add. At least the half of the average that accuracy and W-F1 are,
+    which rise and fall together, varies with the utterances.
+    """
+    rate = panel.rates(panel.everyone, system)[0]
+    whole, without = metrics.differences(rate), panel.signed(panel.left_out(), system)
+    known, least = _known(panel, system), by_chance(panel, rate)[:, -1] / 4
+    scale = np.ones((len(panel.units), 1))
     for rows in panel.strata:
-        share[rows] = np.sqrt((len(rows) - 1) / len(rows))
-    found = np.zeros(len(whole))
-    for cell, gap in enumerate(whole):
-        change = np.nan_to_num(without[:, cell] - gap) * _coefficients(gap)
-        moved = change * share[:, None]  # [U, P]
-        signs = _widest(moved, first=np.where(gap < 0, -1.0, 1.0))
-        se, df = jackknife(panel, np.zeros(()), change @ signs)
-        found[cell] = stats.t.ppf(level, df) * se
+        scale[rows] = np.sqrt((len(rows) - 1) / len(rows))
+    found = np.full(len(whole), np.nan)
+    for cell in np.flatnonzero(known[:, -1]):
+        gap, weight = whole[cell], _coefficients(whole[cell])
+        change = np.where(known[cell], without[:, cell] - gap, 0.0) * weight
+        signs = _widest(change * scale, first=np.where(gap < 0, -1.0, 1.0))
+        share = panel.share[:, cell, -1]
+        se, df = jackknife(panel, np.zeros(()), change @ signs, share, least[cell])
+        unseen = np.where(known[cell], 0.0, weight * (1 - np.abs(np.nan_to_num(gap))))
+        found[cell] = stats.t.ppf(level, df) * se + unseen.sum()
     return found
+
+
+def _known(panel: Panel, system: str) -> np.ndarray:
+    """Whether each signed gap has an interval, bool [C, 2K + 2]."""
+    whole, without = panel.observed(system), panel.signed(panel.left_out(), system)
+    return np.isfinite(jackknife(panel, whole, without, panel.share)[0])
 
 
 def _coefficients(gap: np.ndarray) -> np.ndarray:
@@ -172,8 +173,10 @@ class Change:
     """A metric of a system less that of another on the same utterances, in fractions.
 
     Attributes:
-        low, high: its interval. below: confidence that the true difference is under 0. All NaN
-            where a gender of a language has one speaker.
+        low, high: its interval of confidence `level`; of max_gap two bounds, each of which holds
+            with confidence `level`. below: confidence that the true difference is under 0; of
+            max_gap that is no probability, since both it and that of the reverse can be small. All
+            NaN where one speaker has all utterances of a gender in a language or cell.
     """
 
     value: float
@@ -186,28 +189,69 @@ class Change:
 def against(
     panel: Panel, system: str, other: str, weights: np.ndarray, *, level: float = LEVEL
 ) -> dict[str, Change]:
-    """Paired differences of acc, w_f1 and max_gap, with intervals.
+    """Paired differences of acc, w_f1 and max_gap.
 
-    Standard errors are the jackknife's, and of max_gap, which has corners, the bootstrap's; the
-    degrees of freedom the jackknife's.
+    Standard errors are the jackknife's, and of max_gap, which has corners, the bootstrap's where it
+    is larger. Of max_gap the module's docstring has the bounds.
     """
-    whole = _change(panel, system, other, panel.everyone)
-    without = _change(panel, system, other, panel.left_out())
-    resampled = largest(panel.signed(weights, system))
-    resampled = resampled - largest(panel.signed(weights, other))
+    whole, without = (_less(panel, system, other, w) for w in (panel.everyone, panel.left_out()))
+    cells = sorted({_worst(panel, name) for name in (system, other)})
+    there = panel.behind[..., -1]  # [U, C]
+    hits = panel.sums[system][..., 1] - panel.sums[other][..., 1]
+    differ = np.abs(hits).sum(-1)  # of at least so many utterances the predictions differ, [U, C]
+    share, least = there.sum(1) / there.sum(), binomial(differ.sum(), there.sum())
     found = {}
-    for name, value in whole.items():
-        se, df = jackknife(panel, value[0], without[name])
-        if name == "max_gap":
-            se = np.where(np.isfinite(se), np.nanstd(resampled, ddof=1), np.nan)
-        reach = stats.t.ppf(0.5 + level / 2, df) * se
-        below = (
-            stats.t.cdf(-value[0] / se, df) if se > 0 else np.where(np.isnan(se), se, value[0] < 0)
-        )
-        found[name] = Change(*map(float, (value[0], se, value[0] - reach, value[0] + reach, below)))
-    return found
+    for name in ("acc", "w_f1"):
+        se, df = jackknife(panel, whole[name][0], without[name], share, least)
+        found[name] = _change(whole[name][0], se, df, 0.5 + level / 2)
+    share = panel.share[:, cells, -1].sum(1)
+    sides = ((differ[side][:, cells].sum(0), there[side][:, cells].sum(0))
+             for side in (panel.female, ~panel.female))  # fmt: skip
+    least = sum(binomial(*side).sum() for side in sides) / 4
+    se, df = jackknife(panel, whole["max_gap"][0], without["max_gap"], share, least)
+    drawn = [panel.signed(weights, name) for name in (system, other)]
+    se = np.fmax(se, np.nanstd(largest(drawn[0]) - largest(drawn[1]), ddof=1)) + 0 * se
+    mine, theirs = (_flattered(panel, *one) for one in zip((system, other), drawn, strict=True))
+    ends = (mine[0] + theirs[1], theirs[0] + mine[1])
+    return found | {"max_gap": _change(whole["max_gap"][0], se, df, level, *ends)}
 
 
-def _change(panel: Panel, system: str, other: str, weights: np.ndarray) -> dict[str, np.ndarray]:
+def _change(
+    value: float, se: float, df: float, level: float, under: float = 0.0, above: float = 0.0
+) -> Change:
+    """The change with one-sided confidence `level` at each end, moved outwards by what is given."""
+    reach = stats.t.ppf(level, df) * se
+    below = stats.t.cdf(-(value + above) / se, df)
+    return Change(*map(float, (value, se, value - under - reach, value + above + reach, below)))
+
+
+def _less(panel: Panel, system: str, other: str, weights: np.ndarray) -> dict[str, np.ndarray]:
     mine, theirs = (panel.values(weights, name) for name in (system, other))
     return {name: mine[name] - theirs[name] for name in mine}
+
+
+def _worst(panel: Panel, system: str) -> int:
+    gaps = metrics.sizes(panel.observed(system))["avg"]
+    return int(np.argmax(np.where(np.isfinite(gaps), gaps, -1.0)))
+
+
+def _flattered(panel: Panel, system: str, drawn: np.ndarray) -> tuple[float, float]:
+    """By how much a measured max_gap is too large on average at most, and by how much too small.
+
+    The first is the mean max_gap of resampled errors alone, and no less than what its utterances
+    give half of the worst cell's average. Both hold all that differences without an interval could
+    hide. NaN where the accuracy of a cell has none.
+
+    Args:
+        drawn: [resamples, C, 2K + 2], the signed differences under the resamples.
+    """
+    whole, known = panel.observed(system), _known(panel, system)
+    there = np.isfinite(metrics.sizes(whole)["avg"])
+    if not there.any() or not known[there, -1].all():
+        return np.nan, np.nan
+    rate = panel.rates(panel.everyone, system)[0]
+    chance = by_chance(panel, rate)[_worst(panel, system), -1] / 4
+    errors = max(float(np.nanmean(largest(drawn - whole))), np.sqrt(2 / np.pi * chance))
+    weight, size = np.stack([_coefficients(gap) for gap in whole]), np.abs(np.nan_to_num(whole))
+    unseen = np.where(known, 0.0, weight)
+    return errors + (unseen * size).sum(1).max(), (unseen * (1 - size)).sum(1).max()

@@ -7,7 +7,9 @@
 speaker is easier or harder by a normal effect on the logit, and errors go where errors of that
 class went. How much speakers differ is estimated from their dispersion within gender; with few
 speakers that is itself uncertain, so each simulated world draws its own value, from the fiducial
-distribution of the generalised Q statistic (Paule and Mandel 1982; Weerahandi 1993).
+distribution of the generalised Q statistic (Paule and Mandel 1982; Weerahandi 1993). A gender of
+one speaker says nothing of it: her one effect, common to all of her utterances, is drawn with the
+variance that the other strata show, and where no stratum has two speakers nothing can be said.
 `permuted` needs no model, but enough speakers: with n of them, n_F female, no p is below one over
 the number of ways to choose n_F of n.
 """
@@ -36,7 +38,8 @@ class Band:
     """max_gap of fair models with this system's accuracy, in fractions.
 
     Attributes:
-        median, high: its 50 % and 95 % points; NaN where no gender of a language has two speakers.
+        median, high: its 50 % and 95 % points; NaN where no gender of any language has two
+            speakers.
         beaten: share of the fair models whose gap is at least the observed one.
         speakers: median standard deviation of the speaker effect, on the logit.
     """
@@ -114,7 +117,10 @@ def _variances(n: np.ndarray, rate: np.ndarray) -> np.ndarray:
 
 def _simulated(panel: Panel, system: str, variance: np.ndarray, rng) -> np.ndarray:
     """Rates [worlds, C, 2, 2K + 2] of fair models whose speakers differ by variance [worlds]."""
-    support, confusion = panel.sums[system][..., 0], panel.confusions[system]
+    units, first = panel.sums[system][..., 0], np.unique(panel.speakers, return_index=True)[1]
+    support, women = np.zeros((len(first), *units.shape[1:])), panel.female[first]
+    np.add.at(support, panel.speakers, units)  # [speakers, C, K]
+    confusion = panel.confusions[system]
     n, hits = confusion.sum(-1), np.diagonal(confusion, axis1=-2, axis2=-1)
     middle = logit((hits + 0.5) / (n + 1))
     wrong = confusion.copy()
@@ -127,12 +133,12 @@ def _simulated(panel: Panel, system: str, variance: np.ndarray, rng) -> np.ndarr
     widened = np.sqrt(1 + SHRINK**2 * variance)[:, None, None, None]
     shape = (len(variance), len(panel.cells), 2, len(k))
     right, seen = np.zeros(shape), np.zeros(shape[1:])
-    for side, units in enumerate((panel.female, ~panel.female)):
-        seen[:, side] = support[units].sum(0)
-        for unit in np.flatnonzero(units):
-            cells = np.flatnonzero(support[unit].sum(-1))
-            at = widened[:, 0] * middle[cells] + effect[:, unit, None, None]
-            right[:, cells, side] += rng.binomial(support[unit, cells].astype(int), expit(at))
+    for side, those in enumerate((women, ~women)):
+        seen[:, side] = support[those].sum(0)
+        for speaker in np.flatnonzero(those):
+            cells = np.flatnonzero(support[speaker].sum(-1))
+            at = widened[:, 0] * middle[cells] + effect[:, speaker, None, None]
+            right[:, cells, side] += rng.binomial(support[speaker, cells].astype(int), expit(at))
     missed = (seen - right).astype(int)
     elsewhere = rng.multinomial(missed, wrong[:, None]).sum(-2)[..., :-1]
     margins = Margins(np.broadcast_to(seen, shape), right, right + elsewhere)

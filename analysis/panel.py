@@ -109,10 +109,33 @@ class Panel:
         return [f"{a}/{b}" in self.lone for a, b in first.itertuples(index=False)]
 
     @cached_property
-    def freedom(self) -> list[float]:
-        """Of each stratum, (sum N)^2 / sum N^2 - 1 of its units' sizes N, at least 1."""
-        sizes = [self.units["size"].to_numpy(float)[rows] for rows in self.strata]
-        return [max(size.sum() ** 2 / (size**2).sum() - 1, 1.0) for size in sizes]
+    def speakers(self) -> np.ndarray:
+        """Number of each unit's speaker, int [U]: the units of a lone stratum have the same."""
+        who = np.arange(len(self.units))
+        for rows, alone in zip(self.strata, self.alone, strict=True):
+            if alone:
+                who[rows] = rows[0]
+        return np.unique(who, return_inverse=True)[1]
+
+    @cached_property
+    def behind(self) -> np.ndarray:
+        """Utterances of a unit behind each of `metrics.rates`, their denominators, [U, C, 2K + 2].
+
+        All of the cell behind W-F1 and accuracy.
+        """
+        support = next(iter(self.sums.values()))[..., 0]
+        n = support.sum(-1, keepdims=True)
+        return np.concatenate([support, n - support, n, n], -1)
+
+    @cached_property
+    def share(self) -> np.ndarray:
+        """A unit's weight in the rates of its stratum, `behind` over its sum, [U, C, 2K + 2]."""
+        found = np.zeros_like(self.behind)
+        for rows in self.strata:
+            mine = self.behind[rows]
+            whole = np.broadcast_to(mine.sum(0), mine.shape)
+            found[rows] = np.divide(mine, whole, out=np.zeros_like(mine), where=whole > 0)
+        return found
 
     def draws(self, resamples: int, rng: np.random.Generator) -> np.ndarray:
         """Weights [resamples, U] of the rescaling bootstrap within strata (Rao and Wu 1988).

@@ -67,8 +67,8 @@ def columns(info: FrontInfo, found: Evidence) -> list[str]:
     lines = [
         "at most: the true gap is no larger, with 95 % confidence. fair models: 95 % of perfectly "
         "fair models of the same accuracy show less on these speakers. against ERM: paired "
-        "difference with its 95 % interval. women/men: accuracy of both where the gap is largest. "
-        "All in points; speakers are what is resampled."
+        "difference, and bounds that it keeps with 95 % confidence each. women/men: accuracy of "
+        "both where the gap is largest. All in points; speakers are what is resampled."
     ]
     down = [p.trial_id for p in info.highlighted if evidence.levelled(info, p)]
     if down:

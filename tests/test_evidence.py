@@ -99,6 +99,20 @@ def test_one_speaker_a_gender_says_that_nothing_can_be_told(tmp_path):
     assert len(layout.picture(info, None, found).band) == 0
 
 
+def test_one_lone_gender_leaves_the_band_and_takes_the_comparison_with_erm(tmp_path):
+    """Fair worlds draw its one effect with the variance of the others; a bound is not known."""
+    info, records, _ = sweep(tmp_path)
+    for path in (records.storage / "predictions").glob("t*.parquet"):
+        table = pd.read_parquet(path)
+        alone = (table["language"] == "ja") & (table["gender"] == "male")
+        table.assign(speaker=table["speaker"].mask(alone, "alone")).to_parquet(path)
+    found = evidence.evidence(info, records)
+    assert all(np.isfinite(one.band.high) and np.isnan(one.gap.at_most) for one in found.values())
+    assert not any(one.fell for one in found.values())
+    said = evidence.sentence(info, found)
+    assert "show more than that" in said and "lowered ERM's gap cannot be told" in said
+
+
 def test_summary_page_and_picture_hold_it(tmp_path):
     _, records, _ = sweep(tmp_path)
     folder = report.write(records.directory, tmp_path / "plots", quiet=True)

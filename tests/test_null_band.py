@@ -86,6 +86,27 @@ def test_fair_worlds_keep_the_accuracy():
     np.testing.assert_allclose(rates[..., -1].mean((0, 2)), measured[..., -1].mean(1), atol=0.02)
 
 
+def test_a_lone_speaker_is_as_easy_or_hard_in_all_utterances():
+    """Fair worlds of one woman and many men: the gap has the variance of her one effect."""
+    table = utterances(n=1200, speakers=8, seed=1).query("language == 'de'")
+    table["speaker"] = table["speaker"].mask(table["gender"] == "female", "alone")
+    panel = Panel.of({"m": predictions(table, right=0.6, handicap=0.0, seed=0)}, labels=LABELS)
+    assert panel.lone == ("de/female",) and len(set(panel.speakers)) == 9
+    rates = null_band._simulated(panel, "m", np.full(2000, 1.0), np.random.default_rng(0))[..., -1]
+    middle = np.log(0.6 / 0.4) * np.sqrt(1 + null_band.SHRINK**2)
+    wanted = np.std(expit(middle + np.random.default_rng(1).normal(size=100_000)))
+    assert rates[:, 0, 0].std() == pytest.approx(wanted, rel=0.15)
+    assert rates[:, 0, 1].std() < 0.6 * wanted
+    assert null_band.fair(panel, "m").high > 0.1
+
+
+def test_one_language_with_two_speakers_of_a_gender_suffices_for_a_band():
+    table = utterances(n=900, speakers=3, seed=1)
+    table["speaker"] = table["speaker"].mask(table["language"] != "de", table["language"])
+    panel = Panel.of({"m": predictions(table, right=0.6, handicap=0.0, seed=0)}, labels=LABELS)
+    assert len(panel.lone) == 4 and np.isfinite(null_band.fair(panel, "m").high)
+
+
 def test_every_shuffling_of_ten_speakers_is_tried():
     table = utterances(n=600, speakers=5, seed=3)
     panel = Panel.of({"m": predictions(table, right=0.6, handicap=0.3, seed=3)}, labels=LABELS)

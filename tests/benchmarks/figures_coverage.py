@@ -1,12 +1,15 @@
 """How often the intervals of `analysis/` hold the truth, by simulation.
 
-    make figures-coverage                     # resumable: a row a simulated dev set
-    make figures-coverage ARGS="--sets 40"    # a quick look
+    make figures-coverage                       # resumable: a row a simulated dev set
+    make figures-coverage ARGS="--sets 40"      # a quick look
+    make figures-coverage ARGS="--minutes 4"    # a piece; the table counts the sets it is of
 
 Three languages, 200 utterances a gender and language, five classes, speakers with a normal effect
 on the logit; women of one language are recognised less by what makes the true max_gap (of
-infinitely many speakers and utterances) the wanted one. Writes results/coverage.md, and beside it
-coverage.jsonl, which git does not keep: it takes a quarter of an hour.
+infinitely many speakers and utterances) the wanted one. Then numbers of speakers that differ, down
+to one; a class that few women say; and pairs of models on the same utterances, whose speakers
+either have the same effects under both or effects of their own. Writes results/coverage.md, and
+beside it coverage.jsonl, which git does not keep: it takes half an hour.
 """
 
 from __future__ import annotations
@@ -14,13 +17,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import time
+from functools import cache
 from itertools import product
 from multiprocessing import Pool
 from pathlib import Path
+from typing import NamedTuple
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import coverage_table
 import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
@@ -40,89 +47,240 @@ EACH = 200  # utterances a gender and language
 EFFECT = 0.5  # standard deviation of a speaker's effect on the logit
 GAPS, SPEAKERS, SHARES = (0.0, 0.02, 0.05, 0.15), (6, 12, 40), ("equal", "unequal")
 RESAMPLES = 600
+COUNTS = {  # women and men of each language, where they are not the same everywhere
+    "2 F 8 M": dict.fromkeys(LANGUAGES, (2, 8)),
+    "2 F 20 M": dict.fromkeys(LANGUAGES, (2, 20)),
+    "3 F 12 M": dict.fromkeys(LANGUAGES, (3, 12)),
+    "de 1 F 1 M, en 1 F 2 M": {"de": (1, 1), "en": (1, 2)},
+    "de 1 F 8 M": {"de": (1, 8)},
+    "de 1 F 4 M, en 4 F 4 M": {"de": (1, 4), "en": (4, 4)},
+}
+SAID = "joy"  # the class that few German women say, of eight
+SAYERS = (1, 2, 4)
+
+
+class Model(NamedTuple):
+    """A model whose women have the true gap `gap` in the first `cells` languages.
+
+    `ease` is added to the logits of everybody.
+    """
+
+    gap: float
+    cells: int = 1
+    ease: float = 0.0
+
+
+ALIKE = {  # ERM and another of the same true gap
+    "15 in three cells, 15 in one": (Model(0.15, 3), Model(0.15)),
+    "30 in three cells, 30 in one": (Model(0.3, 3), Model(0.3)),
+    "fair, and fair and more accurate": (Model(0.0, ease=-1.0), Model(0.0, ease=1.5)),
+    "15, and 15 and more accurate": (Model(0.15), Model(0.15, ease=0.5)),
+}
+FALLS = {  # and another of a smaller one
+    "15 to 0": (Model(0.15), Model(0.0)),
+    "30 to 0": (Model(0.3), Model(0.0)),
+    "30 to 5 in three cells": (Model(0.3, 3), Model(0.05, 3)),
+}
+PAIRS = ALIKE | FALLS
 
 
 def main() -> None:
     """Run what is missing, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sets", type=int, default=400, help="dev sets a setting")
-    parser.add_argument("--fair-sets", type=int, default=2000, help="where the true gap is 0")
+    parser.add_argument(
+        "--fair-sets", type=int, default=1000, help="where the true gap or its change is 0"
+    )
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="end after these")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
-    rows = given.out / "coverage.jsonl"
+    rows, end = given.out / "coverage.jsonl", time.monotonic() + 60 * given.minutes
     done = [json.loads(line) for line in rows.read_text().splitlines()] if rows.exists() else []
-    known = {(r["gap"], r["speakers"], r["shares"], r["seed"]) for r in done}
-    jobs = [
-        (*setting, seed)
-        for setting in product(GAPS, SPEAKERS, SHARES)
-        for seed in range(given.sets if setting[0] else given.fair_sets)
-        if (*setting, seed) not in known
-    ]
+    known = {tuple(row["job"]) for row in done}
+    jobs = [job for job in wanted(given.sets, given.fair_sets) if job not in known]
     with Pool(given.processes) as pool, open(rows, "a", encoding="utf-8") as file:
-        for row in pool.imap_unordered(one, jobs):
+        for row in pool.imap_unordered(run, jobs):
             done.append(row)
             file.write(json.dumps(row, separators=(",", ":")) + "\n")
             file.flush()
-    text = table(pd.DataFrame(done))
+            if time.monotonic() > end:
+                break
+    text = coverage_table.write(done)
     (given.out / "coverage.md").write_text(text, encoding="utf-8")
     print(text)
 
 
-def one(job: tuple[float, int, str, int]) -> dict:
-    """What the intervals of one simulated dev set hold."""
+def wanted(sets: int, fair_sets: int) -> list[tuple]:
+    """Every simulated dev set, as arguments of `run`: all settings of a seed before the next."""
+    settings = [("one", *setting) for setting in product(GAPS, SPEAKERS, SHARES)]
+    settings += [("one", gap, name, "equal") for gap in (0.0, 0.15) for name in COUNTS]
+    settings += [("one", gap, name, "unequal") for gap in (0.0, 0.15) for name in list(COUNTS)[:3]]
+    settings += [("few", sayers) for sayers in SAYERS]
+    among = (4, 12, "2 F 8 M")
+    settings += [("pair", name, *rest) for name in ALIKE for rest in product(among, (0, 1))]
+    settings += [("pair", name, number, 1) for name in FALLS for number in (4, 12, 40)]
+    fair = {setting: setting[1] == 0.0 or setting[1] in ALIKE for setting in settings}
+    return [
+        (*setting, seed)
+        for seed in range(max(sets, fair_sets))
+        for setting in settings
+        if seed < (fair_sets if fair[setting] else sets)
+    ]
+
+
+def run(job: tuple) -> dict:
+    """The row of one simulated dev set."""
+    kind, *rest = job
+    return {"job": list(job), **{"one": one, "few": few, "pair": pair}[kind](tuple(rest))}
+
+
+def one(job: tuple[float, int | str, str, int]) -> dict:
+    """What the intervals of one simulated dev set hold; None of what has no interval."""
     gap, speakers, shares, seed = job
     handicap = handicap_of(gap)
-    rng = np.random.default_rng((seed, speakers, int(1000 * gap), SHARES.index(shares)))
+    rng = np.random.default_rng((seed, _number(speakers), int(1000 * gap), SHARES.index(shares)))
     panel = Panel.of({"model": dev_set(handicap, speakers, shares, rng)}, labels=LABELS)
-    truth = true_gaps(handicap)
-    told = intervals.signed(panel, "model")
-    cell = told["cell"].map(panel.cells.index).to_numpy()
-    order = intervals.parts(panel)
-    part = [order.index(one) for one in zip(told["metric"], told["class"], strict=True)]
-    right = truth[cell, part]
-    held = ((told["low"] <= right) & (right <= told["high"])).groupby(told["metric"]).mean()
+    told = _with_truth(panel, true_gaps(handicap))
     bound = intervals.largest_gap(panel, "model", panel.draws(RESAMPLES, rng))
     band = null_band.fair(panel, "model", worlds=RESAMPLES)
     return {
         "gap": gap, "speakers": speakers, "shares": shares, "seed": seed,
-        **{f"held_{metric}": round(float(share), 4) for metric, share in held.items()},
-        "width": round(float((told["high"] - told["low"])[told["metric"] == "acc"].mean()), 4),
-        "measured": round(bound.measured, 5), "corrected": round(bound.corrected, 5),
-        "at_most": round(bound.at_most, 5), "band": round(band.high, 5),
+        **{f"held_{metric}": _rounded(held) for metric, held in _held(told).items()},
+        "width": _rounded((told["high"] - told["low"])[told["metric"] == "acc"].mean()),
+        "measured": _rounded(bound.measured), "corrected": _rounded(bound.corrected),
+        "at_most": _rounded(bound.at_most), "band": _rounded(band.high),
     }  # fmt: skip
 
 
-def dev_set(handicap: float, speakers: int, shares: str, rng: np.random.Generator) -> pd.DataFrame:
-    """Predictions of one model on `speakers` speakers a language, half of them women."""
-    half = speakers // 2
-    share = np.ones(half) if shares == "equal" else 1 / np.arange(1, half + 1)
-    parts = []
-    for language, gender in product(LANGUAGES, GENDERS):
-        who = rng.choice(half, EACH, p=share / share.sum())
+def few(job: tuple[int, int]) -> dict:
+    """Whether the recall of a class that `sayers` of eight German women say has an interval."""
+    sayers, seed = job
+    rng = np.random.default_rng((seed, sayers))
+    table = dev_set(handicap_of(0.15), 16, "equal", rng, sayers=sayers)
+    told = _with_truth(Panel.of({"model": table}, labels=LABELS), true_gaps(handicap_of(0.15)))
+    row = told.query("cell == 'de/speech' and metric == 'tpr' and `class` == @SAID")
+    there = bool(row["low"].notna().any())
+    return {"sayers": sayers, "seed": seed, "support": bool(len(row)), "there": there,
+            "held_tpr": _rounded(_held(row).get("tpr", np.nan)),
+            "width": _rounded((row["high"] - row["low"]).mean())}  # fmt: skip
+
+
+def pair(job: tuple[str, int | str, int, int]) -> dict:
+    """What is said of the change from one model to another on the same utterances."""
+    name, speakers, same, seed = job
+    rng = np.random.default_rng((seed, _number(speakers), same, list(PAIRS).index(name)))
+    erm, other = dev_sets(PAIRS[name], speakers, "equal", rng, same=bool(same))
+    panel = Panel.of({"erm": erm, "other": other}, labels=LABELS)
+    change = intervals.against(panel, "other", "erm", panel.draws(RESAMPLES, rng))["max_gap"]
+    truth = [float(largest(true_gaps(handicap_of(*one), *one[1:]))) for one in PAIRS[name]]
+    right = truth[1] - truth[0]
+    return {"pair": name, "speakers": speakers, "same": same, "seed": seed,
+            "truth": _rounded(right), "value": _rounded(change.value),
+            "low": _rounded(change.low), "high": _rounded(change.high),
+            "held": change.low <= right <= change.high, "fell": change.high < 0,
+            "rose": change.low > 0, "sure": change.below > 0.95}  # fmt: skip
+
+
+def _with_truth(panel: Panel, truth: np.ndarray) -> pd.DataFrame:
+    """`intervals.signed` of a panel of one model, with a column `right`."""
+    told = intervals.signed(panel, "model")
+    cell = [LANGUAGES.index(name.split("/")[0]) for name in told["cell"]]
+    order = intervals.parts(panel)
+    part = [order.index(one) for one in zip(told["metric"], told["class"], strict=True)]
+    return told.assign(right=truth[cell, part])
+
+
+def _held(told: pd.DataFrame) -> dict[str, float]:
+    """Of the intervals there are, the share that holds the truth, by metric."""
+    told = told[told["low"].notna()]
+    inside = (told["low"] <= told["right"]) & (told["right"] <= told["high"])
+    return dict(inside.groupby(told["metric"]).mean())
+
+
+def _rounded(value: float) -> float | None:
+    return round(float(value), 5) if np.isfinite(value) else None
+
+
+def _number(speakers: int | str) -> int:
+    return speakers if isinstance(speakers, int) else 1000 + list(COUNTS).index(speakers)
+
+
+def counts(speakers: int | str) -> dict[str, tuple[int, int]]:
+    """Women and men of each language: half of `speakers` each, or as COUNTS has it."""
+    half = speakers // 2 if isinstance(speakers, int) else 0
+    return dict.fromkeys(LANGUAGES, (half, half)) if half else COUNTS[speakers]
+
+
+def dev_set(
+    handicap: float, speakers: int | str, shares: str, rng: np.random.Generator, **given
+) -> pd.DataFrame:
+    """Predictions of one model whose women of the first language are recognised less."""
+    return _drawn([(handicap, 1, 0.0)], speakers, shares, rng, **given)[0]
+
+
+def dev_sets(
+    models: tuple[Model, ...],
+    speakers: int | str,
+    shares: str,
+    rng: np.random.Generator,
+    *,
+    same: bool,
+) -> list[pd.DataFrame]:
+    """Predictions of several models on the same utterances.
+
+    Args:
+        same: who and what is hard for one is as hard for the others.
+    """
+    made = [(handicap_of(*one), *one[1:]) for one in models]
+    return _drawn(made, speakers, shares, rng, same=same)
+
+
+def _drawn(models, speakers, shares, rng, *, same=True, sayers: int | None = None) -> list:
+    """A table a model (handicap, number of cells that have it, ease)."""
+    parts = [[] for _ in models]
+    for language, side in product(counts(speakers), range(2)):
+        number, gender = counts(speakers)[language][side], GENDERS[side]
+        share = np.ones(number) if shares == "equal" else 1 / np.arange(1, number + 1)
+        who = rng.choice(number, EACH, p=share / share.sum())
         label = rng.choice(len(LABELS), EACH, p=PRIOR)
-        lower = handicap * (language == LANGUAGES[0] and gender == "female")
-        easy = EASE[label] - lower + rng.normal(0, EFFECT, half)[who]
-        wrong = (label + rng.integers(1, len(LABELS), EACH)) % len(LABELS)
-        said = np.where(rng.random(EACH) < expit(easy), label, wrong)
-        parts.append(
-            pd.DataFrame({
-                "language": language, "gender": gender,
-                "speaker": [f"{language}{gender}{n}" for n in who],
-                "label": np.array(LABELS)[label], "prediction": np.array(LABELS)[said],
-            })
-        )  # fmt: skip
-    table = pd.concat(parts, ignore_index=True).assign(modality="speech", corpus="made")
-    return table.assign(utterance_id=[f"u{i:05d}" for i in range(len(table))])
+        if sayers and language == LANGUAGES[0] and side == 0:
+            label = _said_by(who < sayers, label, rng)
+        for i, (handicap, cells, ease) in enumerate(models):
+            if i == 0 or not same:
+                effect, chance = rng.normal(0, EFFECT, number)[who], rng.random(EACH)
+                wrong = (label + rng.integers(1, len(LABELS), EACH)) % len(LABELS)
+            lower = handicap * (language in LANGUAGES[:cells] and side == 0)
+            hit = chance < expit(EASE[label] + ease - lower + effect)
+            parts[i].append(
+                pd.DataFrame({
+                    "language": language, "gender": gender,
+                    "speaker": [f"{language}{gender}{n}" for n in who],
+                    "label": np.array(LABELS)[label],
+                    "prediction": np.array(LABELS)[np.where(hit, label, wrong)],
+                })
+            )  # fmt: skip
+    tables = [pd.concat(one, ignore_index=True) for one in parts]
+    names = [f"u{i:05d}" for i in range(len(tables[0]))]
+    return [one.assign(modality="speech", corpus="made", utterance_id=names) for one in tables]
 
 
-def true_gaps(handicap: float) -> np.ndarray:
+def _said_by(these: np.ndarray, label: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The labels, where SAID of all others has become another."""
+    joy = LABELS.index(SAID)
+    rest = np.where(np.arange(len(LABELS)) == joy, 0, PRIOR)
+    return np.where(
+        these | (label != joy), label, rng.choice(len(LABELS), len(label), p=rest / rest.sum())
+    )
+
+
+def true_gaps(handicap: float, cells: int = 1, ease: float = 0.0) -> np.ndarray:
     """Signed gaps [3, 2K + 2] of infinitely many speakers and utterances."""
     at, weight = np.polynomial.hermite_e.hermegauss(40)
     rates = np.zeros((3, 2, 2 * len(LABELS) + 2))
     for cell, side in product(range(3), range(2)):
-        lower = handicap * (cell == 0 and side == 0)
-        hit = (expit(EASE - lower + EFFECT * at[:, None]) * weight[:, None]).sum(0) / weight.sum()
+        logit = EASE + ease - handicap * (cell < cells and side == 0)
+        hit = (expit(logit + EFFECT * at[:, None]) * weight[:, None]).sum(0) / weight.sum()
         missed = PRIOR * (1 - hit) / (len(LABELS) - 1)
         margins = Margins(PRIOR, PRIOR * hit, PRIOR * hit + missed.sum() - missed)
         both = Margins(*(np.stack([part, part]) for part in margins))
@@ -130,36 +288,12 @@ def true_gaps(handicap: float) -> np.ndarray:
     return metrics.differences(rates)
 
 
-def handicap_of(gap: float) -> float:
+@cache
+def handicap_of(gap: float, cells: int = 1, ease: float = 0.0) -> float:
     """What women of the first language lack on the logit for this true max_gap."""
     if not gap:
         return 0.0
-    return float(brentq(lambda lower: float(largest(true_gaps(lower))) - gap, 0.0, 4.0))
-
-
-def table(rows: pd.DataFrame) -> str:
-    """Markdown: a line a setting."""
-    lines = [
-        "# Do the intervals hold the truth?", "",
-        "Share of simulated dev sets (%) in which the 95 % interval of a signed gap, or the 95 % "
-        "bound of max_gap, holds the truth; how often a model exceeds the null band's 95 % point "
-        "(5 is right where the gap is 0; above it, this is power); and max_gap in points: "
-        "truth, mean as measured, mean as corrected, mean bound. `tests/benchmarks/"
-        "figures_coverage.py` says how the sets are made.", "",
-        "| true gap | speakers a language | shares | sets | TPR | FPR | W-F1 | acc | bound | "
-        "over the band | measured | corrected | bound, mean |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
-    for (gap, speakers, shares), part in rows.groupby(["gap", "speakers", "shares"]):
-        share = [100 * part[f"held_{m}"].mean() for m in ("tpr", "fpr", "w_f1", "acc")]
-        share += [
-            100 * (part["at_most"] >= gap).mean(),
-            100 * (part["measured"] > part["band"]).mean(),
-        ]
-        points = [100 * part[name].mean() for name in ("measured", "corrected", "at_most")]
-        cells = " | ".join(f"{x:.1f}" for x in share + points)
-        lines.append(f"| {100 * gap:g} | {speakers} | {shares} | {len(part)} | {cells} |")
-    return "\n".join(lines) + "\n"
+    return float(brentq(lambda x: float(largest(true_gaps(x, cells, ease))) - gap, 0.0, 6.0))
 
 
 if __name__ == "__main__":
