@@ -11,7 +11,7 @@ held when the trial ended: `Records.trials`, the front, the journal and the sear
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -61,24 +61,24 @@ class Rule:
         if status in COMPLETE and config.get("loss", self.loss) == "erm" and math.isfinite(score):
             self.erm[trial_id] = score
 
-    def floor(self, among: Container[str] | None = None) -> float | None:
+    def floor(self, counts: Callable[[str], bool] = bool) -> float | None:
         """W-F1 under which a trial is degenerate; None without one.
 
         Args:
-            among: ids of the trials that count as ended; all that are noted by default.
+            counts: whether a noted trial counts as ended, by its id; all do by default.
         """
         if self.given is not None:
             return self.given
-        scores = [self.erm[name] for name in self.erm if among is None or name in among]
+        scores = [score for trial_id, score in self.erm.items() if counts(trial_id)]
         return SHARE * max(scores) if scores else None
 
-    def status(self, selected: Mapping, among: Container[str] | None = None) -> str:
+    def status(self, selected: Mapping, counts: Callable[[str], bool] = bool) -> str:
         """`finished` or `degenerate`: what a complete trial with these dev scores is."""
         degenerate = is_degenerate(
             acc=_score(selected, "acc"),
             w_f1=_score(selected, "w_f1"),
             majority_rate=self.majority_rate,
-            floor=self.floor(among),
+            floor=self.floor(counts),
         )
         return "degenerate" if degenerate else "finished"
 
