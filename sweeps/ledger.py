@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from ermgap.config import Config
-from ermgap.degenerate import Rule
+from ermgap.degenerate import COMPLETE, Rule
 from ermgap.records import Records, Trial
 from sweeps import space
 from sweeps.events import Events
@@ -77,6 +77,8 @@ class Ledger:
         """After the last row of a configuration."""
         floor = self.rule.floor()
         self.rule.note(entry.trial_id, status, entry.chosen, entry.selected)
+        if status in COMPLETE:
+            status = self.rule.status(entry.selected)
         self.journal.ended(entry.trial_id, entry.chosen, status, entry.selected)
         if self.rule.floor() != floor:
             self.journal.judge(self.rule)
