@@ -136,15 +136,13 @@ class RecordsSearcher(Stateless):
             self.asked[number] = self.known.begin(chosen)
         elif inside:  # the sampler comes to the state that it had then
             self._learn_until(number - self.lag)
-            self.asked[number], _ = self.known.propose(number, chosen, anew=True)
+            self.asked[number] = self.known.repeat(number, self.losses.fixed(), chosen)
         self._count(number, chosen)
 
     def _propose(self, number: int) -> dict:
         if self.lag is not None:
             self._learn_until(number - self.lag)
-        loss = self.losses.next()
-        fixed = {} if loss is None else {"loss": loss}
-        anew = self.lag is not None
+        fixed, anew = self.losses.fixed(), self.lag is not None
         self.asked[number], chosen = self.known.propose(number, fixed, anew=anew)
         self._count(number, chosen)
         return chosen

@@ -31,17 +31,19 @@ class Shares:
         """A trial is proposed."""
         self.proposed[hyperparameters.get("loss", self.loss)] += 1
 
-    def next(self) -> str | None:
-        """The loss of the next proposal; None where the sweep does not choose between losses.
+    def fixed(self) -> dict[str, str]:
+        """The loss of the next proposal; nothing where the sweep does not choose between losses.
 
         ERM while it has less than its share, so that the baseline is tuned too; else the loss of
-        which there are fewest, the first of the space's of several. A loss outside the space, which
-        a named point may have, is no other's rival.
+        which there are fewest, in turn where there are several.
         """
         others = [loss for loss in self.losses if loss != "erm"]
         if len(self.losses) < 2:
-            return None
-        due = self.proposed["erm"] < self.erm_share * (self.proposed.total() + 1)
+            return {}
+        total = self.proposed.total()
+        due = self.proposed["erm"] < self.erm_share * (total + 1)
         if "erm" in self.losses and (due or not others):
-            return "erm"
-        return min(others, key=self.proposed.__getitem__)
+            return {"loss": "erm"}
+        turn = total % len(others)
+        fewest = min(others[turn:] + others[:turn], key=self.proposed.__getitem__)
+        return {"loss": fewest}

@@ -85,6 +85,22 @@ class Study:
             asked = self.optuna.ask()
             return asked.number, space.propose(asked, self.config)
 
+    def repeat(self, number: int, fixed: Mapping, hyperparameters: Mapping) -> int:
+        """As `propose` with `anew`, of what an earlier session proposed; returns the trial's place.
+
+        So the sampler comes to the state that it had then.
+        """
+        own = isinstance(self.optuna.sampler, UniformSampler)
+        if own:
+            self.optuna.sampler.repeated = hyperparameters
+        place, proposed = self.propose(number, fixed, anew=True)
+        if own:
+            self.optuna.sampler.repeated = None
+        if proposed == hyperparameters:
+            return place
+        self.optuna.tell(place, state=TrialState.FAIL)  # another version or order made it
+        return self.begin(hyperparameters)
+
     def begin(self, hyperparameters: Mapping) -> int:
         """Add a trial that runs and that the sampler has not been asked for; returns its place."""
         self.optuna.add_trial(self._trial(hyperparameters, TrialState.RUNNING))
