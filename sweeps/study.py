@@ -145,7 +145,7 @@ class Study:
             self._tell(place, state, **more)
 
     def judge_again(self) -> None:
-        """The rule has changed: Optuna lets no trial that ended be changed, so all are told anew."""
+        """The floor has changed: a new study, since Optuna lets no trial that ended be changed."""
         before = self.optuna.get_trials(deepcopy=False)
         now = [self._judged(trial) for trial in before]
         if any(a is not b for a, b in zip(now, before, strict=True)):

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import heapq
+import os
 import random
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from ray.tune.search import Searcher
@@ -17,6 +21,7 @@ from sweeps.proposals import Together
 from sweeps.search import RecordsSearcher
 
 MAJORITY = 0.2
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def settings(**sweep) -> Config:
@@ -167,6 +172,20 @@ def test_a_gang_that_may_not_be_proposed_yet_is_asked_for_again():
     assert together.suggest("c") is None and together.left == 4
     together.on_trial_complete("a", {"outcomes": [{"status": "failed"}] * 2})
     assert [p["trial_id"] for p in together.suggest("d")["proposals"]] == ["t0004", "t0005"]
+
+
+def test_the_seed_of_hashes_has_no_part_in_it():
+    code = (
+        "import sys; sys.path.insert(0, 'tests'); from test_deterministic import *; "
+        "print([Session(settings(sampler=s, trials=12), slots=2, timing=0).proposals() "
+        "for s in ('tpe', 'front')])"
+    )
+    said = [
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
+                       check=True, env=os.environ | {"PYTHONHASHSEED": seed}).stdout
+        for seed in ("0", "1")
+    ]  # fmt: skip
+    assert said[0] == said[1] != ""
 
 
 # Which loss -------------------------------------------------------------------------------------

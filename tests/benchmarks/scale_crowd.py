@@ -206,7 +206,7 @@ def resident_mb() -> float:
 def proposing(config: Config, *, known: int, pending: int, times: int) -> list[float]:
     """CPU seconds of each of `times` proposals with `known` ended and `pending` running trials."""
     searcher, training = search.RecordsSearcher(config), Training(config)
-    plain, searcher.study.sampler = searcher.study.sampler, search.UniformSampler(config)
+    plain, searcher.study.sampler = searcher.study.sampler, UniformSampler(config)
     for number in range(known + pending):  # drawn without a model: that would take long
         chosen = searcher.suggest(str(number))["chosen"]
         if number < known:
