@@ -69,7 +69,11 @@ class RecordsSearcher(Stateless):
         self.next_number = self.next_to_learn = 0
         for trial in earlier:
             self.known.end(trial.config, trial.status, self._measured(trial), own=False)
-        self.first = self._take_up({number_of(trial.trial_id): trial for trial in trials})
+        self.before = {number_of(trial.trial_id): trial for trial in trials}
+        numbers = sorted(n for n, trial in self.before.items() if not trial.ended)
+        self.first = [(number, self.before[number].config) for number in numbers]
+        if lag is None or not trials:
+            self._catch_up()
 
     @property
     def study(self) -> optuna.Study:
@@ -88,6 +92,8 @@ class RecordsSearcher(Stateless):
         """
         if self.interrupted:
             return Searcher.FINISHED
+        if not self.first:
+            self._catch_up()  # in a deterministic sweep seconds to minutes: only now
         if self.first:
             number, chosen = self.first.pop(0)
         elif self._may_propose(number := self.next_number):
@@ -106,28 +112,26 @@ class RecordsSearcher(Stateless):
         if chosen is not None and status != "interrupted":
             self._hear(number, chosen, status, result or {})
 
-    def _take_up(self, trials: Mapping[int, Trial]) -> list[tuple[int, dict]]:
-        """Go through the trials of earlier sessions by number; returns what to offer first.
+    def _catch_up(self) -> None:
+        """Go through the trials of earlier sessions, once, by number.
 
-        That is what is unfinished, then what a crash kept from the records: named points, and in a
-        deterministic sweep proposals, which are made again.
+        What a crash kept from the records is offered then: named points, and in a deterministic
+        sweep proposals, which are made again.
         """
-        unfinished, lost = [], []
-        for number in range(max([len(self.points) - 1, *trials]) + 1):
+        trials, self.before = self.before, {}
+        last = max([len(self.points) - 1, *trials])
+        for number in range(self.next_number, last + 1):
             if number in trials:
                 trial = trials[number]
                 self._enter(number, trial.config)
                 if trial.ended:
                     measured = self._measured(trial)
                     self._hear(number, trial.config, trial.status, measured)
-                else:
-                    unfinished.append((number, trial.config))
             elif number < len(self.points):
                 self._count(number, self.points[number])
-                lost.append((number, self.points[number]))
+                self.first.append((number, self.points[number]))
             elif self.lag is not None and self._may_propose(number):
-                lost.append((number, self._propose(number)))
-        return unfinished + lost
+                self.first.append((number, self._propose(number)))
 
     def _enter(self, number: int, chosen: dict) -> None:
         """A trial of an earlier session takes its place in the study, as running."""

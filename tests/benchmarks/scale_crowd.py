@@ -20,7 +20,7 @@ from ermgap.config import MELD_LABELS, OBJECTIVES, Config, load
 from ermgap.records import Records
 from sweeps import search
 from sweeps.broker import Broker
-from sweeps.sampler import FrontSampler
+from sweeps.sampler import FrontSampler, UniformSampler
 
 LANGUAGES, MODALITIES = ("de", "en", "ja"), ("speech", "speech+text")
 SIZES = {"train": 23_368, "dev": 2_884, "test": 3_000}  # MELD-ST (arXiv 2603.21050)
