@@ -2,7 +2,8 @@
 
     info = front.info(Records.open("results/demo"))
     print(info.hypervolume, [point.trial_id for point in info.front])
-Only finished trials whose model says something (`metrics.is_degenerate`) can be on the front.
+Only finished trials can be on the front: those whose model says too little are degenerate, by the
+rule that `Records.trials` has applied.
 """
 
 from __future__ import annotations
@@ -15,11 +16,9 @@ from functools import cached_property
 import numpy as np
 
 from ermgap.errors import UserError
-from ermgap.metrics import OVERALL, is_degenerate, uncounted, violation
-from ermgap.records import ENDED, Records, Trial
+from ermgap.metrics import OVERALL, uncounted, violation
+from ermgap.records import COMPLETE, ENDED, Records, Trial
 
-# A trial recorded as degenerate ran to its end; whether it still is depends on today's floor.
-COMPLETE = ("finished", "degenerate")
 SCORES = ("acc", "w_f1", "max_gap", "worst_group_w_f1", "max_loss_gap")
 
 
@@ -144,13 +143,10 @@ def info(records: Records) -> FrontInfo:
     settings = sweep.get("config") or {}
     loss, searched = (settings.get("objective") or {}).get("loss"), settings.get("sweep") or {}
     given = {"loss": loss} if loss and not searched.get("points") else {}
-    points = [_point(trial, given) for trial in records.trials()]
-    floor = sweep.get("floor")
-    floor = half_of_erm(points) if floor is None else float(floor)
+    trials = records.trials()
+    rule = records.rule(trials)
     limits = searched.get("constraints") or {}
-    points = mark(
-        points, objectives, directions, majority_rate=majority, floor=floor, limits=limits
-    )
+    points = mark([_point(trial, given) for trial in trials], objectives, directions, limits=limits)
     values = [[p.values[name] for name in objectives] for p in points if p.eligible]
     return FrontInfo(
         name=str(sweep.get("name") or records.directory.resolve().name),
@@ -159,7 +155,7 @@ def info(records: Records) -> FrontInfo:
         reference=reference,
         points=tuple(points),
         hypervolume=hypervolume(values, reference=reference, directions=directions),
-        floor=floor,
+        floor=rule.floor() if rule else None,
         majority_rate=majority,
         planned=max(int(sweep.get("trials") or 0), len(points)),
         done=records.finished,
@@ -170,20 +166,11 @@ def info(records: Records) -> FrontInfo:
     )
 
 
-def half_of_erm(points: Sequence[Point]) -> float | None:
-    """The default floor: half of the best W-F1 of a complete ERM trial; None without one."""
-    scores = [p.values["w_f1"] for p in points if p.is_erm and p.status in COMPLETE]
-    finite = [score for score in scores if np.isfinite(score)]
-    return max(finite) / 2 if finite else None
-
-
 def mark(
     points: Sequence[Point],
     objectives: Sequence[str],
     directions: Sequence[str],
     *,
-    majority_rate: float,
-    floor: float | None,
     limits: Mapping[str, float] = {},
 ) -> list[Point]:
     """The points with `degenerate`, `outside`, `eligible` and `on_front` filled in.
@@ -192,9 +179,7 @@ def mark(
     """
     judged = []
     for point in points:
-        scores = {"acc": point.values["acc"], "w_f1": point.values["w_f1"]}
-        complete = point.status in COMPLETE
-        bad = complete and is_degenerate(**scores, majority_rate=majority_rate, floor=floor)
+        complete, bad = point.status in COMPLETE, point.status == "degenerate"
         defined = all(np.isfinite(point.values[name]) for name in objectives)
         missed = any(violation(n, point.values[n], limit) > 0 for n, limit in limits.items())
         outside = complete and missed

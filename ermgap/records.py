@@ -18,7 +18,7 @@ import json
 import os
 import re
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,18 +27,22 @@ import pandas as pd
 import yaml
 
 from ermgap import plain_yaml, restored
+from ermgap.degenerate import COMPLETE, Rule, judged
 from ermgap.errors import UserError, first_line
 from ermgap.files import make_folder, plain, sync_folder, to_json, write_atomically
 from ermgap.storage import Storage, is_uri
 
-ENDED = ("finished", "stopped", "failed", "degenerate")
+ENDED = (*COMPLETE, "stopped", "failed")
 NEEDED = {"trial_id": str, "attempt": int, "epoch": int, "status": str, "config": dict}
 NAME = re.compile(r"\w[\w .-]*")  # of a trial: files are called so, and must stay in their folder
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial as its rows tell it; `selected` is of the epoch chosen by the selection rule."""
+    """One trial as its rows tell it; `selected` is of the epoch chosen by the selection rule.
+
+    `status` is judged anew (ermgap/degenerate.py); that of the last row is what held at its commit.
+    """
 
     trial_id: str
     status: str
@@ -181,7 +185,12 @@ class Records:
             before = by_trial.get(row["trial_id"], [])
             kept = [other for other in before if other["epoch"] < row["epoch"]]
             by_trial[row["trial_id"]] = [*kept, row]
-        return [Trial.of(rows) for rows in by_trial.values()]
+        trials = [Trial.of(rows) for rows in by_trial.values()]
+        return judged(trials, self.rule(trials))
+
+    def rule(self, trials: Iterable[Trial]) -> Rule | None:
+        """What tells which trials are degenerate, these having ended; None: the rows tell it."""
+        return Rule.of(self.sweep, trials)
 
     # Files --------------------------------------------------------------------------------------
 

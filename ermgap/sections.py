@@ -222,13 +222,14 @@ class Sweep(Section):
     objectives: tuple[str, ...] = ("acc", "max_gap")
     sampler: str = "front"
     seed: int = 0
-    floor: float | None = None  # dev W-F1 under which a point is degenerate; None: half of ERM's
+    floor: float | None = None  # dev W-F1 under which a trial is degenerate; None: half of ERM's
     constraints: dict = field(default_factory=dict)  # metric -> its least value, a gap's largest
     erm_share: float = 0.2  # of the trials that are ERM, tuned like the rest
     stop_after: int | None = None  # epochs to the first rung of early stopping; None: no stopping
     stop_factor: int = 3  # rungs at stop_after * factor^k, where one in `factor` goes on at least
     stop_margin: float = 0.02  # behind the front, in each objective's unit, that still goes on
     attempts: int = 2
+    deterministic: bool = False  # the same trials for the same seed with several slots, too
     slots: int | None = None  # worker groups; None: as many as the machine carries
     workers: int = 1  # workers in a group
     gang: int = 1  # configurations that a group trains in the same passes

@@ -38,13 +38,14 @@ class Broker:
 
     Args:
         directory: the sweep folder; its records say what is already committed.
+        lag: see `order.lag_of`.
     """
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, *, lag: int | None = None) -> None:
         self.records = Records.open(directory)
         self.config = config.from_dict(self.records.sweep["config"])
         load_plugins(self.config.plugins)  # a hyperparameter may be one's
-        self.ledger = Ledger(self.records, self.config)
+        self.ledger = Ledger(self.records, self.config, lag=lag)
         self.entries: dict[str, Entry] = {}
         self.offers: set[str] = set()
         self.line = gangs.Line(self.config.sweep.gang)

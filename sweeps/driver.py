@@ -53,7 +53,7 @@ def run(
     import ray
 
     from ermgap.mirror import Mirror
-    from sweeps import earlier, progress, proposals, search, slots, trials
+    from sweeps import earlier, order, progress, proposals, search, slots, trials
 
     session = Session(begun=psutil.Process().create_time(), rows=len(records.rows()))
     known = records.trials()
@@ -63,7 +63,10 @@ def run(
     gang = config.sweep.gang
     gangs = -(-left // gang)
     machine.join_ray(address)
-    layout = _layout(config, address, trials=gangs)
+    # A deterministic sweep keeps its number of slots to the end.
+    most = config.sweep.trials if config.sweep.deterministic else gangs
+    layout = _layout(config, address, trials=most)
+    lag = order.lag_of(config, slots=layout.slots)
     print(f"trials: {left} to run, {layout}")
     machine.refuse_local_path(records, growing=bool(layout.gpu and address))
     if address:
@@ -76,22 +79,21 @@ def run(
         shutil.rmtree(killed, ignore_errors=True)
     scratch = Path(tempfile.mkdtemp(prefix=".ray-", dir=folder))
     name = f"broker-{os.getpid()}-{int(time.time())}"
-    broker = slots.start_broker(name, folder, slots=layout.slots)
+    broker = slots.start_broker(name, folder, slots=layout.slots, lag=lag)
     held = slots.Slots(layout, broker=name, folder=scratch, alone=address is None)
     mirror = Mirror(records).start()
     try:
         held.grow()  # first of all: it takes longest
         if wanted is None:
-            searcher = search.searcher(config, known, earlier.trials(records, config))
+            before = earlier.trials(records, config)
+            searcher = search.searcher(config, known, before, rule=records.rule(()), lag=lag)
         else:
             searcher = wanted(config, known)
         together = proposals.Together(searcher, gang=gang, trials=left, slots=layout.slots)
         tuner = trials.tuner(
             together,
             trials=gangs,
-            # One ahead keeps a slot from waiting 0.2 s for each trial. A gang ahead would cost the
-            # search more: all that its members could have learnt from the gang in training.
-            concurrent=layout.slots + (gang == 1),
+            concurrent=order.concurrent(config, slots=layout.slots),
             broker=name,
             folder=scratch,
         )

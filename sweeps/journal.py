@@ -1,8 +1,9 @@
 """A copy of the sweep as an Optuna study, which `optuna-dashboard DIR/optuna.journal` opens live.
 
 The records are the truth; the journal is written from them, and searched by nobody. Each session
-begins by telling it anew (an append-only file: the study is deleted in it and made again), so that
-what a killed session left half told is gone.
+begins by writing it anew (an append-only file: the study is deleted in it and made again), so that
+what a killed session left half written is gone. So does a floor that rises: Optuna lets no trial
+that has ended be changed.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -22,10 +24,12 @@ from optuna.trial import TrialState, create_trial
 
 from ermgap import metrics
 from ermgap.config import OBJECTIVES, Config
+from ermgap.degenerate import COMPLETE, Rule
 from ermgap.records import Records, Trial
 from sweeps import space
 
 FILE = "optuna.journal"
+UNFINISHED = {"waiting": TrialState.WAITING, "running": TrialState.RUNNING}
 STATES = {"stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
@@ -36,8 +40,6 @@ class Journal:
 
     Args:
         records: the sweep folder. config: of the sweep.
-        kinds: what the analysis calls a trial (`degenerate` ...), by id, where that is known better
-            than from its row.
         trials: those of the folder, where they have been read already.
     """
 
@@ -45,21 +47,39 @@ class Journal:
         self,
         records: Records,
         config: Config,
-        kinds: Mapping[str, str] = {},
         trials: Sequence[Trial] | None = None,
     ) -> None:
-        self.config, self.kinds, self.broken = config, kinds, False
+        self.config, self.broken = config, False
         self.path, self.name = records.directory / FILE, records.directory.absolute().name
-        self.known: dict[str, int] = {}
-        self._safely(self._begin, records.trials() if trials is None else trials)
+        self.known: dict[str, int] = {}  # number in the study
+        self.trials: dict[str, tuple[Mapping, str, Mapping]] = {}
+        self.times: dict[str, tuple[float | None, float | None]] = {}
+        for t in records.trials() if trials is None else trials:
+            self.trials[t.trial_id] = t.config, t.status if t.ended else "waiting", t.selected
+            self.times[t.trial_id] = t.rows[0].get("time"), t.rows[-1].get("time")
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._safely(self._write)
 
     def began(self, trial_id: str, chosen: Mapping) -> None:
         """A configuration is offered."""
+        self.trials[trial_id] = chosen, "running", {}
+        self.times[trial_id] = self.times.get(trial_id, (time.time(), None))[0], None
         self._safely(self._began, trial_id, chosen)
 
     def ended(self, trial_id: str, chosen: Mapping, status: str, selected: Mapping) -> None:
         """A configuration has ended; `selected` as in the records."""
+        self.trials[trial_id] = chosen, status, selected
+        self.times[trial_id] = self.times.get(trial_id, (None,))[0], time.time()
         self._safely(self._ended, trial_id, chosen, status, selected)
+
+    def judge(self, rule: Rule) -> None:
+        """The floor has risen: write the study anew if a trial has become degenerate."""
+        before = dict(self.trials)
+        for trial_id, (chosen, status, selected) in before.items():
+            if status in COMPLETE:
+                self.trials[trial_id] = chosen, rule.status(selected), selected
+        if self.trials != before:
+            self._safely(self._write)
 
     def _safely(self, write, *arguments) -> None:
         if self.broken:
@@ -72,9 +92,8 @@ class Journal:
             self.broken = True
             logging.getLogger(__name__).warning("%s is given up: %s", self.path, problem)
 
-    def _begin(self, trials: Sequence[Trial]) -> None:
-        self.times = {t.trial_id: (t.rows[0].get("time"), t.rows[-1].get("time")) for t in trials}
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+    def _write(self) -> None:
+        self.known = {}
         _mend(self.path)
         storage = JournalStorage(_Copy(str(self.path), lock_obj=_Alone("")))
         if self.name in [study.study_name for study in storage.get_all_studies()]:
@@ -87,11 +106,11 @@ class Journal:
             sampler=optuna.samplers.RandomSampler(),
         )
         self.study.set_metric_names(list(objectives))
-        for trial in trials:
-            if trial.ended:
-                self._ended(trial.trial_id, trial.config, trial.status, trial.selected)
+        for trial_id, (chosen, status, selected) in self.trials.items():
+            if status in UNFINISHED:
+                self._add(trial_id, chosen, state=UNFINISHED[status])
             else:
-                self._add(trial.trial_id, trial.config, state=TrialState.WAITING)
+                self._ended(trial_id, chosen, status, selected)
 
     def _began(self, trial_id: str, chosen: Mapping) -> None:
         if trial_id not in self.known:
@@ -100,12 +119,11 @@ class Journal:
         storage.set_trial_state_values(self._key(trial_id), state=TrialState.RUNNING)
 
     def _ended(self, trial_id: str, chosen: Mapping, status: str, selected: Mapping) -> None:
-        kind = self.kinds.get(trial_id, status)
         values = [selected.get(name) for name in self.config.sweep.objectives]
         sound = all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
         state = STATES.get(status, TrialState.COMPLETE if sound else TrialState.FAIL)
         complete = state == TrialState.COMPLETE
-        known = violations(kind, selected, self.config) if complete else {}
+        known = violations(status, selected, self.config) if complete else {}
         if trial_id not in self.known:
             more = {"values": values, "constraints": known} if complete else {}
             self._add(trial_id, chosen, state=state, **more)
@@ -140,10 +158,7 @@ class Journal:
 
 def tell(records: Records, config: Config) -> None:
     """Write the journal of a sweep that nobody runs; its front is then that of the report."""
-    from analysis import front
-
-    info = front.info(records)
-    Journal(records, config, {point.trial_id: point.kind for point in info.points})
+    Journal(records, config)
 
 
 def violations(status: str, selected: Mapping, config: Config) -> dict[str, float]:

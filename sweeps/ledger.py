@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from ermgap import metrics
 from ermgap.config import Config
+from ermgap.degenerate import COMPLETE, Rule
 from ermgap.records import Records, Trial
 from sweeps import space
 from sweeps.events import Events
 from sweeps.gangs import Entry
 from sweeps.journal import Journal
+from sweeps.order import knows
 from sweeps.stopping import Rungs, curve
 
 # The rows of a bucket are seconds behind: until they are there, a lost driver needs the checkpoint.
@@ -25,10 +27,11 @@ class Ledger:
     Args:
         records: the sweep folder.
         config: of the sweep.
+        lag: see `order.lag_of`.
     """
 
-    def __init__(self, records: Records, config: Config) -> None:
-        self.records, self.config, self.floor = records, config, config.sweep.floor
+    def __init__(self, records: Records, config: Config, *, lag: int | None = None) -> None:
+        self.records, self.config, self.lag = records, config, lag
         trials = records.trials()  # once: a sweep's rows are parsed in seconds, and not kept
         self.ended_before = sum(trial.ended for trial in trials)
         self.over: dict[str, float] = {}  # trials whose checkpoints are still there, and since when
@@ -36,13 +39,10 @@ class Ledger:
         self.events = Events(records, trials)
         self.journal = Journal(records, config, trials=trials)
         self.committed = {trial.trial_id: self._entry(trial) for trial in trials}
-        self.rungs = Rungs(config, trials)
+        self.rungs = Rungs(config, trials, lag=lag)
         # The baselines run to their end: everything is compared with them.
         self.spared = set(map(space.trial_id, range(len(space.named_points(config)))))
-        self.erm_best = max(
-            (t.selected.get("w_f1") or 0.0 for t in trials if t.config.get("loss") == "erm"),
-            default=0.0,
-        )
+        self.rule = records.rule(trials) or Rule(-math.inf, config.sweep.floor)
 
     def open(self, trial_id: str, chosen: dict) -> Entry:
         """A configuration that is offered: a new one gets its first row, another goes on."""
@@ -65,8 +65,6 @@ class Ledger:
         self.rungs.note(entry.trial_id, row)
         entry.epoch, entry.selected = row["epoch"], row["selected"]
         entry.curve = [*entry.curve, *curve([row], self.config)]
-        if entry.chosen.get("loss") == "erm":
-            self.erm_best = max(self.erm_best, entry.selected["w_f1"])
         self.events.epoch(row)
         return status
 
@@ -77,7 +75,13 @@ class Ledger:
 
     def ended(self, entry: Entry, status: str) -> None:
         """After the last row of a configuration."""
+        floor = self.rule.floor()
+        self.rule.note(entry.trial_id, status, entry.chosen, entry.selected)
+        if status in COMPLETE:
+            status = self.rule.status(entry.selected)
         self.journal.ended(entry.trial_id, entry.chosen, status, entry.selected)
+        if self.rule.floor() != floor:
+            self.journal.judge(self.rule)
         self.over[entry.trial_id] = time.monotonic()
         self._forget(older=FORGET_S if self.records.in_bucket else 0.0)
         self.events.ended(entry.chosen, entry.trial_id, entry.selected)
@@ -112,15 +116,11 @@ class Ledger:
         return entry
 
     def _status(self, row: dict) -> str:
-        chosen = row["selected"]
-        best = max(self.erm_best, chosen["w_f1"] if row["config"].get("loss") == "erm" else 0.0)
-        degenerate = metrics.is_degenerate(
-            acc=chosen["acc"],
-            w_f1=chosen["w_f1"],
-            majority_rate=row["dev"]["majority_rate"],
-            floor=best / 2 if self.floor is None else self.floor,
-        )
-        return "degenerate" if degenerate else "finished"
+        """What a trial is that ends with this row, by the trials that it may know of."""
+        trial_id, selected = row["trial_id"], row["selected"]
+        rule = replace(self.rule, erm=dict(self.rule.erm))  # the row is yet to be committed
+        rule.note(trial_id, "finished", row["config"], selected)
+        return rule.status(selected, lambda other: knows(trial_id, other, self.lag))
 
     def _row(self, entry: Entry, status: str, reason: str | None) -> dict:
         return {

@@ -41,15 +41,17 @@ class Together(Stateless):
         """`{"proposals": [...]}`, up to a gang of them; None: not now."""
         if not self.ahead and self.live >= self.slots:
             return None
-        proposals = []
+        proposals, proposal = [], Searcher.FINISHED
         while len(proposals) < min(self.gang, self.left):
             proposal = self.one.suggest(f"{trial_id}-{len(proposals)}")
-            if proposal == Searcher.FINISHED:
+            if proposal in (Searcher.FINISHED, None):
                 break
             proposals.append(proposal)
+        if not proposals:
+            return proposal
         self.left -= len(proposals)
         self.live += 1
-        return {"proposals": proposals} if proposals else Searcher.FINISHED
+        return {"proposals": proposals}
 
     def on_trial_complete(
         self, trial_id: str, result: dict | None = None, error: bool = False

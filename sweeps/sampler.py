@@ -20,7 +20,7 @@ newest, and the models' settings are fitted anew when a quarter more trials have
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from functools import cache
@@ -55,10 +55,12 @@ class UniformSampler(optuna.samplers.BaseSampler):
 
     Attributes:
         number: of the trial that is asked for next; whoever asks sets it.
+        repeated: what an earlier session proposed for that trial; None for a new proposal.
     """
 
     def __init__(self, config: Config) -> None:
         self.encoding, self.seed, self.number = Encoding(config), config.sweep.seed, 0
+        self.repeated: Mapping | None = None
         self.independent = optuna.samplers.RandomSampler(seed=self.seed)
 
     @property
@@ -124,6 +126,8 @@ class FrontSampler(UniformSampler):
                 return drawn
         with _one_thread():  # the workers have the cores
             score = self._score(ended, usable, [one.params for one in running], signs)
+            if self.repeated is not None:  # the fits were all that later proposals depend on
+                return dict(self.repeated)
             return self._best(score, [one.params for one in usable], known, fixed)
 
     def _by_density(self, study: optuna.Study, trial: FrozenTrial, fixed: dict) -> dict:

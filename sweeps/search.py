@@ -1,46 +1,31 @@
 """Optuna as a searcher of Ray Tune that learns from the records, and only from them.
 
-Trial ids are ours (`t0000`) and travel in the configuration. What is told to Optuna is what the
-records hold: a finished trial's objectives, a degenerate one's with a violated constraint, one
-that was stopped early as PRUNED, without values, a failed one as FAIL; an interrupted one is not
-told. A resumed sweep rebuilds the study from the
-records, so a crash can leave no zombie in it.
+Trial ids are ours (`t0000`) and travel in the configuration. What Optuna is told is what the
+records hold (study.py); an interrupted trial is not told. A resumed sweep rebuilds the study from
+the records, so a crash can leave no zombie in it. In a deterministic sweep (order.py) it comes to
+the very state that it would have without the interruption.
 """
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import optuna
-from optuna.trial import TrialState, create_trial
 from ray.tune.search import Searcher
 
-from ermgap.config import OBJECTIVES, Config
+from ermgap.config import Config
+from ermgap.degenerate import Rule
 from ermgap.errors import UserError
 from ermgap.records import Trial
-from ermgap.registry import Registry
 from sweeps import space
-from sweeps.journal import violations
+from sweeps.order import number_of
 from sweeps.proposals import PointsSearcher, Stateless, named_trials
-from sweeps.sampler import CURVE, FrontSampler, UniformSampler
+from sweeps.sampler import CURVE
+from sweeps.shares import Shares
 from sweeps.stopping import curve
+from sweeps.study import SAMPLERS, Study
 
-SAMPLERS = Registry("sampler")
-SAMPLERS["front"] = lambda config, *, seed, startup: FrontSampler(config, startup=min(startup, 5))
-SAMPLERS["tpe"] = lambda config, *, seed, startup: optuna.samplers.TPESampler(
-    seed=seed, n_startup_trials=startup, multivariate=True, group=True, constant_liar=True
-)
-SAMPLERS["nsga2"] = lambda config, *, seed, startup: optuna.samplers.NSGAIISampler(
-    seed=seed, population_size=max(startup, 4)
-)
-# It models what every configuration has (lr, r, dropout, loss); the conditional rest is drawn at
-# random, of which Optuna would otherwise complain once a value.
-SAMPLERS["gp"] = lambda config, *, seed, startup: optuna.samplers.GPSampler(
-    seed=seed, n_startup_trials=startup, warn_independent_sampling=False
-)
-SAMPLERS["random"] = lambda config, *, seed, startup: UniformSampler(config)
+__all__ = ["SAMPLERS", "RecordsSearcher", "require_space", "searcher"]
 
 
 class RecordsSearcher(Stateless):
@@ -52,6 +37,9 @@ class RecordsSearcher(Stateless):
             ones are offered first, under their own ids.
         earlier: trials of other sweeps, to learn from as well.
         points: what a new sweep begins with; ERM and the paper's configuration by default.
+        rule: tells which trials are degenerate, as before any has ended; by default their status
+            alone does.
+        lag: see `order.lag_of`.
 
     Raises:
         UserError: the sampler or a range of the space is not known.
@@ -64,129 +52,155 @@ class RecordsSearcher(Stateless):
         *,
         earlier: Sequence[Trial] = (),
         points: Sequence[dict] | None = None,
+        rule: Rule | None = None,
+        lag: int | None = None,
     ) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.rule, self.lag = config, rule, lag
         self.interrupted = False
-        self.study = _study(config, len(trials))
-        self.erm = 0
-        self.counted: set[str] = set()
-        self.asked: dict[str, optuna.Trial] = {}
-        self.offered: dict[str, dict] = {}
-        self.next_number = 0
-        self.first: list[tuple[str, dict]] = []
-        for trial in earlier:
-            self._learn_from(trial)
-        for trial in trials:
-            self._count(trial.trial_id, trial.config)
-            if trial.ended:
-                self._learn_from(trial)
-            else:
-                self.first.append((trial.trial_id, trial.config))
-        known = {trial.trial_id for trial in trials}
         points = space.named_points(config) if points is None else points
-        for number, point in enumerate(points[: config.sweep.trials]):
-            if (ours := space.trial_id(number)) not in known:
-                self.first.append((ours, point))
+        self.points = points[: config.sweep.trials]
+        self.known = Study(config, rule=rule, known=len(trials))
+        self.losses = Shares(config)
+        self.counted: set[int] = set()  # numbers of all trials that were proposed
+        self.asked: dict[int, int] = {}  # place in the study of those that it takes for running
+        self.ended: dict[int, tuple] = {}  # what is not learnt yet: hyperparameters, status, scores
+        self.offered: dict[str, tuple[int, dict]] = {}  # by the id of Tune's trial
+        self.next_number = self.next_to_learn = 0
+        for trial in earlier:
+            self.known.end(trial.config, trial.status, self._measured(trial), own=False)
+        self.before = {number_of(trial.trial_id): trial for trial in trials}
+        numbers = sorted(n for n, trial in self.before.items() if not trial.ended)
+        self.first = [(number, self.before[number].config) for number in numbers]
+        if lag is None or not trials:
+            self._catch_up()
 
-    def suggest(self, trial_id: str) -> dict | str:
-        """A configuration for Tune's trial: our trial id and the chosen values."""
+    @property
+    def study(self) -> optuna.Study:
+        """What has been learnt."""
+        return self.known.optuna
+
+    @property
+    def erm(self) -> int:
+        """Number of ERM trials that were proposed."""
+        return self.losses.proposed["erm"]
+
+    def suggest(self, trial_id: str) -> dict | str | None:
+        """A configuration for Tune's trial: our trial id and the chosen values.
+
+        None: not before another trial has ended.
+        """
         if self.interrupted:
             return Searcher.FINISHED
+        if not self.first:
+            self._catch_up()  # in a deterministic sweep seconds to minutes: only now
         if self.first:
-            ours, chosen = self.first.pop(0)
-            self._count(ours, chosen)
+            number, chosen = self.first.pop(0)
+        elif self._may_propose(number := self.next_number):
+            chosen = self._propose(number)
         else:
-            ours, chosen = space.trial_id(self.next_number), self._ask(trial_id)
-            self._count(ours, chosen)
-        self.offered[trial_id] = chosen
-        return {"trial_id": ours, "chosen": chosen}
+            return None
+        self.offered[trial_id] = number, chosen
+        return {"trial_id": space.trial_id(number), "chosen": chosen}
 
     def on_trial_complete(
         self, trial_id: str, result: dict | None = None, error: bool = False
     ) -> None:
-        """Tell Optuna how Tune's trial ended; `result` is the broker's outcome."""
-        chosen, asked = self.offered.pop(trial_id, None), self.asked.pop(trial_id, None)
+        """Learn how Tune's trial ended; `result` is the broker's outcome."""
+        number, chosen = self.offered.pop(trial_id, (None, None))
         status = (result or {}).get("status", "failed")
-        if chosen is None or status == "interrupted":
-            return
-        if asked is None:
-            self._learn(chosen, status, result or {})
-            return
-        values = self._values(status, result or {})
-        asked.set_user_attr(CURVE, (result or {}).get(CURVE, []))
-        if values is None:
-            stopped = status == "stopped"
-            self.study.tell(asked, state=TrialState.PRUNED if stopped else TrialState.FAIL)
-            return
-        for name, value in violations(status, result or {}, self.config).items():
-            asked.set_constraint(name, value)
-        self.study.tell(asked, values)
+        if chosen is not None and status != "interrupted":
+            self._hear(number, chosen, status, result or {})
 
-    def _ask(self, trial_id: str) -> dict:
-        losses = space.distributions(self.config).get("loss")
-        if losses is not None and "erm" in losses.choices:
-            self.study.enqueue_trial({"loss": self._allotted(losses.choices)})
-        if isinstance(self.study.sampler, UniformSampler):
-            self.study.sampler.number = self.next_number
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            asked = self.study.ask()
-            chosen = space.propose(asked, self.config)
-        self.asked[trial_id] = asked
+    def _catch_up(self) -> None:
+        """Go through the trials of earlier sessions, once, by number.
+
+        What a crash kept from the records is offered then: named points, and in a deterministic
+        sweep proposals, which are made again.
+        """
+        trials, self.before = self.before, {}
+        last = max([len(self.points) - 1, *trials])
+        for number in range(self.next_number, last + 1):
+            if number in trials:
+                trial = trials[number]
+                self._enter(number, trial.config)
+                if trial.ended:
+                    measured = self._measured(trial)
+                    self._hear(number, trial.config, trial.status, measured)
+            elif number < len(self.points):
+                self._count(number, self.points[number])
+                self.first.append((number, self.points[number]))
+            elif self.lag is not None and self._may_propose(number):
+                self.first.append((number, self._propose(number)))
+
+    def _enter(self, number: int, chosen: dict) -> None:
+        """A trial of an earlier session takes its place in the study, as running."""
+        inside = number >= len(self.points) and space.inside(chosen, self.config)
+        if inside and self.lag is None:
+            self.asked[number] = self.known.begin(chosen)
+        elif inside:  # the sampler comes to the state that it had then
+            self._learn_until(number - self.lag)
+            self.asked[number] = self.known.repeat(number, self.losses.fixed(), chosen)
+        self._count(number, chosen)
+
+    def _propose(self, number: int) -> dict:
+        if self.lag is not None:
+            self._learn_until(number - self.lag)
+        fixed, anew = self.losses.fixed(), self.lag is not None
+        self.asked[number], chosen = self.known.propose(number, fixed, anew=anew)
+        self._count(number, chosen)
         return chosen
 
-    def _allotted(self, losses: Sequence[str]) -> str:
-        """ERM for its share of the trials, so that the baseline is tuned too; else another loss.
+    def _count(self, number: int, chosen: Mapping) -> None:
+        self.counted.add(number)
+        self.next_number = max(self.next_number, number + 1)
+        self.losses.count(chosen)
 
-        Left to the sampler, half of a short sweep's first draws would be ERM.
-        """
-        others = [loss for loss in losses if loss != "erm"]
-        due = self.erm < self.config.sweep.erm_share * (len(self.counted) + 1)
-        return "erm" if due or not others else others[len(self.counted) % len(others)]
+    def _may_propose(self, number: int) -> bool:
+        """Whether all those have ended whose ends the proposal is to know."""
+        if self.lag is None:
+            return True
+        due = range(self.next_to_learn, number - self.lag + 1)
+        return all(one in self.ended for one in due if one in self.counted)
 
-    def _learn_from(self, trial: Trial) -> None:
-        shown = {CURVE: curve(trial.rows, self.config)}
-        self._learn(trial.config, trial.status, trial.selected | shown)
+    def _hear(self, number: int, chosen: dict, status: str, measured: dict) -> None:
+        self.ended[number] = chosen, status, measured
+        if self.lag is None:
+            self._learn(number)
 
-    def _learn(self, chosen: dict, status: str, measured: dict) -> None:
-        values = self._values(status, measured)
-        stopped = status == "stopped"
-        if (values is None and not stopped) or not space.inside(chosen, self.config):
-            return
-        known = space.active(chosen, self.config)
-        self.study.add_trial(
-            create_trial(
-                state=TrialState.PRUNED if stopped else TrialState.COMPLETE,
-                values=values,
-                params={name: chosen[name] for name in known},
-                distributions=known,
-                user_attrs={CURVE: measured.get(CURVE, [])},
-                constraints=None if stopped else violations(status, measured, self.config),
-            )
-        )
+    def _learn_until(self, last: int) -> None:
+        for number in range(self.next_to_learn, last + 1):
+            if number in self.ended:
+                self._learn(number)
+        self.next_to_learn = max(self.next_to_learn, last + 1)
 
-    def _values(self, status: str, measured: dict) -> list[float] | None:
-        values = [measured.get(name) for name in self.config.sweep.objectives]
-        fine = status in ("finished", "degenerate") and all(
-            isinstance(value, (int, float)) and math.isfinite(value) for value in values
-        )
-        return [float(value) for value in values] if fine else None
+    def _learn(self, number: int) -> None:
+        """Let the study know how a trial ended, and which others are degenerate by it."""
+        chosen, status, measured = self.ended.pop(number)
+        floor = self.rule.floor() if self.rule else None
+        if self.rule:
+            self.rule.note(space.trial_id(number), status, chosen, measured)
+        self.known.end(chosen, status, measured, place=self.asked.pop(number, None))
+        if self.rule and self.rule.floor() != floor:
+            self.known.judge_again()
 
-    def _count(self, ours: str, chosen: dict) -> None:
-        if ours not in self.counted:
-            self.counted.add(ours)
-            self.next_number = max(self.next_number, int(ours.removeprefix("t")) + 1)
-            self.erm += chosen.get("loss") == "erm"
+    def _measured(self, trial: Trial) -> dict:
+        """What the broker would tell of the end of a trial."""
+        return trial.selected | {CURVE: curve(trial.rows, self.config)}
 
 
 def searcher(
-    config: Config, trials: Sequence[Trial] = (), earlier: Sequence[Trial] = ()
+    config: Config,
+    trials: Sequence[Trial] = (),
+    earlier: Sequence[Trial] = (),
+    *,
+    rule: Rule | None = None,
+    lag: int | None = None,
 ) -> Stateless:
     """What proposes a sweep's configurations: its named points if it has any, else a search."""
     if config.sweep.points:
         return PointsSearcher(config, trials)
-    return RecordsSearcher(config, trials, earlier=earlier)
+    return RecordsSearcher(config, trials, earlier=earlier, rule=rule, lag=lag)
 
 
 def require_space(config: Config) -> None:
@@ -199,7 +213,7 @@ def require_space(config: Config) -> None:
 
     points = [point for _, point in named_trials(config)]
     if not points:
-        _study(config, 0)
+        Study(config)
         points = [*space.named_points(config), *space.extremes(config)]
     for point in points:
         try:
@@ -207,24 +221,3 @@ def require_space(config: Config) -> None:
         except UserError as mistake:
             words = ", ".join(f"{name} = {value}" for name, value in point.items())
             raise UserError(f"the sweep would try {words}, but {mistake}") from mistake
-
-
-def _study(config: Config, known: int) -> optuna.Study:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    directions = [
-        "maximize" if OBJECTIVES[n] == "max" else "minimize" for n in config.sweep.objectives
-    ]
-    if "loss" in space.distributions(config) and config.objective.loss not in space.LOSSES:
-        raise UserError(
-            f"objective.loss = {config.objective.loss!r} is not searched by a sweep; "
-            "run it with sweeps/train.py, or set sweep.space.loss=false."
-        )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        # Two sessions of one sweep must not draw the same numbers.
-        sampler = SAMPLERS.find(config.sweep.sampler)(
-            config,
-            seed=config.sweep.seed * 100_003 + known,
-            startup=min(10, max(4, config.sweep.trials // 3)),
-        )
-    return optuna.create_study(directions=directions, sampler=sampler)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from ermgap.degenerate import judged
 from ermgap.records import Records, Trial
 
 
@@ -35,7 +36,8 @@ class Seen(Records):
 
     def trials(self) -> list[Trial]:
         """As `Records.trials`; of the rows only what `_selected` keeps."""
-        return list(self.known.values())
+        trials = list(self.known.values())
+        return judged(trials, self.rule(trials))
 
 
 def _selected(selected: dict, rows: list[dict]) -> list[dict]:

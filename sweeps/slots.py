@@ -77,7 +77,7 @@ def plan_layout(
     return Layout(slots, workers, threads if not gpus else min(threads, 8), bool(gpus))
 
 
-def start_broker(name: str, directory: Path, *, slots: int):
+def start_broker(name: str, directory: Path, *, slots: int, lag: int | None = None):
     """The broker as a named actor on the driver's node; returns its handle."""
     return (
         ray.remote(Broker)
@@ -88,7 +88,7 @@ def start_broker(name: str, directory: Path, *, slots: int):
             max_concurrency=max(CONCURRENCY, 4 * slots),
             label_selector={ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()},
         )
-        .remote(str(directory))
+        .remote(str(directory), lag=lag)
     )
 
 

@@ -18,6 +18,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from ermgap.config import Config
 from ermgap.errors import UserError
 from ermgap.registry import Registry
+from sweeps.order import trial_id
+
+__all__ = ["SPACE", "Choice", "Parameter", "Range", "trial_id"]
 
 
 @dataclass(frozen=True)
@@ -161,11 +164,6 @@ def inside(chosen: Mapping, config: Config) -> bool:
     known = active(chosen, config)
     wanted = {name for name in distributions(config) if counts(name, chosen, config)}
     return set(known) == wanted and all(_contains(d, chosen[name]) for name, d in known.items())
-
-
-def trial_id(number: int) -> str:
-    """The id of a sweep's `number`-th trial, counted from 0: t0000."""
-    return f"t{number:04d}"
 
 
 def apply(chosen: Mapping, config: Config) -> Config:

@@ -12,9 +12,11 @@ Three things differ from ASHA with several objectives as it is known:
 - what no other beats goes on, however many there are: the front is what the sweep is for;
 - so does what lies within a margin of the front: a gap on few speakers is noise, and a rule that
   trusts it stops good trials by luck;
-- what a constant predictor could do ranks behind all others, although its gap is the smallest.
+- what is degenerate there ranks behind all others, although its gap is the smallest: by the one
+  rule (ermgap/degenerate.py), whose floor at a rung is half of what ERM reached at that rung.
 
-The decision is a function of the set of values at the rung, not of the order in which they came.
+The decision is a function of the set of values at the rung, not of the order in which they came;
+in a deterministic sweep (order.py) that set is fixed.
 """
 
 from __future__ import annotations
@@ -24,10 +26,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ermgap import metrics
 from ermgap.config import OBJECTIVES, Config
+from ermgap.degenerate import Rule as Degenerate
 from ermgap.files import to_json, write_atomically
 from ermgap.records import Records, Trial
+from sweeps.order import knows
 
 
 @dataclass(frozen=True)
@@ -74,37 +77,40 @@ class Rungs:
     Args:
         config: of the sweep; without `sweep.stop_after`, and over named points, nothing is stopped.
         trials: those whose committed rows are known already.
+        lag: see `order.lag_of`.
     """
 
-    def __init__(self, config: Config, trials: Iterable[Trial] = ()) -> None:
-        self.objectives, sweep = config.sweep.objectives, config.sweep
-        self.floor = sweep.floor or 0.0
+    def __init__(
+        self, config: Config, trials: Iterable[Trial] = (), *, lag: int | None = None
+    ) -> None:
+        self.config, self.lag, sweep = config, lag, config.sweep
         self.rule = Rule(
             () if sweep.points else config.rungs,
             1 / sweep.stop_factor,
-            tuple(OBJECTIVES[name] for name in self.objectives),
-            (sweep.stop_margin,) * len(self.objectives),
+            tuple(OBJECTIVES[name] for name in sweep.objectives),
+            (sweep.stop_margin,) * len(sweep.objectives),
         )
-        self.reached: dict[int, dict[str, list[float]]] = {epoch: {} for epoch in self.rule.rungs}
+        self.reached: dict[int, dict[str, dict]] = {epoch: {} for epoch in self.rule.rungs}
         for trial in trials:
             for row in trial.rows:
                 if row["epoch"] and row.get("dev"):
                     self.note(trial.trial_id, row)
 
     def note(self, trial_id: str, row: Mapping) -> None:
-        """Keep the values of a committed epoch, if a rung is there."""
+        """Keep what a committed epoch tells, if a rung is there."""
         if row["epoch"] in self.reached:
-            self.reached[row["epoch"]][trial_id] = self._values(row)
+            self.reached[row["epoch"]][trial_id] = _told(row)
 
     def beaten(self, trial_id: str, row: Mapping) -> str | None:
         """Why the configuration is stopped with this epoch; None if it goes on."""
         epoch = row["epoch"]
         if epoch not in self.reached:
             return None
-        others = [v for name, v in self.reached[epoch].items() if name != trial_id]
-        if self.rule.goes_on(self._values(row), others):
+        there = self.reached[epoch] | {trial_id: _told(row)}
+        there = {name: told for name, told in there.items() if knows(trial_id, name, self.lag)}
+        if self._goes_on(trial_id, there):
             return None
-        return f"not among the best of {len(others) + 1} after epoch {epoch}"
+        return f"not among the best of {len(there)} after epoch {epoch}"
 
     def hindsight(self, stopped: Mapping[str, int]) -> dict[str, int]:
         """Of trials that were stopped after an epoch each, how many all that is known would keep.
@@ -114,27 +120,32 @@ class Rungs:
         """
         kept = 0
         for trial_id, epoch in stopped.items():
-            there = dict(self.reached.get(epoch, {}))
-            mine = there.pop(trial_id, None)
-            kept += mine is not None and self.rule.goes_on(mine, list(there.values()))
+            there = self.reached.get(epoch, {})
+            kept += trial_id in there and self._goes_on(trial_id, there)
         return {"stopped": len(stopped), "regretted": int(kept)}
 
-    def _values(self, row: Mapping) -> list[float]:
-        """The objectives of the epoch selected so far; NaN for a model that says always the same.
+    def _goes_on(self, trial_id: str, there: Mapping[str, dict]) -> bool:
+        """Whether one of the trials that reached a rung goes on from it."""
+        rule = Degenerate(there[trial_id]["majority_rate"], self.config.sweep.floor)
+        rule.loss = self.config.objective.loss
+        for name, told in there.items():
+            rule.note(name, "finished", told["config"], told["selected"])
+        values = {name: self._values(told["selected"], rule) for name, told in there.items()}
+        mine = values.pop(trial_id)
+        return self.rule.goes_on(mine, list(values.values()))
 
-        The floor that moves with ERM's best has no part in it: it would make the decision depend on
-        the order of trials.
-        """
-        chosen = row["selected"]
-        if metrics.is_degenerate(
-            acc=chosen["acc"],
-            w_f1=chosen["w_f1"],
-            majority_rate=row["dev"]["majority_rate"],
-            floor=self.floor,
-        ):
-            return [float("nan")] * len(self.objectives)
-        return [float(value) if (value := chosen[n]) is not None else float("nan")
-                for n in self.objectives]  # fmt: skip
+    def _values(self, selected: Mapping, rule: Degenerate) -> list[float]:
+        """The objectives of the epoch selected so far; NaN where it is degenerate."""
+        names = self.config.sweep.objectives
+        if rule.status(selected) == "degenerate":
+            return [float("nan")] * len(names)
+        return [float("nan") if selected[n] is None else float(selected[n]) for n in names]
+
+
+def _told(row: Mapping) -> dict:
+    """What a rung keeps of a row."""
+    told = {"config": row.get("config", {}), "selected": row["selected"]}
+    return told | {"majority_rate": row["dev"]["majority_rate"]}
 
 
 def look_back(records: Records, config: Config) -> None:

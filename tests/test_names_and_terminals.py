@@ -12,7 +12,7 @@ import soundfile
 
 from ermgap import files
 from ermgap.corpora import audio, table
-from ermgap.corpora.rows import Inside
+from ermgap.corpora.clip_paths import Inside
 from ermgap.errors import UserError, printable
 
 TERMINALS = {

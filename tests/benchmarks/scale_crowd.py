@@ -20,7 +20,7 @@ from ermgap.config import MELD_LABELS, OBJECTIVES, Config, load
 from ermgap.records import Records
 from sweeps import search
 from sweeps.broker import Broker
-from sweeps.sampler import FrontSampler
+from sweeps.sampler import FrontSampler, UniformSampler
 
 LANGUAGES, MODALITIES = ("de", "en", "ja"), ("speech", "speech+text")
 SIZES = {"train": 23_368, "dev": 2_884, "test": 3_000}  # MELD-ST (arXiv 2603.21050)
@@ -206,7 +206,7 @@ def resident_mb() -> float:
 def proposing(config: Config, *, known: int, pending: int, times: int) -> list[float]:
     """CPU seconds of each of `times` proposals with `known` ended and `pending` running trials."""
     searcher, training = search.RecordsSearcher(config), Training(config)
-    plain, searcher.study.sampler = searcher.study.sampler, search.UniformSampler(config)
+    plain, searcher.study.sampler = searcher.study.sampler, UniformSampler(config)
     for number in range(known + pending):  # drawn without a model: that would take long
         chosen = searcher.suggest(str(number))["chosen"]
         if number < known:
