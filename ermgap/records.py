@@ -148,21 +148,7 @@ class Records:
         if self._frozen is not None:
             return self._frozen
         path = self.directory / "trials.jsonl"
-        self.torn = False
-        rows = []
-        if not path.exists():
-            return rows
-        for line in path.read_bytes().split(b"\n"):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                row = None
-            if _is_row(row):
-                rows.append(row)
-            else:
-                self.torn = True
+        rows, self.torn = parsed(path.read_bytes()) if path.exists() else ([], False)
         return rows
 
     def freeze(self) -> None:
@@ -279,6 +265,23 @@ class Records:
 
     def _replace(self, name: str, write) -> None:
         write_atomically(self.directory / name, write)
+
+
+def parsed(content: bytes) -> tuple[list[dict], bool]:
+    """The rows of a piece of trials.jsonl in order, and whether any line in it was half-written."""
+    rows, torn = [], False
+    for line in content.split(b"\n"):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if _is_row(row):
+            rows.append(row)
+        else:
+            torn = True
+    return rows, torn
 
 
 def _is_row(row) -> bool:
