@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from analysis import front
-from ermgap.records import Records
+from ermgap.records import Records, Trial
 from sweeps.seen import Seen
 
 QUIET_S = 30.0  # between two lines where the terminal cannot be overwritten
@@ -34,10 +34,11 @@ class Progress:
     def update(self, status: Mapping) -> None:
         """Show the broker's status."""
         if new := [trial_id for trial_id in status["ended"] if trial_id not in self.told]:
-            self.seen.catch_up()  # once: the rows of a long sweep are hundreds of megabytes
-        for trial_id in new:
-            self.told.add(trial_id)
-            self._say(self._ended(trial_id))
+            self.seen.catch_up()  # of what is new: all rows of a long sweep are hundreds of MB
+            info = front.info(self.seen)
+            for trial_id in new:
+                self._say(self._ended(self.seen.known[trial_id], info))
+            self.told.update(new)
         line = self._now(status)
         if sys.stdout.isatty():
             print(f"\r\033[K{line}", end="", flush=True)
@@ -54,15 +55,13 @@ class Progress:
         self.spoke = time.monotonic()
         print(f"\r\033[K{line}" if sys.stdout.isatty() else line, flush=True)
 
-    def _ended(self, trial_id: str) -> str:
-        trial = self.seen.known[trial_id]
-        head = f"{trial_id} {trial.status:<10}"
+    def _ended(self, trial: Trial, info: front.FrontInfo) -> str:
+        head = f"{trial.trial_id} {trial.status:<10}"
         if trial.status == "failed":
             return f"{head} {trial.reason}"
         numbers = "  ".join(
             show(name, trial.selected.get(name)) for name in ("acc", "w_f1", "max_gap")
         )
-        info = front.info(self.seen)
         points = len(info.front)
         return (
             f"{head} {numbers}  {_words(trial.config)}  | front {points}, hypervolume "
