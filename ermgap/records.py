@@ -188,6 +188,15 @@ class Records:
         return is_uri(self.sweep.get("storage") or "")
 
     @property
+    def features(self) -> str | None:
+        """The folder below which all sweeps of one storage share their features, or None.
+
+        They are mapped into memory, so with a bucket, and without a storage, each node has its own.
+        """
+        stored = self.sweep.get("storage")
+        return None if self.in_bucket or not stored else str(Path(stored).parent)
+
+    @property
     def storage(self) -> Path:
         """The folder of `store`."""
         return self.store.folder

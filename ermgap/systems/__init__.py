@@ -23,7 +23,15 @@ import pandas as pd
 from ermgap.errors import UserError
 from ermgap.registry import Registry
 
-__all__ = ["MODALITIES", "SYSTEMS", "Context", "System", "parse", "predictions_table"]
+__all__ = [
+    "MODALITIES",
+    "SYSTEMS",
+    "Context",
+    "System",
+    "on_driver",
+    "parse",
+    "predictions_table",
+]
 
 MODALITIES = ("speech", "speech+text")  # the paper's unimodal and multimodal
 _KEPT = ["utterance_id", "language", "gender", "speaker", "group", "split"]
@@ -38,12 +46,14 @@ class Context:
         config: the run's `ermgap.config.Config`, or None for a system that needs none.
         device: where a model of ours runs, such as "cpu" or "cuda:0".
         folder: where a system may keep what it was answered (`folder / "answers"`).
+        bases: `ermgap.systems.ours.Bases` that systems made one after another share, or None.
     """
 
     labels: tuple[str, ...]
     config: Any
     device: str
     folder: Path
+    bases: Any = None
 
 
 class System(ABC):
@@ -123,7 +133,19 @@ def check_modality(modality: str) -> None:
         )
 
 
-def _lazy(module: str, factory: str) -> Callable[[str | None, Context], System]:
+def on_driver(spec: str) -> bool:
+    """Whether a system is asked by the process that a user started, and not by a worker.
+
+    So are those whose factory has a true attribute `on_driver`: endpoints, which need the network
+    and a key of this machine's environment, and no model here. Raises UserError as `parse`.
+    """
+    word, _ = parse(spec)
+    return getattr(SYSTEMS.find(word), "on_driver", False)
+
+
+def _lazy(
+    module: str, factory: str, *, on_driver: bool = False
+) -> Callable[[str | None, Context], System]:
     """A system's factory, its module imported when it is first called."""
 
     def make(argument: str | None, context: Context) -> System:
@@ -131,6 +153,7 @@ def _lazy(module: str, factory: str) -> Callable[[str | None, Context], System]:
             argument, context
         )
 
+    make.on_driver = on_driver
     return make
 
 
@@ -139,7 +162,7 @@ SYSTEMS["zero-shot"] = _lazy("ours", "make_zero_shot")
 SYSTEMS["adapter"] = _lazy("ours", "make_adapter")
 SYSTEMS["generated"] = _lazy("generated", "make")
 SYSTEMS["voxtral"] = _lazy("voxtral", "make")
-SYSTEMS["openai"] = _lazy("endpoint", "make")
+SYSTEMS["openai"] = _lazy("endpoint", "make", on_driver=True)
 
 
 def parse(spec: str) -> tuple[str, str | None]:

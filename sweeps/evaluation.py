@@ -1,0 +1,231 @@
+"""Systems asked on the workers, not on the driver: base models, adapters, models that generate.
+
+    on_workers(requests, config=config, features=None, address=None, folder=folder, done=keep)
+
+A driver runs on a cluster's CPU head, where a 7B model answers for days or not at all. So each
+evaluator (evaluator.py) is an actor with the GPU, or the CPUs, of a worker. It loads a base model
+once, sets one adapter after another into it, and maps the features of the sweep; the driver waits,
+and writes what comes. Adapters travel as files: no worker need see a folder of the driver.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from ermgap import systems
+from ermgap.config import Config
+from ermgap.errors import UserError
+from ermgap.systems import arguments
+from sweeps import machine
+from sweeps.evaluator import Evaluator
+from sweeps.extractor import Pool, plan_pool
+
+MOST = 8  # evaluators, where `sweep.slots` does not say
+CPU_SHARE = 0.9  # of each CPU, as a worker's: trials that are still ending hold a sliver
+WAITING_S = 30.0  # without an evaluator, before a user is told
+PARTS = ("ermgap.json", "adapter_model.safetensors")  # of an adapter's folder
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """A system, the utterances it is asked about, and the file that keeps its predictions.
+
+    Attributes:
+        spec: as in `--models`.
+        utterances: rows of `ermgap.corpora.table`.
+        kept: a Parquet file.
+        name: of its row in a table; None: the system says it.
+    """
+
+    spec: str
+    utterances: pd.DataFrame
+    kept: Path
+    name: str | None = None
+
+
+def require(config: Config, address: str | None) -> None:
+    """UserError where no evaluator can begin, before anything is written."""
+    machine.join_ray(address)
+    _pool(1, config, address)
+
+
+def on_workers(
+    requests: Sequence[Request],
+    *,
+    config: Config,
+    features: str | None,
+    address: str | None,
+    folder: Path,
+    done: Callable[[Request, pd.DataFrame], None],
+    note: Callable[[str], None] = print,
+) -> None:
+    """Ask every system on the workers, and give each table to `done` when it comes.
+
+    Joins the Ray cluster at `address`, or starts Ray here. Whatever way this ends, no evaluator
+    outlives it, so that a cluster may let its GPUs go.
+
+    Args:
+        config: of the run; device, slots and attempts of `sweep`, backbone, data and plugins count.
+        features: the folder below which they are (`Records.features`); None: each node's cache.
+        folder: of the results, for what a user is to continue.
+
+    Raises:
+        UserError: as the systems; also for processes that die again and again.
+    """
+    machine.join_ray(address)
+    if address:
+        machine.watch_head(
+            f"the head of the cluster at {address} does not answer any more; start it again, then "
+            f"continue with --resume {folder}."
+        )
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell made Python ignore them
+        signal.signal(number, _interrupt)
+    pool = _pool(len(requests), config, address)
+    note(f"evaluation: {len(requests)} system{'s' * (len(requests) > 1)} to ask, {pool}")
+    given = {"config": config.to_dict(), "folder": str(folder.absolute()), "pool": pool}
+    given["features"] = features
+    crew = Crew(pool, given, ship=address is not None, note=note)
+    try:
+        crew.work(requests, attempts=config.sweep.attempts, done=done)
+    finally:
+        crew.end()
+
+
+def _interrupt(signum, frame):
+    raise KeyboardInterrupt
+
+
+def _pool(requests: int, config: Config, address: str | None) -> Pool:
+    import ray
+
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    slots = config.sweep.slots
+    asked = (slots or 1) * config.sweep.workers if address else 0
+    most = min(requests, slots or MOST)
+    return plan_pool(alive, device=config.sweep.device, chunks=most, asked=asked)
+
+
+class Crew:
+    """The evaluators of one call, started as there is work for them.
+
+    Args:
+        pool: how many, and what each holds.
+        given: what an `Evaluator` is made from.
+        ship: send an adapter's files along instead of its path.
+        note: is told what evaluators have to say.
+    """
+
+    def __init__(self, pool: Pool, given: dict, *, ship: bool, note: Callable[[str], None]) -> None:
+        self.pool, self.given, self.ship, self.note = pool, given, ship, note
+        self.idle: list = []
+        self.busy: dict = {}  # answer to come -> evaluator, request
+        self.ears: dict = {}  # notes to come -> evaluator
+        self.begun = time.monotonic()
+        self.heard = False
+
+    def work(self, requests: Sequence[Request], *, attempts: int, done: Callable) -> None:
+        """Until all requests are answered; see `on_workers`."""
+        import ray
+
+        waiting, deaths = deque(requests), Counter()
+        while waiting or self.busy:
+            while waiting and len(self.busy) < self.pool.actors:
+                self._begin(waiting.popleft())
+            ready, _ = ray.wait(list(self.busy), timeout=1.0)
+            self._listen()
+            for reference in ready:
+                evaluator, request = self.busy.pop(reference)
+                try:
+                    answer = ray.get(reference)
+                except ray.exceptions.RayTaskError:
+                    raise  # the evaluator lives: a mistake in this program
+                except ray.exceptions.RayError as death:
+                    self._forget(evaluator)
+                    deaths[request.kept] += 1
+                    if deaths[request.kept] >= attempts:
+                        raise _dead(request, attempts, death) from death
+                    waiting.appendleft(request)
+                    continue
+                self.idle.append(evaluator)
+                for text in answer["notes"]:
+                    self.note(text)
+                if answer["mistake"]:
+                    raise UserError(answer["mistake"])
+                done(request, answer["table"])
+
+    def end(self) -> None:
+        """End every evaluator, at work or not."""
+        import ray
+
+        for evaluator in [*self.idle, *(evaluator for evaluator, _ in self.busy.values())]:
+            ray.kill(evaluator)
+        self.idle, self.busy, self.ears = [], {}, {}
+
+    def _begin(self, request: Request) -> None:
+        evaluator = self.idle.pop() if self.idle else self._start()
+        spec, files = _for_workers(request.spec, ship=self.ship)
+        reference = evaluator.evaluate.remote(spec, request.utterances, request.name, files)
+        self.busy[reference] = evaluator, request
+
+    def _start(self):
+        import ray
+
+        cpus = 1 if self.pool.gpu else self.pool.cpus
+        held = {"num_cpus": CPU_SHARE * cpus, "num_gpus": int(self.pool.gpu)}
+        # Beside the evaluation, one thread answers for the notes.
+        made = ray.remote(Evaluator).options(max_concurrency=2, **held)
+        evaluator = made.remote(**self.given)
+        self.ears[evaluator.heard.remote()] = evaluator
+        return evaluator
+
+    def _forget(self, evaluator) -> None:
+        import ray
+
+        ray.kill(evaluator)
+        self.ears = {ear: one for ear, one in self.ears.items() if one is not evaluator}
+
+    def _listen(self) -> None:
+        """Pass on what evaluators have noted since the last time."""
+        import ray
+
+        ready, _ = ray.wait(list(self.ears), num_returns=len(self.ears), timeout=0)
+        for ear in ready:
+            evaluator = self.ears.pop(ear)
+            try:
+                texts = ray.get(ear)
+            except ray.exceptions.RayError:
+                continue  # it died: its request will say so
+            self.heard = True
+            for text in texts:
+                self.note(text)
+            self.ears[evaluator.heard.remote()] = evaluator
+        if not self.heard and time.monotonic() - self.begun > WAITING_S:
+            self.note(f"waiting until the cluster has room for {self.pool}")
+            self.heard = True
+
+
+def _for_workers(spec: str, *, ship: bool) -> tuple[str, dict[str, bytes] | None]:
+    """A spec that means the same in another folder, and an adapter's files if it is to travel."""
+    spec = arguments.absolute(spec)
+    word, folder = systems.parse(spec)
+    if word != "adapter" or not ship:
+        return spec, None
+    parts = [Path(folder) / name for name in PARTS]
+    return spec, {path.name: path.read_bytes() for path in parts if path.is_file()}
+
+
+def _dead(request: Request, attempts: int, death: Exception) -> UserError:
+    logging.getLogger(__name__).debug("%s", request.spec, exc_info=death)
+    return UserError(
+        f"the process that evaluated {request.name or request.spec} was killed {attempts} times, "
+        "most likely for its memory; take larger machines or a smaller backbone, and continue "
+        "with --resume."
+    )
