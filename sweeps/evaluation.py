@@ -30,6 +30,7 @@ from sweeps.extractor import Pool, plan_pool
 
 MOST = 8  # evaluators, where `sweep.slots` does not say
 CPU_SHARE = 0.9  # of each CPU, as a worker's: trials that are still ending hold a sliver
+LOOK_S = 1.0  # from one look at the evaluators to the next
 WAITING_S = 30.0  # without an evaluator, before a user is told
 PARTS = ("ermgap.json", "adapter_model.safetensors")  # of an adapter's folder
 
@@ -114,7 +115,7 @@ def _pool(requests: int, config: Config, address: str | None) -> Pool:
 
 
 class Crew:
-    """The evaluators of one call, started as there is work for them.
+    """The evaluators of one call. One that has not begun is given no work: it may never begin.
 
     Args:
         pool: how many, and what each holds.
@@ -125,22 +126,29 @@ class Crew:
 
     def __init__(self, pool: Pool, given: dict, *, ship: bool, note: Callable[[str], None]) -> None:
         self.pool, self.given, self.ship, self.note = pool, given, ship, note
+        self.every: list = []
         self.idle: list = []
         self.busy: dict = {}  # answer to come -> evaluator, request
         self.ears: dict = {}  # notes to come -> evaluator
-        self.begun = time.monotonic()
-        self.heard = False
+        self.told: Counter = Counter()  # notes of each evaluator that were passed on
+        self.deaths: Counter = Counter()  # by what was asked; None: by none that had begun
+        self.waits_since: float | None = time.monotonic()  # for the first to begin
 
     def work(self, requests: Sequence[Request], *, attempts: int, done: Callable) -> None:
         """Until all requests are answered; see `on_workers`."""
         import ray
 
-        waiting, deaths = deque(requests), Counter()
+        waiting = deque(requests)
         while waiting or self.busy:
-            while waiting and len(self.busy) < self.pool.actors:
+            while len(self.every) < min(self.pool.actors, len(waiting) + len(self.busy)):
+                self._start()
+            while waiting and self.idle:
                 self._begin(waiting.popleft())
-            ready, _ = ray.wait(list(self.busy), timeout=1.0)
-            self._listen()
+            if self.busy:
+                ready, _ = ray.wait(list(self.busy), timeout=LOOK_S)
+            else:
+                ready, _ = [], time.sleep(LOOK_S / 4)
+            self._listen(attempts)
             for reference in ready:
                 evaluator, request = self.busy.pop(reference)
                 try:
@@ -148,15 +156,11 @@ class Crew:
                 except ray.exceptions.RayTaskError:
                     raise  # the evaluator lives: a mistake in this program
                 except ray.exceptions.RayError as death:
-                    self._forget(evaluator)
-                    deaths[request.kept] += 1
-                    if deaths[request.kept] >= attempts:
-                        raise _dead(request, attempts, death) from death
+                    self._bury(evaluator, request, attempts, death)
                     waiting.appendleft(request)
                     continue
                 self.idle.append(evaluator)
-                for text in answer["notes"]:
-                    self.note(text)
+                self._tell(evaluator, answer["notes"])
                 if answer["mistake"]:
                     raise UserError(answer["mistake"])
                 done(request, answer["table"])
@@ -165,51 +169,72 @@ class Crew:
         """End every evaluator, at work or not."""
         import ray
 
-        for evaluator in [*self.idle, *(evaluator for evaluator, _ in self.busy.values())]:
+        for evaluator in self.every:
             ray.kill(evaluator)
-        self.idle, self.busy, self.ears = [], {}, {}
+        self.every, self.idle, self.busy, self.ears = [], [], {}, {}
 
-    def _begin(self, request: Request) -> None:
-        evaluator = self.idle.pop() if self.idle else self._start()
-        spec, files = _for_workers(request.spec, ship=self.ship)
-        reference = evaluator.evaluate.remote(spec, request.utterances, request.name, files)
-        self.busy[reference] = evaluator, request
-
-    def _start(self):
+    def _start(self) -> None:
         import ray
 
         cpus = 1 if self.pool.gpu else self.pool.cpus
         held = {"num_cpus": CPU_SHARE * cpus, "num_gpus": int(self.pool.gpu)}
         # Beside the evaluation, one thread answers for the notes.
         made = ray.remote(Evaluator).options(max_concurrency=2, **held)
-        evaluator = made.remote(**self.given)
-        self.ears[evaluator.heard.remote()] = evaluator
-        return evaluator
+        self.every.append(made.remote(**self.given))
+        self.ears[self.every[-1].heard.remote()] = self.every[-1]
 
-    def _forget(self, evaluator) -> None:
+    def _begin(self, request: Request) -> None:
+        evaluator = self.idle.pop()
+        spec, files = _for_workers(request.spec, ship=self.ship)
+        reference = evaluator.evaluate.remote(spec, request.utterances, request.name, files)
+        self.busy[reference] = evaluator, request
+
+    def _bury(self, evaluator, request: Request | None, attempts: int, death: Exception) -> None:
+        """Forget an evaluator that died; UserError where that happens again and again."""
         import ray
 
         ray.kill(evaluator)
-        self.ears = {ear: one for ear, one in self.ears.items() if one is not evaluator}
+        self.every.remove(evaluator)
+        self.ears = {ear: one for ear, one in self.ears.items() if one != evaluator}
+        logging.getLogger(__name__).debug("an evaluator died", exc_info=death)
+        self.deaths[request] += 1
+        if self.deaths[request] < attempts:
+            return
+        what = f"evaluated {request.name or request.spec}" if request else "was to evaluate"
+        raise UserError(
+            f"the process that {what} died {attempts} times, most likely for want of memory; take "
+            "larger machines or a smaller backbone, and continue with --resume."
+        ) from death
 
-    def _listen(self) -> None:
-        """Pass on what evaluators have noted since the last time."""
+    def _listen(self, attempts: int) -> None:
+        """Pass on what evaluators have noted since the last time; those that begin are idle."""
         import ray
 
-        ready, _ = ray.wait(list(self.ears), num_returns=len(self.ears), timeout=0)
+        ears = list(self.ears)
+        ready = ray.wait(ears, num_returns=len(ears), timeout=0)[0] if ears else []
         for ear in ready:
             evaluator = self.ears.pop(ear)
             try:
                 texts = ray.get(ear)
-            except ray.exceptions.RayError:
-                continue  # it died: its request will say so
-            self.heard = True
-            for text in texts:
-                self.note(text)
+            except ray.exceptions.RayError as death:
+                at_work = [one for one, _ in self.busy.values()]
+                if evaluator not in at_work:  # else its request will say so
+                    self.idle = [one for one in self.idle if one != evaluator]
+                    self._bury(evaluator, None, attempts, death)
+                continue
+            if evaluator not in self.told:
+                self.idle.append(evaluator)
+                self.waits_since = None
+            self._tell(evaluator, texts)
             self.ears[evaluator.heard.remote()] = evaluator
-        if not self.heard and time.monotonic() - self.begun > WAITING_S:
-            self.note(f"waiting until the cluster has room for {self.pool}")
-            self.heard = True
+        if self.waits_since and time.monotonic() - self.waits_since > WAITING_S:
+            self.note(f"waiting until there is room for {self.pool}")
+            self.waits_since = None
+
+    def _tell(self, evaluator, texts: Sequence[str]) -> None:
+        for text in texts[self.told[evaluator] :]:
+            self.note(text)
+        self.told[evaluator] = len(texts)
 
 
 def _for_workers(spec: str, *, ship: bool) -> tuple[str, dict[str, bytes] | None]:
@@ -220,12 +245,3 @@ def _for_workers(spec: str, *, ship: bool) -> tuple[str, dict[str, bytes] | None
         return spec, None
     parts = [Path(folder) / name for name in PARTS]
     return spec, {path.name: path.read_bytes() for path in parts if path.is_file()}
-
-
-def _dead(request: Request, attempts: int, death: Exception) -> UserError:
-    logging.getLogger(__name__).debug("%s", request.spec, exc_info=death)
-    return UserError(
-        f"the process that evaluated {request.name or request.spec} was killed {attempts} times, "
-        "most likely for its memory; take larger machines or a smaller backbone, and continue "
-        "with --resume."
-    )

@@ -58,14 +58,13 @@ class Evaluator:
         self.pool, self.context, self.notes = pool, None, []
 
     def heard(self) -> list[str]:
-        """What was noted since the last call."""
-        notes, self.notes = self.notes, []
-        return notes
+        """All that was noted so far."""
+        return list(self.notes)
 
     def evaluate(
         self, spec: str, utterances: pd.DataFrame, name: str | None, files: dict | None
     ) -> dict:
-        """`table` of predictions, or a user's `mistake` in words ("" for none), and `notes`.
+        """`table` of predictions, or a user's `mistake` in words ("" for none), and all `notes`.
 
         `files` are those of an adapter, by their names, where its folder is another machine's.
         """

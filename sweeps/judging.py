@@ -110,8 +110,14 @@ def answers(
         found[request.kept] = table
         if failed := int((table["prediction"] == FAILED).sum()):
             print(f"{failed} of {len(table)} answers are missing; --resume asks anew")
-        else:
+            return
+        try:
             write_atomically(request.kept, lambda path: table.to_parquet(path, index=False))
+        except OSError as problem:
+            raise UserError(
+                f"{request.kept} cannot be written ({problem.strerror or problem}); make room "
+                "there, and continue with --resume."
+            ) from problem
 
     if models := [one for one in missing if not systems.on_driver(one.spec)]:
         evaluation.on_workers(
