@@ -144,12 +144,12 @@ class Crew:
                 self._start()
             while waiting and self.idle:
                 self._begin(waiting.popleft())
-            if self.busy:
-                ready, _ = ray.wait(list(self.busy), timeout=LOOK_S)
-            else:
-                ready, _ = [], time.sleep(LOOK_S / 4)
+            if not self.busy:
+                time.sleep(LOOK_S / 4)  # until one begins
             self._listen(attempts)
-            for reference in ready:
+            if not self.busy:
+                continue
+            for reference in ray.wait(list(self.busy), timeout=LOOK_S)[0]:
                 evaluator, request = self.busy.pop(reference)
                 try:
                     answer = ray.get(reference)
