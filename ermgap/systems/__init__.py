@@ -4,8 +4,9 @@
     system = systems.SYSTEMS.find(word)(argument, systems.Context(labels=labels, ...))
     table = system.predict(utterances, modality="speech", note=print)
 
-A system is a class with `predict` and one line in `SYSTEMS`, here or in a plugin. A module is
-imported when its system is first made, so that naming one costs neither torch nor weights.
+A system is a class with `predict` and one line in `SYSTEMS`, here or in a plugin. It is made and
+asked on a worker, unless it says `on_driver`. A module is imported when its system is first made,
+so that naming one costs neither torch nor weights.
 """
 
 from __future__ import annotations
