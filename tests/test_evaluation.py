@@ -22,6 +22,7 @@ from ermgap.systems import Context, on_driver
 from ermgap.systems.arguments import absolute
 from sweeps import benchmark, cli, evaluation, evaluator
 from sweeps.extractor import Pool
+from sweeps.systems import rows_of
 
 PLUGIN = ROOT / "tests" / "plugins" / "loads.py"
 OPTIONS = ["--smoke-test", "--set", f"plugins=[{PLUGIN}]", "--set", "sweep.slots=1"]
@@ -169,6 +170,7 @@ def test_a_path_in_a_spec_becomes_absolute_and_nothing_else_does(tmp_path, monke
         (tmp_path / name).mkdir()
     assert absolute("adapter=a") == f"adapter={tmp_path}/a"
     assert absolute("generated=a") == f"generated={tmp_path}/a"
+    assert [row.spec for row in rows_of(["adapter=a"])] == [f"adapter={tmp_path}/a"]
     for spec in ("zero-shot=small", "openai=MODEL", "voxtral=ORG/NAME", "zero-shot"):
         assert absolute(spec) == spec
 
