@@ -87,7 +87,8 @@ def train(asked: Benchmark, plans: Mapping[int, planning.Plan], *, address: str 
     """
     from sweeps import driver
 
-    for fold in asked.left:
+    left = asked.left
+    for fold in left:
         config = asked.of_fold(fold)
         records = _records(asked, fold, config, plans[fold].utterances)
         records.lock()

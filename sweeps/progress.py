@@ -36,8 +36,9 @@ class Progress:
         if new := [trial_id for trial_id in status["ended"] if trial_id not in self.told]:
             self.seen.catch_up()  # of what is new: all rows of a long sweep are hundreds of MB
             info = front.info(self.seen)
+            trials = {trial.trial_id: trial for trial in self.seen.trials()}
             for trial_id in new:
-                self._say(self._ended(self.seen.known[trial_id], info))
+                self._say(self._ended(trials[trial_id], info))
             self.told.update(new)
         line = self._now(status)
         if sys.stdout.isatty():
