@@ -37,6 +37,7 @@ __all__ = [
     "Told",
     "base_models",
     "base_name",
+    "base_revision",
     "contents",
     "metadata",
     "read",
@@ -149,6 +150,11 @@ def base_name(backbone: Backbone, base: str) -> str:
     """The one name for `base_model_name_or_path` of peft: a hub id, or the backbone's own name."""
     models = base_models(backbone, base)
     return models[0] if len(models) == 1 else backbone.name
+
+
+def base_revision(backbone: Backbone, base: str) -> str | None:
+    """The revision of the one model on the hub that is the base; None where there is no such."""
+    return backbone.revision if len(base_models(backbone, base)) == 1 else None
 
 
 # What is told -------------------------------------------------------------------------------------

@@ -46,9 +46,18 @@ LOAD = """```python
 from peft import PeftModel
 from transformers import Qwen2AudioForConditionalGeneration
 
-model = Qwen2AudioForConditionalGeneration.from_pretrained({base})
+model = Qwen2AudioForConditionalGeneration.from_pretrained("BACKBONE")
 model = PeftModel.from_pretrained(model, "DIR")
 ```"""
+AUTO = """```python
+from peft import AutoPeftModel
+
+model = AutoPeftModel.from_pretrained("DIR")
+```"""
+ANSWER = (
+    "The answer is the label whose first token is the most probable after the prompt; the "
+    "processor is the base model's."
+)
 
 
 def page(told: Told, values: Mapping) -> str:
@@ -165,17 +174,17 @@ def caveats(told: Told) -> list[str]:
 
 def _use(told: Told) -> list[str]:
     backbone, models = told.config.backbone, told.base_models
-    base, made = f'"{models[0]}"' if len(models) == 1 else '"BACKBONE"', []
-    if len(models) != 1:
-        settings = f"name={backbone.name} layers={backbone.layers} window_s={backbone.window_s}"
-        made = [f"`python -m ermgap.backbone {settings}` prints the folder BACKBONE."]
     spoken = f"```bash\n{PREDICT}\n```"
+    ours = ["Emotions of your own audio files:", spoken]
+    if len(models) == 1:
+        return [*ours, "With transformers and peft alone, the base from the hub:", AUTO, ANSWER]
+    settings = f"name={backbone.name} layers={backbone.layers} window_s={backbone.window_s}"
     return [
-        "Emotions of your own audio files:",
-        spoken,
-        "With peft:",
-        LOAD.format(base=base),
-        *made,
+        *ours,
+        "With transformers and peft (not peft's `AutoPeftModel`: the base is on no hub):",
+        LOAD,
+        f"`python -m ermgap.backbone {settings}` prints the folder BACKBONE.",
+        ANSWER,
     ]
 
 

@@ -198,7 +198,11 @@ class Member:
     def _write_adapter(self, folder: Path, dev: dict) -> None:
         """The adapter, and what a stranger needs to know and to use it."""
         backbone, material = self.config.backbone, self.material
-        self.adapter.save(folder, base=card.base_name(backbone, material.base))
+        self.adapter.save(
+            folder,
+            base=card.base_name(backbone, material.base),
+            revision=card.base_revision(backbone, material.base),
+        )
         told = card.Told(
             trial_id=self.job.trial_id,
             config=self.config,

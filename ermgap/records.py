@@ -154,21 +154,7 @@ class Records:
         if self._frozen is not None:
             return self._frozen
         path = self.directory / "trials.jsonl"
-        self.torn = False
-        rows = []
-        if not path.exists():
-            return rows
-        for line in path.read_bytes().split(b"\n"):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                row = None
-            if _is_row(row):
-                rows.append(row)
-            else:
-                self.torn = True
+        rows, self.torn = parsed(path.read_bytes()) if path.exists() else ([], False)
         return rows
 
     def freeze(self) -> None:
@@ -211,6 +197,15 @@ class Records:
     def in_bucket(self) -> bool:
         """Whether the storage is a bucket."""
         return is_uri(self.sweep.get("storage") or "")
+
+    @property
+    def features(self) -> str | None:
+        """The folder below which all sweeps of one storage share their features, or None.
+
+        They are mapped into memory, so with a bucket, and without a storage, each node has its own.
+        """
+        stored = self.sweep.get("storage")
+        return None if self.in_bucket or not stored else str(Path(stored).parent)
 
     @property
     def storage(self) -> Path:
@@ -290,6 +285,23 @@ class Records:
 
     def _replace(self, name: str, write) -> None:
         write_atomically(self.directory / name, write)
+
+
+def parsed(content: bytes) -> tuple[list[dict], bool]:
+    """The rows of a piece of trials.jsonl in order, and whether any line in it was half-written."""
+    rows, torn = [], False
+    for line in content.split(b"\n"):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if _is_row(row):
+            rows.append(row)
+        else:
+            torn = True
+    return rows, torn
 
 
 def _is_row(row) -> bool:

@@ -9,7 +9,8 @@
 A row is a system that is trained here (sweeps/systems.yaml; `all` is every one of them) or one that
 is asked (zero-shot, generated, voxtral=FOLDER, openai=MODEL@URL, adapter=DIR). With `--folds`, each
 is trained once a fold and judged on speakers that it has not heard, all folds pooled; its last
-epoch counts, since choosing one on the utterances that are reported would flatter. Writes
+epoch counts, since choosing one on the utterances that are reported would flatter. Models answer on
+the workers, with the device of `sweep.device`; an endpoint is asked from here. Writes
 benchmark.csv, .tex, .html and .md; `--resume DIR` goes on after a crash, and asks nothing twice.
 """
 
@@ -26,7 +27,8 @@ from ermgap.errors import UserError, command_line
 from ermgap.records import Records
 from ermgap.registry import load_plugins
 from ermgap.storage import absolute
-from sweeps import cli, folders, folds, judging, tables
+from ermgap.systems import arguments
+from sweeps import cli, evaluation, folders, folds, judging, machine, tables
 from sweeps import plan as planning
 from sweeps.folds import Benchmark
 from sweeps.systems import DEFAULT, rows_of
@@ -55,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = cli.parse(options(), arguments)
     cli.refuse_uri(given, "resume")
     asked = _reopened(given) if given.resume else _asked(given)
-    if asked.left and not given.dry_run:
+    if not given.dry_run and (asked.left or judging.on_workers(asked)):
         driver.begin(given.address)
     plans = {fold: planning.make_plan(asked.of_fold(fold)) for fold in asked.parts}
     first = plans[asked.parts[0]]
@@ -65,16 +67,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(_budget(asked, judged))
     if given.dry_run:
         return 0
+    if judging.on_workers(asked):
+        evaluation.require(asked.config, given.address)
     records = _records(asked, first.utterances, resumed=bool(given.resume))
     print(f"results: {asked.folder}")
     if status := folds.train(asked, plans, address=given.address):
         print(f"stopped; go on with: {COMMAND} --resume {asked.folder}")
         return status
     try:
-        found = judging.predictions(asked, judged)
+        found = judging.predictions(asked, judged, address=given.address)
     except (UserError, KeyboardInterrupt):
         print(f"stopped; go on with: {COMMAND} --resume {asked.folder}")
         raise
+    if not given.address:
+        machine.leave()
     tables.tell(
         dict(found.values()),
         config=asked.config,
@@ -92,6 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _asked(given: argparse.Namespace) -> Benchmark:
     config = cli.make_config(given)
     rows = rows_of(given.models or DEFAULT)
+    if "=" in (given.baseline or ""):
+        given.baseline = arguments.absolute(given.baseline)
     if given.baseline and given.baseline not in [row.spec for row in rows]:
         raise UserError(f"--baseline {given.baseline} is not one of the rows; add it to --models.")
     if given.folds is not None and given.split == "test":

@@ -15,7 +15,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 from ermgap import config
@@ -107,9 +106,7 @@ class Broker:
             "config": self.records.sweep["config"],
             "table": self.records.table(),
             "storage": stored or str(self.records.directory.absolute()),
-            # Beside the sweep's own folder: all sweeps of one --storage share them. They are mapped
-            # into memory, so with a bucket each node has its own.
-            "features": None if self.records.in_bucket or not stored else str(Path(stored).parent),
+            "features": self.records.features,
         }
 
     async def take(self, slot: str, timeout: float) -> dict:

@@ -19,7 +19,7 @@ from ermgap.config import Config
 from ermgap.errors import UserError
 from ermgap.files import write_atomically
 from ermgap.records import Records
-from sweeps import judging, space
+from sweeps import judging, machine, space
 
 FOLDER = "confirm"
 
@@ -53,14 +53,20 @@ def run(records: Records, config: Config, *, seeds: int, address: str | None) ->
         f"{planned.train.epochs} epochs"
     )
     child.lock()
-    session = driver.run(planned, child, address=address)
+    session = driver.run(planned, child, address=address, leave=False)
     child.consolidate()
     trials = child.trials()
     again = f"python sweeps/pareto.py --resume {records.directory} --confirm {seeds}"
     if session.interrupted or sum(t.ended for t in trials) < planned.sweep.trials:
         print(f"stopped; go on with: {again}")
         return 130 if session.interrupted else 1
-    table = _judge(child, planned)
+    try:
+        table = _judge(child, planned, address=address)
+    except (UserError, KeyboardInterrupt):
+        print(f"stopped; go on with: {again}")
+        raise
+    if not address:
+        machine.leave()
     write_atomically(
         child.directory / confirmed.FILE, lambda path: table.to_parquet(path, index=False)
     )
@@ -105,7 +111,7 @@ def _config(records: Records) -> Config:
     return config.from_dict(records.sweep["config"], where=str(records.directory / "sweep.yaml"))
 
 
-def _judge(child: Records, config: Config) -> pd.DataFrame:
+def _judge(child: Records, config: Config, *, address: str | None) -> pd.DataFrame:
     """A row a point, seed and split: trial_id (of the search), seed, split, status, metrics, n."""
     from analysis.front import SCORES
 
@@ -117,6 +123,8 @@ def _judge(child: Records, config: Config) -> pd.DataFrame:
             "the corpora have no test utterances, so only dev is told; a sweep that begins with "
             "--set data.test=true keeps a fold of speakers for it"
         )
+    ended = [name for name, trial in trials.items() if trial.status != "failed"]
+    tables = _predictions(child, config, ended, splits, address=address)
     rows = []
     for number, name in enumerate(config.sweep.points):
         trial = trials[space.trial_id(number)]
@@ -124,7 +132,7 @@ def _judge(child: Records, config: Config) -> pd.DataFrame:
         for split in splits:
             row = {"trial_id": first, "seed": int(seed), "split": split, "status": trial.status}
             if trial.status != "failed":
-                table = _predictions(child, config, trial.trial_id, split, utterances)
+                table = tables[trial.trial_id, split]
                 data = config.data
                 found = metrics.evaluate(table, labels=data.labels, **data.support)
                 row |= {key: found[key] for key in (*SCORES, "majority_rate")} | {"n": len(table)}
@@ -133,15 +141,28 @@ def _judge(child: Records, config: Config) -> pd.DataFrame:
 
 
 def _predictions(
-    child: Records, config: Config, trial_id: str, split: str, utterances: pd.DataFrame
-) -> pd.DataFrame:
-    """What training left on dev; on test the saved adapter answers, once."""
-    if split == "dev":
-        return child.predictions(trial_id)
-    kept = child.storage / "predictions" / f"{trial_id}.{split}.parquet"
-    spec = f"adapter={child.store.fetch_folder(f'adapters/{trial_id}')}"
-    judged = utterances[utterances["split"] == split]
-    return judging.kept_or_made(
-        kept,
-        lambda: judging.ask(spec, judged, config=config, folder=child.directory, name=trial_id),
+    child: Records, config: Config, ended: list[str], splits: list[str], *, address: str | None
+) -> dict[tuple[str, str], pd.DataFrame]:
+    """By trial and split: what training left on dev; on test the saved adapter answers, once."""
+    made = {(name, "dev"): child.predictions(name) for name in ended if "dev" in splits}
+    if "test" not in splits:
+        return made
+    utterances = child.table().query("split == 'test'")
+    requests = {
+        (name, "test"): judging.of_adapter(
+            child,
+            name,
+            utterances,
+            child.storage / "predictions" / f"{name}.test.parquet",
+            name=name,
+        )
+        for name in ended
+    }
+    answered = judging.answers(
+        list(requests.values()),
+        config=config,
+        folder=child.directory,
+        features=child.features,
+        address=address,
     )
+    return made | {key: answered[request.kept] for key, request in requests.items()}

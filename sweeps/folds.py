@@ -81,7 +81,10 @@ def judged_of(asked: Benchmark, plans: Mapping[int, planning.Plan]) -> pd.DataFr
 
 
 def train(asked: Benchmark, plans: Mapping[int, planning.Plan], *, address: str | None) -> int:
-    """Train every row on every fold that is left; the exit status, 0 if all came to their end."""
+    """Train every row on every fold that is left; the exit status, 0 if all came to their end.
+
+    A Ray that was started here stays: rows are asked next.
+    """
     from sweeps import driver
 
     left = asked.left
@@ -93,7 +96,7 @@ def train(asked: Benchmark, plans: Mapping[int, planning.Plan], *, address: str 
         records.lock()
         if asked.folds:
             print(f"fold {fold + 1} of {asked.folds}")
-        session = driver.run(config, records, address=address, leave=fold == left[-1])
+        session = driver.run(config, records, address=address, leave=False)
         records.consolidate()
         ended = sum(trial.ended for trial in records.trials())
         if session.interrupted or ended < config.sweep.trials:

@@ -173,9 +173,9 @@ def watch_head(sentence: str, *, silent: float = HEAD_S) -> None:
 
 def leave() -> None:
     """End what `begin` started while the caller goes on: at the interpreter's end it takes 2 s."""
-    import ray
-
-    atexit.register(Background(ray.shutdown).ended.wait)
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():  # it may not have been needed after all
+        atexit.register(Background(ray.shutdown).ended.wait)
 
 
 def refuse_local_path(records: Records, *, growing: bool) -> None:

@@ -7,7 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 
 from analysis import front
-from ermgap.records import Records
+from ermgap.records import Records, Trial
+from sweeps.seen import Seen
 
 QUIET_S = 30.0  # between two lines where the terminal cannot be overwritten
 
@@ -22,8 +23,9 @@ class Progress:
     """
 
     def __init__(self, records: Records, *, trials: int, epochs: int) -> None:
-        self.records, self.trials, self.epochs = records, trials, epochs
-        self.before = {trial.trial_id for trial in records.trials() if trial.ended}
+        self.seen, self.trials, self.epochs = Seen(records), trials, epochs
+        self.seen.catch_up()
+        self.before = {trial.trial_id for trial in self.seen.trials() if trial.ended}
         self.told: set[str] = set()
         self.first_epoch: float | None = None
         self.spoke = 0.0
@@ -31,10 +33,13 @@ class Progress:
 
     def update(self, status: Mapping) -> None:
         """Show the broker's status."""
-        for trial_id in status["ended"]:
-            if trial_id not in self.told:
-                self.told.add(trial_id)
-                self._say(self._ended(trial_id, status))
+        if new := [trial_id for trial_id in status["ended"] if trial_id not in self.told]:
+            self.seen.catch_up()  # of what is new: all rows of a long sweep are hundreds of MB
+            info = front.info(self.seen)
+            trials = {trial.trial_id: trial for trial in self.seen.trials()}
+            for trial_id in new:
+                self._say(self._ended(trials[trial_id], info))
+            self.told.update(new)
         line = self._now(status)
         if sys.stdout.isatty():
             print(f"\r\033[K{line}", end="", flush=True)
@@ -51,15 +56,13 @@ class Progress:
         self.spoke = time.monotonic()
         print(f"\r\033[K{line}" if sys.stdout.isatty() else line, flush=True)
 
-    def _ended(self, trial_id: str, status: Mapping) -> str:
-        trial = next(trial for trial in self.records.trials() if trial.trial_id == trial_id)
-        head = f"{trial_id} {trial.status:<10}"
+    def _ended(self, trial: Trial, info: front.FrontInfo) -> str:
+        head = f"{trial.trial_id} {trial.status:<10}"
         if trial.status == "failed":
             return f"{head} {trial.reason}"
         numbers = "  ".join(
             show(name, trial.selected.get(name)) for name in ("acc", "w_f1", "max_gap")
         )
-        info = front.info(self.records)
         points = len(info.front)
         return (
             f"{head} {numbers}  {_words(trial.config)}  | front {points}, hypervolume "

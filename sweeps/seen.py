@@ -1,6 +1,7 @@
 """A running sweep as its front needs it: one small row a trial, kept as rows are committed.
 
-To read the rows anew for each picture took seconds and hundreds of megabytes in the broker once
+The broker notes each row that it commits; the driver, another process, catches up from the file. To
+read the rows anew for each picture took seconds and hundreds of megabytes in the broker once
 there were tens of thousands of them.
 """
 
@@ -9,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+import pandas as pd
+
 from ermgap.degenerate import judged
-from ermgap.records import Records, Trial
+from ermgap.records import Records, Trial, parsed
 
 
 class Seen(Records):
@@ -27,6 +30,26 @@ class Seen(Records):
             trial.trial_id: replace(trial, rows=_selected(trial.selected, trial.rows))
             for trial in trials
         }
+        self.offset = 0  # bytes of trials.jsonl that `catch_up` has read
+        self._speakers: pd.DataFrame | None = None
+
+    def catch_up(self) -> None:
+        """Note the whole rows that were appended to trials.jsonl since the last call."""
+        path = self.directory / "trials.jsonl"
+        if not path.exists():
+            return
+        with open(path, "rb") as file:
+            file.seek(max(self.offset - 1, 0))
+            new = file.read()
+        if self.offset and new[:1] != b"\n":  # a disk took back a row that it had accepted
+            self.offset, self.known = 0, {}
+            return self.catch_up()
+        new = new[: new.rfind(b"\n") + 1][bool(self.offset) :]  # a line in the making waits
+        rows, torn = parsed(new)
+        self.offset += len(new)
+        self.torn = self.torn or torn
+        for row in rows:
+            self.note(row)
 
     def note(self, row: dict) -> None:
         """A row was committed; it may be the first of its trial."""
@@ -38,6 +61,12 @@ class Seen(Records):
         """As `Records.trials`; of the rows only what `_selected` keeps."""
         trials = list(self.known.values())
         return judged(trials, self.rule(trials))
+
+    def table(self) -> pd.DataFrame:
+        """Corpus, speaker and split of the utterances, read once."""
+        if self._speakers is None:
+            self._speakers = super().table()[["corpus", "speaker", "split"]]
+        return self._speakers
 
 
 def _selected(selected: dict, rows: list[dict]) -> list[dict]:

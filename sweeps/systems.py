@@ -17,6 +17,7 @@ import yaml
 from ermgap import systems
 from ermgap.backbone import BACKBONES
 from ermgap.errors import UserError
+from ermgap.systems import arguments
 
 FILE = Path(__file__).with_name("systems.yaml")
 DEFAULT = ("zero-shot", "erm", "minmaxgap-adaptive", "minmaxgap-rising")
@@ -27,7 +28,7 @@ class Row:
     """One row of the table.
 
     Attributes:
-        spec: as the user wrote it.
+        spec: as the user wrote it, a path in it made absolute.
         words: its name in the table; None: the system says it itself.
         point: hyperparameters to train with; None for a system that is only asked.
     """
@@ -67,8 +68,7 @@ def _row(spec: str, known: dict) -> Row:
         near = difflib.get_close_matches(word, names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(names)}."
         raise UserError(f"--models {spec}: there is no system of this name; {hint}")
-    systems.parse(spec)
-    return Row(spec)
+    return Row(arguments.absolute(spec))
 
 
 def require_asked(spec: str, context: systems.Context, utterances: pd.DataFrame) -> str:
@@ -84,11 +84,7 @@ def require_asked(spec: str, context: systems.Context, utterances: pd.DataFrame)
     if word == "zero-shot" and argument:
         BACKBONES.find(argument)
     elif word == "adapter":
-        from ermgap.systems import ours  # torch: only now
-
-        ours.adapter_settings(argument, context)
+        arguments.adapter_settings(argument, context)
     elif word in ("generated", "voxtral") and argument:
-        from ermgap.systems import generated
-
-        generated.place(argument)
+        arguments.place(argument)
     return ""

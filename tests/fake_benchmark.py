@@ -4,7 +4,8 @@
     assert made.run("--folds", "3", "--models", "erm", "echo") == 0
     other = made.copied(tmp_path / "other", monkeypatch)        # to break, and to resume
 
-The corpus is real, and so is everything in `sweeps/` but `driver.run`, which answers for the slots.
+The corpus is real, and so is everything in `sweeps/` but `driver.run` and `evaluation.on_workers`,
+which answer for the slots and for the evaluators.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ import pandas as pd
 import pytest
 import soundfile
 
-from ermgap.systems import SYSTEMS, System, predictions_table
+from ermgap.systems import SYSTEMS, Context, System, predictions_table
 from ermgap.systems.answers import FAILED
-from sweeps import benchmark, driver, tables
+from sweeps import benchmark, driver, evaluation, evaluator, tables
 from sweeps.timing import Session
 
 LABELS = ("anger", "joy", "sadness")
@@ -86,6 +87,8 @@ class Fakes:
         patch.setattr(tables, "tell", lambda found, **told: (self._see(found), tell(found, **told)))
         patch.setattr(driver, "begin", lambda address: None)
         patch.setattr(driver, "run", self._train)
+        patch.setattr(evaluation, "require", lambda config, address: None)
+        patch.setattr(evaluation, "on_workers", here)
         patch.setitem(SYSTEMS, "echo", lambda argument, context: Fake("echo", self))
         patch.setitem(SYSTEMS, "adapter", self._adapter)
 
@@ -165,6 +168,14 @@ class Fake(System):
         if self.row == "echo":
             made.loc[made.index < self.fakes.missing, "prediction"] = FAILED
         return made
+
+
+def here(requests, *, config, features, address, folder, done) -> None:
+    """Stands for the workers: the systems are asked in this process."""
+    context = Context(config.data.labels, config, "cpu", folder)
+    for one in requests:
+        told = {"context": context, "name": one.name, "note": print}
+        done(one, evaluator.ask(one.spec, one.utterances, **told))
 
 
 def answers(utterances: pd.DataFrame, *, modality: str, name: str) -> pd.DataFrame:

@@ -178,3 +178,74 @@ def test_writing_a_card_loads_neither_torch_nor_ray(root):
     program = "import sys, ermgap.card; print({'torch', 'ray'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True)
     assert done.stdout.strip() == "set()", done.stderr
+
+
+def blocks(page: str) -> dict[str, str]:
+    """The code of a page by its language."""
+    return {name: code for name, code in re.findall(r"```(\w+)\n(.*?)```", page, re.DOTALL)}
+
+
+@pytest.mark.parametrize("projector", [True, False])
+def test_the_card_s_own_words_load_the_adapter_with_transformers_and_peft(tmp_path, projector):
+    import tiny_run
+    from safetensors.torch import load_file
+
+    from ermgap import config
+
+    speech = tiny_run.speech()
+    speech.reset_adapter(config.Adapter(r=2, train_projector=projector), seed=3)
+    one = told({"backbone.name": "random-tiny", "backbone.window_s": tiny_run.WINDOW_S})
+    page, _ = written(tmp_path, one)
+    speech.adapters[0].save(tmp_path, base=card.base_name(one.config.backbone, one.base))
+    assert "not peft's `AutoPeftModel`" in page
+    command = re.search(r"`python (-m ermgap.backbone .*)` prints the folder BACKBONE", page)[1]
+    run = [sys.executable, *command.split()]
+    said = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    folder = re.search(r"backbone: (.*)", said)[1]
+    code = blocks(page)["python"].replace("BACKBONE", folder).replace("DIR", str(tmp_path))
+    scope: dict = {}
+    exec(code, scope)
+    loaded = {
+        name.replace(".modules_to_save.default", "").replace(".default", ""): value
+        for name, value in scope["model"].state_dict().items()
+    }
+    held = load_file(tmp_path / "adapter_model.safetensors")
+    assert any("projector" in name for name in held) == projector
+    assert [name for name, value in held.items() if not loaded[name].equal(value)] == []
+
+
+def test_a_base_on_the_hub_is_loaded_by_auto_peft_model_at_its_revision(tmp_path):
+    import tiny_run
+    from peft import AutoPeftModel, PeftConfig
+    from transformers import Qwen2AudioForConditionalGeneration as Base
+
+    from ermgap import config
+
+    one = told({"backbone.name": "qwen2-audio-7b", "backbone.revision": "0123abc"})
+    page, _ = written(tmp_path, one)
+    assert 'AutoPeftModel.from_pretrained("DIR")' in blocks(page)["python"]
+    assert "BACKBONE" not in page
+    speech, backbone = tiny_run.speech(), one.config.backbone
+    speech.reset_adapter(config.Adapter(r=2), seed=3)
+    speech.adapters[0].save(
+        tmp_path,
+        base=card.base_name(backbone, one.base),
+        revision=card.base_revision(backbone, one.base),
+    )
+    held = PeftConfig.from_pretrained(tmp_path)
+    assert (held.base_model_name_or_path, held.revision, held.task_type) == (
+        "Qwen/Qwen2-Audio-7B-Instruct",
+        "0123abc",
+        None,
+    )
+    wanted = {}
+    with pytest.MonkeyPatch.context() as patch:
+
+        def stop(name, **given):
+            wanted.update(given, name=name)
+            raise InterruptedError
+
+        patch.setattr(Base, "from_pretrained", stop)
+        with pytest.raises(InterruptedError):
+            AutoPeftModel.from_pretrained(str(tmp_path))
+    assert (wanted["name"], wanted["revision"]) == (held.base_model_name_or_path, "0123abc")

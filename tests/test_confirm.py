@@ -8,16 +8,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from fake_sweep import write
-from real_sweep import RealSweep
+from real_sweep import ROOT, RealSweep
 from scipy import stats
 
 from analysis import confirmed, front, report
-from ermgap import corpora
+from ermgap import config, corpora
 from ermgap.config import MELD_LABELS, Config
 from ermgap.errors import UserError
 from ermgap.records import Records
-from sweeps import confirm
+from ermgap.systems import Context
+from sweeps import confirm, evaluator
 
 POINTS = [
     {"acc": 0.6, "max_gap": 0.2, "loss": "erm"}, {"acc": 0.5, "max_gap": 0.1},
@@ -110,11 +112,28 @@ def with_test_split(folder) -> Path:
     return folder / "manifest.csv"
 
 
+def in_process_equals(folder: Path, name: str) -> None:
+    """What a worker wrote of a trial on test is what this process gets, to the bit."""
+    records, trial_id = Records.open(folder), name.split(".")[0]
+    given = {**records.sweep["config"], "plugins": []}
+    made = config.from_dict(given)
+    torch.set_num_threads(2)
+    alone = evaluator.ask(
+        f"adapter={folder / 'adapters' / trial_id}",
+        records.table().query("split == 'test'"),
+        context=Context(made.data.labels, made, "cpu", folder),
+        note=print,
+    )
+    kept = pd.read_parquet(folder / "predictions" / name)
+    pd.testing.assert_frame_equal(kept, alone, check_exact=True)
+
+
 @pytest.mark.slow
 def test_a_real_sweep_is_confirmed_on_test_and_then_over_one_more_seed(tmp_path):
     file = with_test_split(tmp_path)
     sweep = ["--smoke-test", "--trials", "6", "--data", f"manifest={file}", "--out", "out"]
     sweep += ["--set", "data.limit=300", "--set", "train.epochs=4"]  # enough to beat a constant
+    sweep += ["--set", f"plugins=[{ROOT / 'tests' / 'plugins' / 'loads.py'}]"]
     with RealSweep(tmp_path, "pareto.py", *sweep, "--confirm", "2") as first:
         assert first.ends() == 0, first.said
     main = Records.open(first.out)
@@ -128,6 +147,11 @@ def test_a_real_sweep_is_confirmed_on_test_and_then_over_one_more_seed(tmp_path)
     kept = {path.name: path.stat().st_mtime_ns
             for path in (first.out / "confirm" / "predictions").glob("*.test.parquet")}  # fmt: skip
     assert len(kept) == 2 * len(chosen)
+    lines = [line.split() for line in (tmp_path / "loads").read_text().splitlines()]
+    loaded = [int(pid) for pid, what, _ in lines if what == "base"]
+    assert first.process.pid not in loaded
+    assert len([pid for pid in loaded if pid not in first.trainers]) == 1  # for every adapter
+    in_process_equals(first.out / "confirm", sorted(kept)[0])
     with RealSweep(tmp_path, "pareto.py", "--resume", "out", "--confirm", "3") as again:
         assert again.ends() == 0, again.said
     extended = pd.read_parquet(first.out / "confirm" / confirmed.FILE)

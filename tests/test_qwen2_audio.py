@@ -349,6 +349,25 @@ def test_a_saved_adapter_read_by_peft_gives_the_same_logits(
     assert close(ours, theirs[:, list(adapted.prompt.first_tokens)])
 
 
+def test_auto_peft_model_finds_base_and_class_by_the_adapter_s_own_config(
+    adapted, examples, processor, table, tmp_path
+):
+    import peft
+
+    with torch.no_grad():
+        ours = adapted.label_logits(batch_of(adapted, examples, answers=False))[0]
+    folder = BACKBONES.find(adapted.settings.name)(adapted.settings)
+    adapted.adapters[0].save(tmp_path, base=str(folder))
+    loaded = peft.AutoPeftModel.from_pretrained(tmp_path, dtype=torch.float64).eval()
+    in_float64(loaded)
+    with torch.no_grad():
+        theirs = torch.stack([logits[0] for logits, _ in plain(loaded, processor, table)])
+    assert close(ours, theirs[:, list(adapted.prompt.first_tokens)])
+    projector = dict(adapted.trainable())["model.multi_modal_projector.linear.weight"]
+    held = loaded.base_model.model.model.multi_modal_projector.modules_to_save["default"]
+    assert torch.equal(held.linear.weight, projector)
+
+
 # What is refused ----------------------------------------------------------------------------------
 
 

@@ -170,7 +170,7 @@ def test_a_clip_longer_than_the_window_is_cut_to_it(exact, table, tmp_path):
 
 def test_a_folder_answers_as_the_backbone_of_that_name(folder, table):
     named, given = generated.make(None, context()), generated.make(str(folder), context())
-    assert (named.name, given.name) == ("generated", f"generated={folder}")
+    assert (named.name, given.name) == ("generated", f"generated={folder.name}")
     answers = [s.predict(table, modality=SPEECH)["answer"].tolist() for s in (named, given)]
     assert answers[0] == answers[1]
 

@@ -29,6 +29,7 @@ from ermgap import config
 from ermgap.backbone.ops import keep_mask
 
 PROJECTOR = "model.multi_modal_projector"
+BASE_CLASS = "Qwen2AudioForConditionalGeneration"  # by which peft's AutoPeftModel loads the base
 
 
 class Adapter:
@@ -85,12 +86,13 @@ class Adapter:
     def _add(self, name: str, value: Tensor) -> None:
         self.parameters[name] = nn.Parameter(value.contiguous())
 
-    def save(self, folder: Path, *, base: str) -> None:
+    def save(self, folder: Path, *, base: str, revision: str | None = None) -> None:
         """Write the adapter into a folder, in peft's format.
 
         Args:
             folder: made if need be.
             base: name or folder of the model that it belongs to.
+            revision: of the base on the hub; None: the newest.
         """
         from safetensors.torch import save_file
 
@@ -103,7 +105,10 @@ class Adapter:
         settings = self.settings
         told = {
             "peft_type": "LORA",
+            "task_type": None,  # the model is none of those that peft has a task for
+            "auto_mapping": {"base_model_class": BASE_CLASS, "parent_library": "transformers"},
             "base_model_name_or_path": base,
+            "revision": revision,
             "inference_mode": True,
             "r": settings.r,
             "lora_alpha": self.alpha,

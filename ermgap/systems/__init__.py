@@ -4,8 +4,9 @@
     system = systems.SYSTEMS.find(word)(argument, systems.Context(labels=labels, ...))
     table = system.predict(utterances, modality="speech", note=print)
 
-A system is a class with `predict` and one line in `SYSTEMS`, here or in a plugin. A module is
-imported when its system is first made, so that naming one costs neither torch nor weights.
+A system is a class with `predict` and one line in `SYSTEMS`, here or in a plugin. It is made and
+asked on a worker, unless it says `on_driver`. A module is imported when its system is first made,
+so that naming one costs neither torch nor weights.
 """
 
 from __future__ import annotations
@@ -23,7 +24,15 @@ import pandas as pd
 from ermgap.errors import UserError
 from ermgap.registry import Registry
 
-__all__ = ["MODALITIES", "SYSTEMS", "Context", "System", "parse", "predictions_table"]
+__all__ = [
+    "MODALITIES",
+    "SYSTEMS",
+    "Context",
+    "System",
+    "on_driver",
+    "parse",
+    "predictions_table",
+]
 
 MODALITIES = ("speech", "speech+text")  # the paper's unimodal and multimodal
 _KEPT = ["utterance_id", "language", "gender", "speaker", "group", "split"]
@@ -38,12 +47,14 @@ class Context:
         config: the run's `ermgap.config.Config`, or None for a system that needs none.
         device: where a model of ours runs, such as "cpu" or "cuda:0".
         folder: where a system may keep what it was answered (`folder / "answers"`).
+        bases: `ermgap.systems.ours.Bases` that systems made one after another share, or None.
     """
 
     labels: tuple[str, ...]
     config: Any
     device: str
     folder: Path
+    bases: Any = None
 
 
 class System(ABC):
@@ -123,7 +134,19 @@ def check_modality(modality: str) -> None:
         )
 
 
-def _lazy(module: str, factory: str) -> Callable[[str | None, Context], System]:
+def on_driver(spec: str) -> bool:
+    """Whether a system is asked by the process that a user started, and not by a worker.
+
+    So are those whose factory has a true attribute `on_driver`: endpoints, which need the network
+    and a key of this machine's environment, and no model here. Raises UserError as `parse`.
+    """
+    word, _ = parse(spec)
+    return getattr(SYSTEMS.find(word), "on_driver", False)
+
+
+def _lazy(
+    module: str, factory: str, *, on_driver: bool = False
+) -> Callable[[str | None, Context], System]:
     """A system's factory, its module imported when it is first called."""
 
     def make(argument: str | None, context: Context) -> System:
@@ -131,6 +154,7 @@ def _lazy(module: str, factory: str) -> Callable[[str | None, Context], System]:
             argument, context
         )
 
+    make.on_driver = on_driver
     return make
 
 
@@ -139,7 +163,7 @@ SYSTEMS["zero-shot"] = _lazy("ours", "make_zero_shot")
 SYSTEMS["adapter"] = _lazy("ours", "make_adapter")
 SYSTEMS["generated"] = _lazy("generated", "make")
 SYSTEMS["voxtral"] = _lazy("voxtral", "make")
-SYSTEMS["openai"] = _lazy("endpoint", "make")
+SYSTEMS["openai"] = _lazy("endpoint", "make", on_driver=True)
 
 
 def parse(spec: str) -> tuple[str, str | None]:

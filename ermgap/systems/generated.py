@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from ermgap.corpora import audio
 from ermgap.errors import UserError
 from ermgap.systems import Context, System, check_modality, predictions_table
 from ermgap.systems.answers import parse_answer
+from ermgap.systems.arguments import named, place
 
 BATCH = 16  # the 7B model's tower over 16 windows of 30 s takes some 2 GB beside the weights
 NEW_TOKENS = 16  # a label is at most 4 of Qwen's tokens; the rest is for "The speaker sounds ..."
@@ -49,26 +49,12 @@ def make(argument: str | None, context: Context) -> System:
     return Generated(
         folder,
         revision=revision,
-        name="generated" if argument is None else f"generated={argument}",
+        name=named("generated", argument),
         labels=context.labels,
         window_s=settings.window_s,
         dtype=getattr(torch, settings.dtype),
         device=context.device,
     )
-
-
-def place(argument: str) -> tuple[Path | str, str | None]:
-    """A folder, or a hub id and its revision, by the argument of a system; UserError if neither."""
-    path = Path(argument).expanduser()
-    if (path / "config.json").is_file():
-        return path, None
-    name, _, revision = argument.partition("@")
-    if path.is_dir() or not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
-        raise UserError(
-            f"{argument} is no folder with a config.json; name a model's folder, or a model of the "
-            "hub as ORG/NAME."
-        )
-    return name, revision or None
 
 
 @contextlib.contextmanager

@@ -5,21 +5,23 @@ A prediction is the label with the largest probability at the answer position, a
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from ermgap.backbone import qwen2_audio
-from ermgap.config import Config
+from ermgap.backbone import prompts, qwen2_audio
+from ermgap.backbone.features import FeatureStore
+from ermgap.config import Backbone
 from ermgap.distributed import World
-from ermgap.errors import UserError
 from ermgap.evaluation import label_log_probabilities, predictions
 from ermgap.examples import Examples, cells_of
 from ermgap.material import features_of
-from ermgap.saved_adapter import load_adapter, settings_of
+from ermgap.saved_adapter import load_adapter
 from ermgap.systems import MODALITIES, Context, System
+from ermgap.systems.arguments import adapter_settings
 
 BATCH = 64
 
@@ -29,46 +31,61 @@ def make_zero_shot(argument: str | None, context: Context) -> System:
     settings = context.config.backbone
     if argument:
         settings = context.config.replace({"backbone.name": argument}).backbone
-    device = torch.device(context.device)
-    speech = qwen2_audio.load(settings, labels=context.labels, device=device)
-    return Scored(f"{settings.name}, zero-shot", speech, context.labels)
+    bases = context.bases or Bases()
+    speech = bases.speech(settings, labels=context.labels, device=torch.device(context.device))
+    return Scored(f"{settings.name}, zero-shot", speech, context.labels, bases=bases)
 
 
 def make_adapter(argument: str | None, context: Context) -> System:
     """An adapter of ours, with the backbone and the prompt that it was trained with."""
     settings, folder = adapter_settings(argument, context), Path(str(argument)).expanduser()
+    data, bases = settings.data, context.bases or Bases()
     device = torch.device(context.device)
-    speech = qwen2_audio.load(settings.backbone, labels=settings.data.labels, device=device)
+    speech = bases.speech(settings.backbone, labels=data.labels, device=device)
     load_adapter(speech, folder)
-    return Scored(folder.name, speech, settings.data.labels, modalities=settings.data.modalities)
+    return Scored(folder.name, speech, data.labels, modalities=data.modalities, bases=bases)
 
 
-def adapter_settings(argument: str | None, context: Context) -> Config:
-    """What the adapter was trained with; UserError for none, or one of other labels or modalities.
+class Bases:
+    """The base model that was loaded last and the features made last, for systems in turn.
 
-    No model is loaded.
+    Systems made with one `Bases` share the frozen weights; each has its own adapter and prompt.
+
+    Args:
+        cache: folder of the feature store instead of the user's cache.
     """
-    if not argument:
-        raise UserError("the system 'adapter' needs a folder; write adapter=DIR/adapters/t0000.")
-    folder = Path(argument).expanduser()
-    settings = settings_of(folder)
-    ours = context.config.backbone if context.config else settings.backbone
-    if ours.path and ours.name == settings.backbone.name:  # a copy on this disk, not the hub's
-        settings = settings_of(folder, backbone=ours.path)
-    known = settings.data
-    wanted = context.config.data.modalities if context.config else known.modalities
-    if set(known.labels) != set(context.labels):
-        raise UserError(
-            f"the adapter {folder} was trained for {', '.join(known.labels)} and the benchmark is "
-            f"over {', '.join(context.labels)}; set data.labels to the adapter's."
-        )
-    if not set(known.modalities) & set(wanted):
-        raise UserError(
-            f"the adapter {folder} was trained on {' and '.join(known.modalities)} and the "
-            f"benchmark is over {' and '.join(wanted)}; set data.modalities to one that "
-            "it knows."
-        )
-    return settings
+
+    def __init__(self, cache: Path | None = None) -> None:
+        self.cache = cache
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of model and features: the next system may need the memory."""
+        self.base: qwen2_audio.SpeechLLM | None = None
+        self.key: tuple | None = None
+        self.store: FeatureStore | None = None
+
+    def speech(
+        self, settings: Backbone, *, labels: Sequence[str], device: torch.device
+    ) -> qwen2_audio.SpeechLLM:
+        """The configured backbone without an adapter; as `qwen2_audio.load`, and its errors."""
+        key = (dataclasses.replace(settings, prompt=""), device)
+        if key != self.key:
+            self.forget()
+            self.base = qwen2_audio.load(settings, labels=labels, device=device)
+            self.key = key
+        base = self.base
+        prompt = prompts.build(base.tokenizer, prompts.find(settings.prompt), labels)
+        worded = dataclasses.replace(base.settings, prompt=settings.prompt)
+        return qwen2_audio.SpeechLLM(base.model, base.tokenizer, base.extractor, prompt, worded)
+
+    def features(
+        self, speech: qwen2_audio.SpeechLLM, utterances: pd.DataFrame, note: Callable[[str], None]
+    ) -> FeatureStore:
+        """The features of utterances for the base that `speech` gave last."""
+        if self.store is None or not set(utterances["utterance_id"]) <= set(self.store):
+            self.store = features_of(speech, utterances, cache=self.cache, note=note)
+        return self.store
 
 
 class Scored(System):
@@ -79,6 +96,7 @@ class Scored(System):
         speech: with its adapter, if any.
         labels: in the order of the prompt's answers.
         modalities: those that it was trained on; it is asked in no other.
+        bases: where `speech` comes from; keeps the features.
     """
 
     def __init__(
@@ -88,8 +106,9 @@ class Scored(System):
         labels: Sequence[str],
         *,
         modalities: Sequence[str] = MODALITIES,
+        bases: Bases,
     ) -> None:
-        self.name, self.speech = name, speech
+        self.name, self.speech, self.bases = name, speech, bases
         self.labels, self.modalities = tuple(labels), tuple(modalities)
 
     def predict(
@@ -104,7 +123,7 @@ class Scored(System):
         note(f"{self.name}: {len(utterances)} utterances, {modality}")
         examples = Examples(
             utterances,
-            store=features_of(speech, utterances, note=note),
+            store=self.bases.features(speech, utterances, note),
             prompt=speech.prompt,
             labels=labels,
             cells=cells_of(utterances, [modality]),

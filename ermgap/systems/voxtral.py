@@ -26,7 +26,8 @@ from ermgap.backbone.qwen2_audio import resolve_dtype
 from ermgap.corpora import audio
 from ermgap.errors import UserError
 from ermgap.systems import Context, System
-from ermgap.systems.generated import Answering, greedy, place, readable
+from ermgap.systems.arguments import named, place
+from ermgap.systems.generated import Answering, greedy, readable
 
 VOXTRAL = "mistralai/Voxtral-Mini-3B-2507"
 PACKAGE = "mistral-common[audio]>=1.11.7"  # the oldest that transformers 5.23 takes
@@ -42,7 +43,7 @@ def make(argument: str | None, context: Context) -> System:
     return Voxtral(
         folder,
         revision=revision,
-        name="voxtral" if argument is None else f"voxtral={argument}",
+        name=named("voxtral", argument),
         labels=context.labels,
         window_s=settings.window_s,
         dtype=resolve_dtype(settings.dtype, device),
