@@ -65,6 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(_budget(asked, judged))
     if given.dry_run:
         return 0
+    if asked.left:
+        first_left = asked.of_fold(asked.left[0])
+        driver.make_ready(
+            first_left, given.address, asked.folder, asked.storage, left=first_left.sweep.trials
+        )
     records = _records(asked, first.utterances, resumed=bool(given.resume))
     print(f"results: {asked.folder}")
     if status := folds.train(asked, plans, address=given.address):

@@ -28,14 +28,23 @@ class Prepared:
 
 
 def prepare(
-    given: argparse.Namespace, *, kind: str, check: Callable[[Config], None]
+    given: argparse.Namespace,
+    *,
+    kind: str,
+    check: Callable[[Config], None],
+    ready: Callable[[Config, Path, str | None], None] = lambda *_: None,
 ) -> Prepared | None:
     """Make or reopen the folder, printing what will run; None after `--dry-run`.
 
-    `check` refuses what the command cannot run, before anything is written or gone on with.
+    Args:
+        given: the options.
+        kind: of the folder, sweep or train.
+        check: refuses what the command cannot run, before anything is written or gone on with.
+        ready: waits for Ray and raises UserError where (config, folder, storage) cannot run on it;
+            called after all else is checked, before anything is written.
     """
     if given.resume:
-        return _reopen(given, kind, check)
+        return _reopen(given, kind, check, ready)
     config = cli.make_config(given)
     out = output_folder(given.out or default_folder(given, kind))
     plan = planning.make_plan(config)
@@ -51,6 +60,7 @@ def prepare(
     print(budget(config, plan.utterances))
     if given.dry_run:
         return None
+    ready(config, out, storage)
     print(f"results: {out}")
     if storage:
         make_storage(storage, out)
@@ -143,7 +153,9 @@ def budget(config: Config, utterances) -> str:
     )
 
 
-def _reopen(given: argparse.Namespace, kind: str, check: Callable) -> Prepared | None:
+def _reopen(
+    given: argparse.Namespace, kind: str, check: Callable, ready: Callable
+) -> Prepared | None:
     records = Records.open(given.resume)
     if is_uri(given.resume):
         print(f"restored {given.resume} to {records.directory}")
@@ -184,6 +196,8 @@ def _reopen(given: argparse.Namespace, kind: str, check: Callable) -> Prepared |
     print(f"resuming {given.resume}: {ended} of {config.sweep.trials} trials have ended{torn}")
     if given.dry_run:
         return None
+    if ended < config.sweep.trials:
+        ready(config, records.directory, records.sweep.get("storage"))
     records.lock()
     if config.to_dict() != records.sweep["config"]:
         records.write_sweep(

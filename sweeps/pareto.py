@@ -51,9 +51,12 @@ def carry_out(
         if not given.resume:
             require(config, given.address)
 
+    def ready(config: Config, folder: Path, storage: str | None) -> None:
+        driver.make_ready(config, given.address, folder, storage, left=config.sweep.trials)
+
     if not given.dry_run:
         driver.begin(given.address)
-    prepared = folders.prepare(given, kind=kind, check=check)
+    prepared = folders.prepare(given, kind=kind, check=check, ready=ready)
     if prepared is None:
         return 0
     config, records, address = prepared.config, prepared.records, given.address
