@@ -8,6 +8,7 @@ defined gap): the configuration is recorded as failed and the worker group goes 
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 
@@ -23,6 +24,11 @@ class RunFailed(Exception):
 def first_line(problem: Exception) -> str:
     """The first line of an exception's message, or its type where it has none."""
     return str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+
+
+def in_shell(value: object) -> str:
+    """`value` as one word of a command that a user may paste into a shell."""
+    return shlex.quote(str(value))
 
 
 def command_line(main: Callable[[], int | None]) -> None:

@@ -27,7 +27,7 @@ import pandas as pd
 import yaml
 
 from ermgap import plain_yaml, restored
-from ermgap.errors import UserError, first_line
+from ermgap.errors import UserError, first_line, in_shell
 from ermgap.files import plain, to_json, write_atomically
 from ermgap.storage import Storage, is_uri
 
@@ -85,8 +85,8 @@ class Records:
         directory = Path(directory)
         if (directory / "sweep.yaml").exists():
             raise UserError(
-                f"{directory} already holds a sweep; continue it with --resume {directory} "
-                "or choose another --out."
+                f"{directory} already holds a sweep; continue it with --resume "
+                f"{in_shell(directory)} or choose another --out."
             )
         try:
             directory.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ermgap.errors import UserError
+from ermgap.errors import UserError, in_shell
 from sweeps import autoscaler, machine
 from sweeps.beginning import Beginning
 from sweeps.interrupts import Interrupts
@@ -70,7 +70,7 @@ def run(
     if address:
         machine.watch_head(
             f"the head of the cluster at {address} does not answer any more; start it again, then "
-            f"continue with --resume {records.directory}."
+            f"continue with --resume {in_shell(records.directory)}."
         )
     # Each of `ends` runs, the last one first, whatever went wrong before it; signals raise nothing
     # outside of `interrupts.raised`.

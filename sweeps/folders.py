@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ermgap import config as configuration
 from ermgap.config import Config
-from ermgap.errors import UserError, first_line
+from ermgap.errors import UserError, first_line, in_shell
 from ermgap.parsing import differences
 from ermgap.records import Records
 from ermgap.registry import load_plugins
@@ -95,7 +95,7 @@ def output_folder(wanted: Path) -> Path:
             )
         if not (folder / "DONE").exists():
             raise UserError(
-                f"{folder} holds an unfinished sweep; continue it with --resume {folder}."
+                f"{folder} holds an unfinished sweep; continue it with --resume {in_shell(folder)}."
             )
         number += 1
         folder = wanted.with_name(f"{wanted.name}-{number}")
@@ -137,8 +137,8 @@ def make_storage(place: str, out: Path) -> None:
         ) from problem
     if not free:
         raise UserError(
-            f"--storage {place} holds a sweep already; continue it with --resume {place}, or "
-            f"choose another name than {out.name} with --out."
+            f"--storage {place} holds a sweep already; continue it with --resume "
+            f"{in_shell(place)}, or choose another name than {out.name} with --out."
         )
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ermgap.config import Config
-from ermgap.errors import command_line
+from ermgap.errors import command_line, in_shell
 from sweeps import cli, folders
 
 if TYPE_CHECKING:
@@ -91,11 +91,11 @@ def finish(prepared: folders.Prepared, session: Session, *, command: str) -> int
     timing.tell(records, session)
     ended = sum(trial.ended for trial in records.trials())
     if session.interrupted or ended < prepared.config.sweep.trials:
-        print(f"stopped; go on with: python sweeps/{command}.py --resume {folder}")
+        print(f"stopped; go on with: python sweeps/{command}.py --resume {in_shell(folder)}")
         return 130 if session.interrupted else 1
     mirror.seal(records)
-    print(f"watch: tensorboard --logdir {Path(folder) / 'tb'}")
-    print(f"       optuna-dashboard {Path(folder) / journal.FILE}")
+    print(f"watch: tensorboard --logdir {in_shell(folder / 'tb')}")
+    print(f"       optuna-dashboard {in_shell(folder / journal.FILE)}")
     return 0
 
 
