@@ -77,8 +77,8 @@ def _rays_count() -> tuple[int, str]:
         return torch.cuda.device_count(), ""
     if visible is None:
         return count, ""
-    named = f"{variable} is {','.join(visible)}" if set(visible) - {"-1", ""} else ""
-    return min(count, len(visible)), named
+    ids = [name for name in visible if name.strip() not in ("", "-1")]
+    return min(count, len(ids)), f"{variable} is {','.join(visible)}" if ids else ""
 
 
 def _quotas(root: Path) -> Iterator[float]:
