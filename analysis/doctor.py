@@ -145,7 +145,7 @@ def sentences(found: Mapping) -> list[str]:
     said += _of_the_gap(found["gap"])
     said += [
         f"{name} lies at the {one['at']} end of its range in {one['share']:.0%} of the front's "
-        f"{one['of']} points: widen it with --set sweep.space.{name}=[low,high]."
+        f"{one['of']} points: widen it with --set 'sweep.space.{name}=[low,high]'."
         for name, one in found["edges"].items()
     ]
     said += _of_the_budget(found["budget"], found["stopping"])

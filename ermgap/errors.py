@@ -8,6 +8,7 @@ defined gap): the configuration is recorded as failed and the worker group goes 
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 
@@ -30,6 +31,11 @@ def first_line(problem: Exception) -> str:
 def printable(text: str) -> str:
     """`text` without what steers a terminal, such as an escape sequence in the name of a file."""
     return text.translate(_CONTROLS)
+
+
+def in_shell(value: object) -> str:
+    """`value` as one word of a command that a user may paste into a shell."""
+    return shlex.quote(str(value))
 
 
 def command_line(main: Callable[[], int | None]) -> None:

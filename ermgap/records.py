@@ -28,7 +28,7 @@ import yaml
 
 from ermgap import plain_yaml, restored
 from ermgap.degenerate import COMPLETE, Rule, judged
-from ermgap.errors import UserError, first_line
+from ermgap.errors import UserError, first_line, in_shell
 from ermgap.files import make_folder, plain, sync_folder, to_json, write_atomically
 from ermgap.storage import Storage, is_uri
 
@@ -89,8 +89,8 @@ class Records:
         directory = Path(directory)
         if (directory / "sweep.yaml").exists():
             raise UserError(
-                f"{directory} already holds a sweep; continue it with --resume {directory} "
-                "or choose another --out."
+                f"{directory} already holds a sweep; continue it with --resume "
+                f"{in_shell(directory)} or choose another --out."
             )
         try:
             make_folder(directory)

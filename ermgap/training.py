@@ -34,10 +34,12 @@ def worker(settings: dict) -> None:
 
     Args:
         settings: `broker` (actor name), `namespace`, `slot` (name of this slot), `threads` (CPU
-            threads of this worker).
+            threads of this worker), `gpu` (whether it has one).
     """
     keep_freed_memory()
     torch.set_num_threads(settings["threads"])
+    if not settings["gpu"]:  # Ray hides no card from a worker that asked for none
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     if torch.cuda.is_available():
         torch.cuda.set_device(ray.train.torch.get_device())
     world = World.current()

@@ -23,7 +23,7 @@ from pathlib import Path
 import pandas as pd
 
 from ermgap import config as configuration
-from ermgap.errors import UserError, command_line
+from ermgap.errors import UserError, command_line, in_shell
 from ermgap.records import Records
 from ermgap.registry import load_plugins
 from ermgap.storage import absolute
@@ -69,15 +69,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if judging.on_workers(asked):
         evaluation.require(asked.config, given.address)
+    if asked.left:
+        first_left = asked.of_fold(asked.left[0])
+        driver.make_ready(
+            first_left, given.address, asked.folder, asked.storage, left=first_left.sweep.trials
+        )
     records = _records(asked, first.utterances, resumed=bool(given.resume))
     print(f"results: {asked.folder}")
     if status := folds.train(asked, plans, address=given.address):
-        print(f"stopped; go on with: {COMMAND} --resume {asked.folder}")
+        print(f"stopped; go on with: {COMMAND} --resume {in_shell(asked.folder)}")
         return status
     try:
         found = judging.predictions(asked, judged, address=given.address)
     except (UserError, KeyboardInterrupt):
-        print(f"stopped; go on with: {COMMAND} --resume {asked.folder}")
+        print(f"stopped; go on with: {COMMAND} --resume {in_shell(asked.folder)}")
         raise
     if not given.address:
         machine.leave()
@@ -126,7 +131,7 @@ def _reopened(given: argparse.Namespace) -> Benchmark:
     if "models" not in told:
         raise UserError(
             f"{given.resume} is a fold of a benchmark; resume the folder above it, "
-            f"--resume {Path(given.resume).absolute().parent}."
+            f"--resume {in_shell(Path(given.resume).absolute().parent)}."
         )
     usual = options().parse_args([])
     free = ("resume", "address", "dry_run")

@@ -16,7 +16,7 @@ import pandas as pd
 
 from ermgap import metrics, mirror
 from ermgap.config import Config
-from ermgap.errors import UserError
+from ermgap.errors import UserError, in_shell
 from ermgap.files import write_atomically
 from ermgap.records import Records
 from sweeps import judging, machine, space
@@ -56,7 +56,7 @@ def run(records: Records, config: Config, *, seeds: int, address: str | None) ->
     session = driver.run(planned, child, address=address, leave=False)
     child.consolidate()
     trials = child.trials()
-    again = f"python sweeps/pareto.py --resume {records.directory} --confirm {seeds}"
+    again = f"python sweeps/pareto.py --resume {in_shell(records.directory)} --confirm {seeds}"
     if session.interrupted or sum(t.ended for t in trials) < planned.sweep.trials:
         print(f"stopped; go on with: {again}")
         return 130 if session.interrupted else 1

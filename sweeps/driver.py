@@ -1,22 +1,25 @@
 """Run a sweep: start Ray, the broker and the slots, let Tune search, show how it goes.
 
 The main thread watches; Tune and every slot run in threads. Ctrl-C, or SIGTERM from whoever takes
-the machine back, lets the epochs in flight end.
+the machine back, lets the epochs in flight end; where none has begun it ends the sweep at once.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
-import signal
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ermgap.errors import UserError
-from sweeps import machine
+from ermgap.errors import UserError, in_shell
+from sweeps import autoscaler, machine
+from sweeps.beginning import Beginning
+from sweeps.interrupts import Interrupts
 from sweeps.machine import begin, start_ray
 from sweeps.timing import Session
 
@@ -24,9 +27,10 @@ if TYPE_CHECKING:  # pandas: half a second
     from ermgap.config import Config
     from ermgap.records import Records
 
-__all__ = ["begin", "require_devices", "run", "start_ray"]
+__all__ = ["begin", "make_ready", "require_devices", "run", "start_ray"]
 
 CLOSE_S = 60.0
+ANSWER_S = 10.0  # for a broker that may have died
 
 
 def run(
@@ -47,10 +51,10 @@ def run(
         wanted: makes the searcher from (config, trials); by default `search.searcher`.
 
     Raises:
-        UserError: the devices do not carry what is asked for, or a worker met a user's mistake.
+        UserError: the devices do not carry what is asked for, no worker group could begin, or a
+            worker met a user's mistake.
     """
     import psutil
-    import ray
 
     from ermgap.mirror import Mirror
     from sweeps import earlier, order, progress, proposals, search, slots, trials
@@ -61,61 +65,92 @@ def run(
     if left <= 0:
         return session
     gang = config.sweep.gang
-    gangs = -(-left // gang)
-    machine.join_ray(address)
-    # A deterministic sweep keeps its number of slots to the end.
-    most = config.sweep.trials if config.sweep.deterministic else gangs
-    layout = _layout(config, address, trials=most)
+    storage = records.sweep.get("storage")
+    layout = make_ready(config, address, records.directory, storage, left=left, note=print)
     lag = order.lag_of(config, slots=layout.slots)
-    print(f"trials: {left} to run, {layout}")
-    machine.refuse_local_path(records, growing=bool(layout.gpu and address))
     if address:
         machine.watch_head(
             f"the head of the cluster at {address} does not answer any more; start it again, then "
-            f"continue with --resume {records.directory}."
+            f"continue with --resume {in_shell(records.directory)}."
         )
-    folder = records.directory.absolute()  # the broker may start in another folder
-    for killed in folder.glob(".ray-*"):  # of a session that was killed
-        shutil.rmtree(killed, ignore_errors=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".ray-", dir=folder))
-    name = f"broker-{os.getpid()}-{int(time.time())}"
-    broker = slots.start_broker(name, folder, slots=layout.slots, lag=lag)
-    held = slots.Slots(layout, broker=name, folder=scratch, alone=address is None)
-    mirror = Mirror(records).start()
-    try:
-        held.grow()  # first of all: it takes longest
-        if wanted is None:
-            before = earlier.trials(records, config)
-            searcher = search.searcher(config, known, before, rule=records.rule(()), lag=lag)
-        else:
-            searcher = wanted(config, known)
-        together = proposals.Together(searcher, gang=gang, trials=left, slots=layout.slots)
-        tuner = trials.tuner(
-            together,
-            trials=gangs,
-            concurrent=order.concurrent(config, slots=layout.slots),
-            broker=name,
-            folder=scratch,
-        )
-        for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell made Python ignore them
-            signal.signal(number, _interrupt)
-        watch = progress.Progress(records, trials=config.sweep.trials, epochs=config.train.epochs)
-        _watch(tuner, broker, held, together, watch, session, mirror)
-    finally:
-        ray.get(broker.close.remote())
-        held.join(1.0 if session.hurried else CLOSE_S)
-        session.slots, session.moments = len(held.threads), ray.get(broker.history.remote())
-        if layout.gpu and address:
-            from ray.autoscaler.sdk import request_resources
-
-            request_resources(bundles=[])  # or the GPUs stay, and cost
-        ray.kill(broker)
-        shutil.rmtree(scratch, ignore_errors=True)
-        if leave and not address and not held.alive:
-            machine.leave()
-        mirror.close()  # after the last row of the slots
-        session.closed = time.time()
+    # Each of `ends` runs, the last one first, whatever went wrong before it; signals raise nothing
+    # outside of `interrupts.raised`.
+    with Interrupts() as interrupts, ExitStack() as ends:
+        mirror = Mirror(records)
+        ends.callback(_close, mirror, session, interrupts)
+        try:
+            with interrupts.raised():
+                scratch = _scratch(records.directory.absolute())
+                ends.callback(shutil.rmtree, scratch, ignore_errors=True)
+                name = f"broker-{os.getpid()}-{int(time.time())}"
+                broker = slots.start_broker(
+                    name, records.directory.absolute(), slots=layout.slots, lag=lag
+                )  # which may start in another folder
+                held = slots.Slots(layout, broker=name, folder=scratch, alone=address is None)
+                ends.callback(_end, broker, held, session, interrupts, leave and not address)
+                mirror.start()
+                if layout.gpu and address:
+                    ends.callback(autoscaler.clear)  # first of all: or the GPUs stay, and cost
+                    autoscaler.ask(layout.worker, layout.slots * layout.workers)
+                held.grow()  # before the search: it takes longest
+                if wanted is None:
+                    before = earlier.trials(records, config)
+                    rule = records.rule(())
+                    searcher = search.searcher(config, known, before, rule=rule, lag=lag)
+                else:
+                    searcher = wanted(config, known)
+                together = proposals.Together(searcher, gang=gang, trials=left, slots=layout.slots)
+                tuner = trials.tuner(
+                    together,
+                    trials=-(-left // gang),
+                    concurrent=order.concurrent(config, slots=layout.slots),
+                    broker=name,
+                    folder=scratch,
+                )
+                watch = progress.Progress(
+                    records, trials=config.sweep.trials, epochs=config.train.epochs
+                )
+            _watch(tuner, broker, held, together, watch, session, mirror, interrupts)
+        except KeyboardInterrupt:
+            session.interrupted = session.hurried = True
     return session
+
+
+def make_ready(
+    config: Config,
+    address: str | None,
+    folder: Path,
+    storage: str | None,
+    *,
+    left: int,
+    note: Callable[[str], None] | None = None,
+):
+    """Wait for Ray and check all that can be checked before anything is written or asked for.
+
+    Args:
+        config: of the sweep.
+        address: of a running Ray cluster; None: Ray is started here.
+        folder: of the sweep.
+        storage: of the sweep, None for its own folder.
+        left: trials to run.
+        note: is told what is going to run.
+
+    Returns:
+        The `slots.Layout`.
+
+    Raises:
+        UserError: Ray does not start, the devices do not carry it, or nodes share no folder.
+    """
+    machine.join_ray(address)
+    # A deterministic sweep keeps its number of slots to the end.
+    most = config.sweep.trials if config.sweep.deterministic else left
+    layout, reason = _layout(config, address, trials=-(-most // config.sweep.gang))
+    machine.refuse_local_path(folder, storage, growing=bool(layout.gpu and address))
+    if note:
+        if reason and not layout.gpu and config.sweep.device == "auto":
+            note(f"devices: the CPUs, since {reason}")
+        note(f"trials: {left} to run, {layout}")
+    return layout
 
 
 def require_devices(config: Config, address: str | None) -> None:
@@ -128,66 +163,126 @@ def require_devices(config: Config, address: str | None) -> None:
 
 
 def _layout(config: Config, address: str | None, *, trials: int):
-    """How to fill the devices; on a cluster that is yet to grow, what to ask it for."""
+    """How to fill the devices, or those that a cluster may get; and why no GPU is here, or ""."""
     from sweeps import slots
 
-    cpus, gpus, memory = machine.available(address)
+    nodes, memory, reason = machine.available(address)
     wanted = config.sweep
-    if wanted.device == "gpu" and address:
-        from ray.autoscaler.sdk import request_resources
-
-        count = min(wanted.slots or max(1, gpus // wanted.workers), trials)
-        layout = slots.Layout(count, wanted.workers, threads=4, gpu=True)
-        request_resources(bundles=[layout.bundle] * count)
-        return layout
-    return slots.plan_layout(
-        cpus=cpus,
-        gpus=0 if wanted.device == "cpu" else gpus,
+    there = slots.room(nodes, gpu=True) // wanted.workers
+    if wanted.device == "gpu" and address and (there or autoscaler.grows()):
+        count = min(wanted.slots or max(1, there), trials)
+        return slots.Layout(count, wanted.workers, threads=4, gpu=True), ""
+    layout = slots.plan_layout(
+        nodes,
+        device=wanted.device,
+        why_no_gpu=reason,
         memory_gb=memory,
         trials=trials,
         slots=wanted.slots,
         workers=wanted.workers,
     )
+    return layout, reason
 
 
-def _watch(tuner, broker, held, together, watch, session: Session, mirror) -> None:
+def _scratch(folder: Path) -> Path:
+    """A new folder for Ray's own files; those of a session that was killed are removed."""
+    for killed in folder.glob(".ray-*"):
+        shutil.rmtree(killed, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=".ray-", dir=folder))
+
+
+def _watch(
+    tuner, broker, held, together, watch, session: Session, mirror, interrupts: Interrupts
+) -> None:
     """Until Tune ends: show progress, start slots, pass Ctrl-C on, stop on a user's mistake."""
-    import ray
-
     searching = machine.Background(tuner.fit)
+    growing = held.layout.gpu and not held.alone
+    beginning = Beginning(held.layout, alone=held.alone, asked=growing)
     while True:
         try:
-            held.grow()
-            searching.ended.wait(1.0)
-            status = ray.get(broker.status.remote())
-            watch.update(status)
-            together.ahead = together.ahead or bool(status["running"])
-            if trouble := status["fatal"] or mirror.error:
-                together.one.interrupted = True
-                watch.finish()
-                raise UserError(str(trouble))
-            if searching.ended.is_set():
-                break
-            if held.threads and not held.alive:
-                raise UserError(
-                    f"every worker group ended before the sweep did ({held.errors or 'no error'}); "
-                    "look into Ray's logs and continue with --resume."
-                )
+            with interrupts.raised():
+                held.grow()
+                searching.ended.wait(1.0)
+                status = _answer(broker.status)
+                watch.update(status)
         except KeyboardInterrupt:
             watch.finish()
+            if session.interrupted or not together.ahead:
+                session.interrupted = session.hurried = True
+                print("stopping", flush=True)
+                return
             print(
                 "stopping after the epochs in flight; press Ctrl-C again to stop at once",
                 flush=True,
             )
-            if session.interrupted:
-                session.hurried = True
-                break
             session.interrupted = together.one.interrupted = True
-            ray.get(broker.interrupt.remote())
+            _answer(broker.interrupt)
+            continue
+        together.ahead = together.ahead or bool(status["running"])
+        if trouble := status["fatal"] or mirror.error:
+            together.one.interrupted = True
+            watch.finish()
+            raise UserError(str(trouble))
+        if searching.ended.is_set():
+            break
+        if held.threads and not held.alive:
+            raise UserError(
+                f"every worker group ended before the sweep did ({held.errors or 'no error'}); "
+                "look into Ray's logs and continue with --resume."
+            )
+        if line := beginning.look(status, room=held.room):
+            watch.finish()
+            print(line, flush=True)
     watch.finish()
     if searching.error is not None:
         raise searching.error
 
 
-def _interrupt(signum, frame):
-    raise KeyboardInterrupt
+def _answer(method, timeout: float | None = None):
+    """What the broker answers; UserError where it has died."""
+    import ray
+
+    try:
+        return ray.get(method.remote(), timeout=timeout)
+    except ray.exceptions.RayActorError as problem:
+        raise UserError(
+            "the process that writes the sweep's rows ended, most likely for want of memory on "
+            "this node; make room and continue with --resume."
+        ) from problem
+
+
+# At the end: none of these may raise, or a later one would hide why the sweep ended --------------
+
+
+def _end(broker, held, session: Session, interrupts: Interrupts, leave: bool) -> None:
+    """Close the slots and the broker; `leave`: end Ray, too."""
+    import ray
+
+    seen = interrupts.count
+    try:
+        _answer(broker.close, ANSWER_S)
+        if not session.hurried:
+            held.join(CLOSE_S, hurry=lambda: interrupts.count > seen)
+        else:
+            held.join(1.0)
+        session.moments = _answer(broker.history, ANSWER_S)
+    except Exception:  # it has died, or its node has
+        logging.getLogger(__name__).debug("the broker did not close", exc_info=True)
+    session.slots = len(held.threads)
+    try:
+        ray.kill(broker)
+        if leave and not held.alive:
+            machine.leave()
+    except Exception:
+        logging.getLogger(__name__).debug("the broker was not ended", exc_info=True)
+
+
+def _close(mirror, session: Session, interrupts: Interrupts) -> None:
+    """Put the last rows into the bucket, after those of the slots; Ctrl-C leaves them."""
+    try:
+        with interrupts.raised(kept=False):
+            mirror.close()
+    except KeyboardInterrupt:
+        print("the last rows are on this machine alone; --resume puts them into the bucket")
+        session.interrupted = True
+    session.closed = time.time()

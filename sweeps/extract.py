@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from ermgap.backbone import features
 from ermgap.config import Config
 from ermgap.errors import UserError, command_line
-from sweeps import cli, machine
+from sweeps import autoscaler, cli, machine
 from sweeps import plan as planning
 from sweeps.extractor import Extractor, Pool, plan_pool
 
@@ -73,7 +73,9 @@ def extract(
     chunks = features.chunks(clips)
     machine.join_ray(address)
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    asked = (config.sweep.slots or 1) * config.sweep.workers if address else 0
+    asked = (
+        (config.sweep.slots or 1) * config.sweep.workers if address and autoscaler.grows() else 0
+    )
     told = {"device": config.sweep.device, "chunks": len(chunks), "cpus": cpus, "asked": asked}
     pool = plan_pool(alive, **told)
     note(f"features of {len(clips)} clips in chunks of up to {len(chunks[0])}, on {pool}")

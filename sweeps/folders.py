@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ermgap import config as configuration
 from ermgap.config import Config
-from ermgap.errors import UserError, first_line
+from ermgap.errors import UserError, first_line, in_shell
 from ermgap.parsing import differences
 from ermgap.records import Records
 from ermgap.registry import load_plugins
@@ -30,14 +30,23 @@ class Prepared:
 
 
 def prepare(
-    given: argparse.Namespace, *, kind: str, check: Callable[[Config], None]
+    given: argparse.Namespace,
+    *,
+    kind: str,
+    check: Callable[[Config], None],
+    ready: Callable[[Config, Path, str | None], None] = lambda *_: None,
 ) -> Prepared | None:
     """Make or reopen the folder, printing what will run; None after `--dry-run`.
 
-    `check` refuses what the command cannot run, before anything is written or gone on with.
+    Args:
+        given: the options.
+        kind: of the folder, sweep or train.
+        check: refuses what the command cannot run, before anything is written or gone on with.
+        ready: waits for Ray and raises UserError where (config, folder, storage) cannot run on it;
+            called after all else is checked, before anything is written.
     """
     if given.resume:
-        return _reopen(given, kind, check)
+        return _reopen(given, kind, check, ready)
     config = cli.make_config(given)
     out = output_folder(given.out or default_folder(given, kind))
     plan = planning.make_plan(config)
@@ -54,6 +63,7 @@ def prepare(
     if given.dry_run:
         return None
     planning.require_a_cell(config, plan.utterances)
+    ready(config, out, storage)
     print(f"results: {out}")
     if storage:
         make_storage(storage, out)
@@ -88,7 +98,7 @@ def output_folder(wanted: Path) -> Path:
             )
         if not (folder / "DONE").exists():
             raise UserError(
-                f"{folder} holds an unfinished sweep; continue it with --resume {folder}."
+                f"{folder} holds an unfinished sweep; continue it with --resume {in_shell(folder)}."
             )
         number += 1
         folder = wanted.with_name(f"{wanted.name}-{number}")
@@ -130,8 +140,8 @@ def make_storage(place: str, out: Path) -> None:
         ) from problem
     if not free:
         raise UserError(
-            f"--storage {place} holds a sweep already; continue it with --resume {place}, or "
-            f"choose another name than {out.name} with --out."
+            f"--storage {place} holds a sweep already; continue it with --resume "
+            f"{in_shell(place)}, or choose another name than {out.name} with --out."
         )
 
 
@@ -146,7 +156,9 @@ def budget(config: Config, utterances) -> str:
     )
 
 
-def _reopen(given: argparse.Namespace, kind: str, check: Callable) -> Prepared | None:
+def _reopen(
+    given: argparse.Namespace, kind: str, check: Callable, ready: Callable
+) -> Prepared | None:
     records = Records.open(given.resume)
     if is_uri(given.resume):
         print(f"restored {given.resume} to {records.directory}")
@@ -189,6 +201,8 @@ def _reopen(given: argparse.Namespace, kind: str, check: Callable) -> Prepared |
     print(f"resuming {given.resume}: {ended} of {config.sweep.trials} trials have ended{torn}")
     if given.dry_run:
         return None
+    if ended < config.sweep.trials:
+        ready(config, records.directory, records.sweep.get("storage"))
     records.lock()
     if config.to_dict() != records.sweep["config"]:
         records.write_sweep(

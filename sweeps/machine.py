@@ -5,20 +5,16 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import shutil
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ermgap import be_polite
-from ermgap.errors import UserError
-
-if TYPE_CHECKING:  # pandas: half a second
-    from ermgap.records import Records
+from ermgap.errors import UserError, first_line
+from sweeps import devices, local_ray
 
 be_polite()  # before anything imports torch, here and in the processes that Ray starts
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -56,24 +52,26 @@ class Background:
             threading.Event().wait()
 
 
-def available(address: str | None) -> tuple[int, int, float]:
-    """CPUs, GPUs and memory (GB) that a sweep may use: of the cluster, or of this machine."""
-    import psutil
+def available(address: str | None) -> tuple[list[dict], float, str]:
+    """Resources of each node that a sweep may use, their memory in GB, and why no GPU is here.
 
+    Those of Ray where it runs, else of this machine, with which Ray is going to be started.
+    """
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]] if _is_up() else []
     if address:
-        import ray
-
-        have = ray.cluster_resources()
-        return int(have.get("CPU", 0)), int(have.get("GPU", 0)), have.get("memory", 0) / 1e9
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cpus, _gpus(), psutil.virtual_memory().available / 1e9
+        return nodes, sum(node.get("memory", 0) for node in nodes) / 1e9, ""
+    here = devices.here()
+    mine = {"CPU": here.cpus, "GPU": here.gpus}
+    return nodes or [mine], here.memory_gb, here.why_no_gpu
 
 
 def start_ray(address: str | None) -> None:
     """Join a cluster, or start Ray on this machine without dashboard.
 
     Raises:
-        UserError: no cluster answers at the address.
+        UserError: no cluster answers at the address, or Ray does not start here.
     """
     import ray
 
@@ -85,21 +83,24 @@ def start_ray(address: str | None) -> None:
         polite = {name: os.environ[name] for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
         try:
             ray.init(address=address, runtime_env={"env_vars": polite}, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as problem:
+        except Exception as problem:  # Ray raises bare ones, too
             raise UserError(
-                f"no Ray cluster answers at {address!r} ({str(problem).splitlines()[0]}); "
+                f"no Ray cluster answers at {address!r} ({first_line(problem)}); "
                 "start one with 'ray up cluster/gpu.yaml', or leave --address out."
             ) from problem
         return
-    cpus, _, _ = available(None)
+    here = devices.here()
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # one process a slot less
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # until an end is noticed
-    ray.init(
-        address="local",
-        num_cpus=cpus,
-        include_dashboard=False,
-        object_store_memory=200_000_000,
-        **quiet,
+    local_ray.start(
+        lambda: ray.init(
+            address="local",
+            num_cpus=here.cpus,
+            num_gpus=here.gpus,
+            include_dashboard=False,
+            object_store_memory=200_000_000,
+            **quiet,
+        )
     )
     _start_coordinator()
 
@@ -137,14 +138,10 @@ def join_ray(address: str | None) -> None:
         start_ray(address)
 
 
-def _gpus() -> int:
-    """GPUs of this machine, without importing torch."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
-    return (
-        len(list(Path("/proc/driver/nvidia/gpus").glob("*"))) if shutil.which("nvidia-smi") else 0
-    )
+def _is_up() -> bool:
+    import ray
+
+    return ray.is_initialized() and all(start.ended.is_set() for start in _starting)
 
 
 def watch_head(sentence: str, *, silent: float = HEAD_S) -> None:
@@ -178,14 +175,13 @@ def leave() -> None:
         atexit.register(Background(ray.shutdown).ended.wait)
 
 
-def refuse_local_path(records: Records, *, growing: bool) -> None:
+def refuse_local_path(folder: Path, storage: str | None, *, growing: bool) -> None:
     """UserError where workers on other nodes would write to a disk of this node alone."""
     import ray
 
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    if (len(nodes) > 1 or growing) and not records.sweep.get("storage"):
+    if (len(nodes) > 1 or growing) and not storage:
         raise UserError(
-            f"the workers run on other nodes, and {records.directory} is a disk of this one "
-            f"alone; "
+            f"the workers run on other nodes, and {folder} is a disk of this one alone; "
             "give --storage a folder that all nodes mount, or a bucket (s3://BUCKET/PREFIX)."
         )

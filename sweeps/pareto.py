@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ermgap.config import Config
-from ermgap.errors import command_line
+from ermgap.errors import command_line, in_shell
 from sweeps import cli, folders
 
 if TYPE_CHECKING:
@@ -51,9 +51,12 @@ def carry_out(
         if not given.resume:
             require(config, given.address)
 
+    def ready(config: Config, folder: Path, storage: str | None) -> None:
+        driver.make_ready(config, given.address, folder, storage, left=config.sweep.trials)
+
     if not given.dry_run:
         driver.begin(given.address)
-    prepared = folders.prepare(given, kind=kind, check=check)
+    prepared = folders.prepare(given, kind=kind, check=check, ready=ready)
     if prepared is None:
         return 0
     config, records, address = prepared.config, prepared.records, given.address
@@ -88,11 +91,11 @@ def finish(prepared: folders.Prepared, session: Session, *, command: str) -> int
     timing.tell(records, session)
     ended = sum(trial.ended for trial in records.trials())
     if session.interrupted or ended < prepared.config.sweep.trials:
-        print(f"stopped; go on with: python sweeps/{command}.py --resume {folder}")
+        print(f"stopped; go on with: python sweeps/{command}.py --resume {in_shell(folder)}")
         return 130 if session.interrupted else 1
     mirror.seal(records)
-    print(f"watch: tensorboard --logdir {Path(folder) / 'tb'}")
-    print(f"       optuna-dashboard {Path(folder) / journal.FILE}")
+    print(f"watch: tensorboard --logdir {in_shell(folder / 'tb')}")
+    print(f"       optuna-dashboard {in_shell(folder / journal.FILE)}")
     return 0
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,10 +42,9 @@ class Layout:
     gpu: bool
 
     @property
-    def bundle(self) -> dict[str, float]:
-        """Resources of one slot."""
-        bundle = {"CPU": WORKER_CPUS * self.workers}
-        return bundle | ({"GPU": float(self.workers)} if self.gpu else {})
+    def worker(self) -> dict[str, float]:
+        """Resources of one worker; one node must have them."""
+        return {"CPU": WORKER_CPUS} | ({"GPU": 1.0} if self.gpu else {})
 
     def __str__(self) -> str:
         device = "GPU" if self.gpu else f"{self.threads} CPU thread{'s' * (self.threads > 1)}"
@@ -53,28 +54,58 @@ class Layout:
         )
 
 
+def room(nodes: Sequence[Mapping[str, float]], *, gpu: bool) -> int:
+    """Workers that nodes with these resources carry; each has a CPU, and a GPU, of one node.
+
+    A worker asks for less than a CPU: what it leaves is for the trials.
+    """
+    names = ("CPU", "GPU") if gpu else ("CPU",)
+    return sum(min(int(node.get(name, 0)) for name in names) for node in nodes)
+
+
 def plan_layout(
-    *, cpus: int, gpus: int, memory_gb: float, trials: int, slots: int | None, workers: int
+    nodes: Sequence[Mapping[str, float]],
+    *,
+    device: str,
+    memory_gb: float,
+    trials: int,
+    slots: int | None,
+    workers: int,
+    why_no_gpu: str = "",
 ) -> Layout:
-    """As many slots as the devices carry; on CPUs a core and 2 GB a worker, at most 8 slots.
+    """As many slots as the nodes carry; on CPUs a core and 2 GB a worker, at most 8 slots.
+
+    Args:
+        nodes: resources of each (`CPU`, `GPU`), as Ray counts them.
+        device: auto, cpu or gpu; auto takes GPUs where a node has one.
+        memory_gb: free, of all nodes.
+        trials: that are left; no more slots are made.
+        slots: wanted; None: as many as fit.
+        workers: of a slot.
+        why_no_gpu: for the message where a GPU is asked for.
 
     Raises:
-        UserError: more slots or workers are asked for than there are devices.
+        UserError: more slots or workers are asked for than the nodes carry, or a GPU that none has.
     """
-    devices = gpus or cpus
-    fitting = devices // workers
+    gpu = device == "gpu" or (device == "auto" and room(nodes, gpu=True) > 0)
+    cpus, gpus = (int(sum(node.get(name, 0) for node in nodes)) for name in ("CPU", "GPU"))
+    if gpu and not gpus:
+        cause = f" ({why_no_gpu})" if why_no_gpu else ""
+        raise UserError(f"sweep.device is gpu, and no GPU is here{cause}; set it to auto or cpu.")
+    fitting = room(nodes, gpu=gpu) // workers
     if fitting < 1 or (slots or 1) > fitting:
+        there = f"{gpus} GPU(s) and {cpus}" if gpu else f"{cpus}"
         raise UserError(
-            f"{slots or 1} slot(s) of {workers} worker(s) do not fit on {devices} "
-            f"{'GPU' if gpus else 'CPU'}(s); lower sweep.slots or sweep.workers."
+            f"{slots or 1} slot(s) of {workers} worker(s) do not fit on {there} CPU(s); "
+            "lower sweep.slots or sweep.workers."
         )
     if slots is None:
         # A core for each: a step's many small operations share a second thread badly. Two slots
         # of one thread train 1.8 times as fast as one slot of two in bfloat16, 1.3 in float32.
-        roomy = fitting if gpus else min(fitting, 8, max(1, int(memory_gb // (2 * workers))))
+        roomy = fitting if gpu else min(fitting, 8, max(1, int(memory_gb // (2 * workers))))
         slots = min(roomy, trials)
     threads = max(1, cpus // (slots * workers))
-    return Layout(slots, workers, threads if not gpus else min(threads, 8), bool(gpus))
+    return Layout(slots, workers, threads if not gpu else min(threads, 8), gpu)
 
 
 def start_broker(name: str, directory: Path, *, slots: int, lag: int | None = None):
@@ -124,14 +155,13 @@ class Slots:
         self.layout, self.broker, self.folder, self.alone = layout, broker, folder, alone
         self.threads: list[threading.Thread] = []
         self.errors: list[BaseException] = []
+        self.room = 0  # workers that the nodes carry
 
     def grow(self) -> None:
-        """Start each slot whose bundle the cluster has by now: nothing may be pending at close."""
-        have = ray.cluster_resources()
-        while len(self.threads) < self.layout.slots and all(
-            have.get(name, 0) + 1e-6 >= amount * (len(self.threads) + 1)
-            for name, amount in self.layout.bundle.items()
-        ):
+        """Start each slot that the nodes carry by now: nothing may be pending at close."""
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        self.room = room(nodes, gpu=self.layout.gpu)
+        while len(self.threads) < min(self.layout.slots, self.room // self.layout.workers):
             name = f"slot-{len(self.threads)}"
             thread = threading.Thread(target=self._hold, args=(name,), name=name, daemon=True)
             self.threads.append(thread)
@@ -142,11 +172,11 @@ class Slots:
         """Whether any slot still runs."""
         return any(thread.is_alive() for thread in self.threads)
 
-    def join(self, timeout: float) -> None:
-        """Wait until the slots have closed (the broker told them to)."""
+    def join(self, timeout: float, *, hurry: Callable[[], bool] = lambda: False) -> None:
+        """Wait until the slots have closed (the broker told them to), or until `hurry` is true."""
         end = time.monotonic() + timeout
-        for thread in self.threads:
-            thread.join(max(0.0, end - time.monotonic()))
+        while self.alive and time.monotonic() < end and not hurry():
+            time.sleep(0.05)
 
     def _hold(self, name: str) -> None:
         layout = self.layout
@@ -157,12 +187,13 @@ class Slots:
                 "namespace": NAMESPACE,
                 "slot": name,
                 "threads": layout.threads,
+                "gpu": layout.gpu,
             },
             torch_config=network.Connected(),
             scaling_config=train.ScalingConfig(
                 num_workers=layout.workers,
                 use_gpu=layout.gpu,
-                resources_per_worker={"CPU": WORKER_CPUS} | ({"GPU": 1} if layout.gpu else {}),
+                resources_per_worker=layout.worker,
             ),
             run_config=train.RunConfig(
                 name=name,
@@ -177,5 +208,6 @@ class Slots:
             logging.getLogger(__name__).debug("%s ended", name, exc_info=True)
             self.errors.append(problem)
         finally:
-            # What it still holds goes to another slot.
-            ray.get_actor(self.broker, namespace=NAMESPACE).left.remote(name)
+            with suppress(ValueError):  # the broker has gone, too
+                # What it still holds goes to another slot.
+                ray.get_actor(self.broker, namespace=NAMESPACE).left.remote(name)

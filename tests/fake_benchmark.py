@@ -86,6 +86,7 @@ class Fakes:
         tell = tables.tell
         patch.setattr(tables, "tell", lambda found, **told: (self._see(found), tell(found, **told)))
         patch.setattr(driver, "begin", lambda address: None)
+        patch.setattr(driver, "make_ready", lambda *given, **more: None)
         patch.setattr(driver, "run", self._train)
         patch.setattr(evaluation, "require", lambda config, address: None)
         patch.setattr(evaluation, "on_workers", here)

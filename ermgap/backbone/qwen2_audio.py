@@ -29,7 +29,7 @@ from ermgap.backbone.adapter import Adapter, Stack
 from ermgap.backbone.check import check
 from ermgap.backbone.decoder import LAYERS, decode_at
 from ermgap.distributed import World
-from ermgap.errors import UserError
+from ermgap.errors import UserError, in_shell
 from ermgap.examples import Batch
 
 IGNORE = -100
@@ -123,7 +123,7 @@ def _remedy(folder: Path | str) -> str:
     if Path(folder).is_dir():
         return "mend the folder, or name another with --set backbone.path=DIR"
     return (
-        f"where the hub can be reached, run `hf download {folder} --local-dir DIR`, "
+        f"where the hub can be reached, run `hf download {in_shell(folder)} --local-dir DIR`, "
         "then add --set backbone.path=DIR"
     )
 
