@@ -220,6 +220,7 @@ def _change(
     value: float, se: float, df: float, level: float, under: float = 0.0, above: float = 0.0
 ) -> Change:
     """The change with one-sided confidence `level` at each end, moved outwards by what is given."""
+    se = se + 0 * (under + above)  # unknown where these are
     reach = stats.t.ppf(level, df) * se
     below = stats.t.cdf(-(value + above) / se, df)
     return Change(*map(float, (value, se, value - under - reach, value + above + reach, below)))

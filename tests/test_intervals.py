@@ -144,6 +144,23 @@ def test_a_lone_speaker_whose_utterances_are_all_alike_has_no_interval():
     assert np.isnan(intervals.largest_gap(panel, "m", panel.everyone).at_most)
 
 
+def test_a_cell_whose_women_are_one_speaker_takes_bound_and_change():
+    """Here the language has two women, of whom one alone is asked in text."""
+    speech = balanced(2, each=40)
+    text = speech[(speech["gender"] == "male") | speech["speaker"].str.endswith("0")]
+    table = pd.concat([speech, text.assign(modality="text")], ignore_index=True)
+    made = {str(i): predictions(table, right=0.6, handicap=0.1, seed=i) for i in range(2)}
+    panel = Panel.of(made, labels=LABELS)
+    weights = panel.draws(100, np.random.default_rng(0))
+    told = intervals.signed(panel, "0").set_index("cell")
+    assert told.loc["de/text", "low"].isna().all() and told.loc["de/speech", "low"].notna().all()
+    assert not panel.lone and np.isnan(intervals.largest_gap(panel, "0", weights).at_most)
+    change = intervals.against(panel, "1", "0", weights)
+    assert np.isfinite(change["acc"].low) and np.isfinite(change["max_gap"].value)
+    largest_change = change["max_gap"]
+    assert np.isnan([largest_change.se, largest_change.low, largest_change.below]).all()
+
+
 @pytest.mark.parametrize("wrong", [0, 3])
 def test_speakers_who_are_alike_by_chance_are_no_certainty(wrong):
     """Every speaker of a gender has the same answers: the utterances alone leave it open."""
