@@ -83,6 +83,7 @@ MISTAKES = {
     "sweep.constraints": [{"speed": 1}, {"acc": "high"}, {"acc": True}, [0.5]],
     "train.keep_epochs": ["some"],
     "sweep.erm_share": [-0.1, 1.1],
+    "sweep.deterministic": ["some"],
     "sweep.stop_after": [0, -1, 1.5],
     "sweep.stop_factor": [1, 0, 2.5],
     "sweep.stop_margin": [-0.1, "wide"],
