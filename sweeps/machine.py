@@ -170,8 +170,11 @@ def watch_head(sentence: str, *, silent: float = HEAD_S) -> None:
 
 def leave() -> None:
     """End what `begin` started while the caller goes on: at the interpreter's end it takes 2 s."""
+    import gc
+
     import ray
 
+    gc.collect()  # what refers to Ray's objects, before and not while it goes
     atexit.register(Background(ray.shutdown).ended.wait)
 
 
