@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +54,19 @@ def run(
         UserError: the devices do not carry what is asked for, no worker group could begin, or a
             worker met a user's mistake.
     """
+    session, ended = _run(config, records, address=address, wanted=wanted)
+    if leave and ended and not address:
+        machine.leave()
+    return session
+
+
+def _run(
+    config: Config, records: Records, *, address: str | None, wanted: Callable | None
+) -> tuple[Session, bool]:
+    """`run`, and whether all that used Ray has ended.
+
+    A frame of its own: a handle of an actor that is dropped while Ray shuts down ends the process.
+    """
     import psutil
 
     from ermgap.mirror import Mirror
@@ -63,7 +76,7 @@ def run(
     known = records.trials()
     left = config.sweep.trials - sum(trial.ended for trial in known)
     if left <= 0:
-        return session
+        return session, False
     gang = config.sweep.gang
     storage = records.sweep.get("storage")
     layout = make_ready(config, address, records.directory, storage, left=left, note=print)
@@ -87,7 +100,7 @@ def run(
                     name, records.directory.absolute(), slots=layout.slots, lag=lag
                 )  # which may start in another folder
                 held = slots.Slots(layout, broker=name, folder=scratch, alone=address is None)
-                ends.callback(_end, broker, held, session, interrupts, leave and not address)
+                ends.callback(_end, broker, held, session, interrupts)
                 mirror.start()
                 if layout.gpu and address:
                     ends.callback(autoscaler.clear)  # first of all: or the GPUs stay, and cost
@@ -113,7 +126,7 @@ def run(
             _watch(tuner, broker, held, together, watch, session, mirror, interrupts)
         except KeyboardInterrupt:
             session.interrupted = session.hurried = True
-    return session
+    return session, not session.hurried and not held.alive
 
 
 def make_ready(
@@ -254,8 +267,8 @@ def _answer(method, timeout: float | None = None):
 # At the end: none of these may raise, or a later one would hide why the sweep ended --------------
 
 
-def _end(broker, held, session: Session, interrupts: Interrupts, leave: bool) -> None:
-    """Close the slots and the broker; `leave`: end Ray, too."""
+def _end(broker, held, session: Session, interrupts: Interrupts) -> None:
+    """Close the slots and the broker."""
     import ray
 
     seen = interrupts.count
@@ -269,12 +282,9 @@ def _end(broker, held, session: Session, interrupts: Interrupts, leave: bool) ->
     except Exception:  # it has died, or its node has
         logging.getLogger(__name__).debug("the broker did not close", exc_info=True)
     session.slots = len(held.threads)
-    try:
-        ray.kill(broker)
-        if leave and not held.alive:
-            machine.leave()
-    except Exception:
-        logging.getLogger(__name__).debug("the broker was not ended", exc_info=True)
+    if not session.hurried:  # else Tune may still ask for it; it ends with this process
+        with suppress(Exception):
+            ray.kill(broker)
 
 
 def _close(mirror, session: Session, interrupts: Interrupts) -> None:

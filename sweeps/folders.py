@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import copy
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,10 +65,11 @@ def prepare(
     if given.dry_run:
         return None
     planning.require_a_cell(config, plan.utterances)
-    ready(config, out, storage)
-    print(f"results: {out}")
+    try_out(out)
     if storage:
         make_storage(storage, out)
+    ready(config, out, storage)
+    print(f"results: {out}")
     earlier.copy(warm, out)  # before the folder is a sweep's, or a crash here would forget it
     records = Records.create(out, sweep={"kind": kind} | sweep, table=plan.utterances)
     records.lock()
@@ -115,6 +118,23 @@ def _exists(folder: Path) -> bool:
             f"the output folder {folder} cannot be used ({problem.strerror}); choose another with "
             "--out."
         ) from problem
+
+
+def try_out(folder: Path) -> None:
+    """UserError for an output folder that cannot be written; afterwards all is as before."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as problem:
+        raise UserError(
+            f"the output folder {folder} cannot be written ({problem.strerror or problem}); "
+            "choose another with --out."
+        ) from problem
+    finally:
+        for path in new:
+            with suppress(OSError):
+                path.rmdir()
 
 
 def make_storage(place: str, out: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import logging
 import os
 import socket
@@ -172,6 +173,7 @@ def leave() -> None:
     """End what `begin` started while the caller goes on: at the interpreter's end it takes 2 s."""
     ray = sys.modules.get("ray")
     if ray is not None and ray.is_initialized():  # it may not have been needed after all
+        gc.collect()  # what refers to Ray's objects, before and not while it goes
         atexit.register(Background(ray.shutdown).ended.wait)
 
 

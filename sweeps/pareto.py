@@ -82,6 +82,9 @@ def finish(prepared: folders.Prepared, session: Session, *, command: str) -> int
     from sweeps import journal, stopping, tables, timing
 
     records, folder = prepared.records, prepared.records.directory
+    if session.interrupted and not any("dev" in row for row in records.rows()):  # no report of it
+        print(f"stopped; go on with: python sweeps/{command}.py --resume {in_shell(folder)}")
+        return 130
     records.consolidate()
     stopping.look_back(records, prepared.config)
     report.write(folder)

@@ -114,7 +114,10 @@ def test_a_range_whose_end_the_front_leans_on_is_named(tmp_path, values, wanted)
         return
     assert found["lambda_max"]["at"] == wanted["at"] and found["lambda_max"]["of"] == 3
     assert found["lambda_max"]["share"] == pytest.approx(wanted["share"])
-    assert "--set sweep.space.lambda_max" in doctor.sentences({**EMPTY, "edges": found})[1]
+    assert (
+        "--set 'sweep.space.lambda_max=[low,high]'"
+        in doctor.sentences({**EMPTY, "edges": found})[1]
+    )
 
 
 def test_the_budget_adds_up_by_status():

@@ -69,6 +69,13 @@ def test_what_a_sweep_says_at_its_end_can_be_pasted(folder, quiet, planned, caps
         assert word_after(said, "--resume") == str(folder)
 
 
+def test_a_sweep_that_never_began_says_how_to_go_on_and_makes_no_report(folder, capsys):
+    records = fake_sweep.write(folder, [], planned=2, done=False)
+    prepared = folders.Prepared(types.SimpleNamespace(), records, resumed=False)
+    assert pareto.finish(prepared, Session(interrupted=True), command="pareto") == 130
+    assert word_after(capsys.readouterr().out, "--resume") == str(folder)
+
+
 def test_what_a_confirmation_says_when_it_stops_can_be_pasted(folder, monkeypatch, capsys):
     records = fake_sweep.write(folder, [{"acc": 0.5, "max_gap": 0.1}])
     child = types.SimpleNamespace(
