@@ -11,6 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 
+import coverage_sets
 import coverage_table
 import figures_coverage
 
@@ -61,12 +62,12 @@ def test_a_job_is_known_by_its_row_and_every_kind_has_its_table():
 
 def test_a_large_simulated_set_shows_the_truth():
     handicap, rng = figures_coverage.handicap_of(0.15), np.random.default_rng(0)
-    each = figures_coverage.EACH
+    each = coverage_sets.EACH
     try:
-        figures_coverage.EACH = 40_000
+        coverage_sets.EACH = 40_000
         table = figures_coverage.dev_set(handicap, 4000, "equal", rng)
     finally:
-        figures_coverage.EACH = each
+        coverage_sets.EACH = each
     from analysis.panel import Panel
 
     found = Panel.of({"m": table}, labels=figures_coverage.LABELS).observed("m")
