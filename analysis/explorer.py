@@ -111,8 +111,8 @@ def _point(info: FrontInfo, point: Point, errors: Mapping, found: Evidence) -> d
 
 
 def _history(trial: Trial) -> dict:
-    names = ("epoch", "train_loss", "lambda")
-    rows = [{name: row.get(name) for name in names}
+    rows = [{name: row.get(name) for name in ("epoch", "train_loss")}
+            | {"lambda": row.get("lambda_mean", row.get("lambda"))}  # a mean, as the loss is
             | {name: (row.get("dev") or {}).get(name) for name in ("acc", "max_gap")}
             for row in trial.rows]  # fmt: skip
     return {"history": rows}

@@ -64,8 +64,8 @@ def prepare(
     print(budget(config, plan.utterances))
     if given.dry_run:
         return None
-    planning.require_a_cell(config, plan.utterances)
     try_out(out)
+    planning.require_a_cell(config, plan.utterances)
     if storage:
         make_storage(storage, out)
     ready(config, out, storage)

@@ -45,7 +45,8 @@ class Place:
 
     def fine(self, *more: object) -> list[str]:
         """Arguments without a mistake, and `more`."""
-        given = ["--data", f"manifest={self.corpus}", "--out", self.out, *more]
+        few = ("--set", "data.cell_support=1")  # it is a small corpus
+        given = ["--data", f"manifest={self.corpus}", "--out", self.out, *few, *more]
         return [str(argument) for argument in given]
 
     def sweep(self) -> Path:

@@ -180,6 +180,7 @@ def test_speakers_of_train_who_are_also_in_test_are_counted_wherever_it_is_read(
     words = ["--preset", "small", "--data", f"hf={tmp_path / 'd'}", "--out", str(tmp_path / "out")]
     pareto.main([*words, "--dry-run"])
     assert re.search(said, capsys.readouterr().out)
+    words += ["--set", "data.cell_support=1"]
     given = cli.parse(cli.options("", many=True), words)
     assert folders.prepare(given, kind="sweep", check=lambda config: None)  # of the real run
     assert re.search(said, capsys.readouterr().out)

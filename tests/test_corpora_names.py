@@ -129,7 +129,7 @@ def test_names_of_ones_own_reach_describe_the_dry_run_the_sweep_and_the_card(
     two, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    data = ["--data", "ased=A", "nemo=B"]
+    data = ["--data", "ased=A", "nemo=B", "--set", "data.cell_support=1"]
     command.main(["describe", "ased=A", "nemo=B"])
     assert "32 utterances of 16 speakers" in capsys.readouterr().out
     assert pareto.main(["--preset", "small", *data, "--dry-run", "--trials", "4"]) == 0
@@ -140,7 +140,7 @@ def test_names_of_ones_own_reach_describe_the_dry_run_the_sweep_and_the_card(
     assert kept["data"] == kept["config"]["data"]["corpora"] == names
     assert pareto.main(["--resume", "out", *data, "--dry-run"]) == 0
     with pytest.raises(UserError, match="other values of data.corpora"):
-        pareto.main(["--resume", "out", "--data", "ased=A", "--dry-run"])
+        pareto.main(["--resume", "out", "--data", "ased=A", *data[3:], "--dry-run"])
     shutil.rmtree(two[0])  # the utterances are in the sweep's folder
     assert pareto.main(["--resume", "out", "--trials", "99", "--dry-run"]) == 0
     told = card.Told("t0", prepared.config, prepared.records.table(), {}, 1, "x/y", {})

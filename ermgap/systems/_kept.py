@@ -17,6 +17,7 @@ from pathlib import Path
 from threading import Lock
 
 from ermgap.errors import UserError
+from ermgap.files import make_folder, sync_folder
 
 KEY = ("utterance_id", "modality", "prompt", "audio", "model")
 
@@ -34,8 +35,9 @@ class Kept:
 
     def __enter__(self) -> Kept:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             self._file = open(self.path, "ab+")  # closed by __exit__
+            sync_folder(self.path.parent)  # an answer is paid for: its file's name is kept, too
         except OSError as problem:
             raise self._unwritable(problem) from problem
         try:
