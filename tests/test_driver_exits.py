@@ -140,6 +140,7 @@ class Mirrored:
 
 def records(folder: Path, *, storage: str | None = "s3://b/x") -> types.SimpleNamespace:
     return types.SimpleNamespace(
+        rule=lambda trials: None,
         directory=folder,
         sweep={"storage": storage},
         rows=lambda: [],
