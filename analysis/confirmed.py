@@ -16,9 +16,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis import figures, front, layout
-from analysis.figures import BLUE, INK, ORANGE, SOFT
-from analysis.tables import PLOTS
+from analysis.figures import figures, layout
+from analysis.figures.figures import BLUE, INK, ORANGE, SOFT
+from analysis.front import front
+from analysis.tables.tables import PLOTS
 from ermgap.errors import UserError
 from ermgap.records import Records, write_atomically
 

@@ -18,10 +18,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis import front
-from analysis.front import COMPLETE, FrontInfo
-from analysis.panel import largest_of
-from analysis.uncertainty import classes_of, dev_predictions
+from analysis.front import COMPLETE, FrontInfo, front
+from analysis.statistics import largest_of
+from analysis.statistics.uncertainty import classes_of, dev_predictions
 from ermgap import metrics
 from ermgap.errors import UserError
 from ermgap.records import Records
@@ -199,7 +198,7 @@ def _of_the_progress(volumes: Sequence[Mapping]) -> list[str]:
 
 
 def _stopping(records: Records) -> dict:
-    """What the sweep noted of its early stopping (sweeps/stopping.py), if it did."""
+    """What the sweep noted of its early stopping (sweeps/search/stopping.py), if it did."""
     try:
         return json.loads((records.directory / "stopping.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

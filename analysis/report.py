@@ -17,27 +17,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import (
-    attainment,
-    choose,
-    confirmed,
-    doctor,
-    evidence,
-    explorer,
-    families,
-    family_picture,
-    figures,
-    front,
-    interactive,
-    pairs,
-    tables,
-    uncertainty,
-    words,
-)
-from analysis.evidence import Evidence
-from analysis.front import FrontInfo
-from analysis.page import page
-from analysis.tables import PLOTS
+from analysis import confirmed, doctor
+from analysis.figures import attainment, family_picture, figures, interactive, pairs
+from analysis.front import FrontInfo, choose, front
+from analysis.front import sentences as words
+from analysis.page import explorer
+from analysis.statistics import Evidence, evidence, families, uncertainty
+from analysis.tables import tables
+from analysis.tables.markup import page
+from analysis.tables.tables import PLOTS
 from ermgap.errors import UserError
 from ermgap.records import Records, to_json, write_atomically
 

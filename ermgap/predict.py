@@ -22,12 +22,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ermgap import config, own_audio
-from ermgap.corpora import audio
+from ermgap.adapters import load_adapter, settings_of
+from ermgap.config import presets
+from ermgap.corpora import audio, own_audio
+from ermgap.corpora.own_audio import SPEECH
 from ermgap.errors import UserError, command_line, printable
-from ermgap.files import write_atomically
-from ermgap.own_audio import SPEECH
-from ermgap.saved_adapter import load_adapter, settings_of
+from ermgap.records import write_atomically
 
 OUT = (".csv", ".jsonl")
 
@@ -44,7 +44,7 @@ def predict(
     """Probabilities of the labels for every file, in the order given.
 
     Args:
-        folder: an adapter's folder (ermgap.card).
+        folder: an adapter's folder (ermgap.training.model_card).
         files: audio files, and folders that are searched for them.
         transcripts: a CSV with `path` (relative to its folder, or to here) and `transcript`.
         backbone: folder of the backbone instead of the configured one.
@@ -69,13 +69,13 @@ def predict(
 
 
 def _heard(
-    table: pd.DataFrame, settings: config.Config, folder: Path | str, *, batch: int
+    table: pd.DataFrame, settings: presets.Config, folder: Path | str, *, batch: int
 ) -> np.ndarray:
     """Probabilities [rows, labels] of usable clips, by backbone and adapter."""
-    from ermgap.backbone import features
     from ermgap.distributed import World
-    from ermgap.evaluation import label_log_probabilities
-    from ermgap.examples import Examples
+    from ermgap.model.batches import Examples
+    from ermgap.model.features import store as features
+    from ermgap.training.evaluation import label_log_probabilities
 
     _require_wording(settings.backbone.prompt, table)
     world = World.current()
@@ -107,7 +107,7 @@ def _heard(
 
 
 def _require_wording(prompt: str, table: pd.DataFrame) -> None:
-    from ermgap.backbone import prompts
+    from ermgap.model import prompts
 
     language, texts = table["language"].iloc[0], prompts.PROMPTS[prompt]
     for modality in table["modality"].unique():
@@ -119,9 +119,9 @@ def _require_wording(prompt: str, table: pd.DataFrame) -> None:
             )
 
 
-def _speech(settings: config.Config, folder: Path | str, *, device):
-    from ermgap.backbone import qwen2_audio
-    from ermgap.backbone.built import quiet
+def _speech(settings: presets.Config, folder: Path | str, *, device):
+    from ermgap.model import qwen2_audio
+    from ermgap.model.cached_folder import quiet
 
     with quiet():
         speech = qwen2_audio.load(settings.backbone, labels=settings.data.labels, device=device)

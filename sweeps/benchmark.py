@@ -17,21 +17,27 @@ benchmark.csv, .tex, .html and .md; `--resume DIR` goes on after a crash, and as
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from ermgap import config as configuration
+if __name__ == "__main__":  # not the folder of the command, which would shadow others' modules
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from ermgap.baselines import arguments
+from ermgap.config import presets
 from ermgap.errors import UserError, command_line, in_shell
-from ermgap.records import Records
+from ermgap.records import Records, absolute
 from ermgap.registry import load_plugins
-from ermgap.storage import absolute
-from ermgap.systems import arguments
-from sweeps import cli, evaluation, folders, folds, judging, machine, tables
-from sweeps import plan as planning
-from sweeps.folds import Benchmark
-from sweeps.systems import DEFAULT, rows_of
+from sweeps.scheduler import evaluation
+from sweeps.scheduler.machines import machine
+from sweeps.scoring import folds, judging, tables
+from sweeps.scoring.folds import Benchmark
+from sweeps.scoring.systems import DEFAULT, rows_of
+from sweeps.setup import command_line as cli
+from sweeps.setup import folders, plan
 
 COMMAND = "python sweeps/benchmark.py"
 # What may not change between a benchmark and its `--resume`.
@@ -52,14 +58,14 @@ def options() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status, raises UserError for mistakes."""
-    from sweeps import driver
+    from sweeps.scheduler import driver
 
     given = cli.parse(options(), arguments)
     cli.refuse_uri(given, "resume")
     asked = _reopened(given) if given.resume else _asked(given)
     if not given.dry_run and (asked.left or judging.on_workers(asked)):
         driver.begin(given.address)
-    plans = {fold: planning.make_plan(asked.of_fold(fold)) for fold in asked.parts}
+    plans = {fold: plan.make_plan(asked.of_fold(fold)) for fold in asked.parts}
     first = plans[asked.parts[0]]
     print(first.words)
     judged = folds.judged_of(asked, plans)
@@ -142,7 +148,7 @@ def _reopened(given: argparse.Namespace) -> Benchmark:
             f"--resume goes on with what {given.resume} was started with; leave away "
             f"{flags.replace('--settings', '--set')}, or begin another benchmark with --out."
         )
-    config = configuration.from_dict(told["config"], where=f"{given.resume}/sweep.yaml")
+    config = presets.from_dict(told["config"], where=f"{given.resume}/sweep.yaml")
     load_plugins(config.plugins)
     return Benchmark(
         config,
@@ -159,12 +165,12 @@ def _require(
     asked: Benchmark, judged: pd.DataFrame, utterances: pd.DataFrame, given: argparse.Namespace
 ) -> None:
     """Refuse what cannot be run, before anything is written."""
-    from sweeps import pareto
+    from sweeps.running import run_sweep
 
     if given.resume:
         _require_same(asked, utterances)
     if asked.left:
-        pareto.require(asked.of_fold(asked.left[0]), given.address)
+        run_sweep.require(asked.of_fold(asked.left[0]), given.address)
     if judged.empty:
         raise UserError(
             f"the corpora have no {asked.split} utterances; leave --split {asked.split} away, "
@@ -206,7 +212,7 @@ def _records(asked: Benchmark, utterances: pd.DataFrame, *, resumed: bool) -> Re
     if resumed:
         records = Records.open(asked.folder)
     else:
-        told = planning.describe_sweep(
+        told = plan.describe_sweep(
             asked.config, preset="benchmark", utterances=utterances, storage=asked.storage
         )
         told |= {"kind": "benchmark", "models": [row.spec for row in asked.rows]}

@@ -12,18 +12,23 @@ computes what is missing by itself, which is enough for thousands of clips on on
 from __future__ import annotations
 
 import logging
+import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ermgap.backbone import features
+if __name__ == "__main__":  # not the folder of the command, which would shadow others' modules
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from ermgap.config import Config
 from ermgap.errors import UserError, command_line
-from sweeps import autoscaler, cli, machine
-from sweeps import plan as planning
-from sweeps.extractor import Extractor, Pool, plan_pool
+from ermgap.model.features import store
+from sweeps.scheduler.extractor import Extractor, Pool, plan_pool
+from sweeps.scheduler.machines import autoscaler, machine
+from sweeps.setup import command_line as cli
+from sweeps.setup import plan as planning
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,8 +74,8 @@ def extract(
     import ray
 
     storage = Path(storage).absolute()
-    _, clips = features.clips_of(table)
-    chunks = features.chunks(clips)
+    _, clips = store.clips_of(table)
+    chunks = store.chunks(clips)
     machine.join_ray(address)
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     asked = (

@@ -6,11 +6,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from pathlib import Path
+
+if __name__ == "__main__":  # not the folder of the command, which would shadow others' modules
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from ermgap.config import Config
 from ermgap.errors import command_line
-from sweeps import cli, pareto
+from sweeps.running import run_sweep
+from sweeps.setup import command_line as cli
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,13 +25,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given.settings.append("sweep.trials=1")
     if given.resume:
         given.settings.pop()
-    return pareto.carry_out(given, kind="train", require=require, wanted=single)
+    return run_sweep.carry_out(given, kind="train", require=require, wanted=single)
 
 
 def require(config: Config, address: str | None) -> None:
     """UserError for an objective that is not registered, or for devices that are missing."""
     from ermgap import objective  # imports torch: only now
-    from sweeps import driver
+    from sweeps.scheduler import driver
 
     objective.require(config.objective)
     driver.require_devices(config, address)
@@ -33,7 +39,7 @@ def require(config: Config, address: str | None) -> None:
 
 def single(config: Config, trials):
     """A searcher that proposes the configuration itself, once."""
-    from sweeps import proposals
+    from sweeps.search import proposals
 
     return proposals.SingleSearcher(config, trials)
 

@@ -27,13 +27,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from ermgap.config import one_line, shown
 from ermgap.corpora import audio, levels, sources
 from ermgap.corpora import table as tables
 from ermgap.corpora.labels import MELD_LABELS, keep_labels
 from ermgap.corpora.speakers import spelling_notes
 from ermgap.corpora.table import COLUMNS, Corpus
 from ermgap.errors import UserError
-from ermgap.plain_yaml import one_line, shown
 from ermgap.registry import Registry
 
 __all__ = ["CORPORA", "MELD_LABELS", "Corpus", "load", "parse"]

@@ -25,7 +25,7 @@ from ermgap.corpora.containers import CUT, Unusable, opened
 from ermgap.corpora.levels import Level
 from ermgap.corpora.table import excluded_frame
 from ermgap.errors import UserError
-from ermgap.files import native
+from ermgap.records.files import native
 
 RATE = 16000
 LONGEST_S = 30.0  # Whisper's window, hence the audio tower's

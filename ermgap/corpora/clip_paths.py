@@ -16,9 +16,9 @@ import unicodedata
 from collections import Counter
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from ermgap.config import shown
 from ermgap.errors import UserError
-from ermgap.files import native
-from ermgap.plain_yaml import shown
+from ermgap.records.files import native
 
 ASK = "or allow it with --set data.outside=true if you trust who wrote it"
 # Control characters, ends of lines, and marks that make a terminal show another order of letters.

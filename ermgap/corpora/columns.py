@@ -13,8 +13,8 @@ import difflib
 import re
 from collections.abc import Collection, Iterable, Sequence
 
+from ermgap.config import one_line, shown
 from ermgap.errors import UserError
-from ermgap.plain_yaml import one_line, shown
 
 MOST = 20  # columns that a sentence lists
 LOOK_ALIKES = {

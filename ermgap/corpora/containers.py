@@ -23,7 +23,7 @@ import soundfile
 
 from ermgap.corpora import mpeg
 from ermgap.corpora.audio_files import foreign_bytes, foreign_name
-from ermgap.files import native
+from ermgap.records.files import native
 
 CUT = "truncated or damaged"
 CHAINED = "of several Ogg streams one after another, of which one is read; convert it with ffmpeg"

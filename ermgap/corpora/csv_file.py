@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ermgap.config import one_line
 from ermgap.corpora import columns
 from ermgap.errors import UserError
-from ermgap.plain_yaml import one_line
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _MARK = re.compile(r'"?sep=([,;\t|])"?\r?\n')  # a first line for spreadsheets alone

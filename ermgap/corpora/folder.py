@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from ermgap.config import one_line
 from ermgap.corpora.audio_files import foreign_name, search
 from ermgap.corpora.clip_paths import respelt
 from ermgap.corpora.table import Corpus, excluded_frame, frame
 from ermgap.errors import UserError
-from ermgap.plain_yaml import one_line
 
 
 def need_path(path: Path | None, *, corpus: str, what: str) -> Path:

@@ -13,10 +13,10 @@ import os
 import unicodedata
 from pathlib import Path
 
-from ermgap.corpora import rows as parsing
+from ermgap.config import shown
+from ermgap.corpora import rows
 from ermgap.corpora.csv_file import read_csv
 from ermgap.errors import UserError
-from ermgap.plain_yaml import shown
 
 MELD = Path(__file__).parent / "data" / "meld_speaker_gender.csv"
 COLUMNS = ("speaker", "gender")
@@ -41,7 +41,7 @@ def read(file: Path) -> dict[str, str]:
     found: dict[str, tuple[str, int]] = {}
     for row, named in read_csv(file, required=COLUMNS).records():
         place = f"{file}, row {row}"
-        name, gender = spelt(named["speaker"]), parsing.gender(named["gender"].strip(), place=place)
+        name, gender = spelt(named["speaker"]), rows.gender(named["gender"].strip(), place=place)
         if not name:
             raise UserError(f"{place}: the speaker is empty; write a name, or remove the row.")
         before, first = found.setdefault(name, (gender, row))

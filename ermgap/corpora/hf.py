@@ -19,19 +19,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import ermgap
-from ermgap.corpora import columns
-from ermgap.corpora import rows as parsing
+from ermgap.config import one_line
+from ermgap.config.user_paths import HUB_NAME
+from ermgap.corpora import columns, rows
 from ermgap.corpora.clip_paths import Clips
 from ermgap.corpora.manifest import from_rows
 from ermgap.corpora.table import Corpus
 from ermgap.errors import UserError
-from ermgap.plain_yaml import one_line
-from ermgap.user_paths import HUB_NAME
 
 MAGIC = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"ID3": ".mp3"}
 SAVED = ("dataset_dict.json", "state.json")  # one of them is in every folder of save_to_disk
-REQUIRED = ("audio", *(name for name in parsing.REQUIRED if name != "path"))
-READ = (*REQUIRED, *parsing.OPTIONAL)
+REQUIRED = ("audio", *(name for name in rows.REQUIRED if name != "path"))
+READ = (*REQUIRED, *rows.OPTIONAL)
 
 
 def load(path: Path | None, *, outside: bool = False, corpus: str | None = None) -> Corpus:
@@ -126,7 +125,7 @@ def _parts(dataset, path: Path) -> tuple[dict, list[str]]:
 
 def _splits(keys: list[str]) -> dict[str, str]:
     """The split that each part's rows are given: names are kept only when they make a dev."""
-    known = {key: parsing.SPLITS.get(key.lower(), "") for key in keys}
+    known = {key: rows.SPLITS.get(key.lower(), "") for key in keys}
     if "dev" in known.values():
         return known
     return {key: split if split == "test" and len(keys) > 1 else "" for key, split in known.items()}
@@ -135,7 +134,7 @@ def _splits(keys: list[str]) -> dict[str, str]:
 def _open_notes(parts: dict, splits: dict[str, str], source: str) -> tuple[str, ...]:
     """A note on the parts in no split, unless there is but one and it is not called test."""
     opened = [key for key, split in splits.items() if not split]
-    if not opened or (len(parts) == 1 and parsing.SPLITS.get(opened[0].lower()) != "test"):
+    if not opened or (len(parts) == 1 and rows.SPLITS.get(opened[0].lower()) != "test"):
         return ()
     names = ", ".join(f"{one_line(key)} ({len(parts[key])} utterances)" for key in opened)
     why = "only train, validation and test name a split"
@@ -163,7 +162,7 @@ def _rows(part, *, clips: Clips, place: str, source: str, split: str, key: str) 
         values["split"] = values.get("split") or split
         values["utterance_id"] = values.get("utterance_id") or f"{key}/{index:06d}"
         yield {
-            **parsing.parse(values, place=where, source=source),
+            **rows.parse(values, place=where, source=source),
             "path": _file(audio, folder, where, clips),
         }
 

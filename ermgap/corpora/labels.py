@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from ermgap.config import one_line
 from ermgap.corpora.emotion_words import ALIASES, fold, meaning
 from ermgap.corpora.table import Corpus, excluded_frame
 from ermgap.errors import UserError
-from ermgap.plain_yaml import one_line
 
 __all__ = ["ALIASES", "MELD_LABELS", "advice", "keep_labels", "require_two"]
 

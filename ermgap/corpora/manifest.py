@@ -22,15 +22,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from ermgap.corpora import columns
-from ermgap.corpora import rows as parsing
+from ermgap.config import one_line, shown
+from ermgap.corpora import columns, rows
 from ermgap.corpora.clip_paths import Clips
 from ermgap.corpora.csv_file import Sheet, read_csv
 from ermgap.corpora.folder import need_path
 from ermgap.corpora.table import Corpus, excluded_frame, frame
 from ermgap.errors import UserError
-from ermgap.files import escaped
-from ermgap.plain_yaml import one_line, shown
+from ermgap.records.files import escaped
 
 NAME = "manifest.csv"
 NUMBERS = ("start_s", "end_s", "duration_s", "synthetic")
@@ -53,18 +52,18 @@ def load(path: Path | None, *, outside: bool = False, corpus: str | None = None)
     file = file_of(root)
     if not os.path.isfile(file):
         raise UserError(f"{root} holds no {NAME}; write one, or name the .csv file itself.")
-    sheet = read_csv(file, required=parsing.REQUIRED, optional=parsing.OPTIONAL)
+    sheet = read_csv(file, required=rows.REQUIRED, optional=rows.OPTIONAL)
     source = corpus or source_of(root)
     found = []
     clips = Clips(file.parent, outside=outside)
     for row, named in sheet.records():
         place = f"{file}, row {row}"
         named = _with_points(named, sheet)
-        parsed = parsing.parse(named, place=place, source=source, outside=outside)
+        parsed = rows.parse(named, place=place, source=source, outside=outside)
         found.append(parsed | {"path": clips.find(named["path"], place=place)})
     _refuse_repeats(found, [row for row, _ in sheet.rows], file)
     called = f"{one_line(source)}'s {one_line(file.name)}"
-    read = {*parsing.REQUIRED, *parsing.OPTIONAL}
+    read = {*rows.REQUIRED, *rows.OPTIONAL}
     unread = [name for name in sheet.header if name not in read]
     notes = (
         *sheet.notes(called),

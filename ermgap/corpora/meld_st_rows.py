@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ermgap.config import shown
 from ermgap.corpora.csv_file import read_csv
 from ermgap.corpora.genders import spelt
-from ermgap.plain_yaml import shown
 
 SPLITS = {"train": "train", "dev": "valid", "test": "test"}  # audio folder and table: CSV
 NUMBERS = {"season": "season", "episode": "episode", "dia_id": "dialogue", "utt_id": "utterance"}

@@ -13,9 +13,9 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from ermgap.config import shown
 from ermgap.corpora.clip_paths import require_file, require_inside
 from ermgap.errors import UserError
-from ermgap.plain_yaml import shown
 
 REQUIRED = ("path", "language", "emotion", "gender")
 OPTIONAL = (

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from ermgap.config import one_line, shown
 from ermgap.corpora.clip_paths import respelt
 from ermgap.errors import UserError
-from ermgap.plain_yaml import one_line, shown
 
 NAMED = ("manifest", "hf")  # loaders whose corpora can have any name
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from ermgap.config import one_line, shown
 from ermgap.errors import UserError
-from ermgap.files import escaped
-from ermgap.plain_yaml import one_line, shown
+from ermgap.records.files import escaped
 
 COLUMNS = (
     "utterance_id", "corpus", "language", "gender", "emotion", "speaker", "group", "split",

@@ -17,11 +17,17 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ermgap import config
-from ermgap.objective.estimators import ESTIMATORS, Estimator
-from ermgap.objective.groups import GENDERS, cell_names, group_means, group_sums, utterance_weights
+from ermgap.config import presets
+from ermgap.objective.gap_estimators import ESTIMATORS, Estimator
+from ermgap.objective.group_sums import (
+    GENDERS,
+    cell_names,
+    group_means,
+    group_sums,
+    utterance_weights,
+)
 from ermgap.objective.losses import LOSSES, Loss, value_and_gradient
-from ermgap.objective.weight import WEIGHTS, Weight
+from ermgap.objective.schedules import WEIGHTS, Weight
 
 __all__ = [
     "ESTIMATORS",
@@ -40,7 +46,7 @@ __all__ = [
 ]
 
 
-def require(settings: config.Objective) -> None:
+def require(settings: presets.Objective) -> None:
     """UserError for a loss, a weight schedule or an estimator that is not registered."""
     LOSSES.find(settings.loss)
     WEIGHTS.find(settings.weight)
@@ -60,7 +66,7 @@ class Objective:
     """
 
     def __init__(
-        self, settings: config.Objective, *, cells: Sequence[tuple[str, str]], counts
+        self, settings: presets.Objective, *, cells: Sequence[tuple[str, str]], counts
     ) -> None:
         self.settings = settings
         self.cells = list(cells)

@@ -77,20 +77,22 @@ def measure(threads: int, gang: int) -> dict[str, float]:
     """One process: median step, an evaluation, an adapter's reset, private memory."""
     import torch
 
-    from ermgap import config, keep_freed_memory, material
+    from ermgap import keep_freed_memory
+    from ermgap.config import presets
     from ermgap.distributed import World
-    from ermgap.evaluation import label_log_probabilities
-    from ermgap.loop import Gang, Job
-    from ermgap.sampler import epoch_batches
-    from sweeps import plan
+    from ermgap.training import context
+    from ermgap.training.batch_sampler import epoch_batches
+    from ermgap.training.evaluation import label_log_probabilities
+    from ermgap.training.trainer import Gang, Job
+    from sweeps.setup import plan
 
     keep_freed_memory()
     torch.set_num_threads(threads)
-    settings = config.load(plan.preset_path("small")).replace({"data.corpora": ["demo"]})
+    settings = presets.load(plan.preset_path("small")).replace({"data.corpora": ["demo"]})
     table = plan.make_plan(settings).utterances
     with tempfile.TemporaryDirectory() as storage:
         needed = {"config": settings.to_dict(), "table": table, "storage": storage}
-        speech, shared = material.prepare(needed, World(), lambda text: None)
+        speech, shared = context.prepare(needed, World(), lambda text: None)
         jobs = [Job(f"t{k:04d}", settings) for k in range(gang)]
         trained = Gang(jobs, speech=speech, material=shared, world=World())
         for member in trained.members:

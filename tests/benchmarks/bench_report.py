@@ -21,7 +21,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(HERE.parent / "helpers"))
 
 import machine  # noqa: E402
 import numpy as np  # noqa: E402
@@ -99,7 +99,8 @@ def resampled() -> float:
     """Seconds for the panel, the draws, and every system's max_gap under each."""
     from fake_sweep import LABELS, predictions, utterances
 
-    from analysis.panel import Panel, largest
+    from analysis.statistics import Panel
+    from analysis.statistics.panel import largest
 
     table = utterances(n=3000, speakers=20)
     systems = {f"s{i}": predictions(table, right=0.6, handicap=0.002 * i, seed=i)

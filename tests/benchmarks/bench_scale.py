@@ -83,9 +83,9 @@ def crowd(given) -> dict:
     import scale_crowd
     import scale_memory
 
-    from sweeps.events import Events
-    from sweeps.journal import Journal
-    from sweeps.stopping import Rungs
+    from sweeps.recording.events import Events
+    from sweeps.search.journal import Journal
+    from sweeps.search.stopping import Rungs
 
     config = scale_crowd.settings(
         **{
@@ -195,13 +195,13 @@ def sizes(given) -> dict:
 
 def _resume(scale_crowd, trials: int, epochs: int) -> dict:
     from ermgap.records import Records
-    from sweeps import search
-    from sweeps.broker import Broker
+    from sweeps.scheduler.broker import Broker
+    from sweeps.search import searcher
 
     config = scale_crowd.settings(**{"sweep.trials": trials + 100})
     with tempfile.TemporaryDirectory() as place:
         records = scale_crowd.create(Path(place) / "sweep", config)
-        training, draw = scale_crowd.Training(config), search.UniformSampler(config)
+        training, draw = scale_crowd.Training(config), searcher.UniformSampler(config)
         with open(records.directory / "trials.jsonl", "w", encoding="utf-8") as file:
             import numpy as np
 
@@ -221,7 +221,7 @@ def _resume(scale_crowd, trials: int, epochs: int) -> dict:
         known = records.trials()
         found["read_s"] = round(time.perf_counter() - start, 2)
         start = time.perf_counter()
-        search.searcher(config, known)
+        searcher.searcher(config, known)
         found["searcher_s"] = round(time.perf_counter() - start, 2)
         del known
         before, start = scale_crowd.resident_mb(), time.perf_counter()

@@ -3,7 +3,7 @@
     python tests/benchmarks/compare_sweeps.py results/before results/after
 
 The hypervolume of each sweep's front is taken anew on resampled dev speakers (400 times, the same
-speakers for both; analysis/panel.py says how), which gives its interval. Prints the figures
+speakers for both; analysis/statistics/panel.py says how), which gives its interval. Prints the figures
 and writes tests/benchmarks/results/sweeps.json.
 """
 
@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis import front
-from analysis.panel import Panel
+from analysis.front import front
+from analysis.statistics import Panel
 from ermgap.records import Records
 
 RESULTS = Path(__file__).parent / "results" / "sweeps.json"

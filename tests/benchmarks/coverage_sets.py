@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from analysis.panel import largest
+from analysis.statistics.panel import largest
 from ermgap import metrics
 from ermgap.metrics import GENDERS, Margins
 

@@ -40,8 +40,8 @@ from coverage_sets import (
     true_gaps,
 )
 
-from analysis import intervals, null_band
-from analysis.panel import Panel, largest
+from analysis.statistics import Panel, intervals, null_band
+from analysis.statistics.panel import largest
 
 RESULTS = Path(__file__).parent / "results"
 GAPS, SPEAKERS, SHARES = (0.0, 0.02, 0.05, 0.15), (6, 12, 40), ("equal", "unequal")

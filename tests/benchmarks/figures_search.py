@@ -20,7 +20,7 @@ from pathlib import Path
 
 import search_design
 
-from analysis import front
+from analysis.front import front
 
 HERE = Path(__file__).parent
 ROWS = HERE / "results" / "search.jsonl"

@@ -16,7 +16,7 @@ import numpy as np
 from runs import RESULTS, Run, read, run_all
 
 from ermgap.records import Records, Trial
-from sweeps.space import SPACE
+from sweeps.search.space import SPACE
 
 
 def main() -> None:

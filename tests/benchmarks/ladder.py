@@ -74,7 +74,7 @@ class _Cache:
 
     @torch.no_grad()
     def batch(self, rows: list[int], *, whole: bool) -> dict:
-        from ermgap.backbone.tower import tower_output
+        from ermgap.model.features.audio_tower import tower_output
 
         given = {name: value.to(self.device) for name, value in self.data.train(rows).items()}
         if whole:

@@ -37,7 +37,7 @@ def prepare_data(given, work: Path) -> str:
 
     if given.shape == "small":
         table, what = shapes.speech_table(train=given.train, dev=given.dev)
-        from ermgap.backbone import BACKBONES
+        from ermgap.model.backbones import BACKBONES
 
         for window_s in (30, 4):  # built beforehand: it is not part of any run
             BACKBONES.find("small")(settings({"shape": "small", "window_s": window_s}).backbone)
@@ -65,7 +65,7 @@ def swift_clips(given, folder: Path) -> Path:
     """What peer_swift.py reads: the model's folder and the clips of two epochs' worth of steps."""
     import shapes
 
-    from ermgap.backbone import BACKBONES
+    from ermgap.model.backbones import BACKBONES
 
     table, _ = shapes.speech_table(train=given.train, dev=given.dev)
     train = table[table["split"] == "train"]
@@ -77,7 +77,7 @@ def swift_clips(given, folder: Path) -> Path:
 
 def settings(spec: dict):
     """The configuration of a run; both sides take adapter and optimiser from it."""
-    from ermgap import config
+    from ermgap.config import presets
 
     changes = {
         "backbone.name": "small" if spec["shape"] == "small" else "qwen2-audio-7b",
@@ -92,7 +92,7 @@ def settings(spec: dict):
     changes |= {f"train.{name}": spec[name] for name in names if name in spec}
     if spec["shape"] != "small":
         changes["train.lr"] = 5e-5
-    return config.Config().replace(changes)
+    return presets.Config().replace(changes)
 
 
 def child(path: Path) -> int:
@@ -182,7 +182,8 @@ def _peer(spec: dict, given, table):
         return model, *made
     from transformers import Qwen2AudioProcessor
 
-    from ermgap.backbone import BACKBONES, prompts
+    from ermgap.model import prompts
+    from ermgap.model.backbones import BACKBONES
 
     folder = BACKBONES.find("small")(given.backbone)
     processor = Qwen2AudioProcessor.from_pretrained(folder, local_files_only=True)
@@ -210,7 +211,8 @@ def ours(spec: dict) -> dict:
 
         from transformers import AutoConfig, AutoTokenizer
 
-        from ermgap.backbone import BACKBONES, prompts
+        from ermgap.model import prompts
+        from ermgap.model.backbones import BACKBONES
 
         with tempfile.TemporaryDirectory() as folder:
             found = path.on_speech(given, table, device=spec["device"], storage=Path(folder))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ermgap.backbone.prompts import AUDIO, END
+from ermgap.model.prompts import AUDIO, END
 
 IGNORE = -100
 

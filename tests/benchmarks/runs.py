@@ -45,14 +45,16 @@ def run_all(
     """
     import torch
 
-    from ermgap import config, keep_freed_memory, material
+    from ermgap import keep_freed_memory
+    from ermgap.config import presets
     from ermgap.distributed import World
-    from ermgap.loop import Job, train
-    from sweeps import plan
+    from ermgap.training import context
+    from ermgap.training.trainer import Job, train
+    from sweeps.setup import plan
 
     keep_freed_memory()
     torch.set_num_threads(int(os.environ.get("THREADS", os.cpu_count() or 1)))
-    base = config.load(plan.preset_path(preset))
+    base = presets.load(plan.preset_path(preset))
     if data:
         base = base.replace({"data.corpora": data})
     prepared: dict = {}
@@ -62,7 +64,7 @@ def run_all(
         settings = base.replace({"data.fold": run.fold, "train.seed": run.seed} | run.changes)
         if run.fold not in prepared:
             prepared.clear()
-            prepared[run.fold] = material.prepare(
+            prepared[run.fold] = context.prepare(
                 {
                     "config": settings.to_dict(),
                     "table": plan.make_plan(settings).utterances,

@@ -18,9 +18,9 @@ import psutil
 from ermgap import metrics
 from ermgap.config import MELD_LABELS, OBJECTIVES, Config, load
 from ermgap.records import Records
-from sweeps import search
-from sweeps.broker import Broker
-from sweeps.sampler import FrontSampler, UniformSampler
+from sweeps.scheduler.broker import Broker
+from sweeps.search import searcher as search
+from sweeps.search.sampling.sampler import FrontSampler, UniformSampler
 
 LANGUAGES, MODALITIES = ("de", "en", "ja"), ("speech", "speech+text")
 SIZES = {"train": 23_368, "dev": 2_884, "test": 3_000}  # MELD-ST (arXiv 2603.21050)
@@ -67,7 +67,7 @@ def create(folder: Path, config: Config) -> Records:
 
 
 class Training:
-    """What a worker would report: rows as ermgap/member.py and loop.py make them, at once."""
+    """What a worker would report: rows as ermgap/training/trial_state.py and loop.py make them, at once."""
 
     def __init__(self, config: Config, seed: int = 0) -> None:
         self.epochs, self.rng = config.train.epochs, np.random.default_rng(seed)

@@ -20,10 +20,10 @@ import scale_crowd
 import torch
 from shapes import SHAPES
 
-from ermgap import checkpoint
 from ermgap.config import MELD_LABELS
-from ermgap.storage import Storage
-from sweeps.broker import Broker
+from ermgap.records import Storage
+from ermgap.training import checkpoint
+from sweeps.scheduler.broker import Broker
 
 RANK = 16
 
@@ -66,7 +66,7 @@ def checkpoint_state() -> dict:
 
 
 def predicted() -> pd.DataFrame:
-    """Dev predictions of both modalities, as ermgap/evaluation.py makes them."""
+    """Dev predictions of both modalities, as ermgap/training/evaluation.py makes them."""
     rng, dev = np.random.default_rng(0), scale_crowd.table().query("split == 'dev'")
     columns = ["utterance_id", "corpus", "language", "gender", "speaker", "group", "split"]
     both = pd.concat([dev[columns].assign(modality=m) for m in scale_crowd.MODALITIES])

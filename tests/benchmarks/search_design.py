@@ -45,7 +45,7 @@ def pack(folder: Path, file: Path = FILE) -> None:
     """
     import pandas as pd
 
-    from analysis.panel import Panel
+    from analysis.statistics import Panel
     from ermgap import metrics
     from ermgap.records import Records
 

@@ -16,7 +16,8 @@ import optuna
 from search_problems import TRIALS, trial_seed
 
 from ermgap.config import Config, Sweep, Train
-from sweeps import search, space, stopping
+from sweeps.search import searcher as search
+from sweeps.search import space, stopping
 
 NAMES = ("acc", "max_gap", "max_loss_gap")  # objectives that carry a problem's; the first is -f1
 PREFIX = "problem_"  # a variable may be called as a hyperparameter is

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import search_design
 
-from analysis import front
+from analysis.front import front
 from ermgap.config import Config, Sweep, Train
-from sweeps.stopping import Rule
+from sweeps.search.stopping import Rule
 
 FILE = Path(__file__).parent / "results" / "search-stopping.md"
 ORDERS = 200

@@ -21,8 +21,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ermgap import config
-from ermgap.backbone.prompts import Prompt
+from ermgap.config import presets as config
+from ermgap.model.prompts import Prompt
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "data"

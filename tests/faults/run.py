@@ -18,7 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1]),
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1] / "helpers"),
+                str(Path(__file__).resolve().parents[1] / "helpers" / "servers"),
                 str(Path(__file__).resolve().parents[2])]  # fmt: skip
 
 import disks  # noqa: E402

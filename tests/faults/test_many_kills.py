@@ -15,7 +15,7 @@ import yaml
 from broker_story import states
 from real_sweep import RealSweep, options, rows
 
-from analysis import front
+from analysis.front import front
 from ermgap.records import ENDED, Records
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]

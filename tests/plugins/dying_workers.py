@@ -62,6 +62,6 @@ def telling(leave):
 for name in ("erm", "minmaxgap", "groupdro", "reweight", "vrex"):
     LOSSES[name] = mortal(LOSSES[name])
 if os.environ.get("ERMGAP_TEST"):
-    from sweeps import machine
+    from sweeps.scheduler.machines import machine
 
     machine.leave = telling(machine.leave)

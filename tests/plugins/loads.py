@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ermgap.backbone import features, qwen2_audio
+from ermgap.model import qwen2_audio
+from ermgap.model.features import store
 
 
 def note(*words) -> None:
@@ -28,5 +29,5 @@ def fill(*given, **more) -> int:
     return count
 
 
-known = qwen2_audio.load, features.fill
-qwen2_audio.load, features.fill = load, fill
+known = qwen2_audio.load, store.fill
+qwen2_audio.load, store.fill = load, fill

@@ -1,0 +1,169 @@
+"""How far a front would move: what is attained in 25, 50 and 75 % of resamples or seeds.
+
+    found = over_speakers(info, records)           # or over_seeds(info, confirmed.runs(records))
+    draw(found, info, Path("attainment.png"))
+
+A place in objective space is attained by a front that has a point at least as good in everything.
+Each resample of the dev speakers has a front of its own, of all usable trials near the front; the
+surface of 50 % is their median, and between those of 25 and 75 % lies half of them (Fonseca,
+Grunert da Fonseca and Paquete 2005; computed by moocore).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.figures import figures, layout
+from analysis.front import FrontInfo
+from analysis.statistics import Panel
+from analysis.statistics.uncertainty import classes_of, dev_predictions
+from ermgap.errors import UserError
+from ermgap.records import Records
+
+LEVELS = (25, 50, 75)
+RESAMPLES = 300
+MOST = 60  # trials nearest to the front
+
+
+@dataclass(frozen=True, eq=False)
+class Attainment:
+    """Surfaces of a front: by level, points [k, 2] in the objectives' own units, first to last.
+
+    Attributes:
+        names: the two objectives. sets: fronts behind it. words: what they are over.
+        warning: what to mind in reading it.
+    """
+
+    names: tuple[str, str]
+    surfaces: dict[int, np.ndarray]
+    sets: int
+    words: str
+    title: str
+    warning: str
+
+
+def over_speakers(info: FrontInfo, records: Records, *, seed: int = 0) -> Attainment | None:
+    """Over resampled speakers; None with three objectives, others than these, or no predictions."""
+    if len(info.objectives) != 2 or not set(info.objectives) <= {"acc", "w_f1", "max_gap"}:
+        return None
+    tables = {p.trial_id: dev_predictions(records, p.trial_id) for p in info.best(MOST)}
+    tables = {name: table for name, table in tables.items() if table is not None and len(table)}
+    try:
+        panel = Panel.of(tables, **classes_of(records))
+    except UserError:
+        return None
+    values = panel.objectives(info.objectives, resamples=RESAMPLES, seed=seed)
+    made = surfaces(values, info.directions)
+    warning = "Resampled fronts reach further than a true one: each picks its own luckiest trials."
+    words = "resamples of the dev speakers"
+    return Attainment(info.objectives, made, RESAMPLES, words, "With other speakers", warning)
+
+
+def over_seeds(info: FrontInfo, runs: pd.DataFrame | None) -> Attainment | None:
+    """Over seeds of the configurations that were confirmed, a front a seed: on test, else on dev.
+
+    Args:
+        runs: as from `confirmed.runs`. Runs that failed or are degenerate attain nothing; a seed
+            without any other run counts as a set that attains nothing.
+
+    None with three objectives, fewer than two seeds, or no run that finished.
+    """
+    if runs is None or len(info.objectives) != 2:
+        return None
+    split = "test" if (runs["split"] == "test").any() else "dev"
+    here = runs[runs["split"] == split]
+    seeds, mine = sorted(set(here["seed"])), here[here["status"] == "finished"]
+    if len(seeds) < 2 or mine.empty:
+        return None
+    wide = mine.pivot(index="seed", columns="trial_id", values=list(info.objectives))
+    wide = wide.reindex(seeds)
+    values = np.stack([wide[name].to_numpy(float) for name in info.objectives], -1)
+    chosen, empty = here["trial_id"].nunique(), len(seeds) - int(_attaining(values).sum())
+    warning = f"The search chose the {chosen} configurations on dev, with one seed each."
+    if empty:
+        warning += f" In {empty} of {len(seeds)} seeds no run is usable: these attain nothing."
+    made = surfaces(values, info.directions)
+    words = f"seeds, each on {split},"
+    return Attainment(info.objectives, made, len(seeds), words, f"Over seeds, on {split}", warning)
+
+
+def surfaces(
+    values: np.ndarray, directions: Sequence[str], levels: Sequence[int] = LEVELS
+) -> dict[int, np.ndarray]:
+    """By level in percent, the points [k, 2] that span the surface, the best first one first.
+
+    Args:
+        values: [sets, points, 2]; points with NaN are left out, and a set without any other point
+            attains nothing. A surface that too few sets attain is empty.
+    """
+    import moocore  # it knows the sets that have a point, so levels are translated to these
+
+    signs = np.array([-1.0 if one == "max" else 1.0 for one in directions])
+    sets = np.repeat(np.arange(len(values)), values.shape[1])
+    costs = (values * signs).reshape(-1, 2)
+    finite = np.isfinite(costs).all(1)
+    held = int(_attaining(values).sum())
+    made = {}
+    for level in levels:
+        needed = max(int(np.ceil(level * len(values) / 100 - 1e-9)), 1)
+        if needed > held:
+            made[level] = np.empty((0, 2))
+            continue
+        share = [100 * (needed - 0.5) / held]  # half a set below, so that rounding cannot matter
+        found = moocore.eaf(costs[finite], sets[finite], percentiles=share)[:, :2]
+        made[level] = found[np.argsort(found[:, 0])] * signs
+    return made
+
+
+def _attaining(values: np.ndarray) -> np.ndarray:
+    """Bool [sets]: sets of values [sets, points, 2] with a point that is defined."""
+    return np.isfinite(values).all(-1).any(-1)
+
+
+def draw(found: Attainment, info: FrontInfo, path: Path) -> None:
+    """Write the picture at 150 dpi: the measured front over the band of the middle half."""
+    names = layout.plane(info)
+    order = [found.names.index(name) for name in names]
+    factor = np.array([layout.AXES[name][1] for name in names])
+    minimised = layout.direction(info, names[0]) == "min"
+    places = {level: at[:, order] * factor for level, at in found.surfaces.items() if len(at)}
+    core = layout.places(info.highlighted, names)
+    ends = np.concatenate([core, *places.values()])
+    caption = (
+        "Line: the front as the search saw it. "
+        f"Dashed: what half of {found.sets} {found.words} attain.",
+        "Shaded: between what 25 % and what 75 % of them attain.",
+        found.warning,
+    )
+    frame = layout.frame(info, core, ends, title=found.title, caption=caption)
+    figure, axes = figures.framed(frame)
+    lines = {level: _line(at, frame.xlim, frame.ylim, minimised) for level, at in places.items()}
+    if {25, 75} <= set(lines):
+        around = np.concatenate([lines[25], lines[75][::-1]])
+        axes.fill(*around.T, color=figures.BLUE, alpha=0.18, linewidth=0, zorder=1)
+    if 50 in lines:
+        axes.plot(*lines[50].T, color=figures.BLUE, linewidth=1.3, linestyle="--", zorder=2)
+    axes.plot(*layout.staircase(info, *names).T, color=figures.BLUE, linewidth=1.8, zorder=3)
+    axes.scatter(*layout.places(info.front, names).T, s=56, color=figures.BLUE,
+                 edgecolors="white", zorder=4)  # fmt: skip
+    if info.erm is not None:
+        at = layout.places([info.erm], names)[0]
+        axes.scatter(*at, s=62, marker="D", color=figures.ORANGE, edgecolors="white", zorder=5,
+                     label="ERM (no fairness term)")  # fmt: skip
+    figures.legend(axes)
+    figure.savefig(path, dpi=150, format="png")
+
+
+def _line(at: np.ndarray, xlim: Sequence[float], ylim: Sequence[float], minimised: bool):
+    """The surface through places [k, 2], drawn on to the edges of the picture."""
+    corners = layout.corners(at, minimised=minimised)
+    worst = xlim[1] if minimised else xlim[0]
+    first, last = (corners[0], corners[-1]) if minimised else (corners[-1], corners[0])
+    start, end = [first[0], ylim[0]], [worst, last[1]]
+    inner = corners if minimised else corners[::-1]
+    return np.array([start, *inner, end])

@@ -1,0 +1,182 @@
+"""The sentences of captions and reports: what was found, how sure it is, what to use, and caveats.
+
+for line in sentences(info, bars): print(line)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from analysis.front import choose
+from analysis.front.front import FrontInfo
+from analysis.statistics import Evidence, evidence
+from ermgap import metrics
+
+SUPPORT = ("min_support", "cell_support")
+
+
+def caption(info: FrontInfo, *, errors: bool, band: bool = False) -> list[str]:
+    """Sentences below the picture: data and n, selection, progress, and what the bars are."""
+    sweep = info.sweep
+    data = ", ".join(str(name).split("=")[0] for name in sweep.get("data") or []) or "unknown data"
+    synthetic = [str(name) for name in sweep.get("synthetic") or []]
+    who = f" of {info.speakers} speakers" if info.speakers else ""
+    first = f"Data: {data}; {sweep.get('n_dev', '?')} dev utterances{who}."
+    if synthetic:
+        first += f" Synthetic speech, not human: {', '.join(synthetic)}."
+    train = (sweep.get("config") or {}).get("train") or {}
+    rule = train.get("select", "w_f1")
+    chosen = "the last one" if rule == "last" else f"the one of the best dev {_word(rule)}"
+    lines = [first, f"Each point is one trial, at its selected epoch: {chosen}."]
+    if info.complete < info.planned:
+        word = "Sweep" if info.done or info.ended >= info.planned else "Unfinished sweep"
+        lines.append(f"{word}: {info.complete} of {info.planned} trials ran to their end.")
+    if errors:
+        lines.append(
+            "Bars: plus and minus one standard error over resampled speakers, no 95 % interval; "
+            "the largest of several gaps is biased upward."
+        )
+    if band:
+        lines.append(
+            "Grey: gaps that 95 % of perfectly fair models of the same accuracy stay within, on "
+            "these speakers."
+        )
+    return lines
+
+
+def sentences(
+    info: FrontInfo,
+    bars: pd.DataFrame,
+    found: Evidence | None = None,
+    on_test: Callable[[str], str] = lambda trial_id: "",
+) -> list[str]:
+    """Three plain sentences: what was found, how sure, what to use.
+
+    `on_test`: what is known of a trial on test, as a sentence with a space before it, or nothing.
+    """
+    sure = _how_sure(info, bars) if not found else evidence.sentence(info, found)
+    return [_found(info), sure, _what_to_use(info, on_test)]
+
+
+def columns(info: FrontInfo, found: Evidence) -> list[str]:
+    """What the columns beside a gap mean, and which points level down."""
+    if not found:
+        return []
+    lines = [
+        "at most: the true gap is no larger, with 95 % confidence. fair models: 95 % of perfectly "
+        "fair models of the same accuracy show less on these speakers. against ERM: paired "
+        "difference, and bounds that it keeps with 95 % confidence each. women/men: accuracy of "
+        "both where the gap is largest. All in points; speakers are what is resampled."
+    ]
+    down = [p.trial_id for p in info.highlighted if evidence.levelled(info, p)]
+    if down:
+        lines.append(
+            f"Levelling down: {', '.join(down)} have a smaller gap than ERM and a worse worst "
+            "group."
+        )
+    tests = [one for one in found.permutations if one.p is not None]
+    if tests:
+        told = ", ".join(f"{one.language} p = {one.p:.3f}" for one in tests)
+        lines.append(f"ERM's gap with genders shuffled over speakers: {told}.")
+    few = [one for one in found.permutations if one.p is None]
+    if few:
+        told = ", ".join(f"{one.language} {one.speakers} ({one.smallest:.2g})" for one in few)
+        lines.append(
+            "Shuffling genders over speakers needs 10 of a language; here are, with the smallest p "
+            f"that they could give: {told}."
+        )
+    return lines
+
+
+def caveats(info: FrontInfo, bars: pd.DataFrame) -> list[str]:
+    """What a reader must know beside the numbers, one sentence each."""
+    notes = list(caption(info, errors=len(bars) > 0))
+    lone = int(bars["lone_speakers"].max()) if len(bars) else 0
+    if lone:
+        notes.append(
+            f"In {lone} group(s) of one language and gender there is a single dev speaker: "
+            "their part of the bars misses what differs between speakers, so bars are too short."
+        )
+    if missing := sorted({p.trial_id for p in info.highlighted} - set(bars["trial_id"])):
+        notes.append(f"No bar for {', '.join(missing)}: the predictions are absent or unreadable.")
+    notes += _uncounted(info)
+    if info.torn:
+        notes.append("A half-written line of trials.jsonl was left out.")
+    notes.append(
+        "Points were chosen on these same dev utterances, so they look better than on test."
+    )
+    return notes
+
+
+def _uncounted(info: FrontInfo) -> list[str]:
+    """Which cells the largest gap is not over, and whose recorded one is of such a cell."""
+    if not info.uncounted:
+        return []
+    data = (info.sweep.get("config") or {}).get("data") or {}
+    support = {"min_support": 5} | {key: data[key] for key in SUPPORT if key in data}
+    least = metrics.least_of_cell(**support)
+    named = "; ".join(f"{cell} ({numbers})" for cell, numbers in info.uncounted.items())
+    notes = [
+        f"The largest gap is over {info.cells - len(info.uncounted)} of {info.cells} cells, "
+        f"without {named}: a cell counts with {least} utterances of each gender "
+        "(data.cell_support) and as many defined gaps as the others."
+    ]
+    older = [p.trial_id for p in info.highlighted if p.worst_cell in info.uncounted]
+    if older:
+        notes.append(
+            f"The recorded largest gap of {', '.join(older)} is of such a cell: the sweep was run "
+            "before cells needed that support, so run it again before you rely on it."
+        )
+    return notes
+
+
+def _found(info: FrontInfo) -> str:
+    counts = info.counts
+    start = f"{info.complete} of {info.planned} configurations ran to their end"
+    if not info.front:
+        return f"{start} and none is usable yet ({counts.get('degenerate', 0)} near-constant)."
+    start += f" and {len(info.front)} of them are on the front (hypervolume {info.hypervolume:.3f})"
+    if info.erm is None:
+        return f"{start}; no ERM baseline has finished to compare with."
+    fairest = info.find(choose.RULES["fairest"](info).trial_id) or info.front[-1]
+    return (
+        f"{start}: plain ERM ({info.erm.trial_id}) has {choose.scores(info.erm)}, "
+        f"the fairest point ({fairest.trial_id}) {choose.scores(fairest)}."
+    )
+
+
+def _how_sure(info: FrontInfo, bars: pd.DataFrame) -> str:
+    speakers = f" by {info.speakers} speakers" if info.speakers else ""
+    start = f"Scores are on {info.sweep.get('n_dev', '?')} dev utterances{speakers}"
+    if not len(bars) or bars[["acc_se", "max_gap_se"]].isna().all(axis=None):
+        return f"{start}; no usable point has predictions that would say how far they would move."
+    acc, gap = (100 * bars[name].median() for name in ("acc_se", "max_gap_se"))
+    return (
+        f"{start}: with other speakers, accuracy would move by about {acc:.1f} points and the gap "
+        f"by about {gap:.1f} (one standard error), so differences of that size may be chance."
+    )
+
+
+def _what_to_use(info: FrontInfo, on_test: Callable[[str], str]) -> str:
+    for rule in ("knee", "most accurate"):
+        point = info.find(choose.RULES[rule](info).trial_id)
+        if point is not None:
+            down = " (it levels down: its worst group does worse than ERM's)"
+            known = on_test(point.trial_id)
+            return (
+                f"To start with, use the {rule} point {point.trial_id} ({choose.scores(point)})"
+                f"{down if evidence.levelled(info, point) else ''}"
+                + (
+                    f".{known}"
+                    if known
+                    else ", and confirm it on other seeds and on test before any claim."
+                )
+            )
+    return "Nothing can be recommended yet."
+
+
+def _word(rule: str) -> str:
+    words = {"w_f1": "weighted F1", "acc": "accuracy", "worst_group_w_f1": "worst-group W-F1"}
+    return words.get(rule, rule)

@@ -1,0 +1,212 @@
+"""The interactive part of the report: every trial to point at, and what lies behind each.
+
+    body = explorer.html(info, records, bars, found)
+One block of HTML with its data, style and script inside (analysis/static/), which fetches nothing.
+Transcripts and audio are never part of it; utterances are named by their ids, and with `with_text`
+by their transcripts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.figures import figures, layout
+from analysis.front import SCORES, FrontInfo, Point, choose, importance
+from analysis.statistics import Evidence
+from analysis.statistics.evidence import levelled
+from analysis.statistics.uncertainty import classes_of, dev_predictions
+from ermgap import metrics
+from ermgap.errors import UserError
+from ermgap.records import Records, Trial, to_json
+
+STATIC = Path(__file__).parent / "static"
+SCRIPTS = ("svg.js", "scatter.js", "detail.js", "parallel.js", "explorer.js")
+DETAILED = (
+    60  # trials with predictions in the page: the front, ERM, then those nearest to the front
+)
+UTTERANCES = 25  # behind a gap
+BINS = 8
+
+
+def html(
+    info: FrontInfo,
+    records: Records,
+    bars: pd.DataFrame,
+    found: Evidence,
+    *,
+    with_text: bool = False,
+) -> str:
+    """The block, to stand anywhere in a page."""
+    content = data(info, records, bars, found, with_text=with_text)
+    told = to_json(content, separators=(",", ":"))
+    told = told.replace("<", "\\u003c")  # a value may hold </script>
+    style = (STATIC / "explorer.css").read_text(encoding="utf-8")
+    script = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    return (
+        f"<style>{style}</style><section id='explorer' aria-label='Explorer'></section>"
+        f"<script type='application/json' id='explorer-data'>{told}</script>"
+        f"<script>{script}</script>"
+    )
+
+
+def data(
+    info: FrontInfo,
+    records: Records,
+    bars: pd.DataFrame,
+    found: Evidence,
+    *,
+    with_text: bool = False,
+) -> dict[str, object]:
+    """Everything that the page shows, as plain values (fractions, nats)."""
+    errors = bars.set_index("trial_id").to_dict("index")
+    x, y = layout.plane(info)
+    chosen = dict.fromkeys(p.trial_id for p in (*info.highlighted, *info.best(DETAILED)))
+    trials = {trial.trial_id: trial for trial in records.trials()}
+    texts = _texts(records) if with_text else {}
+    details = {}
+    for trial_id in list(chosen)[:DETAILED]:
+        details[trial_id] = _history(trials[trial_id]) | _behind(records, trials[trial_id], texts)
+    band = layout.picture(info, bars, found).band
+    return {
+        "axes": {n: {"words": layout.AXES[n][0], "factor": layout.AXES[n][1]} for n in SCORES},
+        "better": dict.fromkeys(SCORES, "max") | dict.fromkeys(metrics.FALLING, "min"),
+        "x": x,
+        "y": y,
+        "objectives": info.objectives,
+        "labels": records.sweep["labels"],
+        "styles": {
+            name: {"color": figures.GREY if fill == "none" else fill, "open": fill == "none",
+                   "words": words}
+            for name, (_, _, fill, _, _, words) in figures.STYLES.items()
+        },
+        "points": [_point(info, point, errors, found) for point in info.points],
+        "details": details,
+        "band": band.tolist(),
+        "rules": [asdict(rule(info, found)) for rule in choose.RULES.values()],
+        "importance": [asdict(one) for one in importance.importance(info)],
+    }  # fmt: skip
+
+
+def _point(info: FrontInfo, point: Point, errors: Mapping, found: Evidence) -> dict:
+    backing = found.get(point.trial_id)
+    return {
+        "id": point.trial_id,
+        "style": figures.style_of(info, point),
+        "kind": point.kind,
+        "front": point.on_front,
+        "reason": point.reason,
+        "epoch": point.epoch,
+        "values": point.values,
+        "config": point.config,
+        "cell": point.worst_cell,
+        "se": errors.get(point.trial_id, {}),
+        "levelled": levelled(info, point) if point.eligible else False,
+        "backing": None if backing is None else asdict(backing)
+        | {"is_gap": backing.is_gap, "fell": backing.fell},
+    }  # fmt: skip
+
+
+def _history(trial: Trial) -> dict:
+    rows = [{name: row.get(name) for name in ("epoch", "train_loss")}
+            | {"lambda": row.get("lambda_mean", row.get("lambda"))}  # a mean, as the loss is
+            | {name: (row.get("dev") or {}).get(name) for name in ("acc", "max_gap")}
+            for row in trial.rows]  # fmt: skip
+    return {"history": rows}
+
+
+def _behind(records: Records, trial: Trial, texts: Mapping[str, str]) -> dict:
+    """Recall, confusions, calibration and the utterances of one trial; `why` without them."""
+    table = dev_predictions(records, trial.trial_id)
+    labels = records.sweep["labels"]
+    if table is None or table.empty:
+        return {"why": "its predictions are absent or unreadable"}
+    try:
+        coded = metrics.code(table, labels=labels)
+    except UserError as problem:
+        return {"why": str(problem)}
+    counts = metrics.confusions(coded)
+    margins = metrics.Margins.of(counts)
+    cell = _worst_cell(trial) or metrics.evaluate(table, **classes_of(records))["worst_cell"]
+    return {
+        "cells": coded.cells,
+        "cell": cell,
+        "n": margins.support.astype(int).tolist(),
+        "hits": margins.hits.astype(int).tolist(),
+        "confusions": counts.sum(0).astype(int).tolist(),
+        "calibration": _calibration(table, coded, labels),
+        "utterances": _utterances(table, coded, cell, labels, texts),
+    }
+
+
+def _worst_cell(trial: Trial) -> str | None:
+    """The recorded cell of the largest gap, of a trial older than `metrics.counted`; else None."""
+    epoch = trial.selected.get("epoch")
+    dev = next((row.get("dev") or {} for row in trial.rows if row.get("epoch") == epoch), {})
+    return None if "cells_counted" in dev else dev.get("worst_cell")
+
+
+def _calibration(table: pd.DataFrame, coded: metrics.Coded, labels: Sequence[str]) -> list | None:
+    """By gender: bins of (confidence, share right, n), and the calibration error; None without."""
+    columns = [f"logp_{label}" for label in labels]
+    if not set(columns) <= set(table.columns):
+        return None
+    logp = table[columns].to_numpy(float)
+    p = np.exp(logp - logp.max(1, keepdims=True))
+    sure = p.max(1) / p.sum(1)
+    if not np.isfinite(sure).all():
+        return None
+    right = coded.label == coded.prediction
+    found = []
+    for gender in range(2):
+        mine = coded.gender == gender
+        place = np.minimum((sure[mine] * BINS).astype(int), BINS - 1)
+        bins = [
+            (sure[mine][place == k].mean(), right[mine][place == k].mean(), int((place == k).sum()))
+            for k in range(BINS)
+            if (place == k).any()
+        ]
+        total = sum(n for *_, n in bins) or 1
+        error = sum(n * abs(a - b) for a, b, n in bins) / total
+        found.append({"bins": bins, "error": error})
+    return found
+
+
+def _utterances(
+    table: pd.DataFrame,
+    coded: metrics.Coded,
+    worst: str | None,
+    labels: Sequence[str],
+    texts: Mapping[str, str],
+) -> list[dict]:
+    """The errors of the gender that does worse in the worst cell, clearest first."""
+    if worst not in coded.cells:
+        return []
+    counts = metrics.confusions(coded)
+    cell = coded.cells.index(worst)
+    worse = int(np.nanargmin(metrics.accuracy(counts[cell])))
+    wrong = (coded.cell == cell) & (coded.gender == worse) & (coded.label != coded.prediction)
+    rows = table[wrong]
+    columns = [f"logp_{label}" for label in labels]
+    if set(columns) <= set(table.columns):
+        logp = rows[columns].to_numpy(float)
+        order = np.argsort(np.take_along_axis(logp, coded.label[wrong][:, None], 1)[:, 0])
+        rows = rows.iloc[order]
+    names = ["utterance_id", "speaker", "gender", "label", "prediction"]
+    found = rows[names].head(UTTERANCES).astype(str).to_dict("records")
+    return [one | {"text": texts[one["utterance_id"]]} if one["utterance_id"] in texts else one
+            for one in found]  # fmt: skip
+
+
+def _texts(records: Records) -> dict[str, str]:
+    """Transcripts by utterance; empty where the table has none."""
+    try:
+        table = records.table()
+    except UserError:
+        return {}
+    column = next((name for name in ("text", "transcript") if name in table), None)
+    return {} if column is None else dict(table.set_index("utterance_id")[column].dropna())

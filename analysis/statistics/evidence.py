@@ -1,0 +1,196 @@
+"""What stands behind each point that a report compares: bound, null band, difference to ERM.
+
+    found = evidence(info, records)            # of the front and ERM; by trial id
+    found["t0004"].gap.at_most, found["t0004"].band.high, found["t0004"].change["max_gap"].below
+
+Only dev predictions are needed. Points whose predictions are missing, unreadable or not of the same
+utterances as the others' have none; `Evidence.missing` of the whole says which and why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from analysis.front import FrontInfo, Point
+from analysis.statistics import intervals, null_band
+from analysis.statistics.panel import Panel
+from analysis.statistics.uncertainty import classes_of, dev_predictions
+from ermgap import metrics
+from ermgap.errors import UserError
+from ermgap.records import Records
+
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Backing:
+    """Of one point, in fractions.
+
+    Attributes:
+        gap: its largest gap, measured, corrected and bounded.
+        band: what fair models of its accuracy show.
+        change: acc, w_f1 and max_gap less those of ERM, paired; None of ERM itself or without it.
+        cell, female, male: where the largest gap is, and the accuracies of both genders there.
+    """
+
+    gap: intervals.Largest
+    band: null_band.Band
+    change: dict[str, intervals.Change] | None
+    cell: str | None
+    female: float
+    male: float
+
+    @property
+    def is_gap(self) -> bool:
+        """Whether its gap is larger than 95 % of fair models would show."""
+        return bool(self.gap.measured > self.band.high)
+
+    @property
+    def fell(self) -> bool:
+        """Whether the gap is below ERM's with 95 % confidence: the upper bound of the change is."""
+        return self.change is not None and bool(self.change["max_gap"].high < 0)
+
+
+@dataclass(frozen=True)
+class Evidence(Mapping):
+    """Backing by trial id; `missing` gives the reason for points without."""
+
+    backing: dict[str, Backing] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    permutations: tuple[null_band.Permutation, ...] = ()
+
+    def __getitem__(self, trial_id: str) -> Backing:
+        return self.backing[trial_id]
+
+    def __iter__(self):
+        return iter(self.backing)
+
+    def __len__(self) -> int:
+        return len(self.backing)
+
+    def plain(self) -> dict[str, object]:
+        """For summary.json: values by trial id, the missing, and ERM's permutation tests."""
+        return {
+            "points": {name: asdict(one) for name, one in self.backing.items()},
+            "missing": self.missing,
+            "permutations_of_erm": [asdict(one) for one in self.permutations],
+        }
+
+
+def evidence(info: FrontInfo, records: Records, *, seed: int = 0) -> Evidence:
+    """The backing of the front's points and of ERM."""
+    tables, missing = {}, {}
+    for point in info.highlighted:
+        table = dev_predictions(records, point.trial_id)
+        if table is None or table.empty:
+            missing[point.trial_id] = "its predictions are absent or unreadable"
+        else:
+            tables[point.trial_id] = table
+    erm = info.erm.trial_id if info.erm is not None else None
+    panel, refused = _panel(tables, erm, classes_of(records))
+    missing |= refused
+    if panel is None:
+        return Evidence(missing=missing)
+    weights = panel.draws(RESAMPLES, np.random.default_rng(seed))
+    backing = {
+        name: Backing(
+            intervals.largest_gap(panel, name, weights),
+            null_band.fair(panel, name, seed=seed),
+            intervals.against(panel, name, erm, weights)
+            if erm in panel.sums and name != erm
+            else None,
+            *_worst(panel, name),
+        )
+        for name in panel.sums
+    }
+    tests = null_band.permuted(panel, erm, seed=seed) if erm in panel.sums else []
+    return Evidence(backing, missing, tuple(tests))
+
+
+def signed(info: FrontInfo, records: Records) -> dict[str, list[dict]]:
+    """Every signed gap of the front's points and of ERM with its interval, by trial id."""
+    found = {}
+    for point in info.highlighted:
+        table = dev_predictions(records, point.trial_id)
+        if table is None or table.empty:
+            continue
+        panel, _ = _panel({point.trial_id: table}, None, classes_of(records))
+        if panel is not None:
+            made = intervals.signed(panel.every_cell(), point.trial_id)
+            found[point.trial_id] = made.to_dict("records")
+    return found
+
+
+def _worst(panel: Panel, system: str) -> tuple[str | None, float, float]:
+    gaps = metrics.sizes(panel.observed(system))["avg"]
+    if not np.isfinite(gaps).any():
+        return None, float("nan"), float("nan")
+    cell = int(np.nanargmax(gaps))
+    female, male = panel.rates(panel.everyone, system)[0, cell, :, -1]
+    return panel.cells[cell], float(female), float(male)
+
+
+def _panel(
+    tables: dict[str, pd.DataFrame], erm: str | None, rest: dict
+) -> tuple[Panel | None, dict[str, str]]:
+    """The panel of all tables that go with ERM's, or else with the first readable one."""
+    try:
+        return Panel.of(tables, **rest), {}
+    except UserError:  # one of them at least does not go with the others
+        pass
+    order = sorted(tables, key=lambda name: name != erm)
+    base, refused = None, {}
+    for name in order:
+        try:
+            pair = {name: tables[name]} if base is None else {base: tables[base]}
+            Panel.of(pair | {name: tables[name]}, **rest)
+        except UserError as problem:
+            refused[name] = str(problem)
+            continue
+        base = name if base is None else base
+    kept = {name: table for name, table in tables.items() if name not in refused}
+    return (Panel.of(kept, **rest) if kept else None), refused
+
+
+def sentence(info: FrontInfo, found: Evidence) -> str:
+    """How sure the front's gaps are, in one sentence of plain words."""
+    front = [found[point.trial_id] for point in info.front if point.trial_id in found]
+    bounded = [one for one in front if np.isfinite(one.band.high)]
+    if not bounded:
+        return ("Whether any of these gaps is more than chance cannot be told: that needs the "
+                "predictions, and a language with two dev speakers of one gender.")  # fmt: skip
+    band = float(np.median([one.band.high for one in bounded]))
+    speakers = f" by {info.speakers} speakers" if info.speakers else ""
+    start = (
+        f"Scores are on {info.sweep.get('n_dev', '?')} dev utterances{speakers}, where a perfectly "
+        f"fair model of the same accuracy would show a gap of up to {100 * band:.1f} points by "
+        f"chance (95 %): {_count(bounded, 'is_gap')} of the front's {len(bounded)} points "
+        "show more than that"
+    )
+    compared = [one for one in front if one.change is not None]
+    if not compared:
+        return f"{start}."
+    if not any(np.isfinite(one.change["max_gap"].high) for one in compared):
+        return (f"{start}; whether any lowered ERM's gap cannot be told where one speaker has all "
+                "dev utterances of a gender.")  # fmt: skip
+    return (
+        f"{start}, and of {len(compared)} compared with ERM {_count(compared, 'fell')} surely "
+        "lowered its gap (95 % confidence, on the same speakers)."
+    )
+
+
+def _count(backing: list[Backing], name: str) -> str:
+    return str(sum(getattr(one, name) for one in backing) or "none")
+
+
+def levelled(info: FrontInfo, point: Point) -> bool:
+    """Whether a point's smaller gap comes with a worse worst group than ERM's: levelling down."""
+    erm = info.erm
+    if erm is None or point is erm:
+        return False
+    fairer = point.values["max_gap"] < erm.values["max_gap"]
+    return bool(fairer and point.values["worst_group_w_f1"] < erm.values["worst_group_w_f1"])

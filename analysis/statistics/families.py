@@ -1,0 +1,180 @@
+"""Fronts by loss: does one family of configurations reach what the others do not?
+
+    found = families(info, records)          # a Family per loss with usable trials
+    print(sentences(found, info))
+
+Each family's front is of its own trials alone. A hypervolume grows with the number of trials, and
+a search gives more of them to what does well; so it is also given for as many trials as the rarest
+family has, drawn at random. The standard error is over dev speakers resampled within language and
+gender, the same for all families (`analysis.statistics.panel`); which trials there are, and their seeds,
+is not resampled.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from analysis.front import FrontInfo, Point, front
+from analysis.statistics import uncertainty
+from analysis.statistics.panel import Panel
+from ermgap.errors import UserError
+from ermgap.records import Records
+
+WORDS = {
+    "erm": "ERM",
+    "minmaxgap": "MinMaxGAP",
+    "groupdro": "GroupDRO",
+    "reweight": "Reweighting",
+    "vrex": "V-REx",
+}
+RESAMPLES = 400
+MOST = 60  # trials nearest to a family's front, of which its resampled front is made
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """The usable trials of one loss.
+
+    Attributes:
+        loss, words: its name in the configuration and in pictures.
+        points: all usable trials. front: those that no other of the family beats.
+        hypervolume: normalised, as `FrontInfo.hypervolume`.
+        even: mean hypervolume of `n_even` of the trials, drawn at random without replacement.
+        drawn: the hypervolume on each resample of the speakers, [RESAMPLES]; NaN without
+            predictions.
+    """
+
+    loss: str
+    words: str
+    points: tuple[Point, ...]
+    front: tuple[Point, ...]
+    hypervolume: float
+    even: float
+    n_even: int
+    drawn: np.ndarray
+
+    @property
+    def se(self) -> float:
+        """Standard error of the hypervolume over speakers."""
+        return float(self.drawn.std(ddof=1))
+
+    @property
+    def measured(self) -> str:
+        """The hypervolume with its standard error, where it has one."""
+        return f"{self.hypervolume:.3f}{_pm(self.se)}"
+
+
+def families(info: FrontInfo, records: Records) -> list[Family]:
+    """Every loss that has usable trials, in the order of `WORDS`, then by name.
+
+    Empty where fewer than two have some: there is nothing to compare.
+    """
+    losses = {str(p.config.get("loss")) for p in info.points if p.eligible}
+    order = sorted(
+        losses, key=lambda loss: (list(WORDS).index(loss) if loss in WORDS else 99, loss)
+    )
+    if len(order) < 2:
+        return []
+    members = {loss: _members(loss, info) for loss in order}
+    fewest = min(map(len, members.values()))
+    return [_family(loss, members[loss], info, records, fewest) for loss in order]
+
+
+def outside(family: Family, others: list[Family], info: FrontInfo) -> int:
+    """How many points of `family`'s front no point of any of the `others` beats or equals."""
+    mine = _values(family.front, info)
+    theirs = _values([point for other in others for point in other.front], info)
+    signs = np.array([1.0 if direction == "max" else -1.0 for direction in info.directions])
+    covered = ((theirs * signs)[None] >= (mine * signs)[:, None]).all(-1).any(1)
+    return int((~covered).sum())
+
+
+def sentences(found: list[Family], info: FrontInfo) -> list[str]:
+    """Each family's hypervolume beside its best rival's, with the difference and its error."""
+    lines = []
+    for family in found:
+        rivals = [other for other in found if other is not family]
+        line = f"{family.words}: {_trials(len(family.points))}, hypervolume {family.measured}"
+        if rivals:
+            if len(family.points) > family.n_even:
+                line += f" ({family.even:.3f} for {family.n_even} of them, at random)"
+            best = max(rivals, key=lambda other: other.hypervolume)
+            change = family.hypervolume - best.hypervolume
+            error = float((family.drawn - best.drawn).std(ddof=1))
+            line += (
+                f", {_signed(change)}{_pm(error)} against {best.words}, the best of the others; "
+                f"{outside(family, rivals, info)} of its {len(family.front)} front points lie "
+                "outside all other fronts"
+            )
+        lines.append(f"{line}.")
+    return lines
+
+
+def _trials(count: int) -> str:
+    return f"{count} trial{'s' * (count != 1)}"
+
+
+def _signed(change: float) -> str:
+    return f"{change:+.3f}".replace("-", "−")
+
+
+def _pm(error: float) -> str:
+    return f" ± {error:.3f}" if np.isfinite(error) else ""
+
+
+def _members(loss: str, info: FrontInfo) -> tuple[Point, ...]:
+    return tuple(p for p in info.points if p.eligible and str(p.config.get("loss")) == loss)
+
+
+def _family(
+    loss: str, points: tuple[Point, ...], info: FrontInfo, records: Records, n_even: int
+) -> Family:
+    values = _values(points, info)
+    volume = functools.partial(
+        front.hypervolume, reference=info.reference, directions=info.directions
+    )
+    kept = front.non_dominated(values, directions=info.directions)
+    rng = np.random.default_rng(0)
+    even = [
+        volume(values[rng.choice(len(values), n_even, replace=False)]) for _ in range(RESAMPLES)
+    ]
+    return Family(
+        loss,
+        WORDS.get(loss, loss),
+        points,
+        tuple(point for point, keep in zip(points, kept, strict=True) if keep),
+        volume(values),
+        float(np.mean(even)),
+        n_even,
+        _drawn(tuple(replace(info, points=points).best(MOST)), info, records),
+    )
+
+
+def _values(points: Sequence[Point], info: FrontInfo) -> np.ndarray:
+    """Objectives, [points, objectives]."""
+    values = [[point.values[name] for name in info.objectives] for point in points]
+    return np.array(values, float).reshape(len(points), len(info.objectives))
+
+
+def _drawn(points: tuple[Point, ...], info: FrontInfo, records: Records) -> np.ndarray:
+    """Hypervolume of these trials' front on each resample, [RESAMPLES]."""
+    if set(info.objectives) != {"acc", "max_gap"}:
+        return np.full(RESAMPLES, np.nan)
+    tables = {p.trial_id: uncertainty.dev_predictions(records, p.trial_id) for p in points}
+    if any(table is None for table in tables.values()):
+        return np.full(RESAMPLES, np.nan)
+    try:
+        panel = Panel.of(tables, **uncertainty.classes_of(records))
+    except UserError:  # files from elsewhere; volumes without their errors are better than none
+        return np.full(RESAMPLES, np.nan)
+    values = panel.objectives(info.objectives, resamples=RESAMPLES)
+    return np.array(
+        [
+            front.hypervolume(one, reference=info.reference, directions=info.directions)
+            for one in values
+        ]
+    )

@@ -1,0 +1,197 @@
+"""What gap would a perfectly fair model of the same accuracy show on these utterances?
+
+    band = fair(panel, "t0004")          # quantiles of max_gap without any true gap
+    tests = permuted(panel, "t0004")     # per language: p of the observed gap, genders shuffled
+
+`fair` simulates: each true class of a cell is recognised at the rate of both genders together, a
+speaker is easier or harder by a normal effect on the logit, and errors go where errors of that
+class went. How much speakers differ is estimated from their dispersion within gender; with few
+speakers that is itself uncertain, so each simulated world draws its own value, from the fiducial
+distribution of the generalised Q statistic (Paule and Mandel 1982; Weerahandi 1993). A gender of
+one speaker says nothing of it: her one effect, common to all of her utterances, is drawn with the
+variance that the other strata show, and where no stratum has two speakers nothing can be said.
+`permuted` needs no model, but enough speakers: with n of them, n_F female, no p is below one over
+the number of ways to choose n_F of n.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from math import comb
+
+import numpy as np
+from scipy.special import expit, logit
+from scipy.stats import chi2
+
+from analysis.statistics.panel import Panel, largest
+from ermgap import metrics
+from ermgap.metrics import Margins
+
+FEWEST = 10  # speakers of a language for a permutation test
+GRID = np.concatenate([[0.0], np.geomspace(1e-3, 16.0, 80)])  # variances of the speaker effect
+SHRINK = 16 * np.sqrt(3) / (15 * np.pi)  # of a logit under a normal effect (Zeger et al. 1988)
+
+
+@dataclass(frozen=True)
+class Band:
+    """max_gap of fair models with this system's accuracy, in fractions.
+
+    Attributes:
+        median, high: its 50 % and 95 % points; NaN where no gender of any language has two
+            speakers.
+        beaten: share of the fair models whose gap is at least the observed one.
+        speakers: median standard deviation of the speaker effect, on the logit.
+    """
+
+    median: float
+    high: float
+    beaten: float
+    speakers: float
+
+
+def fair(panel: Panel, system: str, *, worlds: int = 2000, seed: int = 0) -> Band:
+    """The null band of a system, from `worlds` simulated fair models."""
+    rng = np.random.default_rng(seed)
+    variance = dispersion(panel, system, rng.random(worlds))
+    if variance is None:
+        return Band(*[float("nan")] * 4)
+    gaps = largest(metrics.differences(_simulated(panel, system, variance, rng)))
+    observed = largest(panel.observed(system))
+    median, high = np.nanquantile(gaps, (0.5, 0.95))
+    return Band(
+        float(median), float(high), float(np.mean(gaps >= observed)),
+        float(np.sqrt(np.median(variance))),
+    )  # fmt: skip
+
+
+def dispersion(panel: Panel, system: str, levels: np.ndarray) -> np.ndarray | None:
+    """Variances of the speaker effect at fiducial `levels` [n] in (0, 1); None if unknowable.
+
+    A unit's hits less their expectation under its own stratum's rates have a variance that grows
+    with that of the effect. Q, the squares over it, is close to chi2 of (units - strata) degrees of
+    freedom at the true variance, and falls with it.
+    """
+    # A cell that does not count says nothing either: two speakers of one utterance each have so
+    # little expected variance that they alone would put the effect at its largest.
+    support, hits = np.moveaxis(panel.sums[system][:, panel.counted, :, :2], -1, 0)
+    q, freedom = np.zeros(len(GRID)), 0
+    for rows, alone in zip(panel.strata, panel.alone, strict=True):
+        if alone or not support[rows].any():
+            continue
+        n, rate = support[rows], (hits[rows].sum(0) + 0.5) / (support[rows].sum(0) + 1)
+        off = (hits[rows] - n * rate).sum((1, 2))
+        spread = _variances(n.reshape(len(rows), -1), rate.ravel())
+        q += (len(rows) - 1) / len(rows) * (off[:, None] ** 2 / np.maximum(spread, 1e-9)).sum(0)
+        freedom += len(rows) - 1
+    if not freedom:
+        return None
+    return np.interp(-chi2.ppf(levels, freedom), -q, GRID)
+
+
+def _variances(n: np.ndarray, rate: np.ndarray) -> np.ndarray:
+    """Variance of each unit's hits less their expectation, [U, G].
+
+    Args:
+        n: [U, P], utterances. rate: [P], at which they are recognised, estimated from these units:
+            so a large unit has drawn it to itself.
+    """
+    at, weight = np.polynomial.hermite_e.hermegauss(15)
+    weight = weight / weight.sum()
+    effect = np.sqrt(GRID)[:, None, None] * at[:, None]  # [G, nodes, 1]
+    middle = logit(rate) * np.sqrt(1 + SHRINK**2 * GRID)[:, None, None]
+    p = expit(middle + effect)
+    mean = (weight[:, None] * p).sum(1)  # [G, P]
+    apart = p - mean[:, None]
+    shared = np.einsum("q,gqp,gqr->gpr", weight, apart, apart)
+    single = mean * (1 - mean) - np.einsum("gpp->gp", shared)
+    whole = n.sum(0)
+    share = np.divide(n, whole, out=np.zeros_like(n), where=whole > 0)
+    own = n * (1 - share)
+    others = shared * (n.T @ n)
+    found = own @ single.T + np.einsum("up,gpr,ur->ug", own, shared, own, optimize=True)
+    found += np.einsum("up,gpr,ur->ug", share, others, share, optimize=True)
+    mine = share * n  # its own part of the sum over units
+    return found - np.einsum("up,gpr,ur->ug", mine, shared, mine, optimize=True)
+
+
+def _simulated(panel: Panel, system: str, variance: np.ndarray, rng) -> np.ndarray:
+    """Rates [worlds, C, 2, 2K + 2] of fair models whose speakers differ by variance [worlds]."""
+    units, first = panel.sums[system][..., 0], np.unique(panel.speakers, return_index=True)[1]
+    support, women = np.zeros((len(first), *units.shape[1:])), panel.female[first]
+    np.add.at(support, panel.speakers, units)  # [speakers, C, K]
+    confusion = panel.confusions[system]
+    n, hits = confusion.sum(-1), np.diagonal(confusion, axis1=-2, axis2=-1)
+    middle = logit((hits + 0.5) / (n + 1))
+    wrong = confusion.copy()
+    k = np.arange(wrong.shape[1])
+    wrong[:, k, k] = 0.0
+    total = wrong.sum(-1, keepdims=True)
+    wrong[..., -1:] += total == 0  # a class without errors: the few simulated go to no label
+    wrong = wrong / wrong.sum(-1, keepdims=True)
+    effect = rng.standard_normal((len(variance), len(support))) * np.sqrt(variance)[:, None]
+    widened = np.sqrt(1 + SHRINK**2 * variance)[:, None, None, None]
+    shape = (len(variance), len(panel.cells), 2, len(k))
+    right, seen = np.zeros(shape), np.zeros(shape[1:])
+    for side, those in enumerate((women, ~women)):
+        seen[:, side] = support[those].sum(0)
+        for speaker in np.flatnonzero(those):
+            cells = np.flatnonzero(support[speaker].sum(-1))
+            at = widened[:, 0] * middle[cells] + effect[:, speaker, None, None]
+            right[:, cells, side] += rng.binomial(support[speaker, cells].astype(int), expit(at))
+    missed = (seen - right).astype(int)
+    elsewhere = rng.multinomial(missed, wrong[:, None]).sum(-2)[..., :-1]
+    margins = Margins(np.broadcast_to(seen, shape), right, right + elsewhere)
+    return metrics.rates(margins, classes=panel.classes, cells=panel.counted)
+
+
+@dataclass(frozen=True)
+class Permutation:
+    """The largest gap of a language against those under shuffled genders.
+
+    Attributes:
+        p: share of shufflings with a gap at least as large; None under `FEWEST` speakers.
+        smallest: the least p that these speakers could give.
+    """
+
+    language: str
+    speakers: int
+    p: float | None
+    smallest: float
+
+
+def permuted(
+    panel: Panel, system: str, *, shuffles: int = 2000, seed: int = 0
+) -> list[Permutation]:
+    """A test a language that has both genders: gender shuffled over its speakers.
+
+    All shufflings if they are no more than `shuffles`, else that many at random.
+    """
+    rng = np.random.default_rng(seed)
+    found = []
+    units, observed = panel.units, metrics.sizes(panel.observed(system))["avg"]
+    for language in sorted(set(units["language"])):
+        rows = np.flatnonzero((units["language"] == language).to_numpy())
+        n, women = len(rows), int(panel.female[rows].sum())
+        lone = any(one.startswith(f"{language}/") for one in panel.lone)
+        cells = [i for i, cell in enumerate(panel.cells) if cell.split("/", 1)[0] == language]
+        if lone or women in (0, n) or not panel.counted[cells].any():
+            continue
+        ways = comb(n, women)
+        smallest = (2 if 2 * women == n else 1) / ways
+        if n < FEWEST:
+            found.append(Permutation(language, n, None, smallest))
+            continue
+        female = np.tile(panel.female, (min(ways, shuffles), 1))
+        if ways <= shuffles:
+            female[:, rows] = False
+            for row, chosen in zip(female, combinations(rows, women), strict=True):
+                row[list(chosen)] = True
+        else:
+            female[:, rows] = rng.permuted(female[:, rows], axis=1)
+        drawn = panel.signed(np.ones(female.shape), system, female=female)[:, cells]
+        at_least = largest(drawn) >= np.nanmax(observed[cells]) - 1e-12
+        extra = 0 if ways <= shuffles else 1
+        p = (at_least.sum() + extra) / (len(female) + extra)
+        found.append(Permutation(language, n, float(p), smallest))
+    return found

@@ -1,0 +1,1 @@
+"""Tables: a sweep or a benchmark goes in; text, CSV, LaTeX, HTML and Markdown come out."""

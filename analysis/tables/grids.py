@@ -1,0 +1,181 @@
+"""What a benchmark table shows, in which order and what is bold; and the words below it.
+
+    made = benchmark_table.table(systems, labels=labels, baseline="ERM")
+    for grid in grids(made): print(grid.title, grid.header, grid.rows, grid.bold)
+    for note in notes(made): print(note)
+
+Scores are percent and gaps percentage points with one decimal. `table_formats` spells both.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis.tables.benchmark_table import COMPARED, OVERALL, SCORES, BenchmarkTable
+
+HEADS = ("W-F1", "ACC", "TPR gap", "FPR gap", "W-F1 gap", "ACC gap", "AVG gap")  # of SCORES
+CHANGES = ("AVG gap", "ACC", "W-F1")  # of COMPARED
+WITH_ERROR = ("w_f1", "acc", "avg_gap", "max_gap")
+HIGHER = ("w_f1", "acc")  # is better; of the others lower is
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Rows of text under a title; `bold` holds (row, column) of the best values."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    bold: frozenset[tuple[int, int]]
+
+
+def grids(table: BenchmarkTable) -> list[Grid]:
+    """One grid a block, then the largest gaps, then the differences to the baseline."""
+    many, unparsable = len(table.systems) > 1, bool(table.rows["unparsable"].any())
+    made = []
+    for block, part in table.rows.groupby("block", sort=False):
+        columns = [_column(part, key) for key in SCORES]
+        columns.append([f"{row.n_female:,}/{row.n_male:,}" for row in part.itertuples()])
+        header = ["System", *HEADS, "n (F/M)"]
+        if unparsable:
+            columns.append([f"{n:,}" for n in part["unparsable"]])
+            header.append("no label")
+        language, modality = block.split("/", 1)
+        bold = _best(part, SCORES) if many else frozenset()
+        made.append(Grid(f"{language}, {modality}", header, _across(part, columns), bold))
+    summary = table.systems
+    columns = [_column(summary, "max_gap"), [name or "–" for name in summary["worst_cell"]]]
+    bold = _best(summary, ["max_gap"]) if many else frozenset()
+    header = ["System", "max gap", "worst cell"]
+    made.append(Grid("Largest AVG gap over cells", header, _across(summary, columns), bold))
+    return made + _changes(table)
+
+
+def notes(table: BenchmarkTable) -> list[str]:
+    """What a reader must know beside the numbers, one sentence or two each."""
+    facts, rows = table.facts, table.rows
+    splits = ", ".join(facts["splits"]) or "not stated"
+    lines = [
+        f"Split: {splits}. n counts utterances (female/male). Scores are percent, gaps percentage "
+        "points between the genders; TPR and FPR gaps are means over classes with at least "
+        f"{facts['min_support']} utterance(s) of each gender, AVG is the mean of the four gaps; "
+        "overall pools the utterances of a modality.",
+        "± is one standard error over speakers resampled within language and gender, no 95 % "
+        "interval; a largest gap is biased upward.",
+        "Gaps of few speakers or utterances are mostly noise: a perfectly fair model is expected "
+        "to show a largest W-F1 gap of 4.3 points over three languages with 500 utterances per "
+        f"gender and language (6.1 with 250, 3.0 with 1,000). Here a language and gender has "
+        f"{facts['speakers']} speaker(s) at the least.",
+    ]
+    if facts["speakers"] == 1:
+        lines.append("With one speaker, ± misses what differs between speakers and is too short.")
+    if facts["folds"] > 1:
+        lines.append(
+            f"Out-of-fold predictions of {facts['folds']} folds are pooled; each fold's last epoch "
+            "counts, so that none is chosen on what is reported."
+        )
+    elif "dev" in facts["splits"]:
+        lines.append("Epochs are chosen on dev, so values on dev look better than on test.")
+    uncounted = facts["uncounted"]
+    for numbers in dict.fromkeys(tuple(cells.items()) for cells in uncounted.values() if cells):
+        who = [name for name, cells in uncounted.items() if tuple(cells.items()) == numbers]
+        of = "" if len(who) == len(uncounted) else f" of {', '.join(who)}"
+        lines.append(
+            f"The max gap{of} is without {'; '.join(f'{cell} ({n})' for cell, n in numbers)}: a "
+            f"cell counts with {facts['cell_support']} utterances of each gender and as many "
+            "defined gaps as the others."
+        )
+    if facts["synthetic"]:
+        names = ", ".join(facts["synthetic"])
+        lines.append(f"Synthetic speech, not human: {names}; no claim on people follows from it.")
+    if (rows.groupby("block")["n"].nunique() > 1).any():
+        lines.append(
+            "Systems with fewer utterances than others in a block (see n) are never bold there."
+        )
+    if rows["unparsable"].any():
+        lines.append("no label: answers that are none of the labels; they count as wrong.")
+    if rows["degenerate"].any():
+        half = f", or W-F1 under half of {table.baseline}'s" if table.baseline else ""
+        lines.append(
+            "† Accuracy not above always giving the commonest label, there or in the whole "
+            f"modality{half}: a constant predictor has a gap of 0, so such gaps are never bold."
+        )
+    return lines + undefined(table)
+
+
+def undefined(table: BenchmarkTable) -> list[str]:
+    """Why a value is undefined (an en dash), one sentence a reason."""
+    found = pd.DataFrame(
+        [(r.block, r.system, why) for r in table.rows.itertuples() for why in _reasons(r, table)],
+        columns=["block", "system", "why"],
+    )
+    who = found.groupby(["why", "block"], sort=False)["system"].agg(", ".join).reset_index()
+    where = who.groupby(["why", "system"], sort=False)["block"].agg(", ".join)
+    return [f"– {names} in {blocks}: {why}." for (why, names), blocks in where.items()]
+
+
+def _reasons(row, table: BenchmarkTable) -> list[str]:
+    if row.n == 0:
+        return ["no prediction"]
+    absent = [name for name in ("female", "male") if getattr(row, f"n_{name}") == 0]
+    reasons = [f"no {name} utterance, so no gap is defined" for name in absent]
+    if not absent and row.classes == 0:
+        least = table.facts["min_support"]
+        reasons.append(f"no class has {least} utterance(s) of each gender: no TPR or FPR gap")
+    elif not absent and not np.isfinite(row.fpr_gap):
+        reasons.append("all utterances of a gender have one label: no FPR gap")
+    if table.baseline and row.language == OVERALL and np.isnan(row.delta_acc):
+        reasons.append(f"other utterances than those of {table.baseline}: no difference to it")
+    return reasons
+
+
+# What is shown ------------------------------------------------------------------------------------
+
+
+def _changes(table: BenchmarkTable) -> list[Grid]:
+    if table.baseline is None or len(table.systems) < 2:
+        return []
+    others = table.rows[table.rows["system"] != table.baseline]
+    made = []
+    for modality, part in others[others["language"] == OVERALL].groupby("modality", sort=False):
+        columns = [_column(part, f"delta_{key}", sign="+") for key in COMPARED]
+        title = f"Difference to {table.baseline}, {OVERALL}, {modality}"
+        made.append(Grid(title, ["System", *CHANGES], _across(part, columns), frozenset()))
+    return made
+
+
+def _column(part: pd.DataFrame, key: str, *, sign: str = "") -> list[str]:
+    errors = part[f"{key}_se"] if key in WITH_ERROR or sign else [np.nan] * len(part)
+    return [_shown(value, error, sign) for value, error in zip(part[key], errors, strict=True)]
+
+
+def _shown(value: float, error: float, sign: str = "") -> str:
+    if not np.isfinite(value):
+        return "–"
+    text = f"{100 * value + 0.0:{sign}.1f}".replace("-", "\u2212")
+    text = re.sub("^[\u2212+](0\\.0)$", r"\1", text)  # a change of 0.0 has no sign
+    return f"{text} ± {100 * error:.1f}" if np.isfinite(error) else text
+
+
+def _across(part: pd.DataFrame, columns: Sequence[list[str]]) -> list[list[str]]:
+    marks = ["†" if poor else "" for poor in part["degenerate"]]
+    names = [f"{name}{mark}" for name, mark in zip(part["system"], marks, strict=True)]
+    return [list(row) for row in zip(names, *columns, strict=True)]
+
+
+def _best(part: pd.DataFrame, keys: Sequence[str]) -> frozenset[tuple[int, int]]:
+    """Places of the best value of each column, ties included: of no degenerate system, and of none
+    that was scored on fewer utterances or cells than another."""
+    fair = ~part["degenerate"] & (part["n"] == part["n"].max())
+    places = set()
+    for column, key in enumerate(keys, 1):
+        values = part[key].where(fair).to_numpy(float)
+        if np.isfinite(values).any():
+            best = np.nanmax(values) if key in HIGHER else np.nanmin(values)
+            places |= {(int(i), column) for i in np.flatnonzero(np.abs(values - best) < 1e-12)}
+    return frozenset(places)

@@ -1,0 +1,187 @@
+"""The tables of a report: every trial, the front with what backs it, and summary.json.
+
+table = trials(info, bars)
+shown = display(info, bars, found)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.figures import layout
+from analysis.front import FrontInfo, Point, choose, front
+from analysis.statistics import Evidence, evidence
+from analysis.tables.markup import LATEX
+
+PLOTS = Path("analysis/plots")
+UNITS = {name: "%" for name in front.SCORES} | {"max_gap": "points", "max_loss_gap": "nats"}
+
+
+def trials(info: FrontInfo, bars: pd.DataFrame) -> pd.DataFrame:
+    """One row a trial: what it is, its scores (fractions, nats) and its configuration.
+
+    Columns: trial_id, kind, status, reason, front, degenerate, epoch, the objectives first and then
+    the other scores, acc_se, max_gap_se, worst_cell, and `config.<name>` for each hyperparameter.
+    """
+    names = [*info.objectives, *(name for name in front.SCORES if name not in info.objectives)]
+    rows = [
+        {
+            "trial_id": p.trial_id,
+            "kind": p.kind,
+            "status": p.status,
+            "reason": p.reason,
+            "front": p.on_front,
+            "degenerate": p.degenerate,
+            "epoch": p.epoch,
+            **{name: p.values[name] for name in names},
+            "worst_cell": p.worst_cell,
+            **{f"config.{key}": _plain(value) for key, value in p.config.items()},
+        }
+        for p in info.points
+    ]
+    table = pd.DataFrame(rows).merge(bars.drop(columns="lone_speakers"), on="trial_id", how="left")
+    # Parquet has one type a column; a hyperparameter may be a number here and a word there.
+    for column in (name for name in table if pd.api.types.is_object_dtype(table[name])):
+        if table[column].dropna().map(type).nunique() > 1:
+            table[column] = table[column].map(str, na_action="ignore")
+    return table.astype({"front": bool, "degenerate": bool, "epoch": "Int64"})
+
+
+def summary(
+    info: FrontInfo, bars: pd.DataFrame, found: Evidence | None = None
+) -> dict[str, object]:
+    """What summary.json holds: front, hypervolume, reference point, choices, ERM, counts, n_dev."""
+    errors = bars.set_index("trial_id").to_dict("index")
+    chosen = {name: rule(info, found) for name, rule in choose.RULES.items()}
+    limits = {f"{x:g}": chosen[f"gap at most {100 * x:g}"] for x in choose.GAP_LIMITS}
+    return {
+        "name": info.name,
+        "finished": info.done,
+        "trials": {"planned": info.planned, "complete": info.complete, "by_kind": info.counts},
+        "by_status": pd.Series([p.status for p in info.points]).value_counts().to_dict(),
+        "n_dev": info.sweep.get("n_dev"),
+        "dev_speakers": info.speakers,
+        "synthetic": list(info.sweep.get("synthetic") or []),
+        "cells": info.cells,
+        "cells_left_out_of_max_gap": info.uncounted,
+        "objectives": dict(zip(info.objectives, info.directions, strict=True)),
+        "reference_point": dict(zip(info.objectives, info.reference, strict=True)),
+        "hypervolume": info.hypervolume,
+        "floor": info.floor,
+        "majority_rate": info.majority_rate,
+        "front": [_brief(point, errors) for point in info.front],
+        "erm": _brief(info.erm, errors),
+        "knee": _brief(info.find(chosen["knee"].trial_id), errors),
+        "most_accurate": _brief(info.find(chosen["most accurate"].trial_id), errors),
+        "fairest": _brief(info.find(chosen["fairest"].trial_id), errors),
+        "best_under": {x: _limited(info, choice) for x, choice in limits.items()},
+        "choices": {name: asdict(choice) for name, choice in chosen.items()},
+        "evidence": found.plain() if found is not None else None,
+        "bars": "one standard error over resampled speakers, no 95 % interval",
+    }
+
+
+def display(
+    info: FrontInfo, bars: pd.DataFrame, found: Evidence | None = None, *, wide: bool = True
+) -> pd.DataFrame:
+    """The front and the ERM baseline as text: percent, points, and what sets them apart."""
+    errors = bars.set_index("trial_id").to_dict("index")
+    points = info.highlighted
+    keys = dict.fromkeys(key for point in points for key in point.config)
+    differing = [k for k in keys if len({str(p.config.get(k)) for p in points}) > 1 or k == "loss"]
+    rows = []
+    for point in points:
+        row = {"trial": point.trial_id, "": "front" if point.on_front else "(ERM, dominated)"}
+        for name in dict.fromkeys([*info.objectives, "acc", "max_gap", *(["w_f1"] * wide)]):
+            row[f"{name} {UNITS[name]}"] = _cell(name, point, errors)
+        row |= _backing(found.get(point.trial_id), wide=wide) if found else {}
+        row |= {key: _setting(point.config.get(key)) for key in differing}
+        rows.append(row)
+    return pd.DataFrame(rows).fillna("-")
+
+
+def _brief(point: Point | None, errors: Mapping) -> dict | None:
+    if point is None:
+        return None
+    se = errors.get(point.trial_id, {})
+    return {
+        "trial_id": point.trial_id,
+        "epoch": point.epoch,
+        **point.values,
+        "worst_cell": point.worst_cell,
+        "acc_se": se.get("acc_se"),
+        "max_gap_se": se.get("max_gap_se"),
+        "config": point.config,
+    }
+
+
+def _limited(info: FrontInfo, choice: choose.Choice) -> dict:
+    point = info.find(choice.trial_id or choice.nearest)
+    return {
+        "trial_id": choice.trial_id,
+        "nearest": choice.nearest,
+        "acc": point.values["acc"] if point else None,
+        "max_gap": point.values["max_gap"] if point else None,
+        "sentence": choice.sentence,
+    }
+
+
+def _backing(one: evidence.Backing | None, *, wide: bool) -> dict[str, str]:
+    """What a row says of a gap beside its value, in points; `wide`: where it is, too."""
+    if one is None:
+        return {}
+    change = one.change["max_gap"] if one.change else None
+    paired = [] if change is None else [change.value, change.low, change.high]
+    told = {
+        "at most": _points(one.gap.at_most),
+        "fair models": _points(one.band.high),
+        "against ERM": "{} [{}, {}]".format(*(_points(x, sign="+") for x in paired))
+        if paired and np.isfinite(paired).all()
+        else "-",
+    }
+    where = {"worst in": one.cell or "-", "women/men": f"{_points(one.female)}/{_points(one.male)}"}
+    return told | (where if wide else {})
+
+
+def _points(value: float, *, sign: str = "") -> str:
+    return f"{100 * value:{sign}.1f}" if np.isfinite(value) else "-"
+
+
+def _cell(name: str, point: Point, errors: Mapping) -> str:
+    _, factor, *_ = layout.AXES[name]
+    value, error = point.values[name] * factor, errors.get(point.trial_id, {}).get(f"{name}_se")
+    digits = 1 if factor == 100 else 3
+    if not np.isfinite(value):
+        return "undefined"
+    shown = f"{value:.{digits}f}"
+    return shown if error is None or not np.isfinite(error) else f"{shown} ± {error * factor:.1f}"
+
+
+def _setting(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _plain(value: object) -> object:
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def to_latex(shown: pd.DataFrame) -> str:
+    """A table of `display` for booktabs."""
+    lines = [" & ".join(map(_escaped, row)) + r" \\" for row in shown.astype(str).to_numpy()]
+    head = " & ".join(map(_escaped, shown.columns)) + r" \\"
+    columns = "l" * min(2, shown.shape[1]) + "r" * max(shown.shape[1] - 2, 0)
+    return "\n".join(
+        [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *lines,
+         r"\bottomrule", r"\end{tabular}", ""]
+    )  # fmt: skip
+
+
+def _escaped(text: str) -> str:
+    return "".join(LATEX.get(sign, sign) for sign in text)

@@ -1,0 +1,178 @@
+"""Systems that answer utterances with an emotion: the rows of the benchmark's table.
+
+    word, argument = systems.parse("openai=gpt-4o-mini-audio-preview@https://host/v1")
+    system = systems.SYSTEMS.find(word)(argument, systems.Context(labels=labels, ...))
+    table = system.predict(utterances, modality="speech", note=print)
+
+A system is a class with `predict` and one line in `SYSTEMS`, here or in a plugin. It is made and
+asked on a worker, unless it says `on_driver`. A module is imported when its system is first made,
+so that naming one costs neither torch nor weights.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ermgap.errors import UserError
+from ermgap.registry import Registry
+
+__all__ = [
+    "MODALITIES",
+    "SYSTEMS",
+    "Context",
+    "System",
+    "on_driver",
+    "parse",
+    "predictions_table",
+]
+
+MODALITIES = ("speech", "speech+text")  # the paper's unimodal and multimodal
+_KEPT = ["utterance_id", "language", "gender", "speaker", "group", "split"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a system is made for.
+
+    Attributes:
+        labels: the class names that an answer may be.
+        config: the run's `ermgap.config.Config`, or None for a system that needs none.
+        device: where a model of ours runs, such as "cpu" or "cuda:0".
+        folder: where a system may keep what it was answered (`folder / "answers"`).
+        bases: `ermgap.baselines.ours.Bases` that systems made one after another share, or None.
+    """
+
+    labels: tuple[str, ...]
+    config: Any
+    device: str
+    folder: Path
+    bases: Any = None
+
+
+class System(ABC):
+    """Answers utterances; `name` is its row in the table."""
+
+    name: str
+
+    @abstractmethod
+    def predict(
+        self,
+        utterances: pd.DataFrame,
+        *,
+        modality: str,
+        note: Callable[[str], None] = lambda text: None,
+    ) -> pd.DataFrame:
+        """The predictions of these utterances, in their order (`predictions_table`).
+
+        Args:
+            utterances: rows of `ermgap.corpora.table`.
+            modality: one of MODALITIES; "speech+text" gives the transcript too.
+            note: told a sentence whenever there is something a user may want to know.
+
+        Raises UserError when the system cannot answer, with what to do about it.
+        """
+
+    def estimate(self, utterances: pd.DataFrame, modalities: Sequence[str]) -> str:
+        """A sentence on what answering will cost, "" where it costs nothing but time."""
+        return ""
+
+
+def predictions_table(
+    utterances: pd.DataFrame,
+    *,
+    modality: str,
+    prediction: Sequence[str],
+    labels: Sequence[str],
+    answers: Sequence[str] | None = None,
+    log_probabilities: np.ndarray | None = None,
+) -> pd.DataFrame:
+    """One row an utterance, in the order given: all that `ermgap.metrics` reads, and more.
+
+    Args:
+        utterances: n rows of `ermgap.corpora.table`.
+        modality: one of MODALITIES.
+        prediction: [n] labels, or a constant of `ermgap.baselines.answers` for no label.
+        labels: the K class names.
+        answers: [n] raw texts of a system that generates, kept as column `answer`.
+        log_probabilities: [n, K] nats, kept as columns `logp_<label>` (float32).
+
+    Returns columns utterance_id, language, modality, gender, speaker, group, split, label (the
+    true emotion), prediction, `logp_*`, `answer`. Raises UserError for another modality and
+    ValueError for arrays of another shape.
+    """
+    check_modality(modality)
+    table = utterances[_KEPT].reset_index(drop=True)
+    table.insert(2, "modality", modality)
+    table["label"] = list(utterances["emotion"])
+    table["prediction"] = list(prediction)
+    if log_probabilities is not None:
+        if np.shape(log_probabilities) != (len(table), len(labels)):
+            raise ValueError(
+                f"log probabilities of {len(table)} utterances and {len(labels)} labels have the "
+                f"shape {np.shape(log_probabilities)}"
+            )
+        scores = np.asarray(log_probabilities, dtype=np.float32)
+        table[[f"logp_{label}" for label in labels]] = scores
+    if answers is not None:
+        table["answer"] = list(answers)
+    return table
+
+
+def check_modality(modality: str) -> None:
+    """Raise UserError unless `modality` is one of MODALITIES."""
+    if modality not in MODALITIES:
+        raise UserError(
+            f"there is no modality {modality!r}; choose one of {', '.join(MODALITIES)}."
+        )
+
+
+def on_driver(spec: str) -> bool:
+    """Whether a system is asked by the process that a user started, and not by a worker.
+
+    So are those whose factory has a true attribute `on_driver`: endpoints, which need the network
+    and a key of this machine's environment, and no model here. Raises UserError as `parse`.
+    """
+    word, _ = parse(spec)
+    return getattr(SYSTEMS.find(word), "on_driver", False)
+
+
+def _lazy(
+    module: str, factory: str, *, on_driver: bool = False
+) -> Callable[[str | None, Context], System]:
+    """A system's factory, its module imported when it is first called."""
+
+    def make(argument: str | None, context: Context) -> System:
+        return getattr(importlib.import_module(f"ermgap.baselines.{module}"), factory)(
+            argument, context
+        )
+
+    make.on_driver = on_driver
+    return make
+
+
+SYSTEMS = Registry("system")
+SYSTEMS["zero-shot"] = _lazy("ours", "make_zero_shot")
+SYSTEMS["adapter"] = _lazy("ours", "make_adapter")
+SYSTEMS["generated"] = _lazy("generated", "make")
+SYSTEMS["voxtral"] = _lazy("voxtral", "make")
+SYSTEMS["openai"] = _lazy("endpoint", "make", on_driver=True)
+
+
+def parse(spec: str) -> tuple[str, str | None]:
+    """`NAME` or `NAME=ARGUMENT` as (name, argument or None).
+
+    Raises UserError for a name that SYSTEMS lacks and for an empty argument.
+    """
+    word, equals, argument = (part.strip() for part in str(spec).partition("="))
+    SYSTEMS.find(word)
+    if equals and not argument:
+        raise UserError(f"the system {word!r} has an empty argument; write {word}=ARGUMENT.")
+    return word, argument or None

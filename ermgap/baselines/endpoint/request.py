@@ -1,0 +1,196 @@
+"""One request to an OpenAI-compatible endpoint, until it is answered or given up.
+
+What may pass is asked again, later and later (exponential backoff with full jitter, see
+https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/); what a user has to mend
+ends the run at once; what this one clip causes is told as that clip's failure.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from threading import Event, Lock
+
+import requests
+from requests.auth import AuthBase
+
+from ermgap.baselines.endpoint import replies
+from ermgap.baselines.endpoint.replies import Reply, Transient
+from ermgap.baselines.endpoint.spec import Key, Target
+from ermgap.config import one_line
+from ermgap.errors import UserError
+
+CONNECT_S = 10.0
+LONGEST_BODY = 1 << 16  # bytes; an answer of one word has about a thousand
+
+
+class Stopped(Exception):
+    """The run ended while this request waited for its turn."""
+
+
+class Unanswered(Exception):
+    """No answer to this request: `refused` when the server refuses it, else it kept failing."""
+
+    def __init__(self, reason: str, *, refused: bool = False) -> None:
+        super().__init__(reason)
+        self.refused = refused
+
+
+class Pace:
+    """Lets requests start one interval apart, over all threads, and none while it is held."""
+
+    def __init__(self, per_minute: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._interval = 60 / per_minute if per_minute else 0.0
+        self._clock = clock
+        self._next = clock()
+        self._lock = Lock()
+
+    def take(self, stop: Event) -> None:
+        """Return when a request may start; raises Stopped once `stop` is set."""
+        while not stop.is_set():
+            with self._lock:
+                left = self._next - self._clock()
+                if left <= 0:
+                    self._next = self._clock() + self._interval
+                    return
+            stop.wait(left)
+        raise Stopped
+
+    def hold(self, seconds: float) -> None:
+        """Let nothing start for `seconds` from now: a server's limit binds every thread."""
+        with self._lock:
+            self._next = max(self._next, self._clock() + seconds)
+
+
+class _Bearer(AuthBase):
+    """Sends the key, or nothing: with an own `auth`, requests reads no ~/.netrc."""
+
+    def __init__(self, key: Key) -> None:
+        self._key = key
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if value := self._key.value():
+            request.headers["Authorization"] = f"Bearer {value}"
+        return request
+
+
+class Server:
+    """An endpoint; `ask` may be called from many threads."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.pace = Pace(target.limits.per_minute)
+        self.retries = 0
+        self._lock = Lock()
+
+    def ask(self, body: bytes, stop: Event) -> Reply:
+        """The reply to a chat completion request (JSON).
+
+        Raises Unanswered when it is given up, Stopped once `stop` is set, and UserError where
+        asking on is useless: a key that is refused, an unknown model, a spent quota.
+        """
+        reason, wait_s = "", 0.0
+        for attempt in range(self.target.limits.attempts):
+            if attempt:
+                self._back_off(attempt, wait_s, stop)
+            self.pace.take(stop)
+            try:
+                return self._attempt(body)
+            except Transient as problem:
+                reason, wait_s = str(problem), problem.wait_s
+                self._hold(wait_s)
+        raise Unanswered(f"{reason} ({self.target.limits.attempts} attempts)")
+
+    def clean(self, text: str) -> str:
+        """A server's text without the key and without halves of characters, which no file takes."""
+        return self.target.key.scrub(text).encode("utf-8", "replace").decode("utf-8")
+
+    def _back_off(self, attempt: int, wait_s: float, stop: Event) -> None:
+        limits = self.target.limits
+        with self._lock:
+            self.retries += 1
+        longest = min(limits.longest_delay_s, limits.first_delay_s * 2 ** (attempt - 1))
+        stop.wait(wait_s + random.uniform(0, longest))
+
+    def _hold(self, seconds: float) -> None:
+        if seconds > self.target.limits.longest_wait_s:
+            raise UserError(
+                f"{self.target.base} asks to wait {seconds / 60:.0f} minutes; come back then."
+            )
+        self.pace.hold(seconds)
+
+    def _attempt(self, body: bytes) -> Reply:
+        try:
+            status, headers, text = self._exchange(body)
+        except requests.Timeout as problem:
+            raise Transient(f"no answer in {self.target.limits.timeout_s:g} s") from problem
+        except requests.exceptions.SSLError as problem:
+            raise self._untrusted(problem) from None  # its frames hold the headers
+        except requests.RequestException as problem:
+            # Only its kind: the text of these names proxies and addresses.
+            reason = f"the connection failed or was cut ({type(problem).__name__})"
+            raise Transient(reason) from problem
+        if status == 200:
+            return replies.read_reply(text, clean=self.clean)
+        raise self._problem(status, headers, text)
+
+    def _exchange(self, body: bytes) -> tuple[int, Mapping[str, str], str]:
+        timeout = self.target.limits.timeout_s
+        deadline = time.monotonic() + timeout
+        # A session of its own: sessions are not safe across threads, and a connection that was
+        # kept open is often closed at the other end.
+        with requests.Session() as session:
+            session.trust_env = not self.target.local  # no proxy between us and this machine
+            with session.post(
+                f"{self.target.base}/chat/completions",
+                data=body,
+                headers={"Content-Type": "application/json", "User-Agent": "ermgap"},
+                auth=_Bearer(self.target.key),
+                timeout=(min(CONNECT_S, timeout), timeout),
+                stream=True,
+                allow_redirects=False,  # nor to a host that the user did not name
+            ) as response:
+                text = self.target.key.scrub(_body(response, deadline))
+                return response.status_code, response.headers, text
+
+    def _untrusted(self, problem: requests.exceptions.SSLError) -> Exception:
+        if "CERTIFICATE_VERIFY_FAILED" not in str(problem):
+            return Transient("the encrypted connection failed or was cut")
+        return UserError(
+            f"the certificate of {self.target.base} cannot be verified; "
+            "name your authority's file in REQUESTS_CA_BUNDLE."
+        )
+
+    def _problem(self, status: int, headers: Mapping[str, str], text: str) -> Exception:
+        """What a status other than 200 means, as the exception to raise."""
+        said = one_line(self.clean(replies.error_message(text)))
+        told = f"{status}: {said}" if said else f"{status}"
+        where, key = self.target.base, self.target.key
+        if status in (401, 403):
+            sent = f"refuses the key in {key.variable}" if key.value() else "asks for a key"
+            return UserError(f"{where} {sent} ({told}); set {key.variable} to a valid one.")
+        if status == 404:
+            return UserError(
+                f"{where} has no model {self.target.model!r} or is no such endpoint ({told}); "
+                "correct the model or the address."
+            )
+        if 300 <= status < 400:
+            return UserError(f"{where} points elsewhere ({status}); write the final address.")
+        if replies.error_code(text) == "insufficient_quota":
+            return UserError(f"the quota at {where} is spent ({told}); add to it.")
+        if status in replies.ASKED_AGAIN or status >= 500:
+            return Transient(told, wait_s=replies.retry_after(headers.get("Retry-After")))
+        return Unanswered(told, refused=True)
+
+
+def _body(response: requests.Response, deadline: float) -> str:
+    """The body as text; raises Timeout at the deadline, however slowly its bytes drip in."""
+    content = bytearray()
+    for byte in response.iter_content(1):  # 5 us a byte; a larger chunk waits until it is full
+        content += byte
+        if time.monotonic() > deadline:
+            raise requests.Timeout
+        if len(content) > LONGEST_BODY:
+            raise Transient(f"it sent more than {LONGEST_BODY >> 10} KiB")
+    return content.decode("utf-8", "replace")

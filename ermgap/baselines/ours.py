@@ -1,0 +1,134 @@
+"""Our backbones as systems of the benchmark: pretrained alone, or with an adapter that was saved.
+
+A prediction is the label with the largest probability at the answer position, as in training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from ermgap.adapters import load_adapter
+from ermgap.baselines import MODALITIES, Context, System
+from ermgap.baselines.arguments import adapter_settings
+from ermgap.config import Backbone
+from ermgap.distributed import World
+from ermgap.model import prompts, qwen2_audio
+from ermgap.model.batches import Examples, cells_of
+from ermgap.model.features.store import FeatureStore
+from ermgap.training.context import features_of
+from ermgap.training.evaluation import label_log_probabilities, predictions
+
+BATCH = 64
+
+
+def make_zero_shot(argument: str | None, context: Context) -> System:
+    """The configuration's backbone, or the one named by `argument`, without an adapter."""
+    settings = context.config.backbone
+    if argument:
+        settings = context.config.replace({"backbone.name": argument}).backbone
+    bases = context.bases or Bases()
+    speech = bases.speech(settings, labels=context.labels, device=torch.device(context.device))
+    return Scored(f"{settings.name}, zero-shot", speech, context.labels, bases=bases)
+
+
+def make_adapter(argument: str | None, context: Context) -> System:
+    """An adapter of ours, with the backbone and the prompt that it was trained with."""
+    settings, folder = adapter_settings(argument, context), Path(str(argument)).expanduser()
+    data, bases = settings.data, context.bases or Bases()
+    device = torch.device(context.device)
+    speech = bases.speech(settings.backbone, labels=data.labels, device=device)
+    load_adapter(speech, folder)
+    return Scored(folder.name, speech, data.labels, modalities=data.modalities, bases=bases)
+
+
+class Bases:
+    """The base model that was loaded last and the features made last, for systems in turn.
+
+    Systems made with one `Bases` share the frozen weights; each has its own adapter and prompt.
+
+    Args:
+        cache: folder of the feature store instead of the user's cache.
+    """
+
+    def __init__(self, cache: Path | None = None) -> None:
+        self.cache = cache
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of model and features: the next system may need the memory."""
+        self.base: qwen2_audio.SpeechLLM | None = None
+        self.key: tuple | None = None
+        self.store: FeatureStore | None = None
+
+    def speech(
+        self, settings: Backbone, *, labels: Sequence[str], device: torch.device
+    ) -> qwen2_audio.SpeechLLM:
+        """The configured backbone without an adapter; as `qwen2_audio.load`, and its errors."""
+        key = (dataclasses.replace(settings, prompt=""), device)
+        if key != self.key:
+            self.forget()
+            self.base = qwen2_audio.load(settings, labels=labels, device=device)
+            self.key = key
+        base = self.base
+        prompt = prompts.build(base.tokenizer, prompts.find(settings.prompt), labels)
+        worded = dataclasses.replace(base.settings, prompt=settings.prompt)
+        return qwen2_audio.SpeechLLM(base.model, base.tokenizer, base.extractor, prompt, worded)
+
+    def features(
+        self, speech: qwen2_audio.SpeechLLM, utterances: pd.DataFrame, note: Callable[[str], None]
+    ) -> FeatureStore:
+        """The features of utterances for the base that `speech` gave last."""
+        if self.store is None or not set(utterances["utterance_id"]) <= set(self.store):
+            self.store = features_of(speech, utterances, cache=self.cache, note=note)
+        return self.store
+
+
+class Scored(System):
+    """A backbone whose answer is the most probable label.
+
+    Args:
+        name: of its row.
+        speech: with its adapter, if any.
+        labels: in the order of the prompt's answers.
+        modalities: those that it was trained on; it is asked in no other.
+        bases: where `speech` comes from; keeps the features.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        speech: qwen2_audio.SpeechLLM,
+        labels: Sequence[str],
+        *,
+        modalities: Sequence[str] = MODALITIES,
+        bases: Bases,
+    ) -> None:
+        self.name, self.speech, self.bases = name, speech, bases
+        self.labels, self.modalities = tuple(labels), tuple(modalities)
+
+    def predict(
+        self,
+        utterances: pd.DataFrame,
+        *,
+        modality: str,
+        note: Callable[[str], None] = lambda text: None,
+    ) -> pd.DataFrame:
+        """See `System.predict`."""
+        speech, labels = self.speech, self.labels
+        note(f"{self.name}: {len(utterances)} utterances, {modality}")
+        examples = Examples(
+            utterances,
+            store=self.bases.features(speech, utterances, note),
+            prompt=speech.prompt,
+            labels=labels,
+            cells=cells_of(utterances, [modality]),
+        )
+        scores = label_log_probabilities(
+            speech, examples, world=World(device=speech.device), batch=BATCH
+        )
+        return predictions(examples, scores[0], labels=labels)

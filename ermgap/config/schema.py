@@ -1,0 +1,265 @@
+"""The sections of a configuration: their keys, defaults and the values that are ruled out.
+
+`paper` in a comment marks the value of arXiv 2603.21050. A section checks itself when it is made
+and raises UserError, which names the dotted key, the value and the remedy.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from ermgap.config.safe_yaml import one_line, shown
+from ermgap.errors import UserError
+
+MELD_LABELS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
+MODALITIES = ("speech", "speech+text")
+WINDOWS = (2, 4, 6, 10, 30)
+OBJECTIVES = {
+    "acc": "max",
+    "w_f1": "max",
+    "worst_group_w_f1": "max",
+    "max_gap": "min",
+    "max_loss_gap": "min",
+}
+
+
+_OF_THE_KEY = object()
+
+
+class Section:
+    """How a section refuses a value; its name in a preset is that of its class."""
+
+    def refuse(self, wrong: bool, key: str, remedy: str, value=_OF_THE_KEY) -> None:
+        """Raise UserError if `wrong` holds; `value` where only a part of the key's is wrong."""
+        if wrong:
+            value = getattr(self, key) if value is _OF_THE_KEY else value
+            name = f"{type(self).__name__.lower()}.{one_line(key)}"
+            raise UserError(f"{name} = {shown(value)} is refused: {remedy}.")
+
+    def at_least(self, least: int, *keys: str) -> None:
+        """Refuse those of `keys` that are under 0 or 1; None passes."""
+        remedy = "it is at least 1" if least else "it is 0 or more"
+        for key in keys:
+            value = getattr(self, key)
+            self.refuse(value is not None and value < least, key, remedy)
+
+    def one_of(self, key: str, choices: tuple) -> None:
+        """Refuse `key` if its value is none of the choices."""
+        self.refuse(getattr(self, key) not in choices, key, f"choose one of {choices}")
+
+
+@dataclass(frozen=True)
+class Data(Section):
+    """Which utterances, and how they are split."""
+
+    corpora: tuple[str, ...] = ("demo",)
+    labels: tuple[str, ...] = MELD_LABELS
+    emotions: dict = field(default_factory=dict)  # a corpus's word -> its label, null: left out
+    modalities: tuple[str, ...] = ("speech",)
+    genders: str | None = None  # a CSV of speakers and genders instead of the corpus's own
+    strict: bool = False
+    outside: bool = False  # whether a manifest may name clips that are not below its folder
+    folds: int = 4
+    fold: int = 0
+    test: bool = False  # whether another fold is test, of corpora without a split of their own
+    split_seed: int = 0
+    min_support: int = 5  # utterances of each gender that a class needs for TPR and FPR gaps
+    cell_support: int | None = None  # and a cell for max_gap; None: twice min_support
+    limit: int | None = None  # clips at most, for --smoke-test
+
+    def __post_init__(self) -> None:
+        self.refuse(not self.corpora, "corpora", "name at least one corpus")
+        self.refuse(len(set(self.labels)) < 2, "labels", "two labels or more are needed")
+        self.refuse(len(set(self.labels)) < len(self.labels), "labels", "each is named once")
+        for label in self.labels:  # it stands in the prompt, where markup would be a token
+            marked = bool(set("<>{}|") & set(label)) or not label.strip()
+            self.refuse(marked, "labels", "a label is a word, without any of < > { } |", label)
+        for word, label in self.emotions.items():
+            key, names = f"emotions.{word}", ", ".join(self.labels)
+            self.refuse(not isinstance(word, str), key, "write the word between quotes", label)
+            wrong = label is not None and label not in self.labels
+            self.refuse(wrong, key, f"choose one of data.labels ({names}), or null", label)
+        self.refuse(self.folds < 2, "folds", "two folds or more are needed")
+        self.refuse(self.test and self.folds < 3, "folds", "with data.test there are three or more")
+        self.refuse(not 0 <= self.fold < self.folds, "fold", "it counts from 0 to folds - 1")
+        self.at_least(1, "min_support", "cell_support", "limit")
+        self.at_least(0, "split_seed")
+        self.refuse(
+            not self.modalities or len(set(self.modalities)) < len(self.modalities),
+            "modalities",
+            "name each once, such as [speech, speech+text]",
+        )
+        for name in self.modalities:
+            remedy = f"choose from {MODALITIES}"
+            self.refuse(name not in MODALITIES, "modalities", remedy, value=name)
+
+    @property
+    def support(self) -> dict[str, int | None]:
+        """min_support and cell_support, as `ermgap.metrics` takes them."""
+        return {"min_support": self.min_support, "cell_support": self.cell_support}
+
+
+@dataclass(frozen=True)
+class Backbone(Section):
+    """The pretrained speech language model; the audio tower stays frozen."""
+
+    name: str = "small"
+    layers: int = 2  # decoder layers kept (small); ignored by qwen2-audio-7b
+    window_s: int = 4
+    dtype: str = "auto"  # bfloat16 on a GPU that has it and a CPU with AMX, else float32
+    path: str | None = None
+    revision: str | None = None
+    prompt: str = "short"
+
+    def __post_init__(self) -> None:
+        self.refuse(self.layers < 1, "layers", "at least one layer is needed")
+        self.one_of("window_s", WINDOWS)
+        self.one_of("dtype", ("auto", "float32", "bfloat16", "float64"))
+
+
+@dataclass(frozen=True)
+class Adapter(Section):
+    """LoRA on the decoder, and the projector."""
+
+    r: int = 16  # paper
+    alpha: int | None = None  # None: 2 r, the paper's ratio (32 at r = 16)
+    dropout: float = 0.05  # paper
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    train_projector: bool = True
+
+    def __post_init__(self) -> None:
+        self.refuse(self.r < 1, "r", "the rank is at least 1")
+        self.at_least(1, "alpha")
+        self.refuse(not 0 <= self.dropout < 1, "dropout", "it is at least 0 and below 1")
+        self.refuse(not self.targets, "targets", "name at least one module")
+
+
+@dataclass(frozen=True)
+class Objective(Section):
+    """`ERM + lambda * penalty`; see ermgap/objective for the formulas."""
+
+    loss: str = "erm"
+    p: float = 2.0  # paper
+    estimator: str = "batch"  # paper; of the largest gap, from a batch
+    relative: bool = False  # the penalty in units of the mean loss
+    ema: float = 0.9  # share of the running group sums that a step keeps
+    dro_eta: float = 0.01  # step size of GroupDRO's group weights
+    dro_c: float = 0.0  # GroupDRO's C, in C / sqrt(n)
+    weight: str = "constant"
+    lambda_max: float = 10.0  # paper
+    lambda_0: float = 0.0
+    start: float = 0.0
+    ramp: float = 1.0
+    eta: float = 1.0
+    epsilon: float = 0.02  # paper
+    gap: str = "max_gap"
+    every: int = 1  # evaluations between two updates of an adaptive weight
+    loss_over: str = "labels"
+
+    def __post_init__(self) -> None:
+        self.refuse(self.p < 1, "p", "the exponent is at least 1")
+        self.refuse(
+            self.estimator == "unbiased" and self.p != 2,
+            "p",
+            "the unbiased estimator is of the squared gap, so write p: 2",
+        )
+        self.refuse(not 0 <= self.ema < 1, "ema", "it is at least 0 and below 1")
+        for key in ("dro_eta", "eta"):
+            self.refuse(getattr(self, key) <= 0, key, "the step size is positive")
+        for key in ("dro_c", "lambda_max"):
+            self.refuse(getattr(self, key) < 0, key, "it cannot be negative")
+        self.refuse(
+            not 0 <= self.lambda_0 <= self.lambda_max,
+            "lambda_0",
+            "it lies between 0 and lambda_max",
+        )
+        self.refuse(not 0 <= self.start <= 1, "start", "it is a share of training, 0 to 1")
+        self.refuse(not 0 < self.ramp <= 1, "ramp", "it is a share of training above 0, up to 1")
+        self.refuse(self.epsilon < 0, "epsilon", "a tolerated gap is not negative")
+        self.at_least(1, "every")
+        self.refuse(self.gap not in ("max_gap", "loss"), "gap", "choose max_gap or loss")
+        self.refuse(
+            self.loss_over not in ("labels", "answer"), "loss_over", "choose labels or answer"
+        )
+
+
+@dataclass(frozen=True)
+class Train(Section):
+    """Optimisation of one configuration."""
+
+    epochs: int = 6
+    batch: int = 32  # utterances over all workers
+    micro_batch: int | None = None  # utterances a worker holds at once; None: its whole share
+    eval_batch: int = 64
+    recompute: bool = False  # activations anew in the backward pass: less memory, a third slower
+    parallel: str = "ddp"  # fsdp: each worker holds a share of the frozen decoder
+    lr: float = 3e-3
+    weight_decay: float = 0.01  # paper
+    warmup: float = 0.1  # share of the steps
+    clip_norm: float = 1.0
+    patience: int = 5  # paper; evaluations without a better dev value of `select`
+    select: str = "w_f1"
+    keep_epochs: bool = False  # dev predictions of every epoch, not of the rungs alone
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.at_least(1, "epochs", "batch", "eval_batch", "patience", "micro_batch")
+        self.one_of("parallel", ("ddp", "fsdp"))
+        self.refuse(self.lr <= 0, "lr", "the learning rate is positive")
+        self.refuse(self.weight_decay < 0, "weight_decay", "it cannot be negative")
+        self.refuse(not 0 <= self.warmup < 1, "warmup", "it is a share of training below 1")
+        self.refuse(self.clip_norm <= 0, "clip_norm", "the norm is positive")
+        self.at_least(0, "seed")
+        self.one_of("select", ("w_f1", "acc", "worst_group_w_f1", "last"))
+
+
+@dataclass(frozen=True)
+class Sweep(Section):
+    """How the space is searched, and on what."""
+
+    trials: int = 10
+    objectives: tuple[str, ...] = ("acc", "max_gap")
+    sampler: str = "front"
+    seed: int = 0
+    floor: float | None = None  # dev W-F1 under which a trial is degenerate; None: half of ERM's
+    constraints: dict = field(default_factory=dict)  # metric -> its least value, a gap's largest
+    erm_share: float = 0.2  # of the trials that are ERM, tuned like the rest
+    stop_after: int | None = None  # epochs to the first rung of early stopping; None: no stopping
+    stop_factor: int = 3  # rungs at stop_after * factor^k, where one in `factor` goes on at least
+    stop_margin: float = 0.02  # behind the front, in each objective's unit, that still goes on
+    attempts: int = 2
+    deterministic: bool = False  # the same trials for the same seed with several slots, too
+    slots: int | None = None  # worker groups; None: as many as the machine carries
+    workers: int = 1  # workers in a group
+    gang: int = 1  # configurations that a group trains in the same passes
+    device: str = "auto"  # gpu: ask a cluster for GPUs, even if none has started yet
+    space: dict = field(default_factory=dict)  # hyperparameter -> its range, instead of the default
+    points: dict = field(default_factory=dict)  # name -> hyperparameters: these alone, no search
+
+    def __post_init__(self) -> None:
+        names, floor = self.objectives, self.floor
+        self.refuse(self.trials < 1, "trials", "at least one trial is needed")
+        self.refuse(not 2 <= len(names) <= 3, "objectives", "name two or three objectives")
+        self.refuse(len(set(names)) < len(names), "objectives", "each is named once")
+        for name in names:
+            remedy = f"choose from {', '.join(OBJECTIVES)}"
+            self.refuse(name not in OBJECTIVES, "objectives", remedy, value=name)
+        for name, limit in self.constraints.items():
+            key, remedy = f"constraints.{name}", f"choose from {', '.join(OBJECTIVES)}"
+            self.refuse(name not in OBJECTIVES, key, remedy, value=limit)
+            number = isinstance(limit, (int, float)) and not isinstance(limit, bool)
+            remedy = "write a number such as 0.5; gaps and accuracies are fractions"
+            self.refuse(not number or not abs(limit) < math.inf, key, remedy, value=limit)
+        self.refuse(not 0 <= self.erm_share <= 1, "erm_share", "it is a share, 0 to 1")
+        self.at_least(0, "seed")
+        self.refuse(
+            floor is not None and not 0 <= floor <= 1, "floor", "it is a W-F1 between 0 and 1"
+        )
+        for name, point in self.points.items():
+            remedy = "write its hyperparameters, such as {loss: minmaxgap, lambda_max: 1}"
+            self.refuse(not isinstance(point, dict), f"points.{name}", remedy, value=point)
+        self.one_of("device", ("auto", "cpu", "gpu"))
+        self.at_least(1, "attempts", "workers", "gang", "slots", "stop_after")
+        self.refuse(self.stop_factor < 2, "stop_factor", "it is 2 or more")
+        self.refuse(self.stop_margin < 0, "stop_margin", "it cannot be negative")

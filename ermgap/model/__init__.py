@@ -1,0 +1,5 @@
+"""The speech language model: utterances go in, losses and label scores at answer positions come out.
+
+`qwen2_audio` loads a backbone (`backbones/`) and runs it over packed batches: features of the frozen
+audio tower (`features/`), the prompt, the frozen decoder and its LoRA adapters.
+"""

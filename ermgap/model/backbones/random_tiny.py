@@ -1,0 +1,117 @@
+"""The backbone `random-tiny`: the structure of Qwen2-Audio with random weights, for tests.
+
+    folder(cfg)     # a second to build, under 1 MB, no wheels and no network
+
+It hears and reads nothing: use it to test plumbing, never to report a number. Its vocabulary is the
+256 bytes and `WORDS`, each with and without a space before it, so that labels get first tokens that
+differ, as the real tokenizers give them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ermgap.errors import UserError
+from ermgap.model import cached_folder
+from ermgap.model.backbones import tokens
+from ermgap.model.backbones.small_from_wheels import Tokens
+
+RECIPE = 1
+SEED = 7
+MEL_BINS = 80
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+WORDS = (
+    "anger disgust fear joy neutral sadness surprise "  # MELD's seven
+    "angry boredom calm contempt excited fearful frustration happiness happy sad surprised"
+).split()
+
+
+def folder(cfg) -> Path:
+    """The folder of `random-tiny` for `cfg.layers` and `cfg.window_s` (seconds, at most 30)."""
+    if not 1 <= cfg.window_s <= 30:
+        raise UserError(f"backbone.window_s is {cfg.window_s}; the tower takes 1 to 30 seconds.")
+
+    def build(path: Path) -> None:
+        save(path, layers=cfg.layers, window_s=cfg.window_s)
+
+    return cached_folder.build_once(
+        f"random-tiny-{cfg.layers}x{cfg.window_s}s-r{RECIPE}", build=build
+    )
+
+
+def local(cfg) -> Path | None:
+    """`cfg.path` as a folder that holds a model, None when not given; UserError if it does not."""
+    if cfg.path is None:
+        return None
+    path = Path(cfg.path).expanduser().absolute()
+    if not (path / "config.json").is_file():
+        raise UserError(
+            f"backbone.path is {str(path)!r}, which holds no config.json; name a model's folder."
+        )
+    return path
+
+
+def save(path: Path, *, layers: int, window_s: int) -> None:
+    """Write the model (float32 safetensors, seeded) and its processor to the folder `path`."""
+    import torch
+    from transformers import Qwen2AudioForConditionalGeneration
+
+    words = tokens.tokenizer(vocabulary())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        model = Qwen2AudioForConditionalGeneration(_config(words, layers=layers, window_s=window_s))
+    cached_folder.save(model, path)
+    tokens.processor(words, window_s=window_s, mel_bins=MEL_BINS).save_pretrained(path)
+
+
+def vocabulary() -> Tokens:
+    """Special tokens, the 256 bytes, and `WORDS` with and without a leading space (written `Ġ`)."""
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    whole = [prefix + word for word in WORDS for prefix in ("", "Ġ")]
+    return Tokens(
+        names=[*SPECIAL, *sorted(ByteLevel.alphabet()), *whole],
+        merges=[],
+        special=list(SPECIAL),
+        bos=1,
+        eos=2,
+        pad=2,
+        unknown=0,
+    )
+
+
+def _config(words, *, layers: int, window_s: int):
+    from transformers import Qwen2AudioConfig, Qwen2AudioEncoderConfig, Qwen2Config
+
+    # 0.1 instead of 0.02: at 64 dimensions the outputs then differ visibly between inputs
+    audio = Qwen2AudioEncoderConfig(
+        d_model=32,
+        num_mel_bins=MEL_BINS,
+        encoder_layers=1,
+        encoder_attention_heads=2,
+        encoder_ffn_dim=64,
+        max_source_positions=50 * window_s,
+        initializer_range=0.1,
+    )
+    text = Qwen2Config(
+        vocab_size=len(words),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=8192,
+        bos_token_id=words.bos_token_id,
+        eos_token_id=words.eos_token_id,
+        pad_token_id=words.pad_token_id,
+        tie_word_embeddings=False,
+        initializer_range=0.1,
+    )
+    return Qwen2AudioConfig(
+        audio_config=audio.to_dict(),
+        text_config=text.to_dict(),
+        audio_token_index=words.convert_tokens_to_ids(tokens.AUDIO),
+        tie_word_embeddings=False,
+        initializer_range=0.1,
+        dtype="float32",
+    )

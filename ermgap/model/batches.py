@@ -1,0 +1,216 @@
+"""Utterances made ready for the model: index arrays over a split, and packed batches of them.
+
+An example is an utterance in a modality. Sequences are laid end to end (ermgap.model.packing);
+audio comes unpadded from the feature store and is concatenated over the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ermgap.model.packing import BLOCK, Packing, blocks, moved
+from ermgap.model.prompts import SPEECH
+from ermgap.objective.group_sums import GENDERS
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B utterances, N tokens in all, packed end to end, with A answer positions each.
+
+    Attributes:
+        ids: [N] int64.
+        packing: where each utterance's tokens are.
+        audio: features, [sum of audio lengths, d] and zeros up to a whole block of rows.
+        audio_places: [sum of audio lengths] int64, the tokens that they take the place of.
+        positions: [B, A] int64, own tokens (those after a shared prefix) whose next token is (part
+            of) the answer; past the end of a short answer, its last one again.
+        targets: [B, A] int64, that next token, or -100.
+        label, cell, gender: [B] int64.
+        index: [B] int64, row in the `Examples` it was made from.
+    """
+
+    ids: Tensor
+    packing: Packing
+    audio: Tensor
+    audio_places: Tensor
+    positions: Tensor
+    targets: Tensor
+    label: Tensor
+    cell: Tensor
+    gender: Tensor
+    index: Tensor
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same on a device, copied without waiting."""
+        return moved(self, device)
+
+
+class Examples:
+    """One split, ready to be batched: a row for each utterance in each modality.
+
+    Args:
+        table: rows of one split (ermgap.corpora.table).
+        store: feature store; `store.tensor(utterance_id)` is [T, d].
+        prompt: see ermgap.model.prompts.
+        labels: the emotions, in the order of label indices.
+        cells: (language, modality) in the order of cell indices.
+
+    Attributes:
+        table: the utterances in the order of rows, with a column `modality`; an utterance without a
+            transcript has no row in speech+text.
+        label, gender, cell: [N] int64.
+        audio_length: [N] int64, placeholders of the clip. length: tokens up to the answer.
+        prefix: [N] int64, which of the texts before the audio; rows of one can share it.
+    """
+
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        *,
+        store,
+        prompt,
+        labels: Sequence[str],
+        cells: Sequence[tuple[str, str]],
+    ) -> None:
+        self.table = in_modalities(table, list(dict.fromkeys(modality for _, modality in cells)))
+        self.store = store
+        self.prompt = prompt
+        self.ids = self.table["utterance_id"].tolist()
+        self.label = _index(self.table["emotion"], labels)
+        self.gender = _index(self.table["gender"], GENDERS)
+        place = {cell: i for i, cell in enumerate(cells)}
+        pairs = zip(self.table["language"], self.table["modality"], strict=True)
+        self.cell = np.array([place[pair] for pair in pairs], dtype=np.int64)
+        self.cells = len(cells)
+        self.audio_length = np.array([len(store[name]) for name in self.ids], dtype=np.int64)
+        self._word()
+
+    def _word(self) -> None:
+        """Token ids around each row's audio, those of equal text held once."""
+        known: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
+        kept: dict[tuple[int, ...], int] = {}
+        self.before, self.after, prefix = [], [], []
+        columns = ("language", "modality", "transcript")
+        for language, modality, transcript in zip(
+            *(self.table[name] for name in columns), strict=True
+        ):
+            key = (language, modality, transcript if modality != SPEECH else "")
+            if key not in known:
+                ids = self.prompt.around(language=language, modality=modality, transcript=key[2])
+                known[key] = tuple(np.array(part, dtype=np.int64) for part in ids)
+            before, after = known[key]
+            self.before.append(before)
+            self.after.append(after)
+            prefix.append(kept.setdefault(tuple(before), len(kept)))
+        self.prefix = np.array(prefix, dtype=np.int64)
+        around = [len(b) + len(a) for b, a in zip(self.before, self.after, strict=True)]
+        self.length = self.audio_length + np.array(around, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def group_counts(self) -> np.ndarray:
+        """Rows of each cell and gender, [C, 2] int64."""
+        flat = np.bincount(self.cell * len(GENDERS) + self.gender, minlength=2 * self.cells)
+        return flat.reshape(self.cells, len(GENDERS))
+
+    def batch(
+        self,
+        rows: Sequence[int] | np.ndarray,
+        *,
+        answers: bool,
+        device,
+        dtype,
+        shared: bool = False,
+    ) -> Batch:
+        """Collate these rows.
+
+        Args:
+            rows: rows of this split.
+            answers: whether the sequences hold all answer tokens but the last.
+            device, dtype: where to, and the features' dtype.
+            shared: pack the tokens before the audio, which must be the same, once for all.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        nothing = np.zeros(0, dtype=np.int64)
+        prefix = self.before[rows[0]] if shared else nothing
+        given = [np.array(self.prompt.answers[label], dtype=np.int64) for label in self.label[rows]]
+        shown = [answer if answers else answer[:1] for answer in given]
+        parts = [
+            (
+                nothing if shared else self.before[row],
+                np.full(self.audio_length[row], self.prompt.audio, dtype=np.int64),
+                self.after[row],
+                answer[:-1],
+            )
+            for row, answer in zip(rows, shown, strict=True)
+        ]
+        sizes = np.array([[len(part) for part in each] for each in parts])
+        packing = Packing.of(sizes.sum(1), prefix=len(prefix))
+        starts = packing.starts.numpy()
+        own = np.full(len(packing.places), self.prompt.audio, dtype=np.int64)
+        filled = np.concatenate([part for each in parts for part in each])
+        own[: len(filled)] = filled
+        heard = starts + sizes[:, 0]
+        places = np.concatenate(
+            [np.arange(start, start + size) for start, size in zip(heard, sizes[:, 1], strict=True)]
+        )
+        asked = starts + sizes[:, :3].sum(1) - 1  # the token whose next one is the answer
+        count = np.array([len(answer) for answer in shown])
+        step = np.arange(count.max())
+        targets = np.full((len(rows), len(step)), -100, dtype=np.int64)
+        for i, answer in enumerate(shown):
+            targets[i, : count[i]] = answer
+        return Batch(
+            ids=torch.from_numpy(np.concatenate([prefix, own])),
+            packing=packing,
+            audio=self._features(rows, len(places)).to(dtype),
+            audio_places=torch.from_numpy(places + len(prefix)),
+            positions=torch.from_numpy(asked[:, None] + np.minimum(step, count[:, None] - 1)),
+            targets=torch.from_numpy(targets),
+            label=torch.from_numpy(self.label[rows]),
+            cell=torch.from_numpy(self.cell[rows]),
+            gender=torch.from_numpy(self.gender[rows]),
+            index=torch.from_numpy(rows),
+        ).to(device)
+
+    def _features(self, rows: np.ndarray, count: int) -> Tensor:
+        """The clips' features end to end, and zeros up to a whole block of rows."""
+        features = [self.store.tensor(self.ids[row]) for row in rows]
+        spare = blocks(count, BLOCK) - count
+        return torch.cat([*features, features[0].new_zeros(spare, features[0].shape[1])])
+
+
+def in_modalities(table: pd.DataFrame, modalities: Sequence[str]) -> pd.DataFrame:
+    """The utterances once for each modality, with a column `modality`.
+
+    What has no transcript is left out of speech+text; `transcript_notes` counts it.
+    """
+    parts = []
+    for modality in modalities:
+        part = table if modality == SPEECH else table[_has_transcript(table)]
+        parts.append(part.assign(modality=modality))
+    return pd.concat(parts, ignore_index=True)
+
+
+def cells_of(table: pd.DataFrame, modalities: Sequence[str]) -> list[tuple[str, str]]:
+    """Every (language, modality) that has utterances: the order of cell indices."""
+    found = []
+    for modality in modalities:
+        part = table if modality == SPEECH else table[_has_transcript(table)]
+        found += [(language, modality) for language in sorted(part["language"].unique())]
+    return found
+
+
+def _has_transcript(table: pd.DataFrame) -> pd.Series:
+    return table["transcript"].fillna("").str.strip() != ""
+
+
+def _index(values: pd.Series, names: Sequence[str]) -> np.ndarray:
+    return values.map({name: i for i, name in enumerate(names)}).to_numpy(dtype=np.int64)

@@ -1,0 +1,262 @@
+"""Outputs of the frozen audio tower, computed once per clip for all sweeps and mapped from disk.
+
+    store = ensure(table, model, extractor, revision=tower_revision(model), window_s=4,
+                   dtype="float32", device="cpu", progress=lambda done, total: None)
+    store["emodb/03a01Fa"]            # float32 [T, d_audio], before the projector, no padding
+    store.tensor("emodb/03a01Fa")     # the same as a torch tensor, nothing copied
+
+A clip's key is its audio (bytes of the file and span); a store belongs to one tower, window and
+dtype. It grows by shards, so an interrupted extraction continues, a second sweep computes only its
+new clips, and several processes share the work: each shard in the making is claimed by a file lock,
+which the kernel takes back from a process that dies. Damaged shards are noticed when the store is
+opened, and computed again. Reuse is exact as long as the tower is frozen and audio not augmented.
+
+`ensure` is made of `clips_of`, `chunks`, `open_shards` and `fill`: sweeps/extract.py spreads the
+same chunks over a cluster.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from ermgap import cache_dir
+from ermgap.errors import UserError
+from ermgap.model.cached_folder import exclusive
+from ermgap.model.features.audio_tower import Clip, Extract, audio_tower, tower_revision
+from ermgap.model.features.shards import TYPES, Shards
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+SHARD = 64  # clips: two seconds of work on a core, lost when a process is killed
+SHARDS = 64  # at most so many per table, because each keeps a file open
+WAIT_S = 0.1
+__all__ = ["FeatureStore", "chunks", "clips_of", "ensure", "fill", "open_shards", "tower_revision"]
+Progress = Callable[[int, int], None]
+
+
+class FeatureStore(Mapping):
+    """Features by utterance id; a mapping whose values are views [T, dim] of the files.
+
+    `dtype` is the name of their type; bfloat16 values are seen as uint16 bits by numpy, and as
+    bfloat16 by `tensor`. `computed` counts the clips that making this store had to compute. It can
+    be pickled: only names travel, and the files are mapped again.
+    """
+
+    def __init__(self, keys: dict[str, str], shards: Shards, *, computed: int = 0) -> None:
+        self._keys, self._shards, self.computed = keys, shards, computed
+
+    @property
+    def dim(self) -> int:
+        """Width of the tower's output."""
+        return self._shards.dim
+
+    @property
+    def dtype(self) -> str:
+        """Name of the type of what is stored, such as float32 or bfloat16."""
+        return self._shards.dtype
+
+    @property
+    def folder(self) -> Path:
+        """Where the shards are."""
+        return self._shards.folder
+
+    @classmethod
+    def open(cls, keys: dict[str, str], folder: Path, dim: int, dtype: str) -> FeatureStore:
+        """Map a store that is complete; UserError when a clip is missing or damaged."""
+        shards = Shards(folder, dim=dim, dtype=dtype)
+        if missing := shards.refresh(set(keys.values())):
+            raise UserError(
+                f"{len(missing)} clips are missing in the feature store {folder}; start again."
+            )
+        return cls(keys, shards)
+
+    def __getitem__(self, utterance_id: str) -> np.ndarray:
+        return self._shards.views[self._keys[utterance_id]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __reduce__(self):
+        return FeatureStore.open, (self._keys, self.folder, self.dim, self.dtype)
+
+    def tensor(self, utterance_id: str) -> torch.Tensor:
+        """Features [T, dim] as a CPU tensor of the store's dtype that shares the file's memory."""
+        import torch
+
+        tensor = torch.from_numpy(self[utterance_id])
+        return tensor.view(torch.bfloat16) if self.dtype == "bfloat16" else tensor
+
+    def frames(self, utterance_ids: Iterable[str]) -> np.ndarray:
+        """T of each utterance, int64: the number of `<|AUDIO|>` tokens that its prompt needs."""
+        return np.array([len(self[name]) for name in utterance_ids], dtype=np.int64)
+
+
+def ensure(
+    table: pd.DataFrame,
+    model: nn.Module,
+    extractor: Callable,
+    *,
+    revision: str,
+    window_s: int,
+    dtype: str,
+    device: torch.device | str,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> FeatureStore:
+    """The features of every utterance of `table`, computing those that no earlier sweep has.
+
+    `model` is a Qwen2-Audio (bare, or wrapped by peft), already on `device`; `extractor` its
+    feature extractor; `revision` names the tower's weights (`tower_revision`). `dtype` is float32,
+    bfloat16, float16, float64, or auto for the tower's own. `progress(done, total)` counts clips
+    and is called only where some are missing. Safe in several processes at once; each returns when
+    all is there.
+
+    Raises UserError naming the clip for audio that cannot be read, is too short, or for which the
+    tower's output is not finite, and for a cache that cannot be written.
+    """
+    tower = audio_tower(model)
+    keys, clips = clips_of(table)
+    told = {"revision": revision, "window_s": window_s, "dtype": dtype}
+    shards = open_shards(tower, extractor, cache=cache, **told)
+    computed = 0
+    if shards.refresh(clips):
+        extract = Extract(tower, extractor, window_s=window_s, dtype=shards.dtype, device=device)
+        computed = fill(shards, clips, chunks(clips), extract, progress=progress)
+    return FeatureStore(keys, shards, computed=computed)
+
+
+def open_shards(
+    tower: nn.Module,
+    extractor: Callable,
+    *,
+    revision: str,
+    window_s: int,
+    dtype: str,
+    cache: Path | None = None,
+) -> Shards:
+    """The folder of one tower, window and dtype under `cache`; arguments as for `ensure`."""
+    dtype = str(tower.conv1.weight.dtype).removeprefix("torch.") if dtype == "auto" else dtype
+    if dtype not in TYPES:
+        raise UserError(f"features cannot be kept as {dtype!r}; choose one of {', '.join(TYPES)}.")
+    name = hashlib.sha256(f"{revision}\n{type(extractor).__name__}".encode()).hexdigest()[:16]
+    folder = (cache or cache_dir()) / "features" / f"{window_s}s-{dtype}-{name}"
+    return Shards(folder, dim=tower.config.d_model, dtype=dtype)
+
+
+def clips_of(table: pd.DataFrame) -> tuple[dict[str, str], dict[str, Clip]]:
+    """Utterance id -> clip key, and clip key -> (utterance id, path, start, end), by sorted key."""
+    from ermgap.corpora import audio
+
+    keys, clips = {}, {}
+    for name, *where in table[["utterance_id", "path", "start_s", "end_s"]].itertuples(index=False):
+        try:
+            keys[name] = audio.digest(*where)
+        except OSError as problem:
+            raise UserError(
+                f"the clip {where[0]} of utterance {name} cannot be read ({problem.strerror}); "
+                "put it back or load the corpus again."
+            ) from problem
+        clips.setdefault(keys[name], (name, *where))
+    return keys, dict(sorted(clips.items()))
+
+
+def chunks(clips: Iterable[str]) -> list[list[str]]:
+    """The keys in the pieces that become shards.
+
+    They are cut from the whole table, not from what is missing, so that processes that start at
+    different times mean the same chunk by the same lock.
+    """
+    names = list(clips)
+    size = max(SHARD, -(-len(names) // SHARDS))
+    return [names[first : first + size] for first in range(0, len(names), size)]
+
+
+def fill(
+    shards: Shards,
+    clips: Mapping[str, Clip],
+    todo: Iterable[list[str]],
+    extract: Extract,
+    *,
+    progress: Progress | None = None,
+) -> int:
+    """Compute what is missing of the chunks `todo`, or wait for the process that does.
+
+    Returns how many clips this process computed; raises UserError as `ensure`.
+    """
+    todo, computed = deque(todo), 0
+    while todo:
+        idle = True
+        for chunk in [todo.popleft() for _ in range(len(todo))]:
+            done = _try_chunk(shards, clips, chunk, extract, progress=progress)
+            if done is None:
+                todo.append(chunk)
+            else:
+                computed, idle = computed + done, False
+        if todo and idle:
+            time.sleep(WAIT_S)
+    return computed
+
+
+def _try_chunk(
+    shards: Shards,
+    clips: Mapping[str, Clip],
+    chunk: list[str],
+    extract: Extract,
+    *,
+    progress: Progress | None,
+) -> int | None:
+    """Complete a chunk and return how many clips that took; None while another process has it."""
+    if not shards.refresh(chunk):
+        return 0
+    name = hashlib.sha256("".join(chunk).encode()).hexdigest()[:16]
+    with exclusive(shards.folder / "locks" / name, wait=False) as ours:
+        if not ours:
+            return None
+        missing = shards.refresh(chunk)  # the lock's last holder may have written it
+        if missing:
+            _compute(shards, clips, missing, extract, progress=progress)
+        return len(missing)
+
+
+def _compute(
+    shards: Shards,
+    clips: Mapping[str, Clip],
+    missing: set[str],
+    extract: Extract,
+    *,
+    progress: Progress | None,
+) -> None:
+    have, made = len(shards.views), {}
+    order = sorted(missing, key=lambda key: (_seconds(clips[key]), key))  # batches of like lengths
+    for key, array in zip(order, extract([clips[key] for key in order]), strict=True):
+        made[key] = array
+        if progress:
+            progress(have + len(made), len(clips))
+    try:
+        shards.write(made)
+    except OSError as problem:
+        raise UserError(
+            f"the features cannot be written to {shards.folder} ({problem.strerror}); "
+            "make room there or set ERMGAP_CACHE to another folder."
+        ) from problem
+    if shards.refresh(missing):
+        raise UserError(f"features written to {shards.folder} read back damaged; check that disk.")
+
+
+def _seconds(clip: Clip) -> float:
+    *_, start_s, end_s = clip
+    return math.inf if end_s is None or math.isnan(end_s) else end_s - start_s

@@ -1,0 +1,107 @@
+"""Which trials are degenerate: the one rule of a sweep, for all who judge its trials.
+
+A constant predictor has a gap of 0, so what says too little is no part of the comparison. A trial
+that ran to its end is degenerate when its dev accuracy is not above the majority rate, or its dev
+W-F1 is under the floor (`metrics.is_degenerate`). The floor is `sweep.floor`, or by default half of
+the best dev W-F1 of an ERM trial that ran to its end. The default rises when a better ERM trial
+ends, so a trial that was above it may be under it later. Therefore the status in a row is only what
+held when the trial ended: `Records.trials`, the front, the journal and the searcher judge anew.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from ermgap.metrics import is_degenerate
+
+if TYPE_CHECKING:
+    from ermgap.records.sweep_records import Trial
+
+COMPLETE = ("finished", "degenerate")  # the statuses of a trial that ran to its end
+SHARE = 0.5  # of ERM's best W-F1: the default floor
+
+
+@dataclass
+class Rule:
+    """The rule of one sweep, and the W-F1 of its ERM trials that have ended so far.
+
+    Attributes:
+        majority_rate: of the sweep's dev utterances, in [0, 1].
+        given: `sweep.floor`, a W-F1 in [0, 1]; None: the floor follows ERM.
+        loss: of a trial whose hyperparameters name none; None where that is not known.
+        erm: dev W-F1 of each complete ERM trial, by trial id.
+    """
+
+    majority_rate: float
+    given: float | None = None
+    loss: str | None = None
+    erm: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, sweep: Mapping, trials: Iterable[Trial] = ()) -> Rule | None:
+        """The rule by a sweep.yaml and the trials so far; None where it has no majority rate."""
+        config = sweep.get("config")
+        searched, objective = _section(config, "sweep"), _section(config, "objective")
+        given = sweep.get("floor")
+        given = searched.get("floor") if given is None else given
+        if not _is_number(sweep.get("majority_rate")):
+            return None
+        loss = None if searched.get("points") else objective.get("loss")
+        rule = cls(sweep["majority_rate"], given if _is_number(given) else None, loss)
+        for trial in trials:
+            rule.note(trial.trial_id, trial.status, trial.config, trial.selected)
+        return rule
+
+    def note(self, trial_id: str, status: str, config: Mapping, selected: Mapping) -> None:
+        """Let a trial raise the floor, if it is a complete ERM trial."""
+        score = _score(selected, "w_f1")
+        if status in COMPLETE and config.get("loss", self.loss) == "erm" and math.isfinite(score):
+            self.erm[trial_id] = score
+
+    def floor(self, counts: Callable[[str], bool] = bool) -> float | None:
+        """W-F1 under which a trial is degenerate; None without one.
+
+        Args:
+            counts: whether a noted trial counts as ended, by its id; all do by default.
+        """
+        if self.given is not None:
+            return self.given
+        scores = [score for trial_id, score in self.erm.items() if counts(trial_id)]
+        return SHARE * max(scores) if scores else None
+
+    def status(self, selected: Mapping, counts: Callable[[str], bool] = bool) -> str:
+        """`finished` or `degenerate`: what a complete trial with these dev scores is."""
+        degenerate = is_degenerate(
+            acc=_score(selected, "acc"),
+            w_f1=_score(selected, "w_f1"),
+            majority_rate=self.majority_rate,
+            floor=self.floor(counts),
+        )
+        return "degenerate" if degenerate else "finished"
+
+
+def judged(trials: Sequence[Trial], rule: Rule | None) -> list[Trial]:
+    """The trials, each complete one finished or degenerate by the rule; as they are without one."""
+    if rule is None:
+        return list(trials)
+    return [
+        replace(trial, status=rule.status(trial.selected)) if trial.status in COMPLETE else trial
+        for trial in trials
+    ]
+
+
+def _score(selected: Mapping, name: str) -> float:
+    value = selected.get(name)
+    return float(value) if _is_number(value) else math.nan
+
+
+def _section(config: object, name: str) -> Mapping:
+    found = config.get(name) if isinstance(config, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

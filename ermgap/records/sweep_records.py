@@ -1,0 +1,320 @@
+"""The files of one sweep: written while it runs, read by the analysis, the source of truth.
+
+A sweep folder holds `sweep.yaml` (what was asked for), `table.parquet` (the utterances),
+`trials.jsonl` (append-only, a row per trial and epoch: the row is the commit), predictions and
+adapters per trial, `front.parquet`, `summary.json`, `sessions.jsonl` (where the time of each
+session went), `optuna.journal` (a copy for optuna-dashboard), `earlier/` (what it was warm-started
+with), `confirm/` (the front over seeds, a sweep folder of its own), and `DONE`, written last.
+Neither torch nor Ray is imported here: any machine with pandas reads a sweep.
+
+    records = Records.open("results/demo")
+    for trial in records.trials(): print(trial.trial_id, trial.status, trial.selected)
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import weakref
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from ermgap.config import safe_yaml
+from ermgap.errors import UserError, first_line, in_shell
+from ermgap.records import bucket_restore
+from ermgap.records.degenerate import COMPLETE, Rule, judged
+from ermgap.records.files import make_folder, plain, sync_folder, to_json, write_atomically
+from ermgap.records.storage import Storage, is_uri
+
+ENDED = (*COMPLETE, "stopped", "failed")
+NEEDED = {"trial_id": str, "attempt": int, "epoch": int, "status": str, "config": dict}
+NAME = re.compile(r"\w[\w .-]*")  # of a trial: files are called so, and must stay in their folder
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial as its rows tell it; `selected` is of the epoch chosen by the selection rule.
+
+    `status` is judged anew (ermgap/records/degenerate.py); that of the last row is what held at its commit.
+    """
+
+    trial_id: str
+    status: str
+    reason: str | None
+    config: dict
+    epoch: int
+    attempt: int
+    selected: dict
+    rows: list[dict] = field(repr=False)
+
+    @classmethod
+    def of(cls, rows: list[dict]) -> Trial:
+        """The trial that its rows, one or more in order, tell of; the last one says how it is."""
+        last = rows[-1]
+        return cls(
+            trial_id=last["trial_id"],
+            status=last["status"],
+            reason=last.get("reason"),
+            config=last["config"],
+            epoch=last["epoch"],
+            attempt=last["attempt"],
+            selected=last.get("selected") or {},
+            rows=rows,
+        )
+
+    @property
+    def ended(self) -> bool:
+        """Whether the trial has a final status (finished, stopped, failed or degenerate)."""
+        return self.status in ENDED
+
+
+class Records:
+    """A sweep folder. Only one process may append; any number may read at any time."""
+
+    def __init__(self, directory: Path, sweep: dict) -> None:
+        self.directory = directory
+        self.sweep = sweep
+        self.torn = False
+        self._frozen: list[dict] | None = None
+
+    @classmethod
+    def create(cls, directory: Path | str, *, sweep: Mapping, table: pd.DataFrame) -> Records:
+        """Start a folder; raises UserError if it already holds a sweep or cannot be written."""
+        directory = Path(directory)
+        if (directory / "sweep.yaml").exists():
+            raise UserError(
+                f"{directory} already holds a sweep; continue it with --resume "
+                f"{in_shell(directory)} or choose another --out."
+            )
+        try:
+            make_folder(directory)
+            records = cls(directory, dict(sweep))
+            records._replace("table.parquet", lambda path: table.to_parquet(path, index=False))
+            records.write_sweep(sweep)
+        except OSError as problem:
+            raise UserError(
+                f"the output folder {directory} cannot be written ({problem.strerror or problem}); "
+                "choose another with --out."
+            ) from problem
+        return records
+
+    @classmethod
+    def open(cls, directory: Path | str) -> Records:
+        """Read a folder; raises UserError if it is not one that a sweep wrote.
+
+        A sweep at a URI is brought to results/NAME first (`ermgap.records.bucket_restore.restore`).
+        """
+        directory = bucket_restore.directory_of(directory)
+        path = directory / "sweep.yaml"
+        if not path.is_file():
+            what = "has no sweep.yaml" if directory.is_dir() else "is not a folder"
+            raise UserError(
+                f"{directory} {what}, so it is no sweep; name a folder that a sweep wrote."
+            )
+        try:
+            sweep = safe_yaml.read(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as problem:
+            raise UserError(
+                f"{path} cannot be read ({first_line(problem)}); restore it."
+            ) from problem
+        if not isinstance(sweep, dict) or "config" not in sweep:
+            raise UserError(f"{path} is not a sweep's description (no 'config' in it); restore it.")
+        return cls(directory, sweep)
+
+    # Rows ---------------------------------------------------------------------------------------
+
+    def append(self, row: Mapping) -> None:
+        """Commit one row: on disk (fsync) when this returns. NaN and infinities become null."""
+        line = to_json(row, separators=(",", ":")).encode() + b"\n"
+        path = self.directory / "trials.jsonl"
+        with open(path, "ab+", buffering=0) as file:  # a buffer would be written again at the close
+            # A crash may have left half a line; a newline keeps it from swallowing this row.
+            before = file.tell()
+            if before and not _ends_with_newline(file):
+                line = b"\n" + line
+            try:
+                left = memoryview(line)
+                while left:
+                    left = left[file.write(left) :]
+                os.fsync(file.fileno())
+            except OSError:
+                os.ftruncate(file.fileno(), before)  # a full disk took half of it
+                raise
+        if not before:
+            sync_folder(self.directory)
+
+    def rows(self) -> list[dict]:
+        """Every committed row in order; half-written lines are left out and set `self.torn`."""
+        if self._frozen is not None:
+            return self._frozen
+        path = self.directory / "trials.jsonl"
+        rows, self.torn = parsed(path.read_bytes()) if path.exists() else ([], False)
+        return rows
+
+    def freeze(self) -> None:
+        """Keep the rows as they are now: a report reads them many times, and wants them alike."""
+        self._frozen = self.rows()
+
+    def trials(self) -> list[Trial]:
+        """One `Trial` per trial id, in order of appearance.
+
+        A row replaces the same and later epochs that an earlier attempt left.
+        """
+        by_trial: dict[str, list[dict]] = {}
+        for row in self.rows():
+            before = by_trial.get(row["trial_id"], [])
+            kept = [other for other in before if other["epoch"] < row["epoch"]]
+            by_trial[row["trial_id"]] = [*kept, row]
+        trials = [Trial.of(rows) for rows in by_trial.values()]
+        return judged(trials, self.rule(trials))
+
+    def rule(self, trials: Iterable[Trial]) -> Rule | None:
+        """What tells which trials are degenerate, these having ended; None: the rows tell it."""
+        return Rule.of(self.sweep, trials)
+
+    # Files --------------------------------------------------------------------------------------
+
+    @property
+    def finished(self) -> bool:
+        """Whether the sweep wrote its `DONE` marker."""
+        return (self.directory / "DONE").exists()
+
+    @cached_property
+    def store(self) -> Storage:
+        """Checkpoints, predictions and adapters: sweep.yaml's `storage` or this folder.
+
+        What is fetched from a bucket lies in this folder.
+        """
+        return Storage.at(self.sweep.get("storage") or self.directory, folder=self.directory)
+
+    @property
+    def in_bucket(self) -> bool:
+        """Whether the storage is a bucket."""
+        return is_uri(self.sweep.get("storage") or "")
+
+    @property
+    def features(self) -> str | None:
+        """The folder below which all sweeps of one storage share their features, or None.
+
+        They are mapped into memory, so with a bucket, and without a storage, each node has its own.
+        """
+        stored = self.sweep.get("storage")
+        return None if self.in_bucket or not stored else str(Path(stored).parent)
+
+    @property
+    def storage(self) -> Path:
+        """The folder of `store`."""
+        return self.store.folder
+
+    def table(self) -> pd.DataFrame:
+        """The utterances of the sweep (ermgap.corpora.table); UserError if damaged."""
+        path = self.directory / "table.parquet"
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError) as problem:  # pyarrow's ArrowInvalid is a ValueError
+            raise UserError(
+                f"{path} cannot be read ({first_line(problem)}); restore it, or start a new sweep."
+            ) from problem
+
+    def predictions(self, trial_id: str) -> pd.DataFrame | None:
+        """Per-utterance predictions of the trial's selected epoch, or None if there are none."""
+        name = f"predictions/{trial_id}.parquet"
+        path = self.store.fetch(name)
+        if not path.exists():  # brought here from a cluster whose storage is not mounted here
+            path = self.directory / name
+        return pd.read_parquet(path) if path.exists() else None
+
+    def write_sweep(self, sweep: Mapping) -> None:
+        """Replace sweep.yaml whole (`--resume` with more trials changes `trials` only)."""
+        self.sweep = dict(sweep)
+        self.__dict__.pop("store", None)
+        text = yaml.safe_dump(plain(self.sweep), sort_keys=False, allow_unicode=True)
+        self._replace("sweep.yaml", lambda path: path.write_text(text, encoding="utf-8"))
+
+    def write_front(self, front: pd.DataFrame) -> None:
+        """Replace front.parquet."""
+        self._replace("front.parquet", lambda path: front.to_parquet(path, index=False))
+
+    def write_summary(self, summary: Mapping) -> None:
+        """Replace summary.json; NaN becomes null."""
+        text = to_json(summary, indent=1)
+        self._replace("summary.json", lambda path: path.write_text(text, encoding="utf-8"))
+
+    def lock(self) -> None:
+        """Claim the folder while this object lives; UserError if another process holds it."""
+        handle = os.open(self.directory, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as problem:
+            os.close(handle)
+            raise UserError(
+                f"another process is running the sweep in {self.directory}; wait until it ends, "
+                "or choose another --out."
+            ) from problem
+        except OSError:  # a file system without locks
+            os.close(handle)
+            return
+        weakref.finalize(self, os.close, handle)
+
+    def consolidate(self) -> None:
+        """Write trials.parquet: the rows of trials.jsonl as one flat table."""
+        rows = [row for trial in self.trials() for row in trial.rows]
+        if rows:
+            flat = pd.json_normalize(rows, sep=".").convert_dtypes(dtype_backend="pyarrow")
+            mixed = [name for name in flat if flat[name].dtype == object]
+            flat[mixed] = flat[mixed].astype(str)
+            self._replace("trials.parquet", lambda path: flat.to_parquet(path, index=False))
+
+    def forget_checkpoints(self, trial_id: str) -> None:
+        """Remove the checkpoints of a trial that has ended."""
+        self.store.remove(f"checkpoints/{trial_id}")
+
+    def mark_done(self) -> None:
+        """Write `DONE`: everything else of the sweep is on disk."""
+        self._replace("DONE", lambda path: path.write_text("", encoding="utf-8"))
+
+    def clear_done(self) -> None:
+        """Take `DONE` back: the sweep is extended."""
+        (self.directory / "DONE").unlink(missing_ok=True)
+
+    def _replace(self, name: str, write) -> None:
+        write_atomically(self.directory / name, write)
+
+
+def parsed(content: bytes) -> tuple[list[dict], bool]:
+    """The rows of a piece of trials.jsonl in order, and whether any line in it was half-written."""
+    rows, torn = [], False
+    for line in content.split(b"\n"):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if _is_row(row):
+            rows.append(row)
+        else:
+            torn = True
+    return rows, torn
+
+
+def _is_row(row) -> bool:
+    """Whether a row has what every row has, each of its kind."""
+    return (
+        isinstance(row, dict)
+        and all(type(row.get(name)) is kind for name, kind in NEEDED.items())
+        and isinstance(row.get("selected") or {}, dict)
+        and NAME.fullmatch(row["trial_id"]) is not None
+    )
+
+
+def _ends_with_newline(file) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"

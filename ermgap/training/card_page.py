@@ -1,0 +1,209 @@
+"""The page of a model card, in Markdown: what an adapter is, how it was made and where it fails.
+
+    text = page(told, values)        # told: ermgap.training.model_card.Told; values: what ermgap.json holds
+
+`LOSSES`, `ESTIMATORS` and `WEIGHTS` are the words for what `ermgap.objective` registers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ermgap import __version__
+from ermgap.metrics import uncounted
+
+if TYPE_CHECKING:
+    from ermgap.training.model_card import Told
+
+LOSSES = {
+    "erm": "L, the mean loss over utterances (empirical risk minimisation)",
+    "minmaxgap": "L + λ · R, R = (the largest difference, over cells of a language and a modality, "
+    "between the mean loss of female and of male utterances) to the power p",
+    "vrex": "L + λ · the variance of the groups' mean losses",
+    "groupdro": "the groups' mean losses, weighted by q, which grows where the loss is large",
+    "reweight": "the mean loss, each utterance weighted inversely to its group's size in training",
+}
+ESTIMATORS = {
+    "batch": "R is taken from the batch as it is",
+    "ema": "which cell is worst, and by how much, comes from running means of the groups",
+    "unbiased": "the squared difference less the sampling variance of both means; the worst cell "
+    "is chosen by running means",
+}
+WEIGHTS = {
+    "constant": "λ is lambda_max throughout",
+    "linear": "λ is 0 until the share `start` of training, then rises in a straight line to "
+    "lambda_max over the share `ramp`",
+    "cosine": "λ rises to lambda_max along half a cosine, from `start` over `ramp`",
+    "exponential": "λ rises to lambda_max exponentially, from `start` over `ramp`",
+    "step": "λ is 0 until the share `start` of training, then lambda_max",
+    "adaptive": "after an evaluation λ grows by eta · (dev gap - epsilon), between 0 and "
+    "lambda_max, from lambda_0",
+}
+PREDICT = "python -m ermgap.predict --adapter DIR FILES..."
+LOAD = """```python
+from peft import PeftModel
+from transformers import Qwen2AudioForConditionalGeneration
+
+model = Qwen2AudioForConditionalGeneration.from_pretrained("BACKBONE")
+model = PeftModel.from_pretrained(model, "DIR")
+```"""
+AUTO = """```python
+from peft import AutoPeftModel
+
+model = AutoPeftModel.from_pretrained("DIR")
+```"""
+ANSWER = (
+    "The answer is the label whose first token is the most probable after the prompt; the "
+    "processor is the base model's."
+)
+
+
+def page(told: Told, values: Mapping) -> str:
+    """The card below its metadata, in Markdown."""
+    prompt, window_s = values["prompt"], told.config.backbone.window_s
+    parts = {
+        f"# {told.trial_id}: speech emotion recognition": _what(told),
+        "## Data": [*_data(told), _counts(told)],
+        "## Objective": [*_objective(told), _listed(values["objective"])],
+        "## Prompt and window": [
+            f"Prompt `{prompt['name']}`, text version `{prompt['version']}` (the text is in "
+            f"`ermgap.json`). At most the first {window_s} seconds of a clip are heard.",
+        ],
+        "## Metrics on dev": [*_metrics(told), _gaps(told.dev)],
+        "## What you cannot conclude": ["\n".join(f"- {line}" for line in caveats(told))],
+        "## Use": _use(told),
+    }
+    return "\n\n".join([line for title, body in parts.items() for line in (title, *body)]) + "\n"
+
+
+def _what(told: Told) -> list[str]:
+    data, adapter = told.config.data, told.config.adapter
+    what = "LoRA adapter and projector" if adapter.train_projector else "LoRA adapter"
+    models = " and ".join(told.base_models)
+    of = f" ({models})" if models else ""
+    return [
+        f"{what} (r {adapter.r}) of the backbone `{told.config.backbone.name}`{of}, trained by "
+        f"ERM-GAP {__version__}. It answers a clip with one of {', '.join(data.labels)}. "
+        f"Input: {', '.join(data.modalities)}."
+    ]
+
+
+def _data(told: Told) -> list[str]:
+    table = told.utterances
+    heard = [set(table["speaker"][table["split"] == split]) for split in ("train", "dev")]
+    both = len(set.intersection(*heard))
+    shared = f"{both} speakers are" if both else "No speaker is"
+    lines = [f"Corpora: {', '.join(told.corpora)}. {shared} in both train and dev."]
+    if told.synthetic:
+        lines.append(f"**Synthetic, not human speech:** {', '.join(told.synthetic)}.")
+    if told.config.data.genders is not None:
+        lines.append("Genders come from a file of the user's own.")
+    elif "meld_st" in told.corpora:
+        lines.append("Genders of MELD are inferred from the characters, not self-reported.")
+    return lines
+
+
+def _counts(told: Told) -> str:
+    table = told.utterances.drop_duplicates("utterance_id")
+    keys = ["split", "language", "gender"]
+    rows = [
+        [*names, len(part), part["speaker"].nunique()]
+        for names, part in table.groupby(keys, sort=True)
+    ]
+    return _table([*keys, "utterances", "speakers"], rows)
+
+
+def _objective(told: Told) -> list[str]:
+    settings = told.config.objective
+    lines = [f"`{settings.loss}`: {LOSSES.get(settings.loss, 'a loss of a plugin')}."]
+    if settings.loss == "minmaxgap":
+        words = ESTIMATORS.get(settings.estimator, "an estimator of a plugin")
+        lines.append(f"Estimator `{settings.estimator}`: {words}.")
+    if settings.loss not in ("erm", "groupdro", "reweight"):
+        words = WEIGHTS.get(settings.weight, "a schedule of a plugin")
+        lines.append(f"Weight `{settings.weight}`: {words}.")
+    return lines
+
+
+def _metrics(told: Told) -> list[str]:
+    dev, select = told.dev, told.config.train.select
+    chosen = "the last one" if select == "last" else f"the one with the best dev {select}"
+    return [
+        f"Epoch {told.epoch}, {chosen}: the numbers are of the utterances that chose it, so they "
+        "are optimistic. Percent; gaps are percentage points between the genders.",
+        f"Accuracy {_percent(dev['acc'])} (always the commonest label: "
+        f"{_percent(dev['majority_rate'])}), W-F1 {_percent(dev['w_f1'])}, "
+        f"n {dev['n']}. Largest gap {_percent(dev['max_gap'])} in {dev['worst_cell'] or '–'}; "
+        f"worst group {dev['worst_group'] or '–'} with W-F1 {_percent(dev['worst_group_w_f1'])}.",
+    ]
+
+
+def _gaps(dev: Mapping) -> str:
+    names = {"tpr": "TPR", "fpr": "FPR", "w_f1": "W-F1", "acc": "ACC", "avg": "AVG"}
+    rows = [
+        [cell, gaps["n_female"], gaps["n_male"], *(_percent(gaps[name]) for name in names)]
+        for cell, gaps in dev["gaps"].items()
+    ]
+    return _table(["cell", "n female", "n male", *(f"{name} gap" for name in names.values())], rows)
+
+
+def caveats(told: Told) -> list[str]:
+    """What the numbers do not show, one sentence or two each."""
+    found = [
+        "A gap measured on few speakers is mostly about those speakers: with 500 utterances per "
+        "gender and language a perfectly fair model is expected to show a largest W-F1 gap of 4.3 "
+        "points over three languages (6.1 with 250, 3.0 with 1,000).",
+        "Chosen on dev among many configurations, a small gap there may be luck; confirm it on "
+        "speakers who chose nothing.",
+        "A gap that is undefined (–) is not a gap of zero. Only two genders are compared.",
+    ]
+    if few := uncounted(told.dev["gaps"], **told.config.data.support):
+        named = "; ".join(f"{cell} ({numbers})" for cell, numbers in few.items())
+        found.append(f"The largest gap and the worst group are without the small cells: {named}.")
+    if acted := [name for name in told.corpora if name in ("emodb", "ravdess", "jvnv")]:
+        found.append(f"Speech of {', '.join(acted)} is acted, and tells little of other speech.")
+    if told.synthetic:
+        found.append("Synthetic voices are no people: no claim about people follows from them.")
+    if _known(told.dev["acc"]) and told.dev["acc"] <= told.dev["majority_rate"]:
+        found.append("It is no better than always giving one label, so its gaps mean nothing.")
+    found.append("The licences of backbone and corpora bind whoever uses this adapter.")
+    return found
+
+
+def _use(told: Told) -> list[str]:
+    backbone, models = told.config.backbone, told.base_models
+    spoken = f"```bash\n{PREDICT}\n```"
+    ours = ["Emotions of your own audio files:", spoken]
+    if len(models) == 1:
+        return [*ours, "With transformers and peft alone, the base from the hub:", AUTO, ANSWER]
+    settings = f"name={backbone.name} layers={backbone.layers} window_s={backbone.window_s}"
+    return [
+        *ours,
+        "With transformers and peft (not peft's `AutoPeftModel`: the base is on no hub):",
+        LOAD,
+        f"`python -m ermgap.model.backbones {settings}` prints the folder BACKBONE.",
+        ANSWER,
+    ]
+
+
+def _listed(values: Mapping) -> str:
+    return _table(["setting", "value"], [[f"`{key}`", value] for key, value in values.items()])
+
+
+def _table(header: list[str], rows: list[list]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+
+
+def _cell(value) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def _percent(value) -> str:
+    return f"{100 * value:.1f}" if _known(value) else "–"
+
+
+def _known(value) -> bool:
+    return value is not None and math.isfinite(value)

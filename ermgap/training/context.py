@@ -1,0 +1,98 @@
+"""What all configurations of a sweep share: the backbone, the features, the indexed splits.
+
+A worker prepares it once and trains one configuration after another on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ermgap.config import presets
+from ermgap.distributed import World
+from ermgap.model import qwen2_audio
+from ermgap.model.batches import Examples, cells_of
+from ermgap.model.features import store as features
+from ermgap.records import Storage
+from ermgap.registry import load_plugins
+
+
+@dataclass(frozen=True)
+class Material:
+    """What all configurations of a sweep share."""
+
+    train: Examples
+    dev: Examples
+    cells: list[tuple[str, str]]
+    storage: Storage
+    base: str = ""  # name or folder of the backbone, for the adapters that are written
+
+
+def prepare(material: dict, world: World, note) -> tuple[qwen2_audio.SpeechLLM, Material]:
+    """Load the backbone, make sure of the features, and index the splits.
+
+    Args:
+        material: `config` (nested dict), `table` (all utterances), `storage` (folder or URI),
+            `features` (folder of the feature store instead of the user's cache, or None).
+        world: this process among the workers.
+        note: called with one line of progress.
+
+    Raises:
+        UserError: whatever the user can mend (weights, labels, plugins, audio).
+    """
+    settings = presets.from_dict(material["config"])
+    load_plugins(settings.plugins)
+    note("loading the backbone")
+    speech = qwen2_audio.load(
+        settings.backbone,
+        labels=settings.data.labels,
+        device=world.device,
+        shards=world if settings.train.parallel == "fsdp" and world.size > 1 else None,
+    )
+    table = material["table"]
+    note("audio features")
+    cache = Path(material["features"]) if material.get("features") else None
+    store = features_of(speech, table, cache=cache, note=note)
+    cells = cells_of(table, settings.data.modalities)
+    splits = {
+        split: Examples(
+            table[table["split"] == split],
+            store=store,
+            prompt=speech.prompt,
+            labels=settings.data.labels,
+            cells=cells,
+        )
+        for split in ("train", "dev")
+    }
+    note("ready")
+    return speech, Material(
+        splits["train"],
+        splits["dev"],
+        cells,
+        Storage.at(material["storage"]),
+        speech.model.name_or_path,
+    )
+
+
+def features_of(
+    speech: qwen2_audio.SpeechLLM, table, *, cache: Path | None = None, note=lambda text: None
+) -> features.FeatureStore:
+    """The audio tower's outputs for a table's clips, computed where they are not kept yet.
+
+    Args:
+        cache: folder of the store instead of the user's cache.
+        note: called with one line of progress.
+    """
+    return features.ensure(
+        table,
+        speech.model,
+        speech.extractor,
+        revision=features.tower_revision(speech.model),
+        window_s=speech.settings.window_s,
+        dtype=str(speech.dtype).removeprefix("torch."),
+        device=speech.device,
+        cache=cache,
+        progress=lambda done, of: (
+            note(f"audio features {done}/{of}") if done % 16 == 0 or done == of else None
+        ),
+    )

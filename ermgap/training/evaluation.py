@@ -1,0 +1,66 @@
+"""Model and utterances in, per-utterance predictions out: the only input of every metric.
+
+A prediction is the label with the largest softmax over the labels' first tokens at the answer
+position (constrained greedy decoding); `logp_<label>` is its log.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ermgap.distributed import World
+from ermgap.model.batches import Examples
+from ermgap.model.qwen2_audio import SpeechLLM
+from ermgap.training.batch_sampler import by_length
+
+
+@torch.no_grad()
+def label_log_probabilities(
+    speech: SpeechLLM,
+    examples: Examples,
+    *,
+    world: World,
+    batch: int,
+    tick: Callable[[], None] = lambda: None,
+) -> np.ndarray:
+    """log softmax over labels, [K, N, labels] float64, gathered over workers on every worker.
+
+    One prefill a batch, the tokens before the audio computed once for all of it.
+    """
+    speech.training = False
+    shape = (max(len(speech.adapters), 1), len(examples), len(speech.prompt.answers))
+    scores = torch.zeros(shape, dtype=torch.float64, device=world.device)
+    for prefix in np.unique(examples.prefix):
+        held = np.flatnonzero(examples.prefix == prefix)
+        # Dealt by length, so that the workers finish together.
+        held = held[np.argsort(examples.length[held], kind="stable")]
+        mine = by_length(held[world.rank :: world.size], size=batch, lengths=examples.length)
+        # Where workers share the weights, all make equally many passes; what is spare is not kept.
+        most = math.ceil(math.ceil(len(held) / world.size) / batch) if speech.sharded else len(mine)
+        for i, rows in enumerate([*mine, *[held[:1]] * (most - len(mine))]):
+            made = examples.batch(
+                rows, answers=False, device=world.device, dtype=speech.dtype, shared=True
+            )
+            found = speech.label_logits(made).double().log_softmax(-1)
+            if i < len(mine):
+                scores[:, made.index] = found
+            tick()
+    return world.add_up(scores).cpu().numpy()
+
+
+def predictions(
+    examples: Examples, log_probabilities: np.ndarray, *, labels: Sequence[str]
+) -> pd.DataFrame:
+    """The table of predictions: who, which group, true label, predicted label, `logp_*`."""
+    kept = ["utterance_id", "language", "modality", "gender", "speaker", "group", "split"]
+    table = examples.table[kept].copy()
+    table["label"] = examples.table["emotion"]
+    table["prediction"] = np.asarray(labels)[log_probabilities.argmax(1)]
+    for i, label in enumerate(labels):
+        table[f"logp_{label}"] = log_probabilities[:, i].astype(np.float32)
+    return table

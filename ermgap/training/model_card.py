@@ -1,0 +1,222 @@
+"""What stands beside an adapter: a model card for people, and `ermgap.json` for `ermgap.predict`.
+
+    card.write(storage / "adapters" / trial, told=card.Told(...))
+    told = card.read("results/small/adapters/t0004")        # plain values; UserError if damaged
+
+Neither holds a path of the machine that trained it: corpora, plugins and prompts appear by their
+names, and the backbone by its name on the hub. The page itself is in `card_page`. Neither torch nor
+Ray is imported here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from ermgap import __version__
+from ermgap.config import Backbone, Config, untuple
+from ermgap.errors import UserError
+from ermgap.records import plain, to_json, write_atomically
+from ermgap.training.card_page import ESTIMATORS, LOSSES, WEIGHTS, page
+
+__all__ = [
+    "ESTIMATORS",
+    "FORMAT",
+    "LOSSES",
+    "NAME",
+    "WEIGHTS",
+    "Told",
+    "base_models",
+    "base_name",
+    "base_revision",
+    "contents",
+    "metadata",
+    "read",
+    "text_version",
+    "write",
+]
+
+FORMAT = 1  # of ermgap.json; raised when an older reader would misread it
+NAME = "ermgap.json"
+SECTIONS = ("backbone", "adapter", "objective", "data", "prompt", "dev")
+SCORES = {"acc": "accuracy", "w_f1": "f1", "max_gap": "max_gender_gap"}  # by the hub's names
+COMPOSED = ["openai/whisper-tiny.en", "HuggingFaceTB/SmolLM2-135M-Instruct"]
+ON_THE_HUB = {
+    "small": COMPOSED,
+    "small-hub": COMPOSED,
+    "qwen2-audio-7b": ["Qwen/Qwen2-Audio-7B-Instruct"],
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Told:
+    """What a card is written from.
+
+    Attributes:
+        trial_id, config: of the run.
+        utterances: rows of train and dev (ermgap.corpora.table); repeated rows count once.
+        dev: the metrics (ermgap.metrics.evaluate) of the selected epoch.
+        epoch: the selected epoch.
+        base: name or folder of the backbone; a folder is not told.
+        prompt: the prompt's text, by modality and language.
+    """
+
+    trial_id: str
+    config: Config
+    utterances: pd.DataFrame
+    dev: Mapping
+    epoch: int
+    base: str
+    prompt: Mapping
+
+    @property
+    def corpora(self) -> list[str]:
+        """Names of the corpora, without where they were."""
+        named = [name.partition("=")[0] for name in self.config.data.corpora]
+        return list(dict.fromkeys([*named, *map(_last, self.utterances["corpus"].unique())]))
+
+    @property
+    def synthetic(self) -> list[str]:
+        """Names of the corpora that hold synthetic speech, sorted."""
+        made = self.utterances["corpus"][self.utterances["synthetic"].astype(bool)]
+        return sorted(set(map(_last, made)))
+
+    @property
+    def base_models(self) -> list[str]:
+        """Hub ids of what the backbone is made of; empty where nothing on the hub is meant."""
+        return base_models(self.config.backbone, self.base)
+
+
+def write(folder: Path | str, *, told: Told) -> None:
+    """Write README.md and ermgap.json into a folder, each whole or not at all."""
+    # Quoted where YAML would read something else: the language "no" is Norwegian and not false.
+    front = yaml.safe_dump(metadata(told), sort_keys=False, allow_unicode=True)
+    values = contents(told)
+    texts = {
+        "README.md": f"---\n{front}---\n\n{page(told, values)}",
+        NAME: to_json(values, indent=1, ensure_ascii=False) + "\n",
+    }
+    for name, text in texts.items():
+        write_atomically(
+            Path(folder) / name, lambda path, text=text: path.write_text(text, encoding="utf-8")
+        )
+
+
+def read(folder: Path | str) -> dict:
+    """What `ermgap.json` of a folder holds; UserError if it is absent, damaged or too new."""
+    folder = Path(folder)
+    path = folder / NAME
+    if not path.is_file():
+        what = f"holds no {NAME}" if folder.is_dir() else "is not a folder"
+        raise UserError(
+            f"{folder} {what}; name an adapter's folder, such as results/demo/adapters/t0003."
+        )
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        version, parts = int(values["format"]), [values.get(name) for name in SECTIONS]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as problem:
+        raise UserError(
+            f"{path} is damaged ({type(problem).__name__}); restore it from where it was copied."
+        ) from problem
+    if version > FORMAT:
+        raise UserError(
+            f"{path} was written by ERM-GAP {values.get('ermgap')}, in format {version}, and this "
+            f"version reads up to {FORMAT}; update ERM-GAP."
+        )
+    if not all(isinstance(part, dict) for part in parts):
+        absent = [name for name, part in zip(SECTIONS, parts, strict=True) if part is None]
+        raise UserError(f"{path} is damaged (no {', '.join(absent) or 'sections'}); restore it.")
+    if not values["prompt"].keys() >= {"name", "version", "texts"}:
+        raise UserError(f"{path} is damaged (the prompt has no text); restore it.")
+    return values
+
+
+def base_models(backbone: Backbone, base: str) -> list[str]:
+    """Hub ids of what the backbone is made of; empty where nothing on the hub is meant."""
+    hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).exists()
+    return ON_THE_HUB.get(backbone.name, [base] if hub_id else [])
+
+
+def base_name(backbone: Backbone, base: str) -> str:
+    """The one name for `base_model_name_or_path` of peft: a hub id, or the backbone's own name."""
+    models = base_models(backbone, base)
+    return models[0] if len(models) == 1 else backbone.name
+
+
+def base_revision(backbone: Backbone, base: str) -> str | None:
+    """The revision of the one model on the hub that is the base; None where there is no such."""
+    return backbone.revision if len(base_models(backbone, base)) == 1 else None
+
+
+# What is told -------------------------------------------------------------------------------------
+
+
+def contents(told: Told) -> dict:
+    """What ermgap.json holds."""
+    settings, data = told.config, told.config.data
+    backbone = dataclasses.asdict(settings.backbone) | {"path": None}
+    backbone["prompt"] = _last(backbone["prompt"])
+    texts = {modality: dict(texts) for modality, texts in told.prompt.items()}
+    return {
+        "format": FORMAT,
+        "ermgap": __version__,
+        "trial_id": told.trial_id,
+        "epoch": told.epoch,
+        "select": settings.train.select,
+        "backbone": backbone,
+        "adapter": dataclasses.asdict(settings.adapter),
+        "objective": dataclasses.asdict(settings.objective),
+        "data": {
+            "corpora": told.corpora,
+            "labels": data.labels,
+            "modalities": data.modalities,
+            **data.support,
+            "fold": data.fold,
+            "folds": data.folds,
+        },
+        "prompt": {"name": backbone["prompt"], "version": text_version(texts), "texts": texts},
+        "plugins": [_last(name) for name in settings.plugins],
+        "dev": told.dev,
+    }
+
+
+def text_version(texts: Mapping) -> str:
+    """Twelve hex digits of the prompt's texts: equal texts, equal version."""
+    whole = json.dumps(untuple(dict(texts)), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(whole.encode()).hexdigest()[:12]
+
+
+def metadata(told: Told) -> dict:
+    """The card's metadata as the Hugging Face hub reads it."""
+    base, dev = told.base_models, plain(told.dev, finite=True)
+    scores = [
+        {"type": kind, "name": f"dev {name}", "value": round(float(dev[name]), 4)}
+        for name, kind in SCORES.items()
+        if dev.get(name) is not None
+    ]
+    corpora = ", ".join(told.corpora)
+    result = {
+        "task": {"type": "audio-classification", "name": "Speech emotion recognition"},
+        "dataset": {"type": told.corpora[0], "name": f"{corpora} (dev)", "split": "dev"},
+        "metrics": scores,
+    }
+    return {
+        **({"base_model": base[0] if len(base) == 1 else base} if base else {}),
+        "library_name": "peft",
+        "pipeline_tag": "audio-classification",
+        "language": sorted(map(str, told.utterances["language"].unique())),
+        "tags": ["lora", "speech-emotion-recognition", "fairness", "ermgap"],
+        **({"model-index": [{"name": told.trial_id, "results": [result]}]} if scores else {}),
+    }
+
+
+def _last(name: str) -> str:
+    return re.split(r"[/\\]", str(name).rstrip("/\\"))[-1]

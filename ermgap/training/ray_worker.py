@@ -1,0 +1,157 @@
+"""The loop inside Ray Train: what every worker of a slot runs, as long as the sweep lives.
+
+A slot is one `TorchTrainer.fit()`. Its workers load the backbone and the features once, then take
+one configuration after another from the broker (a named actor, sweeps/scheduler/slots.py), or several at a
+time as a gang, train them, report every epoch of each and are told whether to go on. Only outcomes
+on which all ranks agree end a configuration in here; any exception propagates, Ray restarts the
+group, and the broker hands the same configurations out again from their last committed epoch.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+
+import ray
+import ray.train.torch
+import torch
+
+from ermgap import keep_freed_memory
+from ermgap.config import presets
+from ermgap.distributed import World
+from ermgap.errors import UserError
+from ermgap.records import StorageError
+from ermgap.training.context import prepare
+from ermgap.training.trainer import Job, train
+
+# A step of the 7B model takes seconds; half an hour without one is a hang.
+PATIENCE_S = float(os.environ.get("ERMGAP_PATIENCE_S", "1800"))
+
+
+def worker(settings: dict) -> None:
+    """The `train_loop_per_worker` of a slot.
+
+    Args:
+        settings: `broker` (actor name), `namespace`, `slot` (name of this slot), `threads` (CPU
+            threads of this worker), `gpu` (whether it has one).
+    """
+    keep_freed_memory()
+    torch.set_num_threads(settings["threads"])
+    if not settings["gpu"]:  # Ray hides no card from a worker that asked for none
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(ray.train.torch.get_device())
+    world = World.current()
+    broker = ray.get_actor(settings["broker"], namespace=settings["namespace"])
+    desk = Desk(broker, settings["slot"], world)
+    try:
+        speech, material = prepare(
+            ray.get(broker.material.remote(settings["slot"])), world, desk.note
+        )
+    except UserError as mistake:
+        # It would come back at every restart: the sweep ends with the user's sentence instead.
+        desk.give_up(str(mistake))
+        return
+    watchdog = Watchdog(PATIENCE_S)
+    while (jobs := desk.take(watchdog.tick)) is not None:
+        try:
+            train(
+                jobs,
+                speech=speech,
+                material=material,
+                world=world,
+                report=desk.report,
+                failed=desk.failed,
+                behind=desk.behind,
+                tick=watchdog.tick,
+            )
+        except StorageError as problem:
+            # No fault of the configurations: they stay unfinished, and the sweep says why.
+            desk.give_up(str(problem))
+            raise
+        except BaseException as problem:
+            desk.trouble(jobs, problem)
+            raise
+    watchdog.stop()
+
+
+class Desk:
+    """Rank 0's talk with the broker, and what the other ranks need to hear of it."""
+
+    def __init__(self, broker, slot: str, world: World) -> None:
+        self.broker, self.slot, self.world = broker, slot, world
+
+    def take(self, tick) -> list[Job] | None:
+        """What to train next in the same passes, or None when the slot shall close. Ranks that wait
+        hear at least once a minute, so that no collective times out."""
+        while True:
+            tick()
+            answer = None
+            if self.world.rank == 0:
+                answer = ray.get(self.broker.take.remote(self.slot, 45.0))
+            answer = self.world.from_first(answer)
+            if answer["kind"] == "close":
+                return None
+            if answer["kind"] == "jobs":
+                return [
+                    Job(**(job | {"config": presets.from_dict(job["config"])}))
+                    for job in answer["jobs"]
+                ]
+
+    def report(self, row: dict) -> bool:
+        """Commit a row; whether to go on with this configuration."""
+        return ray.get(self.broker.report.remote(self.slot, row))
+
+    def failed(self, job: Job, reason: str) -> None:
+        """All ranks agree that this configuration cannot go on; rank 0 tells."""
+        if self.world.rank == 0:
+            ray.get(self.broker.failed.remote(self.slot, job.trial_id, job.attempt, reason))
+
+    def behind(self, job: Job, reason: str) -> None:
+        """All ranks agree that a checkpoint is lost: this configuration goes back an epoch."""
+        if self.world.rank == 0:
+            ray.get(self.broker.behind.remote(self.slot, job.trial_id, job.attempt, reason))
+
+    def trouble(self, jobs: list[Job], problem: BaseException) -> None:
+        """Leave word of an exception before it takes the group down; any rank may see it first."""
+        trials = [job.trial_id for job in jobs]
+        logging.getLogger(__name__).error("trials %s", ", ".join(trials), exc_info=problem)
+        lines = str(problem).strip().splitlines() or [""]
+        self.broker.trouble.remote(self.slot, trials, f"{type(problem).__name__}: {lines[0]}")
+        time.sleep(0.2)
+
+    def note(self, text: str) -> None:
+        """A line for the live progress (features, loading)."""
+        self.broker.note.remote(self.slot, text)
+
+    def give_up(self, sentence: str) -> None:
+        """End the sweep with a sentence for the user."""
+        ray.get(self.broker.give_up.remote(sentence))
+
+
+class Watchdog:
+    """Ends the process when nothing ticks for long: Ray only sees whether the actor lives."""
+
+    def __init__(self, patience: float) -> None:
+        self.patience = patience
+        self.last = time.monotonic()
+        self.ended = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def tick(self) -> None:
+        """Called at every step and at every wait for a job."""
+        self.last = time.monotonic()
+
+    def stop(self) -> None:
+        """No more watching."""
+        self.ended.set()
+
+    def _watch(self) -> None:
+        while not self.ended.wait(min(self.patience / 4, 30.0)):
+            if time.monotonic() - self.last > self.patience:
+                logging.getLogger(__name__).error(
+                    "no step for %.0f s; ending the process", self.patience
+                )
+                os._exit(1)

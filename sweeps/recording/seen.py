@@ -1,0 +1,78 @@
+"""A running sweep as its front needs it: one small row a trial, kept as rows are committed.
+
+The broker notes each row that it commits; the driver, another process, catches up from the file. To
+read the rows anew for each picture took seconds and hundreds of megabytes in the broker once
+there were tens of thousands of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pandas as pd
+
+from ermgap.records import Records, Trial, judged
+from ermgap.records.sweep_records import parsed
+
+
+class Seen(Records):
+    """What `analysis.front` reads of a sweep folder, from memory.
+
+    Args:
+        records: the sweep folder.
+        trials: those of its rows so far.
+    """
+
+    def __init__(self, records: Records, trials: Iterable[Trial] = ()) -> None:
+        super().__init__(records.directory, records.sweep)
+        self.known = {
+            trial.trial_id: replace(trial, rows=_selected(trial.selected, trial.rows))
+            for trial in trials
+        }
+        self.offset = 0  # bytes of trials.jsonl that `catch_up` has read
+        self._speakers: pd.DataFrame | None = None
+
+    def catch_up(self) -> None:
+        """Note the whole rows that were appended to trials.jsonl since the last call."""
+        path = self.directory / "trials.jsonl"
+        if not path.exists():
+            return
+        with open(path, "rb") as file:
+            file.seek(max(self.offset - 1, 0))
+            new = file.read()
+        if self.offset and new[:1] != b"\n":  # a disk took back a row that it had accepted
+            self.offset, self.known = 0, {}
+            return self.catch_up()
+        new = new[: new.rfind(b"\n") + 1][bool(self.offset) :]  # a line in the making waits
+        rows, torn = parsed(new)
+        self.offset += len(new)
+        self.torn = self.torn or torn
+        for row in rows:
+            self.note(row)
+
+    def note(self, row: dict) -> None:
+        """A row was committed; it may be the first of its trial."""
+        before = self.known.get(row["trial_id"])
+        now = Trial.of([*(before.rows if before else ()), row])
+        self.known[now.trial_id] = replace(now, rows=_selected(now.selected, now.rows))
+
+    def trials(self) -> list[Trial]:
+        """As `Records.trials`; of the rows only what `_selected` keeps."""
+        trials = list(self.known.values())
+        return judged(trials, self.rule(trials))
+
+    def table(self) -> pd.DataFrame:
+        """Corpus, speaker and split of the utterances, read once."""
+        if self._speakers is None:
+            self._speakers = super().table()[["corpus", "speaker", "split"]]
+        return self._speakers
+
+
+def _selected(selected: dict, rows: list[dict]) -> list[dict]:
+    """The row of the selected epoch, with its worst cell alone."""
+    return [
+        {"epoch": row["epoch"], "dev": {"worst_cell": (row.get("dev") or {}).get("worst_cell")}}
+        for row in rows
+        if row["epoch"] == selected.get("epoch")
+    ][-1:]

@@ -1,0 +1,119 @@
+"""A process that asks one system after another (evaluation.py), and how a system is asked."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from ermgap import baselines as systems
+from ermgap import keep_freed_memory
+from ermgap.config import presets
+from ermgap.errors import UserError, first_line
+from ermgap.registry import load_plugins
+from sweeps.scheduler.extractor import Pool
+
+OURS = ("adapter", "zero-shot")  # systems that share a base model
+
+
+def ask(
+    spec: str,
+    utterances: pd.DataFrame,
+    *,
+    context: systems.Context,
+    name: str | None = None,
+    note: Callable[[str], None],
+) -> pd.DataFrame:
+    """Predictions of a system on every utterance in every modality that it knows, in this process.
+
+    Its name, or `name` instead, is the column `system`. Raises UserError as the system does.
+    """
+    from ermgap.model.batches import in_modalities  # torch: only now
+    from ermgap.model.cached_folder import quiet
+
+    word, argument = systems.parse(spec)
+    modalities = context.config.data.modalities
+    with quiet():
+        system = systems.SYSTEMS.find(word)(argument, context)
+    system.name = name or system.name
+    known = getattr(system, "modalities", modalities)
+    answers = [
+        system.predict(rows, modality=modality, note=note)
+        for modality in modalities
+        if modality in known and len(rows := in_modalities(utterances, [modality]))
+    ]
+    if not answers:
+        raise UserError(f"{spec} answers {', '.join(known)}, none of which is benchmarked.")
+    return pd.concat(answers, ignore_index=True).assign(system=system.name)
+
+
+class Evaluator:
+    """An actor that asks one system after another; ours share their base model and features."""
+
+    def __init__(self, *, config: dict, folder: str, features: str | None, pool: Pool) -> None:
+        self.given, self.folder, self.features = config, Path(folder), features
+        self.pool, self.context, self.notes = pool, None, []
+
+    def heard(self) -> list[str]:
+        """All that was noted so far."""
+        return list(self.notes)
+
+    def evaluate(
+        self, spec: str, utterances: pd.DataFrame, name: str | None, files: dict | None
+    ) -> dict:
+        """`table` of predictions, or a user's `mistake` in words ("" for none), and all `notes`.
+
+        `files` are those of an adapter, by their names, where its folder is another machine's.
+        """
+        table, mistake = None, ""
+        try:
+            table = self._ask(spec, utterances, name, files)
+        except UserError as problem:
+            mistake = str(problem)
+        except Exception as problem:
+            logging.getLogger(__name__).exception("%s", spec)
+            mistake = (
+                f"{name or spec} cannot be evaluated on {os.uname().nodename} "
+                f"({type(problem).__name__}: {first_line(problem).rstrip('.')}); look into Ray's "
+                "logs there, then continue with --resume."
+            )
+        return {"table": table, "mistake": mistake, "notes": self.heard()}
+
+    def _ask(
+        self, spec: str, utterances: pd.DataFrame, name: str | None, files: dict | None
+    ) -> pd.DataFrame:
+        import torch
+
+        torch.set_num_threads(self.pool.cpus)
+        if self.context is None:
+            self._prepare()
+        word, argument = systems.parse(spec)
+        if word not in OURS:
+            self.context.bases.forget()  # its model needs the memory
+        told = {"context": self.context, "name": name, "note": self.notes.append}
+        if files is None:
+            return ask(spec, utterances, **told)
+        with tempfile.TemporaryDirectory(prefix="ermgap-") as scratch:
+            place = Path(scratch) / Path(argument).name
+            place.mkdir()
+            for file, content in files.items():
+                (place / file).write_bytes(content)
+            try:
+                return ask(f"{word}={place}", utterances, **told)
+            except UserError as problem:  # it names the folder that the user knows
+                raise UserError(str(problem).replace(str(place), argument)) from problem
+
+    def _prepare(self) -> None:
+        from ermgap.baselines.ours import Bases  # torch: only now
+
+        keep_freed_memory()
+        config = presets.from_dict(self.given)
+        load_plugins(config.plugins)
+        bases = Bases(Path(self.features) if self.features else None)
+        device = "cuda" if self.pool.gpu else "cpu"
+        labels = config.data.labels
+        self.context = systems.Context(labels, config, device, self.folder, bases)

@@ -1,0 +1,1 @@
+"""Systems judged on held-out utterances: the benchmark's table, and a front confirmed over seeds."""

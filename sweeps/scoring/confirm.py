@@ -1,0 +1,169 @@
+"""Confirm a sweep: its front (the knee is of it) and its ERM again over seeds, on dev and on test.
+
+    python sweeps/pareto.py --resume results/small --confirm 5
+
+A point of a front was chosen because its dev values were good, so part of them is luck. Here each
+chosen configuration is trained anew with seeds that the search did not use, and judged on dev and
+on test: the only place of a sweep that touches test. All of it lies in DIR/confirm, a sweep folder
+of its own over named points, which `--resume DIR --confirm S` goes on with, or extends to more
+seeds. Writes confirm/confirmed.parquet (a row a configuration, seed and split), and the analysis
+draws confirm.png and tells confirm.csv (analysis/confirmed.py).
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from ermgap import metrics
+from ermgap.config import Config
+from ermgap.errors import UserError, in_shell
+from ermgap.records import Records, bucket_mirror, write_atomically
+from sweeps.scheduler.machines import machine
+from sweeps.scoring import judging
+from sweeps.search import space
+
+FOLDER = "confirm"
+
+
+def require(seeds: int | None, config: Config) -> None:
+    """UserError for seeds that cannot be run."""
+    if seeds is None:
+        return
+    if seeds < 2:
+        raise UserError(f"--confirm {seeds}: give two seeds or more, or there is no spread.")
+    if config.sweep.points:
+        raise UserError(
+            "--confirm reruns what a search chose, and this sweep names its points; give them "
+            "train.seed of their own instead."
+        )
+
+
+def run(records: Records, config: Config, *, seeds: int, address: str | None) -> int:
+    """Train what is not trained yet, judge it, write and print the table; the exit status."""
+    from analysis import confirmed
+    from sweeps.scheduler import driver
+
+    wanted = chosen(records)
+    if not wanted:
+        print("nothing to confirm: no trial is on the front and none is ERM")
+        return 0
+    child = _folder(records, config, wanted, seeds)
+    planned = _config(child)
+    print(
+        f"confirm: {', '.join(wanted)} over {seeds} seeds, {planned.sweep.trials} runs of "
+        f"{planned.train.epochs} epochs"
+    )
+    child.lock()
+    session = driver.run(planned, child, address=address, leave=False)
+    child.consolidate()
+    trials = child.trials()
+    again = f"python sweeps/pareto.py --resume {in_shell(records.directory)} --confirm {seeds}"
+    if session.interrupted or sum(t.ended for t in trials) < planned.sweep.trials:
+        print(f"stopped; go on with: {again}")
+        return 130 if session.interrupted else 1
+    try:
+        table = _judge(child, planned, address=address)
+    except (UserError, KeyboardInterrupt):
+        print(f"stopped; go on with: {again}")
+        raise
+    if not address:
+        machine.leave()
+    write_atomically(
+        child.directory / confirmed.FILE, lambda path: table.to_parquet(path, index=False)
+    )
+    bucket_mirror.seal(child)
+    confirmed.write(records.directory)
+    return 0
+
+
+def chosen(records: Records) -> dict[str, dict]:
+    """The hyperparameters of each configuration to confirm, by its trial's id."""
+    from analysis.front import front
+
+    return {point.trial_id: dict(point.config) for point in front.info(records).highlighted}
+
+
+def _folder(records: Records, config: Config, wanted: dict[str, dict], seeds: int) -> Records:
+    """The folder with all that is wanted among its points; those that it has keep their ids."""
+    directory = records.directory / FOLDER
+    known = Records.open(directory) if (directory / "sweep.yaml").exists() else None
+    points = dict(_config(known).sweep.points) if known else {}
+    for seed in range(1, seeds + 1):  # seed by seed: a gang shares one
+        for trial_id, values in wanted.items():
+            seeded = values | {"train.seed": config.train.seed + seed}
+            points.setdefault(f"{trial_id} seed {seed}", seeded)
+    settings = config.replace(
+        {"sweep.points": points, "sweep.trials": len(points), "sweep.stop_after": None}
+    )
+    changes = {"config": settings.to_dict(), "trials": len(points), "kind": "confirm", "space": {}}
+    if known is None:
+        storage = records.sweep.get("storage")
+        changes["storage"] = f"{storage}-confirm" if storage else None
+        return Records.create(directory, sweep=records.sweep | changes, table=records.table())
+    if len(points) > known.sweep["trials"]:
+        known.clear_done()
+    known.write_sweep(known.sweep | changes)
+    return known
+
+
+def _config(records: Records) -> Config:
+    from ermgap.config import presets as config
+
+    return config.from_dict(records.sweep["config"], where=str(records.directory / "sweep.yaml"))
+
+
+def _judge(child: Records, config: Config, *, address: str | None) -> pd.DataFrame:
+    """A row a point, seed and split: trial_id (of the search), seed, split, status, metrics, n."""
+    from analysis.front import SCORES
+
+    trials = {trial.trial_id: trial for trial in child.trials()}
+    utterances = child.table()
+    splits = [split for split in ("dev", "test") if (utterances["split"] == split).any()]
+    if "test" not in splits:
+        print(
+            "the corpora have no test utterances, so only dev is told; a sweep that begins with "
+            "--set data.test=true keeps a fold of speakers for it"
+        )
+    ended = [name for name, trial in trials.items() if trial.status != "failed"]
+    tables = _predictions(child, config, ended, splits, address=address)
+    rows = []
+    for number, name in enumerate(config.sweep.points):
+        trial = trials[space.trial_id(number)]
+        first, _, seed = name.partition(" seed ")
+        for split in splits:
+            row = {"trial_id": first, "seed": int(seed), "split": split, "status": trial.status}
+            if trial.status != "failed":
+                table = tables[trial.trial_id, split]
+                data = config.data
+                found = metrics.evaluate(table, labels=data.labels, **data.support)
+                row |= {key: found[key] for key in (*SCORES, "majority_rate")} | {"n": len(table)}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _predictions(
+    child: Records, config: Config, ended: list[str], splits: list[str], *, address: str | None
+) -> dict[tuple[str, str], pd.DataFrame]:
+    """By trial and split: what training left on dev; on test the saved adapter answers, once."""
+    made = {(name, "dev"): child.predictions(name) for name in ended if "dev" in splits}
+    if "test" not in splits:
+        return made
+    utterances = child.table().query("split == 'test'")
+    requests = {
+        (name, "test"): judging.of_adapter(
+            child,
+            name,
+            utterances,
+            child.storage / "predictions" / f"{name}.test.parquet",
+            name=name,
+        )
+        for name in ended
+    }
+    answered = judging.answers(
+        list(requests.values()),
+        config=config,
+        folder=child.directory,
+        features=child.features,
+        address=address,
+    )
+    return made | {key: answered[request.kept] for key, request in requests.items()}

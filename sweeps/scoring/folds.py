@@ -1,0 +1,117 @@
+"""The folds of a benchmark: what each trains, where its records lie, and whom it holds out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from ermgap.config import Config
+from ermgap.records import Records, bucket_mirror
+from sweeps.scoring.systems import Row
+from sweeps.setup import folders
+from sweeps.setup import plan as planning
+
+
+@dataclasses.dataclass
+class Benchmark:
+    """What is asked for, as `sweep.yaml` of its folder keeps it.
+
+    Attributes:
+        config: of the run; every fold's is made of it.
+        rows: of the table, trained and asked.
+        split: dev or test, on which they are judged.
+        folds: how many speaker folds are run; None: the one that the configuration names.
+        baseline: spec of the row that others are compared with.
+        folder: of the results.
+        storage: `--storage`, made absolute.
+    """
+
+    config: Config
+    rows: list[Row]
+    split: str
+    folds: int | None
+    baseline: str | None
+    folder: Path
+    storage: str | None = None
+
+    @property
+    def trained(self) -> list[str]:
+        """Names of the rows that are trained; the k-th is the trial `t000k` of each fold."""
+        return [row.spec for row in self.rows if row.trained]
+
+    @property
+    def parts(self) -> list[int]:
+        """The folds that are run."""
+        return list(range(self.folds)) if self.folds else [self.config.data.fold]
+
+    @property
+    def left(self) -> list[int]:
+        """The folds that are still to be trained."""
+        return [
+            fold for fold in self.parts if self.trained and not (self.of(fold) / "DONE").exists()
+        ]
+
+    def of(self, fold: int) -> Path:
+        """The folder of one fold's records."""
+        return self.folder / f"fold-{fold}"
+
+    def of_fold(self, fold: int) -> Config:
+        """The configuration of one fold: its speakers held out, every trained row a point."""
+        points = {row.spec: row.point for row in self.rows if row.trained}
+        changes: dict = {"sweep.points": points, "sweep.trials": max(len(points), 1)}
+        if self.folds:
+            changes |= {"data.folds": self.folds, "data.fold": fold, "train.select": "last"}
+        return self.config.replace(changes)
+
+
+def judged_of(asked: Benchmark, plans: Mapping[int, planning.Plan]) -> pd.DataFrame:
+    """The utterances that systems are judged on, with the `fold` in which they are held out.
+
+    A gender with fewer speakers than there are folds is held out more than once: the first counts.
+    """
+    parts = [
+        plan.utterances[plan.utterances["split"] == asked.split].assign(fold=fold)
+        for fold, plan in plans.items()
+    ]
+    return pd.concat(parts, ignore_index=True).drop_duplicates("utterance_id", ignore_index=True)
+
+
+def train(asked: Benchmark, plans: Mapping[int, planning.Plan], *, address: str | None) -> int:
+    """Train every row on every fold that is left; the exit status, 0 if all came to their end.
+
+    A Ray that was started here stays: rows are asked next.
+    """
+    from sweeps.scheduler import driver
+
+    left = asked.left
+    for fold in left:
+        planning.require_a_cell(asked.of_fold(fold), plans[fold].utterances)
+    for fold in left:
+        config = asked.of_fold(fold)
+        records = _records(asked, fold, config, plans[fold].utterances)
+        records.lock()
+        if asked.folds:
+            print(f"fold {fold + 1} of {asked.folds}")
+        session = driver.run(config, records, address=address, leave=False)
+        records.consolidate()
+        ended = sum(trial.ended for trial in records.trials())
+        if session.interrupted or ended < config.sweep.trials:
+            return 130 if session.interrupted else 1
+        bucket_mirror.seal(records)
+    return 0
+
+
+def _records(asked: Benchmark, fold: int, config: Config, utterances: pd.DataFrame) -> Records:
+    folder, storage = asked.of(fold), None
+    if (folder / "sweep.yaml").exists():
+        return Records.open(folder)
+    if asked.storage:  # beside each other there, so that all folds share the features
+        storage = f"{asked.storage}/{asked.folder.absolute().name}-fold-{fold}"
+        folders.make_storage(storage, folder)
+    told = planning.describe_sweep(
+        config, preset="benchmark", utterances=utterances, storage=storage
+    )
+    return Records.create(folder, sweep={"kind": "benchmark"} | told, table=utterances)

@@ -1,0 +1,188 @@
+"""What the rows of a benchmark predict: read from where it is kept, or asked for and kept there.
+
+A trained row's predictions are those of its folds' records; on test, or were they lost, its
+adapters are asked. A row that is asked has `systems/NN.parquet`, whole or not at all, so that
+`--resume` asks nothing twice. Models answer on the workers (evaluation.py); an endpoint is asked
+from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from ermgap import baselines as systems
+from ermgap.baselines import Context
+from ermgap.baselines.answers import FAILED
+from ermgap.config import Config
+from ermgap.errors import UserError
+from ermgap.records import Records, Trial, is_uri, write_atomically
+from sweeps.scheduler import evaluation, evaluator
+from sweeps.scheduler.evaluation import Request
+from sweeps.scoring.folds import Benchmark
+from sweeps.scoring.systems import Row, require_asked
+from sweeps.search import space
+
+
+def require(asked: Benchmark, judged: pd.DataFrame) -> None:
+    """Refuse a row that cannot be asked, and print what asking costs; nothing is written."""
+    for number, row in enumerate(asked.rows):
+        if not row.trained and not _place(asked, number).exists():
+            cost = require_asked(row.spec, _context(asked.config, asked.folder), judged)
+            if cost:
+                print(cost)
+
+
+def on_workers(asked: Benchmark) -> bool:
+    """Whether a row that is not trained is still to be asked on the workers."""
+    return any(
+        not row.trained and not _place(asked, number).exists() and not systems.on_driver(row.spec)
+        for number, row in enumerate(asked.rows)
+    )
+
+
+def predictions(
+    asked: Benchmark, judged: pd.DataFrame, *, address: str | None
+) -> dict[str, tuple[str, pd.DataFrame]]:
+    """Each row's name in the table and its predictions on the judged utterances, by its spec.
+
+    `address` is of a running Ray cluster, for what is asked on the workers. Raises UserError when a
+    system cannot answer, and when none has predictions.
+    """
+    wanted = {
+        row.spec: _of_trained(asked, row, judged)
+        if row.trained
+        else [Request(row.spec, judged, _place(asked, number))]
+        for number, row in enumerate(asked.rows)
+    }
+    answered = answers(
+        [request for requests in wanted.values() for request in requests],
+        config=asked.config,
+        folder=asked.folder,
+        features=None if is_uri(asked.storage or "") else asked.storage,
+        address=address,
+    )
+    found: dict[str, tuple[str, pd.DataFrame]] = {}
+    for row in asked.rows:
+        tables = [answered[request.kept] for request in wanted[row.spec]]
+        if not tables:
+            print(f"{row.words} has no predictions: its training failed; it is left out of the "
+                  "table")  # fmt: skip
+            continue
+        name = row.words or str(tables[0]["system"].iloc[0])
+        if row.trained and asked.split == "dev":
+            tables = [
+                _held_out(table, judged, fold)
+                for table, fold in zip(tables, asked.parts, strict=True)
+            ]
+        table = pd.concat(tables, ignore_index=True).drop(columns="system", errors="ignore")
+        names = [known for known, _ in found.values()]
+        found[row.spec] = (f"{name} ({row.spec})" if name in names else name, table)
+    if not found:
+        raise UserError(f"no system has predictions; look into {asked.folder}/fold-*/trials.jsonl.")
+    return found
+
+
+def answers(
+    requests: Sequence[Request],
+    *,
+    config: Config,
+    folder: Path,
+    features: str | None,
+    address: str | None,
+) -> dict[Path, pd.DataFrame]:
+    """The predictions of every request, by its file: what is kept is read, the rest is asked.
+
+    What was answered once is not asked again; requests that failed are, by `--resume`.
+
+    Args:
+        config: of the run.
+        folder: of the results; a system may keep its answers there.
+        features, address: see `evaluation.on_workers`.
+    """
+    found = {one.kept: _read(one.kept) for one in requests if one.kept.exists()}
+    missing = [one for one in requests if one.kept not in found]
+
+    def done(request: Request, table: pd.DataFrame) -> None:
+        found[request.kept] = table
+        if failed := int((table["prediction"] == FAILED).sum()):
+            print(f"{failed} of {len(table)} answers are missing; --resume asks anew")
+            return
+        try:
+            write_atomically(request.kept, lambda path: table.to_parquet(path, index=False))
+        except OSError as problem:
+            raise UserError(
+                f"{request.kept} cannot be written ({problem.strerror or problem}); make room "
+                "there, and continue with --resume."
+            ) from problem
+
+    if models := [one for one in missing if not systems.on_driver(one.spec)]:
+        evaluation.on_workers(
+            models, config=config, features=features, address=address, folder=folder, done=done
+        )
+    for one in missing:
+        if systems.on_driver(one.spec):
+            told = {"context": _context(config, folder), "name": one.name, "note": print}
+            done(one, evaluator.ask(one.spec, one.utterances, **told))
+    return found
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as problem:  # pyarrow's ArrowInvalid is a ValueError
+        raise UserError(
+            f"{path} cannot be read; remove it, and --resume makes it anew."
+        ) from problem
+
+
+def _context(config: Config, folder: Path) -> Context:
+    """Of systems that are asked from here, which have no model here."""
+    return Context(config.data.labels, config, "cpu", folder)
+
+
+# Rows that were trained ---------------------------------------------------------------------------
+
+
+def _of_trained(asked: Benchmark, row: Row, judged: pd.DataFrame) -> list[Request]:
+    """A request a fold, on dev kept by training; none where the training of one failed."""
+    requests = []
+    for fold in asked.parts:
+        records = Records.open(asked.of(fold))
+        trial = _trial(asked, row, records)
+        if trial.status == "failed":
+            return []
+        utterances, kept = judged, asked.folder / "systems" / f"{row.spec}.parquet"
+        if asked.split == "dev":
+            table = records.table()
+            utterances = table[table["split"] == "dev"]
+            kept = records.store.fetch(f"predictions/{trial.trial_id}.parquet")
+        requests.append(of_adapter(records, trial.trial_id, utterances, kept, name=row.words))
+    return requests
+
+
+def of_adapter(
+    records: Records, trial_id: str, utterances: pd.DataFrame, kept: Path, *, name: str
+) -> Request:
+    """A request to the adapter that a trial saved."""
+    folder = "" if kept.exists() else records.store.fetch_folder(f"adapters/{trial_id}")
+    return Request(f"adapter={folder}", utterances, kept, name)
+
+
+def _trial(asked: Benchmark, row: Row, records: Records) -> Trial:
+    """By its id: slots begin several at a time, so the records have them in any order."""
+    trial_id = space.trial_id(asked.trained.index(row.spec))
+    return next(trial for trial in records.trials() if trial.trial_id == trial_id)
+
+
+def _held_out(table: pd.DataFrame, judged: pd.DataFrame, fold: int) -> pd.DataFrame:
+    """The predictions of a fold on the utterances for which it counts."""
+    here = judged.loc[judged["fold"] == fold, "utterance_id"]
+    return table[table["utterance_id"].isin(here)].assign(fold=fold)
+
+
+def _place(asked: Benchmark, number: int) -> Path:
+    """Where the answers of a row that is asked are kept."""
+    return asked.folder / "systems" / f"{number:02d}.parquet"

@@ -1,0 +1,208 @@
+"""A copy of the sweep as an Optuna study, which `optuna-dashboard DIR/optuna.journal` opens live.
+
+The records are the truth; the journal is written from them, and searched by nobody. Each session
+begins by writing it anew (an append-only file: the study is deleted in it and made again), so that
+what a killed session left half written is gone. So does a floor that rises: Optuna lets no trial
+that has ended be changed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
+from optuna.trial import TrialState, create_trial
+
+from ermgap import metrics
+from ermgap.config import OBJECTIVES, Config
+from ermgap.records import COMPLETE, Records, Rule, Trial
+from sweeps.search import space
+
+FILE = "optuna.journal"
+UNFINISHED = {"waiting": TrialState.WAITING, "running": TrialState.RUNNING}
+STATES = {"stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
+
+
+class Journal:
+    """Writes the journal of one sweep; nobody else does.
+
+    A journal that cannot be written is given up with a warning: no trial is lost for it.
+
+    Args:
+        records: the sweep folder. config: of the sweep.
+        trials: those of the folder, where they have been read already.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        config: Config,
+        trials: Sequence[Trial] | None = None,
+    ) -> None:
+        self.config, self.broken = config, False
+        self.path, self.name = records.directory / FILE, records.directory.absolute().name
+        self.known: dict[str, int] = {}  # number in the study
+        self.trials: dict[str, tuple[Mapping, str, Mapping]] = {}
+        self.times: dict[str, tuple[float | None, float | None]] = {}
+        for t in records.trials() if trials is None else trials:
+            self.trials[t.trial_id] = t.config, t.status if t.ended else "waiting", t.selected
+            self.times[t.trial_id] = t.rows[0].get("time"), t.rows[-1].get("time")
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._safely(self._write)
+
+    def began(self, trial_id: str, chosen: Mapping) -> None:
+        """A configuration is offered."""
+        self.trials[trial_id] = chosen, "running", {}
+        self.times[trial_id] = self.times.get(trial_id, (time.time(), None))[0], None
+        self._safely(self._began, trial_id, chosen)
+
+    def ended(self, trial_id: str, chosen: Mapping, status: str, selected: Mapping) -> None:
+        """A configuration has ended; `selected` as in the records."""
+        self.trials[trial_id] = chosen, status, selected
+        self.times[trial_id] = self.times.get(trial_id, (None,))[0], time.time()
+        self._safely(self._ended, trial_id, chosen, status, selected)
+
+    def judge(self, rule: Rule) -> None:
+        """The floor has risen: write the study anew if a trial has become degenerate."""
+        before = dict(self.trials)
+        for trial_id, (chosen, status, selected) in before.items():
+            if status in COMPLETE:
+                self.trials[trial_id] = chosen, rule.status(selected), selected
+        if self.trials != before:
+            self._safely(self._write)
+
+    def _safely(self, write, *arguments) -> None:
+        if self.broken:
+            return
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                write(*arguments)
+        except Exception as problem:
+            self.broken = True
+            logging.getLogger(__name__).warning("%s is given up: %s", self.path, problem)
+
+    def _write(self) -> None:
+        self.known = {}
+        _mend(self.path)
+        storage = JournalStorage(_Copy(str(self.path), lock_obj=_Alone("")))
+        if self.name in [study.study_name for study in storage.get_all_studies()]:
+            optuna.delete_study(study_name=self.name, storage=storage)
+        objectives = self.config.sweep.objectives
+        self.study = optuna.create_study(
+            study_name=self.name,
+            storage=storage,
+            directions=["maximize" if OBJECTIVES[n] == "max" else "minimize" for n in objectives],
+            sampler=optuna.samplers.RandomSampler(),
+        )
+        self.study.set_metric_names(list(objectives))
+        for trial_id, (chosen, status, selected) in self.trials.items():
+            if status in UNFINISHED:
+                self._add(trial_id, chosen, state=UNFINISHED[status])
+            else:
+                self._ended(trial_id, chosen, status, selected)
+
+    def _began(self, trial_id: str, chosen: Mapping) -> None:
+        if trial_id not in self.known:
+            self._add(trial_id, chosen, state=TrialState.WAITING)
+        storage = self.study._storage
+        storage.set_trial_state_values(self._key(trial_id), state=TrialState.RUNNING)
+
+    def _ended(self, trial_id: str, chosen: Mapping, status: str, selected: Mapping) -> None:
+        values = [selected.get(name) for name in self.config.sweep.objectives]
+        sound = all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
+        state = STATES.get(status, TrialState.COMPLETE if sound else TrialState.FAIL)
+        complete = state == TrialState.COMPLETE
+        known = violations(status, selected, self.config) if complete else {}
+        if trial_id not in self.known:
+            more = {"values": values, "constraints": known} if complete else {}
+            self._add(trial_id, chosen, state=state, **more)
+            return
+        trial = optuna.Trial(self.study, self._key(trial_id))
+        for name, value in known.items():
+            trial.set_constraint(name, value)
+        self.study.tell(self.known[trial_id], values if complete else None, state=state)
+
+    def _add(self, trial_id: str, chosen: Mapping, **more) -> None:
+        ranges = space.distributions(self.config)
+        shown = {n: d for n, v in chosen.items() if (d := _around(ranges.get(n), v)) is not None}
+        made = create_trial(
+            params={name: chosen[name] for name in shown},
+            distributions=shown,
+            user_attrs={"trial_id": trial_id, "configuration": dict(chosen)},
+            **more,
+        )
+        begun, ended = self.times.get(trial_id, (None, None))
+        if begun and made.datetime_start:
+            made.datetime_start = datetime.fromtimestamp(begun)
+        if ended and made.datetime_complete:
+            made.datetime_complete = datetime.fromtimestamp(ended)
+        self.study.add_trial(made)
+        self.known[trial_id] = len(self.known)
+
+    def _key(self, trial_id: str) -> int:
+        return self.study._storage.get_trial_id_from_study_id_trial_number(
+            self.study._study_id, self.known[trial_id]
+        )
+
+
+def tell(records: Records, config: Config) -> None:
+    """Write the journal of a sweep that nobody runs; its front is then that of the report."""
+    Journal(records, config)
+
+
+def violations(status: str, selected: Mapping, config: Config) -> dict[str, float]:
+    """Optuna's constraints of a trial that ran to its end: positive where one is violated."""
+    found = {"degenerate": 1.0 if status == "degenerate" else -1.0}
+    for name, limit in config.sweep.constraints.items():
+        found[name] = metrics.violation(name, selected.get(name), limit)
+    return found
+
+
+def _around(distribution: BaseDistribution | None, value) -> BaseDistribution | None:
+    """The distribution, made wide enough for the value of a named point; None if it cannot be."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution if value in distribution.choices else None
+    if not isinstance(distribution, FloatDistribution) or (distribution.log and value <= 0):
+        return None
+    return FloatDistribution(
+        min(distribution.low, value), max(distribution.high, value), log=distribution.log
+    )
+
+
+def _mend(path: Path) -> None:
+    """Cut off the half-written line that a killed session may have left."""
+    if not path.exists():
+        return
+    with open(path, "rb+") as file:
+        whole = file.read().rfind(b"\n") + 1
+        file.truncate(whole)
+
+
+class _Copy(JournalFileBackend):
+    """Without an fsync: what a crash of the machine takes of it, the next session tells anew."""
+
+    def append_logs(self, logs: list[dict]) -> None:
+        with open(self._file_path, "ab") as file:
+            file.write(
+                "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
+            )
+
+
+class _Alone(JournalFileOpenLock):
+    """The sweep folder is locked for its driver: a lock file here would outlive a kill."""
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass

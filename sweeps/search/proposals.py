@@ -1,0 +1,118 @@
+"""Searchers of Ray Tune that do not search: named points, one configuration, gangs of proposals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ray.tune.search import Searcher
+
+from ermgap.config import Config
+from ermgap.records import Trial
+from sweeps.search import space
+
+
+class Stateless(Searcher):
+    """A searcher that Tune need not save: the records are its state."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the records are the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the records are the state."""
+
+
+class Together(Stateless):
+    """Several proposals in one Tune trial: a gang costs one process then, not one a member.
+
+    Args:
+        one: proposes each; `interrupted` is its own.
+        gang: proposals in a Tune trial.
+        trials: proposals in all.
+        slots: Tune trials to begin with. More come when `ahead` is set: the process of one that
+            could only wait would slow the start of those that train.
+    """
+
+    def __init__(self, one: Searcher, *, gang: int, trials: int, slots: int | None = None) -> None:
+        super().__init__()
+        self.one, self.gang, self.left, self.slots = one, gang, trials, slots
+        self.live, self.ahead = 0, slots is None
+
+    def suggest(self, trial_id: str) -> dict | str | None:
+        """`{"proposals": [...]}`, up to a gang of them; None: not now."""
+        if not self.ahead and self.live >= self.slots:
+            return None
+        proposals, proposal = [], Searcher.FINISHED
+        while len(proposals) < min(self.gang, self.left):
+            proposal = self.one.suggest(f"{trial_id}-{len(proposals)}")
+            if proposal in (Searcher.FINISHED, None):
+                break
+            proposals.append(proposal)
+        if not proposals:
+            return proposal
+        self.left -= len(proposals)
+        self.live += 1
+        return {"proposals": proposals}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict | None = None, error: bool = False
+    ) -> None:
+        """Pass each outcome on; all have failed where Tune's trial itself did."""
+        self.live -= 1
+        outcomes = (result or {}).get("outcomes", [])
+        for number in range(self.gang):
+            outcome = outcomes[number] if number < len(outcomes) else None
+            self.one.on_trial_complete(f"{trial_id}-{number}", outcome, error)
+
+
+class SingleSearcher(Stateless):
+    """Proposes the configuration itself, once: a sweep of one (sweeps/train.py)."""
+
+    def __init__(self, config: Config, trials: Sequence[Trial] = ()) -> None:
+        super().__init__()
+        self.chosen = {"loss": config.objective.loss, "weight": config.objective.weight}
+        self.interrupted = any(trial.ended for trial in trials)
+
+    def suggest(self, trial_id: str) -> dict | str:
+        """The configuration, then no more."""
+        if self.interrupted:
+            return Searcher.FINISHED
+        self.interrupted = True
+        return {"trial_id": "t0000", "chosen": self.chosen}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict | None = None, error: bool = False
+    ) -> None:
+        """Nothing to learn."""
+
+
+class PointsSearcher(Stateless):
+    """Proposes the configurations that `sweep.points` names, in their order, and no other.
+
+    Args:
+        config: the sweep's configuration; the k-th point is the trial `t000k`.
+        trials: the sweep's trials so far; those that have ended are not proposed again.
+    """
+
+    def __init__(self, config: Config, trials: Sequence[Trial] = ()) -> None:
+        super().__init__()
+        self.interrupted = False
+        ended = {trial.trial_id for trial in trials if trial.ended}
+        self.left = [
+            {"trial_id": trial_id, "chosen": dict(chosen)}
+            for trial_id, chosen in named_trials(config)
+            if trial_id not in ended
+        ]
+
+    def suggest(self, trial_id: str) -> dict | str:
+        """The next point, then no more."""
+        return self.left.pop(0) if self.left and not self.interrupted else Searcher.FINISHED
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict | None = None, error: bool = False
+    ) -> None:
+        """Nothing to learn."""
+
+
+def named_trials(config: Config) -> list[tuple[str, dict]]:
+    """(trial id, hyperparameters) of each of `sweep.points`."""
+    return [(space.trial_id(i), point) for i, point in enumerate(config.sweep.points.values())]

@@ -1,0 +1,222 @@
+"""Optuna as a searcher of Ray Tune that learns from the records, and only from them.
+
+Trial ids are ours (`t0000`) and travel in the configuration. What Optuna is told is what the
+records hold (study.py); an interrupted trial is not told. A resumed sweep rebuilds the study from
+the records, so a crash can leave no zombie in it. In a deterministic sweep (order.py) it comes to
+the very state that it would have without the interruption.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import optuna
+from ray.tune.search import Searcher
+
+from ermgap.config import Config
+from ermgap.errors import UserError
+from ermgap.records import Rule, Trial
+from sweeps.search import space
+from sweeps.search.order import number_of
+from sweeps.search.proposals import PointsSearcher, Stateless, named_trials
+from sweeps.search.sampling.sampler import CURVE
+from sweeps.search.shares import Shares
+from sweeps.search.stopping import curve
+from sweeps.search.study import SAMPLERS, Study
+
+__all__ = ["SAMPLERS", "RecordsSearcher", "require_space", "searcher"]
+
+
+class RecordsSearcher(Stateless):
+    """Proposes configurations over the conditional space under two or three objectives.
+
+    Args:
+        config: the sweep's configuration.
+        trials: the sweep's trials so far, from its records; ended ones are learnt from, unfinished
+            ones are offered first, under their own ids.
+        earlier: trials of other sweeps, to learn from as well.
+        points: what a new sweep begins with; ERM and the paper's configuration by default.
+        rule: tells which trials are degenerate, as before any has ended; by default their status
+            alone does.
+        lag: see `order.lag_of`.
+
+    Raises:
+        UserError: the sampler or a range of the space is not known.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        trials: Sequence[Trial] = (),
+        *,
+        earlier: Sequence[Trial] = (),
+        points: Sequence[dict] | None = None,
+        rule: Rule | None = None,
+        lag: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.config, self.rule, self.lag = config, rule, lag
+        self.interrupted = False
+        points = space.named_points(config) if points is None else points
+        self.points = points[: config.sweep.trials]
+        self.known = Study(config, rule=rule, known=len(trials))
+        self.losses = Shares(config)
+        self.counted: set[int] = set()  # numbers of all trials that were proposed
+        self.asked: dict[int, int] = {}  # place in the study of those that it takes for running
+        self.ended: dict[int, tuple] = {}  # what is not learnt yet: hyperparameters, status, scores
+        self.offered: dict[str, tuple[int, dict]] = {}  # by the id of Tune's trial
+        self.next_number = self.next_to_learn = 0
+        for trial in earlier:
+            self.known.end(trial.config, trial.status, self._measured(trial), own=False)
+        self.before = {number_of(trial.trial_id): trial for trial in trials}
+        numbers = sorted(n for n, trial in self.before.items() if not trial.ended)
+        self.first = [(number, self.before[number].config) for number in numbers]
+        if lag is None or not trials:
+            self._catch_up()
+
+    @property
+    def study(self) -> optuna.Study:
+        """What has been learnt."""
+        return self.known.optuna
+
+    @property
+    def erm(self) -> int:
+        """Number of ERM trials that were proposed."""
+        return self.losses.proposed["erm"]
+
+    def suggest(self, trial_id: str) -> dict | str | None:
+        """A configuration for Tune's trial: our trial id and the chosen values.
+
+        None: not before another trial has ended.
+        """
+        if self.interrupted:
+            return Searcher.FINISHED
+        if not self.first:
+            self._catch_up()  # in a deterministic sweep seconds to minutes: only now
+        if self.first:
+            number, chosen = self.first.pop(0)
+        elif self._may_propose(number := self.next_number):
+            chosen = self._propose(number)
+        else:
+            return None
+        self.offered[trial_id] = number, chosen
+        return {"trial_id": space.trial_id(number), "chosen": chosen}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict | None = None, error: bool = False
+    ) -> None:
+        """Learn how Tune's trial ended; `result` is the broker's outcome."""
+        number, chosen = self.offered.pop(trial_id, (None, None))
+        status = (result or {}).get("status", "failed")
+        if chosen is not None and status != "interrupted":
+            self._hear(number, chosen, status, result or {})
+
+    def _catch_up(self) -> None:
+        """Go through the trials of earlier sessions, once, by number.
+
+        What a crash kept from the records is offered then: named points, and in a deterministic
+        sweep proposals, which are made again.
+        """
+        trials, self.before = self.before, {}
+        last = max([len(self.points) - 1, *trials])
+        for number in range(self.next_number, last + 1):
+            if number in trials:
+                trial = trials[number]
+                self._enter(number, trial.config)
+                if trial.ended:
+                    measured = self._measured(trial)
+                    self._hear(number, trial.config, trial.status, measured)
+            elif number < len(self.points):
+                self._count(number, self.points[number])
+                self.first.append((number, self.points[number]))
+            elif self.lag is not None and self._may_propose(number):
+                self.first.append((number, self._propose(number)))
+
+    def _enter(self, number: int, chosen: dict) -> None:
+        """A trial of an earlier session takes its place in the study, as running."""
+        inside = number >= len(self.points) and space.inside(chosen, self.config)
+        if inside and self.lag is None:
+            self.asked[number] = self.known.begin(chosen)
+        elif inside:  # the sampler comes to the state that it had then
+            self._learn_until(number - self.lag)
+            self.asked[number] = self.known.repeat(number, self.losses.fixed(), chosen)
+        self._count(number, chosen)
+
+    def _propose(self, number: int) -> dict:
+        if self.lag is not None:
+            self._learn_until(number - self.lag)
+        fixed, anew = self.losses.fixed(), self.lag is not None
+        self.asked[number], chosen = self.known.propose(number, fixed, anew=anew)
+        self._count(number, chosen)
+        return chosen
+
+    def _count(self, number: int, chosen: Mapping) -> None:
+        self.counted.add(number)
+        self.next_number = max(self.next_number, number + 1)
+        self.losses.count(chosen)
+
+    def _may_propose(self, number: int) -> bool:
+        """Whether all those have ended whose ends the proposal is to know."""
+        if self.lag is None:
+            return True
+        due = range(self.next_to_learn, number - self.lag + 1)
+        return all(one in self.ended for one in due if one in self.counted)
+
+    def _hear(self, number: int, chosen: dict, status: str, measured: dict) -> None:
+        self.ended[number] = chosen, status, measured
+        if self.lag is None:
+            self._learn(number)
+
+    def _learn_until(self, last: int) -> None:
+        for number in range(self.next_to_learn, last + 1):
+            if number in self.ended:
+                self._learn(number)
+        self.next_to_learn = max(self.next_to_learn, last + 1)
+
+    def _learn(self, number: int) -> None:
+        """Let the study know how a trial ended, and which others are degenerate by it."""
+        chosen, status, measured = self.ended.pop(number)
+        floor = self.rule.floor() if self.rule else None
+        if self.rule:
+            self.rule.note(space.trial_id(number), status, chosen, measured)
+        self.known.end(chosen, status, measured, place=self.asked.pop(number, None))
+        if self.rule and self.rule.floor() != floor:
+            self.known.judge_again()
+
+    def _measured(self, trial: Trial) -> dict:
+        """What the broker would tell of the end of a trial."""
+        return trial.selected | {CURVE: curve(trial.rows, self.config)}
+
+
+def searcher(
+    config: Config,
+    trials: Sequence[Trial] = (),
+    earlier: Sequence[Trial] = (),
+    *,
+    rule: Rule | None = None,
+    lag: int | None = None,
+) -> Stateless:
+    """What proposes a sweep's configurations: its named points if it has any, else a search."""
+    if config.sweep.points:
+        return PointsSearcher(config, trials)
+    return RecordsSearcher(config, trials, earlier=earlier, rule=rule, lag=lag)
+
+
+def require_space(config: Config) -> None:
+    """Refuse what cannot be searched: the first points, the ends of every range, each choice.
+
+    Raises:
+        UserError: names the hyperparameter and what the configuration says of its value.
+    """
+    from ermgap import objective
+
+    points = [point for _, point in named_trials(config)]
+    if not points:
+        Study(config)
+        points = [*space.named_points(config), *space.extremes(config)]
+    for point in points:
+        try:
+            objective.require(space.apply(point, config).objective)
+        except UserError as mistake:
+            words = ", ".join(f"{name} = {value}" for name, value in point.items())
+            raise UserError(f"the sweep would try {words}, but {mistake}") from mistake

@@ -1,0 +1,241 @@
+"""The hyperparameters of a sweep: key in the configuration, range, and when each counts.
+
+One registry line each. A preset narrows a range under `sweep.space`: a pair of numbers or a list of
+choices instead of the default, or `false` to keep the configuration's own value.
+
+    SPACE["eta"] = Parameter("objective.eta", Range(0.1, 100, log=True), when=adaptive)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+
+from ermgap.config import Config
+from ermgap.errors import UserError
+from ermgap.registry import Registry
+from sweeps.search.order import trial_id
+
+__all__ = ["SPACE", "Choice", "Parameter", "Range", "trial_id"]
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from low to high."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Around:
+    """Numbers around the configuration's own value: from value / factor to value * factor, log."""
+
+    factor: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of these."""
+
+    options: tuple
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A hyperparameter; `when` sees the values chosen before it (registry order).
+
+    `values` may be a function of the configuration, where another setting decides the unit.
+    """
+
+    key: str
+    values: Range | Around | Choice | Callable[[Config], Range]
+    when: Callable[[Mapping], bool] = lambda chosen: True
+
+    def of(self, config: Config) -> Range | Around | Choice:
+        """The range under this configuration."""
+        return self.values(config) if callable(self.values) else self.values
+
+
+def weighted(chosen: Mapping) -> bool:
+    """Whether the loss has a fairness weight."""
+    return chosen.get("loss") in ("minmaxgap", "vrex")
+
+
+def gap(chosen: Mapping) -> bool:
+    """Whether the loss has an estimate of the largest gap."""
+    return chosen.get("loss") == "minmaxgap"
+
+
+def powered(chosen: Mapping) -> bool:
+    """Whether the exponent is free: the unbiased estimator is of the square."""
+    return gap(chosen) and chosen.get("estimator") != "unbiased"
+
+
+def dro(chosen: Mapping) -> bool:
+    """Whether the loss is GroupDRO, with a step size of its own."""
+    return chosen.get("loss") == "groupdro"
+
+
+def ramped(chosen: Mapping) -> bool:
+    """Whether the weight comes in over time by a fixed schedule."""
+    return chosen.get("weight") in ("linear", "cosine", "exponential")
+
+
+def late(chosen: Mapping) -> bool:
+    """Whether the weight begins at a time of its own."""
+    return ramped(chosen) or chosen.get("weight") == "step"
+
+
+def adaptive(chosen: Mapping) -> bool:
+    """Whether the weight follows the dev gap."""
+    return chosen.get("weight") == "adaptive"
+
+
+def tolerated(config: Config) -> Range:
+    """epsilon is in the unit of the gap that drives the weight: a fraction, or nats."""
+    return Range(0, 0.5) if config.objective.gap == "loss" else Range(0, 0.05)
+
+
+LOSSES = ("erm", "minmaxgap", "groupdro", "reweight", "vrex")
+ESTIMATORS = ("batch", "ema", "unbiased")
+SCHEDULES = ("constant", "linear", "cosine", "exponential", "step", "adaptive")
+
+SPACE = Registry("hyperparameter")
+SPACE["loss"] = Parameter("objective.loss", Choice(LOSSES))
+SPACE["weight"] = Parameter("objective.weight", Choice(SCHEDULES), weighted)
+SPACE["lambda_max"] = Parameter("objective.lambda_max", Range(0.003, 10, log=True), weighted)
+SPACE["start"] = Parameter("objective.start", Range(0, 0.5), late)
+SPACE["ramp"] = Parameter("objective.ramp", Range(0.1, 1), ramped)
+SPACE["eta"] = Parameter("objective.eta", Range(0.1, 100, log=True), adaptive)
+SPACE["epsilon"] = Parameter("objective.epsilon", tolerated, adaptive)
+SPACE["estimator"] = Parameter("objective.estimator", Choice(ESTIMATORS), gap)
+SPACE["relative"] = Parameter("objective.relative", Choice((False, True)), weighted)
+SPACE["p"] = Parameter("objective.p", Choice((1.0, 2.0)), powered)
+SPACE["dro_eta"] = Parameter("objective.dro_eta", Range(0.001, 1, log=True), dro)
+SPACE["lr"] = Parameter("train.lr", Around(3.0))
+SPACE["lora_r"] = Parameter("adapter.r", Choice((8, 16, 32)))
+SPACE["lora_dropout"] = Parameter("adapter.dropout", Range(0.0, 0.2))
+
+
+def distributions(config: Config) -> dict[str, BaseDistribution]:
+    """Optuna's distribution of every searched hyperparameter, in registry order.
+
+    Raises:
+        UserError: `sweep.space` names an unknown hyperparameter or an impossible range.
+    """
+    for name in config.sweep.space:
+        SPACE.find(name)
+    found = {}
+    for name, parameter in SPACE.items():
+        default = parameter.of(config)
+        given = config.sweep.space.get(name, default)
+        if given is not False:
+            found[name] = _distribution(name, given, default, config)
+    return found
+
+
+def propose(trial: optuna.Trial, config: Config) -> dict:
+    """Ask Optuna for the values of one configuration; conditional ones only where they count."""
+    chosen: dict = {}
+    for name, distribution in distributions(config).items():
+        if counts(name, chosen, config):
+            chosen[name] = trial._suggest(name, distribution)
+    return chosen
+
+
+def counts(name: str, chosen: Mapping, config: Config) -> bool:
+    """Whether a hyperparameter has an effect under the values `chosen` before it."""
+    return SPACE[name].when(unsearched(config) | dict(chosen))
+
+
+def active(chosen: Mapping, config: Config) -> dict[str, BaseDistribution]:
+    """Distributions of the searched hyperparameters among `chosen`."""
+    return {name: d for name, d in distributions(config).items() if name in chosen}
+
+
+def inside(chosen: Mapping, config: Config) -> bool:
+    """Whether Optuna could have proposed these values itself, so that it may learn from them."""
+    known = active(chosen, config)
+    wanted = {name for name in distributions(config) if counts(name, chosen, config)}
+    return set(known) == wanted and all(_contains(d, chosen[name]) for name, d in known.items())
+
+
+def apply(chosen: Mapping, config: Config) -> Config:
+    """The configuration with the chosen values in place."""
+    return config.replace({_key(name): value for name, value in chosen.items()})
+
+
+def _key(name: str) -> str:
+    """Where a hyperparameter stands in the configuration; a dotted key is meant as it is."""
+    return name if "." in name else SPACE.find(name).key
+
+
+def named_points(config: Config) -> list[dict]:
+    """The first two trials: ERM, and the paper's objective, both with the preset's optimiser."""
+    optimiser = {
+        name: _value(config, parameter.key)
+        for name, parameter in SPACE.items()
+        if not parameter.key.startswith("objective.")
+    }
+    paper = {"weight": "adaptive", "lambda_max": 10.0, "eta": 1.0, "epsilon": 0.02}
+    paper |= {"estimator": "batch", "relative": False, "p": 2.0}
+    return [{"loss": "erm"} | optimiser, {"loss": "minmaxgap"} | paper | optimiser]
+
+
+def extremes(config: Config) -> list[dict]:
+    """Each searched hyperparameter alone, at both ends of its range or at each of its choices."""
+    return [
+        {name: value}
+        for name, d in distributions(config).items()
+        for value in (d.choices if isinstance(d, CategoricalDistribution) else (d.low, d.high))
+    ]
+
+
+def unsearched(config: Config) -> dict:
+    """The configuration's own values of hyperparameters that are not searched."""
+    return {
+        name: _value(config, SPACE[name].key)
+        for name, searched in config.sweep.space.items()
+        if searched is False
+    }
+
+
+def _contains(distribution: BaseDistribution, value) -> bool:
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    return distribution._contains(distribution.to_internal_repr(value))
+
+
+def _value(config: Config, key: str):
+    section, name = key.split(".")
+    return getattr(getattr(config, section), name)
+
+
+def _distribution(name: str, given, default, config: Config) -> BaseDistribution:
+    if isinstance(given, Around):
+        value = _value(config, SPACE[name].key)
+        return FloatDistribution(value / given.factor, value * given.factor, log=True)
+    if isinstance(given, Range):
+        return FloatDistribution(given.low, given.high, log=given.log)
+    if isinstance(given, Choice):
+        return CategoricalDistribution(given.options)
+    if isinstance(given, (list, tuple)) and given:
+        if isinstance(default, Choice) and not any(isinstance(one, (list, dict)) for one in given):
+            return CategoricalDistribution(tuple(given))
+        log = isinstance(default, Around) or (isinstance(default, Range) and default.log)
+        try:
+            low, high = (float(number) for number in given)
+            if math.isfinite(low) and math.isfinite(high):
+                return FloatDistribution(low, high, log=log)
+        except (TypeError, ValueError):
+            pass
+    raise UserError(
+        f"sweep.space.{name} = {given!r} is refused: write [low, high], a list of choices, or "
+        f"false."
+    )

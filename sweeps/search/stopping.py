@@ -1,0 +1,221 @@
+"""Early stopping under several objectives: at a rung, the better part of what reached it goes on.
+
+    desk = Rungs(config)
+    desk.note(trial_id, row)                # of every committed epoch, after a restart too
+    if beaten := desk.beaten(trial_id, row): ...    # None, or why the configuration is stopped
+
+Successive halving (Jamieson and Talwalkar 2016), asynchronous as in ASHA (Li et al. 2020): a trial
+that reaches a rung is compared with all that did so before it and never waits for more. With
+several objectives the order is by non-domination rank, then by crowding distance (Deb et al. 2002).
+Three things differ from ASHA with several objectives as it is known:
+
+- what no other beats goes on, however many there are: the front is what the sweep is for;
+- so does what lies within a margin of the front: a gap on few speakers is noise, and a rule that
+  trusts it stops good trials by luck;
+- what is degenerate there ranks behind all others, although its gap is the smallest: by the one
+  rule (ermgap/records/degenerate.py), whose floor at a rung is half of what ERM reached at that rung.
+
+The decision is a function of the set of values at the rung, not of the order in which they came;
+in a deterministic sweep (order.py) that set is fixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ermgap.config import OBJECTIVES, Config
+from ermgap.records import Records, Trial, to_json, write_atomically
+from ermgap.records import Rule as Degenerate
+from sweeps.search.order import knows
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When to stop.
+
+    Attributes:
+        rungs: epochs after which a trial is compared, ascending; none stops nothing.
+        fraction: the share of a rung's trials that goes on at least, in (0, 1].
+        directions: "max" or "min" for each of the m objectives.
+        margins: of each objective, in its own unit: how far behind the front is still on it.
+    """
+
+    rungs: tuple[int, ...]
+    fraction: float
+    directions: tuple[str, ...]
+    margins: tuple[float, ...]
+
+    def goes_on(self, mine: Sequence[float], others: Sequence[Sequence[float]]) -> bool:
+        """Whether a trial goes on from a rung.
+
+        Args:
+            mine: its values there, [m]; one that is not finite stops it.
+            others: values of all other trials that reached the rung, [n, m]; rows that are not
+                finite rank last.
+        """
+        costs = self._costs([mine, *others])
+        if not np.isfinite(costs[0]).all():
+            return False
+        costs = costs[np.isfinite(costs).all(1)]
+        if _unbeaten(costs, self.margins):
+            return True
+        places = max(1, int(np.ceil(self.fraction * (len(others) + 1) - 1e-9)))
+        return ahead(costs) < places
+
+    def _costs(self, values: Sequence[Sequence[float]]) -> np.ndarray:
+        signs = np.array([-1.0 if direction == "max" else 1.0 for direction in self.directions])
+        return np.asarray(values, float).reshape(len(values), len(signs)) * signs
+
+
+class Rungs:
+    """What reached each rung of a sweep, by trial; filled from the records after a restart.
+
+    Args:
+        config: of the sweep; without `sweep.stop_after`, and over named points, nothing is stopped.
+        trials: those whose committed rows are known already.
+        lag: see `order.lag_of`.
+    """
+
+    def __init__(
+        self, config: Config, trials: Iterable[Trial] = (), *, lag: int | None = None
+    ) -> None:
+        self.config, self.lag, sweep = config, lag, config.sweep
+        self.rule = Rule(
+            () if sweep.points else config.rungs,
+            1 / sweep.stop_factor,
+            tuple(OBJECTIVES[name] for name in sweep.objectives),
+            (sweep.stop_margin,) * len(sweep.objectives),
+        )
+        self.reached: dict[int, dict[str, dict]] = {epoch: {} for epoch in self.rule.rungs}
+        for trial in trials:
+            for row in trial.rows:
+                if row["epoch"] and row.get("dev"):
+                    self.note(trial.trial_id, row)
+
+    def note(self, trial_id: str, row: Mapping) -> None:
+        """Keep what a committed epoch tells, if a rung is there."""
+        if row["epoch"] in self.reached:
+            self.reached[row["epoch"]][trial_id] = _told(row)
+
+    def beaten(self, trial_id: str, row: Mapping) -> str | None:
+        """Why the configuration is stopped with this epoch; None if it goes on."""
+        epoch = row["epoch"]
+        if epoch not in self.reached:
+            return None
+        there = self.reached[epoch] | {trial_id: _told(row)}
+        there = {name: told for name, told in there.items() if knows(trial_id, name, self.lag)}
+        if self._goes_on(trial_id, there):
+            return None
+        return f"not among the best of {len(there)} after epoch {epoch}"
+
+    def hindsight(self, stopped: Mapping[str, int]) -> dict[str, int]:
+        """Of trials that were stopped after an epoch each, how many all that is known would keep.
+
+        Args:
+            stopped: the epoch by trial.
+        """
+        kept = 0
+        for trial_id, epoch in stopped.items():
+            there = self.reached.get(epoch, {})
+            kept += trial_id in there and self._goes_on(trial_id, there)
+        return {"stopped": len(stopped), "regretted": int(kept)}
+
+    def _goes_on(self, trial_id: str, there: Mapping[str, dict]) -> bool:
+        """Whether one of the trials that reached a rung goes on from it."""
+        rule = Degenerate(there[trial_id]["majority_rate"], self.config.sweep.floor)
+        rule.loss = self.config.objective.loss
+        for name, told in there.items():
+            rule.note(name, "finished", told["config"], told["selected"])
+        values = {name: self._values(told["selected"], rule) for name, told in there.items()}
+        mine = values.pop(trial_id)
+        return self.rule.goes_on(mine, list(values.values()))
+
+    def _values(self, selected: Mapping, rule: Degenerate) -> list[float]:
+        """The objectives of the epoch selected so far; NaN where it is degenerate."""
+        names = self.config.sweep.objectives
+        if rule.status(selected) == "degenerate":
+            return [float("nan")] * len(names)
+        return [float("nan") if selected[n] is None else float(selected[n]) for n in names]
+
+
+def _told(row: Mapping) -> dict:
+    """What a rung keeps of a row."""
+    told = {"config": row.get("config", {}), "selected": row["selected"]}
+    return told | {"majority_rate": row["dev"]["majority_rate"]}
+
+
+def look_back(records: Records, config: Config) -> None:
+    """Write stopping.json: of the trials that were stopped, how many hindsight would have kept."""
+    if not config.rungs:
+        return
+    trials = records.trials()
+    stopped = {trial.trial_id: trial.epoch for trial in trials if trial.status == "stopped"}
+    text = to_json(Rungs(config, trials).hindsight(stopped))
+    write_atomically(
+        records.directory / "stopping.json", lambda path: path.write_text(text, encoding="utf-8")
+    )
+
+
+def curve(rows: Sequence[Mapping], config: Config) -> list[list]:
+    """What a trial's rows showed at the rungs: [share of the training left, objectives] each."""
+    epochs = config.train.epochs
+    return [
+        [(epochs - row["epoch"]) / (epochs - 1), [row["selected"].get(n) for n in
+                                                  config.sweep.objectives]]
+        for row in rows
+        if row["epoch"] in config.rungs and row.get("selected")
+    ]  # fmt: skip
+
+
+def until(epoch: int, told: Sequence[list], config: Config) -> list[list]:
+    """The part of a `curve` that a trial had shown after an epoch."""
+    left = (config.train.epochs - epoch) / max(config.train.epochs - 1, 1)
+    return [one for one in told if one[0] >= left - 1e-9]
+
+
+def ranks(costs: np.ndarray) -> np.ndarray:
+    """Non-domination rank of each row of costs [n, m], int [n]: 0 is the front.
+
+    Fronts are peeled off one after another; equal rows have equal ranks. By moocore.
+    """
+    import moocore  # only where something is stopped
+
+    return moocore.pareto_rank(costs)
+
+
+def ahead(costs: np.ndarray) -> int:
+    """How many rows of costs [n, m] come before the first: lower ranks, then wider crowding."""
+    rank = ranks(costs)
+    peers = np.flatnonzero(rank == rank[0])  # the first row is among them
+    width = crowding(costs[peers])
+    return int((rank < rank[0]).sum() + (width > width[peers == 0][0]).sum())
+
+
+def crowding(costs: np.ndarray) -> np.ndarray:
+    """Crowding distance of each row of costs [n, m] of one front, float64 [n]; the ends have inf.
+
+    Equal rows count once and share theirs, so that the order of rows cannot matter.
+    """
+    unique, which = np.unique(costs, axis=0, return_inverse=True)
+    total = np.zeros(len(unique))
+    for column in unique.T:
+        order = np.argsort(column, kind="stable")
+        span = column[order[-1]] - column[order[0]]
+        gaps = np.full(len(unique), np.inf)
+        if len(unique) > 2 and span > 0:
+            gaps[order[1:-1]] = (column[order[2:]] - column[order[:-2]]) / span
+        total += gaps
+    return total[which.reshape(-1)]
+
+
+def _unbeaten(costs: np.ndarray, margins: Sequence[float]) -> bool:
+    """Whether no other row of costs [n, m] beats the first by more than the margins.
+
+    One beats another by more than the margins when it still dominates it after each of its
+    objectives has been made worse by its margin.
+    """
+    worse = costs + np.asarray(margins, float)
+    return not ((worse <= costs[0]).all(-1) & (worse < costs[0]).any(-1)).any()

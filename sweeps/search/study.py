@@ -1,0 +1,216 @@
+"""What a search has learnt, as an Optuna study in memory, and the samplers that propose from it.
+
+A finished trial is in it with its objectives, a degenerate one with a violated constraint as well,
+one that was stopped early as PRUNED, without values, a failed one as FAIL.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from ermgap.config import OBJECTIVES, Config
+from ermgap.errors import UserError
+from ermgap.records import COMPLETE, Rule
+from ermgap.registry import Registry
+from sweeps.search import space
+from sweeps.search.journal import violations
+from sweeps.search.sampling.sampler import CURVE, FrontSampler, UniformSampler
+
+SAMPLERS = Registry("sampler")
+SAMPLERS["front"] = lambda config, *, seed, startup: FrontSampler(config, startup=min(startup, 5))
+SAMPLERS["tpe"] = lambda config, *, seed, startup: optuna.samplers.TPESampler(
+    seed=seed, n_startup_trials=startup, multivariate=True, group=True, constant_liar=True
+)
+SAMPLERS["nsga2"] = lambda config, *, seed, startup: optuna.samplers.NSGAIISampler(
+    seed=seed, population_size=max(startup, 4)
+)
+# It models what every configuration has (lr, r, dropout, loss); the conditional rest is drawn at
+# random, of which Optuna would otherwise complain once a value.
+SAMPLERS["gp"] = lambda config, *, seed, startup: optuna.samplers.GPSampler(
+    seed=seed, n_startup_trials=startup, warn_independent_sampling=False
+)
+SAMPLERS["random"] = lambda config, *, seed, startup: UniformSampler(config)
+
+SCORES = "scores"  # user attribute of a trial: what the rule of degenerate trials reads
+
+
+class Study:
+    """The study of one search.
+
+    Args:
+        config: the sweep's configuration.
+        rule: tells which trials are degenerate; without one their status does.
+        known: number of trials of earlier sessions, which must not be drawn again.
+
+    Attributes:
+        optuna: the study itself; a trial's number in it is its place.
+
+    Raises:
+        UserError: the sampler or a range of the space is not known.
+    """
+
+    def __init__(self, config: Config, *, rule: Rule | None = None, known: int = 0) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.config, self.rule = config, rule
+        if "loss" in space.distributions(config) and config.objective.loss not in space.LOSSES:
+            raise UserError(
+                f"objective.loss = {config.objective.loss!r} is not searched by a sweep; "
+                "run it with sweeps/train.py, or set sweep.space.loss=false."
+            )
+        directions = [
+            "maximize" if OBJECTIVES[n] == "max" else "minimize" for n in config.sweep.objectives
+        ]
+        self.optuna = optuna.create_study(directions=directions, sampler=self._sampler(known))
+
+    def propose(self, number: int, fixed: Mapping, *, anew: bool) -> tuple[int, dict]:
+        """Ask the sampler for the sweep's `number`-th trial: its place, and its hyperparameters.
+
+        Args:
+            fixed: hyperparameters that are given.
+            anew: the sampler's random numbers are those of this trial, whatever came before it.
+        """
+        if isinstance(self.optuna.sampler, UniformSampler):
+            self.optuna.sampler.number = number
+        elif anew:
+            self.optuna.sampler = self._sampler(number)
+        if fixed:
+            self.optuna.enqueue_trial(dict(fixed))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            asked = self.optuna.ask()
+            return asked.number, space.propose(asked, self.config)
+
+    def repeat(self, number: int, fixed: Mapping, hyperparameters: Mapping) -> int:
+        """As `propose` with `anew`, of what an earlier session proposed; returns the trial's place.
+
+        So the sampler comes to the state that it had then.
+        """
+        own = isinstance(self.optuna.sampler, UniformSampler)
+        if own:
+            self.optuna.sampler.repeated = hyperparameters
+        place, proposed = self.propose(number, fixed, anew=True)
+        if own:
+            self.optuna.sampler.repeated = None
+        if proposed == hyperparameters:
+            return place
+        self.optuna.tell(place, state=TrialState.FAIL)  # another version or order made it
+        return self.begin(hyperparameters)
+
+    def begin(self, hyperparameters: Mapping) -> int:
+        """Add a trial that runs and that the sampler has not been asked for; returns its place."""
+        self.optuna.add_trial(self._trial(hyperparameters, TrialState.RUNNING))
+        return len(self.optuna.get_trials(deepcopy=False)) - 1
+
+    def end(
+        self,
+        hyperparameters: Mapping,
+        status: str,
+        measured: Mapping,
+        *,
+        place: int | None = None,
+        own: bool = True,
+    ) -> None:
+        """Say how a trial ended.
+
+        Args:
+            status, measured: as the broker tells the outcome.
+            place: where it runs in the study; None: it is added if the search could have proposed
+                it and there is something to learn from it.
+            own: of this sweep, so that its rule applies; the status of another's stands.
+        """
+        values = self._values(status, measured)
+        if place is None and (
+            (values is None and status != "stopped")
+            or not space.inside(hyperparameters, self.config)
+        ):
+            return
+        judged = own and self.rule is not None and status in COMPLETE
+        status = self.rule.status(measured) if judged else status
+        more = {"user_attrs": {CURVE: measured.get(CURVE, [])}}
+        if judged:
+            more["user_attrs"][SCORES] = {n: measured.get(n) for n in ("acc", "w_f1")}
+        if values is not None:
+            more |= {"values": values, "constraints": violations(status, measured, self.config)}
+            state = TrialState.COMPLETE
+        else:
+            state = TrialState.PRUNED if status == "stopped" else TrialState.FAIL
+        if place is None:
+            self.optuna.add_trial(self._trial(hyperparameters, state, **more))
+        else:
+            self._tell(place, state, **more)
+
+    def judge_again(self) -> None:
+        """The floor has changed: a new study, since Optuna lets no trial that ended be changed."""
+        before = self.optuna.get_trials(deepcopy=False)
+        now = [self._judged(trial) for trial in before]
+        if any(a is not b for a, b in zip(now, before, strict=True)):
+            directions, sampler = self.optuna.directions, self.optuna.sampler
+            self.optuna = optuna.create_study(directions=directions, sampler=sampler)
+            self.optuna.add_trials(now)
+
+    def _judged(self, trial: FrozenTrial) -> FrozenTrial:
+        """The trial, or a copy of it if it is degenerate and was not, or the other way round."""
+        if trial.state != TrialState.COMPLETE or SCORES not in trial.user_attrs:
+            return trial
+        degenerate = violations(self.rule.status(trial.user_attrs[SCORES]), {}, self.config)
+        constraints = trial.constraints | {"degenerate": degenerate["degenerate"]}
+        if constraints == trial.constraints:
+            return trial
+        other = {k: v for k, v in trial.system_attrs.items() if not k.startswith("constraints")}
+        return create_trial(
+            state=trial.state,
+            values=trial.values,
+            params=trial.params,
+            distributions=trial.distributions,
+            user_attrs=trial.user_attrs,
+            system_attrs=other,
+            constraints=constraints,
+        )
+
+    def _tell(
+        self,
+        place: int,
+        state: TrialState,
+        *,
+        user_attrs: Mapping,
+        values: list[float] | None = None,
+        constraints: Mapping = {},
+    ) -> None:
+        key = self.optuna.get_trials(deepcopy=False)[place]._trial_id
+        asked = optuna.Trial(self.optuna, key)
+        for name, value in user_attrs.items():
+            asked.set_user_attr(name, value)
+        for name, value in constraints.items():
+            asked.set_constraint(name, value)
+        self.optuna.tell(place, values, state=state)
+
+    def _trial(self, hyperparameters: Mapping, state: TrialState, **more) -> FrozenTrial:
+        known = space.active(hyperparameters, self.config)
+        return create_trial(
+            state=state,
+            params={name: hyperparameters[name] for name in known},
+            distributions=known,
+            **more,
+        )
+
+    def _values(self, status: str, measured: Mapping) -> list[float] | None:
+        values = [measured.get(name) for name in self.config.sweep.objectives]
+        fine = status in COMPLETE and all(
+            isinstance(value, (int, float)) and math.isfinite(value) for value in values
+        )
+        return [float(value) for value in values] if fine else None
+
+    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        """A sampler whose random numbers no other session, and no other trial, has drawn."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return SAMPLERS.find(self.config.sweep.sampler)(
+                self.config,
+                seed=self.config.sweep.seed * 100_003 + number,
+                startup=min(10, max(4, self.config.sweep.trials // 3)),
+            )

@@ -1,0 +1,62 @@
+"""Earlier sweeps that a new one learns from: `--warm-start DIR`.
+
+Their rows are copied into the new folder (`earlier/0`, `earlier/1` ...), so that a resumed sweep
+does not need the old ones. They tell the search where to look; they are no points of the new front.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from ermgap.config import Config, differences
+from ermgap.errors import UserError
+from ermgap.records import Records, Trial
+
+SECTIONS = ("data", "backbone")  # of a configuration; what differs there shifts the values
+FILES = ("sweep.yaml", "trials.jsonl")
+
+
+def require(folders: Sequence[str], config: Config) -> None:
+    """Refuse what cannot be learnt from, and print what can; nothing is written."""
+    if folders and config.sweep.points:
+        raise UserError(
+            "--warm-start is for a search; this sweep names its points, so leave it away."
+        )
+    for folder in folders:
+        records = Records.open(folder)
+        usable = _usable(records, config)
+        if not usable:
+            ended = [trial for trial in records.trials() if trial.ended]
+            raise UserError(
+                f"--warm-start {folder} has no trial to learn from ({len(ended)} ended, none with "
+                f"{config.train.epochs} epochs); name another, or leave it away."
+            )
+        told = {k: records.sweep["config"].get(k) for k in SECTIONS}
+        keys = differences(told, {k: config.to_dict()[k] for k in SECTIONS})
+        note = f"; it differs in {', '.join(keys)}" if keys else ""
+        print(f"warm start: {len(usable)} trials of {folder}{note}")
+
+
+def copy(folders: Sequence[str], out: Path) -> None:
+    """Copy the rows of earlier sweeps into the folder of a new one."""
+    for number, folder in enumerate(folders):
+        into = out / "earlier" / str(number)
+        into.mkdir(parents=True)
+        of = Records.open(folder).directory
+        for name in FILES:
+            shutil.copyfile(of / name, into / name)
+
+
+def trials(records: Records, config: Config) -> list[Trial]:
+    """What the sweep may learn from, as `copy` left it."""
+    folders = sorted((records.directory / "earlier").glob("*/"))
+    return [trial for folder in folders for trial in _usable(Records.open(folder), config)]
+
+
+def _usable(records: Records, config: Config) -> list[Trial]:
+    epochs = (records.sweep["config"].get("train") or {}).get("epochs")
+    if epochs != config.train.epochs:
+        return []
+    return [t for t in records.trials() if t.ended and t.status != "failed"]

@@ -1,0 +1,245 @@
+"""The folder of a command's results: a new one, or one that `--resume` goes on with."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ermgap.config import Config, differences, make_absolute, presets
+from ermgap.errors import UserError, first_line, in_shell
+from ermgap.records import Records, Storage, is_uri
+from ermgap.registry import load_plugins
+from sweeps.search import warm_start
+from sweeps.setup import command_line
+from sweeps.setup import plan as planning
+
+
+@dataclass
+class Prepared:
+    """A sweep folder, made or reopened, and the configuration to go on with."""
+
+    config: Config
+    records: Records
+    resumed: bool
+
+
+def prepare(
+    given: argparse.Namespace,
+    *,
+    kind: str,
+    check: Callable[[Config], None],
+    ready: Callable[[Config, Path, str | None], None] = lambda *_: None,
+) -> Prepared | None:
+    """Make or reopen the folder, printing what will run; None after `--dry-run`.
+
+    Args:
+        given: the options.
+        kind: of the folder, sweep or train.
+        check: refuses what the command cannot run, before anything is written or gone on with.
+        ready: waits for Ray and raises UserError where (config, folder, storage) cannot run on it;
+            called after all else is checked, before anything is written.
+    """
+    if given.resume:
+        return _reopen(given, kind, check, ready)
+    config = command_line.make_config(given)
+    out = output_folder(given.out or default_folder(given, kind))
+    plan = planning.make_plan(config)
+    print(plan.words)
+    check(config)
+    warm = getattr(given, "warm_start", [])
+    warm_start.require(warm, config)
+    # Two sweeps may be given one storage: each has its own folder there.
+    storage = f"{given.storage.rstrip('/')}/{out.name}" if given.storage else None
+    sweep = planning.describe_sweep(
+        config, preset=given.preset or "demo", utterances=plan.utterances, storage=storage
+    )
+    print(budget(config, plan.utterances))
+    if given.dry_run:
+        return None
+    try_out(out)
+    planning.require_a_cell(config, plan.utterances)
+    if storage:
+        make_storage(storage, out)
+    ready(config, out, storage)
+    print(f"results: {out}")
+    warm_start.copy(warm, out)  # before the folder is a sweep's, or a crash here would forget it
+    records = Records.create(out, sweep={"kind": kind} | sweep, table=plan.utterances)
+    records.lock()
+    return Prepared(config, records, resumed=False)
+
+
+def default_folder(given: argparse.Namespace, kind: str) -> Path:
+    """results/demo, results/smoke-test, results/train-demo ..."""
+    name = "smoke-test" if given.smoke_test else Path(given.preset or "demo").stem
+    return Path("results") / (name if kind == "sweep" else f"{kind}-{name}")
+
+
+def output_folder(wanted: Path) -> Path:
+    """`wanted`, or with a number behind it if a finished sweep lies there.
+
+    Raises:
+        UserError: an unfinished sweep lies there, or something that is no sweep.
+    """
+    folder, number = wanted, 1
+    while _exists(folder):
+        if not folder.is_dir():
+            raise UserError(f"the output folder {folder} is a file; choose another with --out.")
+        if not any(folder.iterdir()):
+            return folder
+        if not (folder / "sweep.yaml").exists():
+            raise UserError(
+                f"the output folder {folder} holds files that no sweep wrote; choose another with "
+                f"--out."
+            )
+        if not (folder / "DONE").exists():
+            raise UserError(
+                f"{folder} holds an unfinished sweep; continue it with --resume {in_shell(folder)}."
+            )
+        number += 1
+        folder = wanted.with_name(f"{wanted.name}-{number}")
+    return folder
+
+
+def _exists(folder: Path) -> bool:
+    try:
+        if folder.is_dir():
+            next(folder.iterdir(), None)  # raises where it may not be read
+        return folder.exists()
+    except OSError as problem:
+        raise UserError(
+            f"the output folder {folder} cannot be used ({problem.strerror}); choose another with "
+            "--out."
+        ) from problem
+
+
+def try_out(folder: Path) -> None:
+    """UserError for an output folder that cannot be written; afterwards all is as before."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as problem:
+        raise UserError(
+            f"the output folder {folder} cannot be written ({problem.strerror or problem}); "
+            "choose another with --out."
+        ) from problem
+    finally:
+        for path in new:
+            with suppress(OSError):
+                path.rmdir()
+
+
+def make_storage(place: str, out: Path) -> None:
+    """See to it that a sweep can write to its storage, a folder or a bucket.
+
+    Raises:
+        UserError: it cannot be written, or holds another sweep.
+    """
+    if not is_uri(place):
+        try:
+            Path(place).mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise UserError(
+                f"--storage {place} cannot be made ({problem.strerror}); name another folder."
+            ) from problem
+        return
+    try:
+        free = Storage.at(place).try_out()
+    except OSError as problem:
+        raise UserError(
+            f"--storage {place} cannot be used ({first_line(problem)}); look whether the bucket "
+            "exists and the credentials of this machine may write to it."
+        ) from problem
+    if not free:
+        raise UserError(
+            f"--storage {place} holds a sweep already; continue it with --resume "
+            f"{in_shell(place)}, or choose another name than {out.name} with --out."
+        )
+
+
+def budget(config: Config, utterances) -> str:
+    """The dry count: trials, epochs, utterances, steps."""
+    train, dev = (int((utterances["split"] == name).sum()) for name in ("train", "dev"))
+    steps = -(-train // config.train.batch)
+    return (
+        f"budget: up to {config.sweep.trials} trials x {config.train.epochs} epochs x "
+        f"{steps} steps of {config.train.batch} utterances ({train} train, {dev} dev), "
+        f"backbone {config.backbone.name}, window {config.backbone.window_s} s"
+    )
+
+
+def _reopen(
+    given: argparse.Namespace, kind: str, check: Callable, ready: Callable
+) -> Prepared | None:
+    records = Records.open(given.resume)
+    if is_uri(given.resume):
+        print(f"restored {given.resume} to {records.directory}")
+        given.resume = str(records.directory)
+    made_as = records.sweep.get("kind", "sweep")
+    if made_as != kind:
+        command = "pareto" if made_as == "sweep" else made_as
+        raise UserError(
+            f"{given.resume} was made by sweeps/{command}.py; resume it with that command."
+        )
+    kept = copy.deepcopy(records.sweep["config"])
+    make_absolute(kept, base=Path.cwd())  # of a sweep that was begun when paths were kept as given
+    config = presets.from_dict(kept, where=f"{given.resume}/sweep.yaml")
+    load_plugins(config.plugins)
+    if given.out or given.storage:
+        raise UserError("--resume goes on in its own folder; leave --out and --storage away.")
+    if getattr(given, "warm_start", []):
+        raise UserError("--resume knows what the sweep learns from; leave --warm-start away.")
+    if (
+        given.preset
+        or given.data
+        or given.settings
+        or given.smoke_test
+        or getattr(given, "objectives", None)
+    ):
+        _refuse_differences(given, config, preset=records.sweep.get("preset"))
+    trials = getattr(given, "trials", None)
+    if trials is not None and trials < config.sweep.trials:
+        raise UserError(
+            f"--trials {trials} is fewer than the {config.sweep.trials} of {given.resume}; give "
+            f"as many or more."
+        )
+    if trials is not None and trials > config.sweep.trials:
+        config = config.replace({"sweep.trials": trials})
+    check(config)
+    records.table()  # a damaged one is refused here, not in every worker
+    trials_so_far = records.trials()
+    ended = sum(trial.ended for trial in trials_so_far)
+    torn = " (a half-written last row was left out)" if records.torn else ""
+    print(f"resuming {given.resume}: {ended} of {config.sweep.trials} trials have ended{torn}")
+    if given.dry_run:
+        return None
+    if ended < config.sweep.trials:
+        ready(config, records.directory, records.sweep.get("storage"))
+    records.lock()
+    if config.to_dict() != records.sweep["config"]:
+        records.write_sweep(
+            records.sweep | {"config": config.to_dict(), "trials": config.sweep.trials}
+        )
+    if ended < config.sweep.trials:
+        records.clear_done()
+    return Prepared(config, records, resumed=True)
+
+
+def _refuse_differences(given: argparse.Namespace, config: Config, *, preset: str | None) -> None:
+    as_it_was = {
+        "trials": config.sweep.trials,
+        "preset": given.preset or preset,
+        "data": given.data or [config.data.corpora],
+    }
+    given = argparse.Namespace(**(vars(given) | as_it_was))
+    keys = differences(config.to_dict(), command_line.make_config(given).to_dict())
+    if keys:
+        raise UserError(
+            f"{given.resume} was started with other values of {', '.join(keys)}; "
+            "leave these options away, or start a new sweep with --out."
+        )

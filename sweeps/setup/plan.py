@@ -1,0 +1,220 @@
+"""What a sweep is about to do, before anything is launched: utterances, splits, counts, sizes."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ermgap import corpora, metrics
+from ermgap.config import OBJECTIVES, Config
+from ermgap.corpora import labels, split, table
+from ermgap.errors import UserError
+from ermgap.model import prompts
+from ermgap.records import absolute
+
+PRESETS = Path(__file__).parents[1] / "presets"
+PACKAGES = (
+    "ermgap",
+    "ray",
+    "torch",
+    "transformers",
+    "peft",
+    "optuna",
+    "datasets",
+    "pandas",
+    "pyarrow",
+)
+GAP_REFERENCE = 0.30
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The utterances of a sweep with their `split` filled, and the words to print about them."""
+
+    utterances: pd.DataFrame
+    words: str
+
+
+def preset_path(name: str) -> Path:
+    """The YAML file of a preset's name, or of a path; UserError lists the names."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else PRESETS / f"{name}.yaml"
+    if not path.is_file():
+        names = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
+        raise UserError(
+            f"there is no preset {name!r}; choose one of {names}, or give the path of a .yaml file."
+        )
+    return path
+
+
+def make_plan(config: Config) -> Plan:
+    """Load, check and split the corpora of a configuration; UserError as the corpora raise it."""
+    data = config.data
+    texts = prompts.find(config.backbone.prompt)
+    for modality in data.modalities:
+        if modality not in texts:
+            raise UserError(
+                f"the prompt {config.backbone.prompt!r} has no text for {modality}; "
+                "name another under backbone.prompt, or take it out of data.modalities."
+            )
+    corpus = corpora.load(
+        data.corpora,
+        labels=data.labels,
+        strict=data.strict,
+        window_s=config.backbone.window_s,
+        genders=Path(data.genders) if data.genders else None,
+        outside=data.outside,
+        emotions=data.emotions,
+    )
+    few = corpus.table if data.limit is None else _few(corpus.table, data.limit)
+    utterances = split.assign(
+        few, seed=data.split_seed, fold=data.fold, folds=data.folds, test=data.test
+    )
+    for name in ("train", "dev"):
+        if not (utterances["split"] == name).any():
+            raise UserError(
+                f"the split leaves no utterance for {name}; use more speakers or other folds."
+            )
+    labels.require_two(utterances, corpus.excluded)
+    _require_texts(utterances, config, texts)
+    _, moves = split.follow(few)
+    notes = [*corpus.notes, *moves, *_transcripts(utterances, data.modalities)]
+    notes += [
+        f"on dev {numbers} utterances are fewer than {least_of_cell(config)} of each "
+        "(data.cell_support): that gap is measured, and does not count for the largest"
+        for numbers in _small_cells(utterances, least_of_cell(config)).values()
+    ]
+    words = table.describe(utterances, excluded=corpus.excluded, labels=data.labels, notes=notes)
+    return Plan(utterances, words)
+
+
+def _require_texts(utterances: pd.DataFrame, config: Config, texts: Mapping) -> None:
+    """UserError for a language in which the prompt has no text, its own or any language's ("")."""
+    spoken = set(utterances["language"])
+    for modality in config.data.modalities:
+        if missing := sorted(spoken - set(texts[modality])) if "" not in texts[modality] else []:
+            raise UserError(
+                f"the prompt {config.backbone.prompt!r} has no text for {modality} in "
+                f"{', '.join(missing)}; add one, or one for all languages, to its file."
+            )
+
+
+def require_a_cell(config: Config, utterances: pd.DataFrame) -> None:
+    """UserError if dev is so small in every language that no gap would count: all trials fail."""
+    least, dev = least_of_cell(config), utterances[utterances["split"] == "dev"]
+    few = _small_cells(utterances, least)
+    if len(few) == dev["language"].nunique():
+        raise UserError(
+            f"on dev no language has {least} utterances of each gender ({', '.join(few.values())})"
+            ", so that no gap would count; give dev more, or ask for less with "
+            "--set data.cell_support=N."
+        )
+
+
+def least_of_cell(config: Config) -> int:
+    """How many dev utterances of each gender a cell needs to count for max_gap."""
+    return metrics.least_of_cell(**config.data.support)
+
+
+def _small_cells(utterances: pd.DataFrame, least: int) -> dict[str, str]:
+    """Languages with fewer dev utterances of a gender, and how many they have."""
+    dev = utterances[utterances["split"] == "dev"]
+    n = dev.groupby(["language", "gender"]).size().unstack(fill_value=0)
+    n = n.reindex(columns=metrics.GENDERS, fill_value=0)
+    few = n[n.min(axis=1) < least]
+    return {name: f"{name} {female} female and {male} male" for name, female, male
+            in few.itertuples()}  # fmt: skip
+
+
+def _transcripts(utterances: pd.DataFrame, modalities: Sequence[str]) -> list[str]:
+    """What speech+text cannot use, or not whole; UserError if it can use nothing."""
+    if prompts.BOTH not in modalities:
+        return []
+    length = utterances["transcript"].fillna("").str.strip().str.len()
+    if not (length > 0).any():
+        raise UserError(
+            "no utterance has a transcript, so there is no speech+text; "
+            "write data.modalities: [speech]."
+        )
+    missing, long = int((length == 0).sum()), int((length > prompts.LONGEST).sum())
+    notes = [f"{missing} utterances have no transcript and are left out of speech+text"] * (
+        missing > 0
+    )
+    cut = f"{long} transcripts are cut to their first {prompts.LONGEST} characters"
+    return notes + [cut] * (long > 0)
+
+
+def describe_sweep(
+    config: Config, *, preset: str, utterances: pd.DataFrame, storage: str | None
+) -> dict:
+    """The content of sweep.yaml."""
+    dev = utterances[utterances["split"] == "dev"]
+    spoken = dev["transcript"].fillna("").str.strip() != ""
+    judged = [dev[spoken] if name == prompts.BOTH else dev for name in config.data.modalities]
+    emotions = pd.concat(judged)["emotion"]  # of each prediction: an utterance once a modality
+    emotions = emotions if len(emotions) else dev["emotion"]
+    majority = float(emotions.value_counts(normalize=True).iloc[0])
+    reference = {
+        "acc": majority,
+        "w_f1": 2 * majority**2 / (1 + majority),
+        "worst_group_w_f1": 0.0,
+        "max_gap": GAP_REFERENCE,
+        "max_loss_gap": 2.0,
+    }
+    synthetic = utterances.loc[utterances["synthetic"].astype(bool), "corpus"].unique()
+    return {
+        "preset": preset,
+        "config": config.to_dict(),
+        "labels": list(config.data.labels),
+        "objectives": list(config.sweep.objectives),
+        "directions": {name: OBJECTIVES[name] for name in config.sweep.objectives},
+        "reference_point": {name: reference[name] for name in config.sweep.objectives},
+        "majority_rate": majority,
+        "space": ranges(config),
+        "floor": config.sweep.floor,
+        "select": config.train.select,
+        "seed": config.sweep.seed,
+        "trials": config.sweep.trials,
+        "n_dev": len(dev),
+        "dev_speakers": int(dev["speaker"].nunique()),
+        "languages": sorted(dev["language"].unique()),
+        "synthetic": sorted(synthetic),
+        "data": list(config.data.corpora),
+        "storage": absolute(storage),
+        "versions": {"python": platform.python_version(), "prompts": prompts.version()}
+        | {p: _version(p) for p in PACKAGES},
+    }
+
+
+def ranges(config: Config) -> dict[str, dict]:
+    """What each searched hyperparameter may be: low, high and log, or choices."""
+    from sweeps.search import space  # Optuna: only now
+
+    return {
+        name: {"choices": list(d.choices)}
+        if hasattr(d, "choices")
+        else {"low": d.low, "high": d.high, "log": d.log}
+        for name, d in ({} if config.sweep.points else space.distributions(config)).items()
+    }
+
+
+def _few(utterances: pd.DataFrame, limit: int) -> pd.DataFrame:
+    """About `limit` rows, in turn from each split, language, gender and, there, emotion."""
+    group = ["split", "language", "gender"]
+    turn = utterances.groupby([*group, "emotion"]).cumcount()
+    draw = np.random.default_rng(0).random(len(utterances))
+    ranked = utterances.assign(turn=turn, draw=draw).sort_values(["turn", "draw"], kind="stable")
+    order = ranked.groupby(group).cumcount().sort_values(kind="stable").index
+    return utterances.loc[order[:limit]].sort_index().reset_index(drop=True)
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,163 @@
+"""Values and gradients of the objective over sums, and the schedules of its weight, by hand.
+
+What workers and micro-batches make of them is in test_objective_workers.py.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+from ermgap.config import presets
+from ermgap.objective import LOSSES, Loss, Objective, group_means, group_sums
+from ermgap.objective.losses import value_and_gradient
+
+CELLS = [("de", "speech"), ("en", "speech")]
+COUNTS = torch.tensor([[10.0, 20.0], [30.0, 40.0]], dtype=torch.float64)
+
+
+def sums_of(groups: dict[tuple[int, int], list[float]], cells: int = 2) -> torch.Tensor:
+    """[3, C, 2] from the losses of each (cell, gender), added up in plain Python."""
+    sums = torch.zeros(3, cells, 2, dtype=torch.float64)
+    for (cell, gender), values in groups.items():
+        wanted = (math.fsum(values), math.fsum(v * v for v in values), len(values))
+        sums[:, cell, gender] = torch.tensor(wanted, dtype=torch.float64)
+    return sums
+
+
+def gap_loss(p: float = 2.0, loss: str = "minmaxgap") -> Loss:
+    return LOSSES[loss](presets.Objective(loss=loss, p=p), COUNTS)
+
+
+@pytest.mark.parametrize("p", [1.0, 1.5, 2.0])
+def test_a_cell_that_lacks_a_gender_makes_no_penalty_and_no_gradient_of_one(p):
+    with_both = {(0, 0): [1.0, 2.0], (0, 1): [1.2]}
+    value, gradient = value_and_gradient(
+        gap_loss(p), sums_of(with_both | {(1, 0): [50.0, 60.0]}), 3.0
+    )
+    mean = (1 + 2 + 1.2 + 50 + 60) / 5
+    assert float(value) == pytest.approx(mean + 3 * 0.3**p, rel=1e-14)
+    assert gradient[0, 1, 0] == pytest.approx(1 / 5, rel=1e-14)  # of the mean loss alone
+    slope = 3 * p * 0.3 ** (p - 1)
+    assert gradient[0, 0].tolist() == pytest.approx([0.2 + slope / 2, 0.2 - slope], rel=1e-13)
+
+
+def test_where_every_cell_lacks_a_gender_the_objective_is_erm():
+    sums = sums_of({(0, 0): [1.0, 2.0], (1, 1): [7.0]})
+    ours = value_and_gradient(gap_loss(), sums, 5.0)
+    erm = value_and_gradient(gap_loss(loss="erm"), sums, 5.0)
+    assert float(ours[0]) == pytest.approx(10 / 3)
+    assert ours[0] == erm[0] and torch.equal(ours[1], erm[1])
+
+
+def test_of_two_cells_that_tie_the_first_is_pulled():
+    groups = {(0, 0): [3.0], (0, 1): [1.0, 1.0], (1, 0): [2.0], (1, 1): [4.0]}
+    value, gradient = value_and_gradient(gap_loss(), sums_of(groups), 0.5)
+    assert float(value) == pytest.approx(11 / 5 + 0.5 * 4)
+    assert gradient[0].flatten().tolist() == pytest.approx([0.2 + 2, 0.2 - 1, 0.2, 0.2])
+
+
+@pytest.mark.parametrize("p", [1.0, 1.5, 2.0])
+def test_at_a_gap_of_zero_the_gradient_is_that_of_erm(p):
+    groups = {(0, 0): [2.0], (0, 1): [1.0, 3.0], (1, 0): [5.0], (1, 1): [5.0]}
+    _, gradient = value_and_gradient(gap_loss(p), sums_of(groups), 4.0)
+    assert gradient[0].flatten().tolist() == [0.2] * 4
+
+
+@pytest.mark.parametrize("loss", ["erm", "minmaxgap"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_shows_in_the_value(loss, bad):
+    groups = {(0, 0): [2.0], (0, 1): [1.0], (1, 0): [bad], (1, 1): [5.0]}
+    assert not math.isfinite(value_and_gradient(gap_loss(loss=loss), sums_of(groups), 1.0)[0])
+
+
+def test_group_means_are_means_and_undefined_without_utterances():
+    losses = torch.rand(24, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    cells = torch.arange(24) % 3
+    genders = torch.where(cells == 2, 0, torch.arange(24) % 2)
+    means = group_means(group_sums(losses, cells, genders, cells=3))
+    for cell, gender in product(range(3), range(2)):
+        chosen = losses[(cells == cell) & (genders == gender)]
+        wanted = pytest.approx(float(chosen.mean()), rel=1e-13, nan_ok=True)
+        assert float(means[cell, gender]) == wanted
+    assert torch.isnan(means).nonzero().tolist() == [[2, 1]]
+
+
+# The weight ---------------------------------------------------------------------------------------
+
+
+def weighted(**settings) -> Objective:
+    return Objective(presets.Objective(loss="minmaxgap", **settings), cells=CELLS, counts=COUNTS)
+
+
+def test_constant_and_linear_weights_follow_their_formulas():
+    constant = weighted(weight="constant", lambda_max=3.0)
+    linear = weighted(weight="linear", lambda_max=3.0, start=0.25, ramp=0.5)
+    late = weighted(weight="linear", lambda_max=3.0, start=0.5, ramp=1.0)
+    for progress in np.linspace(0, 1, 41):
+        assert constant.lambda_(progress) == 3.0
+        assert linear.lambda_(progress) == pytest.approx(
+            np.interp(progress, [0.25, 0.75], [0.0, 3.0]), abs=1e-15
+        )
+        assert late.lambda_(progress) == pytest.approx(3 * max(progress - 0.5, 0), abs=1e-15)
+
+
+def test_the_other_weights_rise_as_the_design_says():
+    u = np.linspace(0, 1, 21)
+    shapes = {
+        "cosine": (1 - np.cos(np.pi * u)) / 2,
+        "exponential": (np.exp(5 * u) - 1) / (np.exp(5) - 1),
+    }
+    for name, wanted in shapes.items():
+        made = weighted(weight=name, lambda_max=3.0, start=0.25, ramp=0.5)
+        found = [made.lambda_(0.25 + 0.5 * x) for x in u]
+        assert found == pytest.approx(3 * wanted, abs=1e-12)
+        assert made.lambda_(0.1) == 0 and made.lambda_(0.9) == pytest.approx(3.0)
+    step = weighted(weight="step", lambda_max=3.0, start=0.25)
+    assert [step.lambda_(x) for x in (0.0, 0.2499, 0.25, 1.0)] == [0.0, 0.0, 3.0, 3.0]
+
+
+def test_erm_has_no_weight_whatever_its_schedule():
+    objective = Objective(presets.Objective(loss="erm", lambda_max=3.0), cells=CELLS, counts=COUNTS)
+    assert objective.lambda_(0.7) == 0
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+@pytest.mark.parametrize(("gap", "metric"), [("max_gap", "max_gap"), ("loss", "max_loss_gap")])
+def test_the_adaptive_weight_is_a_projected_ascent_on_the_dev_gap(every, gap, metric):
+    random = np.random.default_rng(1)
+    series = np.where(random.random(60) < 0.5, 0.01, 0.09) * random.random(60) * 2
+    series[random.random(60) < 0.2] = np.nan
+    series[:6] = np.nan, 0.0, 0.0, 0.0, 0.0, 0.0
+    other = {"max_gap": 99.0, "max_loss_gap": 99.0}
+    objective = weighted(
+        weight="adaptive", lambda_0=0.1, lambda_max=0.9, eta=9.0, epsilon=0.02, every=every, gap=gap
+    )
+    by_hand, seen = 0.1, set()
+    for number, value in enumerate(series, start=1):
+        objective.evaluated(other | {metric: value})
+        if number % every == 0 and value == value:
+            by_hand = float(np.clip(by_hand + 9.0 * (value - 0.02), 0.0, 0.9))
+        assert objective.lambda_(random.random()) == pytest.approx(by_hand, abs=1e-14), number
+        seen.add(by_hand)
+    assert {0.0, 0.9} <= seen and len(seen) > 5
+
+
+def test_a_restored_schedule_goes_on_where_it_was():
+    settings = {"weight": "adaptive", "lambda_0": 1.0, "eta": 3.0, "every": 2}
+    whole, first, second = (weighted(**settings) for _ in range(3))
+    series = [0.4, 0.3, 0.2, 0.5, 0.1, 0.7, 0.3]
+    for gap in series:
+        whole.evaluated({"max_gap": gap})
+    for gap in series[:3]:
+        first.evaluated({"max_gap": gap})
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    for gap in series[3:]:
+        second.evaluated({"max_gap": gap})
+    assert second.lambda_(0.1) == whole.lambda_(0.1) != first.lambda_(0.1)
+    assert second.state_dict() == whole.state_dict()

@@ -1,0 +1,200 @@
+"""The project's own files: what a wheel carries, what the README promises, what git ignores.
+
+The slow test builds a real wheel; the others read the configuration that it is built from.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("ermgap", "sweeps", "analysis")
+INSTALLED_AS = {"yaml": "pyyaml"}
+
+
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def tracked() -> list[Path]:
+    """Files that git tracks or would add; every file outside ignored folders without git."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if listed.returncode:
+        pytest.skip("this copy is not a git repository")
+    return [ROOT / line for line in listed.stdout.splitlines() if (ROOT / line).is_file()]
+
+
+def test_every_make_command_in_the_readme_is_a_target():
+    readme = ROOT / "README.md"
+    if not readme.is_file():
+        pytest.skip("README.md is not written yet")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    named = set(re.findall(r"(?:^|`)make ([a-z][a-z-]*)", readme.read_text("utf-8"), re.MULTILINE))
+    assert {"demo", "test"} <= named
+    targets = set(re.findall(r"^([a-z-]+)%?:", makefile, re.MULTILINE))
+    assert {name for name in named if not _is_target(name, targets)} == set()
+
+
+def _is_target(name: str, targets: set[str]) -> bool:
+    return name in targets or (name.startswith("figures-") and "figures-" in targets)
+
+
+def test_every_script_that_the_readme_runs_exists():
+    readme = ROOT / "README.md"
+    if not readme.is_file():
+        pytest.skip("README.md is not written yet")
+    scripts = re.findall(r"python ((?:sweeps|tests|ermgap)/[\w/]+\.py)", readme.read_text("utf-8"))
+    assert [script for script in scripts if not (ROOT / script).is_file()] == []
+
+
+def test_constraints_pin_every_direct_dependency_exactly():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][\w.]*", pin) for pin in pins)
+    named = {_canonical(pin.split("==")[0]) for pin in pins}
+    extras = project()["project"]["optional-dependencies"].values()
+    wanted = [*project()["project"]["dependencies"], *(name for extra in extras for name in extra)]
+    assert {_canonical(re.match(r"[\w.-]+", name)[0]) for name in wanted} <= named
+
+
+def test_every_package_that_the_code_imports_is_a_dependency():
+    declared = {
+        _canonical(re.match(r"[\w.-]+", d)[0]) for d in project()["project"]["dependencies"]
+    }
+    imported = {
+        _canonical(INSTALLED_AS.get(name, name))
+        for package in PACKAGES
+        for file in (ROOT / package).rglob("*.py")
+        for name in _imports(file)
+    }
+    own = {*PACKAGES, *map(_canonical, sys.stdlib_module_names)}
+    assert imported - own - declared == set()
+
+
+def _imports(file: Path) -> set[str]:
+    """The top-level packages that `file` imports anywhere, relative imports left out."""
+    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [n.module for n in nodes if isinstance(n, ast.ImportFrom) and not n.level]
+    return {name.split(".")[0] for name in names}
+
+
+def test_constraints_satisfy_the_ranges_of_pyproject():
+    requirements = pytest.importorskip("packaging.requirements")
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = {_canonical(line.split("==")[0]): line.split("==")[1] for line in lines if "==" in line}
+    for line in project()["project"]["dependencies"]:
+        requirement = requirements.Requirement(line)
+        assert pins[_canonical(requirement.name)] in requirement.specifier, line
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_every_data_file_of_a_package_is_declared_as_package_data():
+    declared = project()["tool"]["setuptools"]["package-data"]
+    shipped = {
+        file
+        for package, patterns in declared.items()
+        for pattern in patterns
+        for file in (ROOT / package.replace(".", "/")).glob(pattern)
+    }
+    data = {file for file in tracked() if file.relative_to(ROOT).parts[0] in PACKAGES}
+    # The pictures of analysis/gallery are the README's, not the program's.
+    data = {file for file in data if "gallery" not in file.parts}
+    code = {file for file in data if file.suffix == ".py"}
+    assert data - code - shipped == set()
+    loose = {file for file in code - shipped if not _in_a_package(file.parent)}
+    assert loose == set(), "a folder of code has no __init__.py, so a wheel would leave it out"
+
+
+def _in_a_package(folder: Path) -> bool:
+    return folder == ROOT or ((folder / "__init__.py").is_file() and _in_a_package(folder.parent))
+
+
+def test_presets_are_package_data():
+    presets = sorted((ROOT / "sweeps" / "presets").glob("*.yaml"))
+    if not presets:
+        pytest.skip("sweeps/presets is not written yet")
+    assert "presets/*.yaml" in project()["tool"]["setuptools"]["package-data"]["sweeps"]
+    assert "demo" in {preset.stem for preset in presets}
+
+
+def test_no_file_names_a_home_folder_or_a_file_index():
+    own = Path(__file__).resolve()
+    # `file://cluster/...` is how the AWS command line is told to read one of our files.
+    folders, index = (
+        r"/(?:root|work|Users/\w+|home/(?!ray\b|ubuntu\b)\w+)/",
+        r"file://(?!cluster/)[/\w]",
+    )
+    pattern = re.compile(f"{folders}|{index}")
+    texts = [file for file in tracked() if file != own and b"\0" not in file.read_bytes()[:4096]]
+    hits = [
+        f"{file.relative_to(ROOT)}: {match[0]}"
+        for file in texts
+        if (match := pattern.search(file.read_text(encoding="utf-8", errors="replace")))
+    ]
+    assert hits == []
+
+
+def test_results_plots_and_environments_are_ignored_by_git():
+    paths = ["results/demo/trials.jsonl", "analysis/plots/demo/pareto.png", ".venv/bin/python",
+             "ermgap.egg-info/PKG-INFO", "ermgap/__pycache__/x.pyc", ".pytest_cache/x"]  # fmt: skip
+    tracked()
+    done = subprocess.run(
+        ["git", "check-ignore", *paths], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == paths
+    kept = [
+        "sweeps/presets/demo.yaml",
+        "ermgap/corpora/data/demo/clips.ogg",
+        "analysis/gallery/a.png",
+    ]
+    done = subprocess.run(
+        ["git", "check-ignore", *kept], cwd=ROOT, capture_output=True, check=False
+    )
+    assert done.stdout == b""
+
+
+def test_the_check_of_a_clean_checkout_is_executable_bash_that_runs_make_test():
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert "\nmake test" in script.read_text(encoding="utf-8")
+    assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_wheel_carries_the_code_the_presets_and_the_demo_corpus(tmp_path):
+    source = tmp_path / "source"
+    for file in tracked():
+        target = source / file.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, target)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(source)],
+        check=True,
+    )
+    (wheel,) = tmp_path.glob("ermgap-*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    wanted = {
+        str(file.relative_to(ROOT))
+        for file in tracked()
+        if file.relative_to(ROOT).parts[0] in PACKAGES and "gallery" not in file.parts
+    }
+    assert wanted <= names
+    assert not any(name.startswith(("tests/", "cluster/", "results/")) for name in names)

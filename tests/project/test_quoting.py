@@ -1,0 +1,96 @@
+"""A command that is printed can be pasted into a shell, whatever the folder is called."""
+
+from __future__ import annotations
+
+import shlex
+import types
+from pathlib import Path
+
+import fake_sweep
+import pytest
+
+from ermgap.errors import UserError
+from ermgap.records import Records
+from sweeps import pareto
+from sweeps.recording.timing import Session
+from sweeps.scheduler import driver
+from sweeps.scoring import confirm
+from sweeps.setup import folders
+
+NAMES = ("two words", "it's", 'a "quoted" one', "a;b", "$HOME", "ümläut", "plain")
+
+
+def word_after(said: str, option: str) -> str:
+    """The word that a shell gives to an option of the command in `said`."""
+    words = shlex.split(said[said.index(option) :].splitlines()[0])
+    return words[1]
+
+
+@pytest.fixture(params=NAMES)
+def folder(request, tmp_path: Path) -> Path:
+    return tmp_path / request.param / "out"
+
+
+def test_an_unfinished_folder_is_named_as_the_shell_takes_it(folder):
+    records = fake_sweep.write(folder, [{"acc": 0.5, "max_gap": 0.1}], done=False)
+    with pytest.raises(UserError) as refused:
+        folders.output_folder(folder)
+    assert word_after(str(refused.value)[:-1], "--resume") == str(folder)
+    with pytest.raises(UserError) as refused:
+        Records.create(folder, sweep=records.sweep, table=records.table())
+    assert word_after(str(refused.value), "--resume") == str(folder)
+
+
+@pytest.fixture
+def quiet(monkeypatch):
+    """`pareto.finish` without its files: only what it prints."""
+    from analysis import report
+    from ermgap.records import bucket_mirror
+    from sweeps.recording import timing
+    from sweeps.search import journal, stopping
+
+    for module, name in (
+        (report, "write"),
+        (bucket_mirror, "seal"),
+        (journal, "tell"),
+        (stopping, "look_back"),
+        (timing, "tell"),
+    ):
+        monkeypatch.setattr(module, name, lambda *given: None)
+
+
+@pytest.mark.parametrize("planned", [1, 2])
+def test_what_a_sweep_says_at_its_end_can_be_pasted(folder, quiet, planned, capsys):
+    records = fake_sweep.write(folder, [{"acc": 0.5, "max_gap": 0.1}], planned=planned, done=False)
+    sweep = types.SimpleNamespace(trials=planned, points={})
+    prepared = folders.Prepared(types.SimpleNamespace(sweep=sweep), records, resumed=False)
+    pareto.finish(prepared, Session(), command="pareto")
+    said = capsys.readouterr().out
+    if planned == 1:
+        assert word_after(said, "tensorboard --logdir".split()[1]) == str(folder / "tb")
+        assert word_after(said, "optuna-dashboard") == str(folder / "optuna.journal")
+    else:
+        assert word_after(said, "--resume") == str(folder)
+
+
+def test_a_sweep_that_never_began_says_how_to_go_on_and_makes_no_report(folder, capsys):
+    records = fake_sweep.write(folder, [], planned=2, done=False)
+    prepared = folders.Prepared(types.SimpleNamespace(), records, resumed=False)
+    assert pareto.finish(prepared, Session(interrupted=True), command="pareto") == 130
+    assert word_after(capsys.readouterr().out, "--resume") == str(folder)
+
+
+def test_what_a_confirmation_says_when_it_stops_can_be_pasted(folder, monkeypatch, capsys):
+    records = fake_sweep.write(folder, [{"acc": 0.5, "max_gap": 0.1}])
+    child = types.SimpleNamespace(
+        lock=lambda: None, consolidate=lambda: None, trials=lambda: [], directory=folder
+    )
+    planned = types.SimpleNamespace(
+        sweep=types.SimpleNamespace(trials=2), train=types.SimpleNamespace(epochs=1)
+    )
+    monkeypatch.setattr(confirm, "chosen", lambda records: {"t0000": {}})
+    monkeypatch.setattr(confirm, "_folder", lambda *given: child)
+    monkeypatch.setattr(confirm, "_config", lambda child: planned)
+    monkeypatch.setattr(driver, "run", lambda *given, **more: Session(interrupted=True))
+    assert confirm.run(records, planned, seeds=2, address=None) == 130
+    assert word_after(capsys.readouterr().out, "--resume") == str(folder)
