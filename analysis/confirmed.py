@@ -19,6 +19,7 @@ from scipy import stats
 from analysis.figures import figures, layout
 from analysis.figures.figures import BLUE, INK, ORANGE, SOFT
 from analysis.front import front
+from analysis.front.axes import AXES
 from analysis.tables.tables import PLOTS
 from ermgap.errors import UserError
 from ermgap.records import Records, write_atomically
@@ -168,7 +169,7 @@ def draw(info: front.FrontInfo, made: pd.DataFrame, path: Path) -> None:
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     place = np.arange(len(made))[::-1]
     for axes, name, better in zip(panels, names, info.directions, strict=True):
-        words, factor, *_ = layout.AXES[name]
+        words, factor, *_ = AXES[name]
         for mark, shift, color, word in MARKS:
             column = name if mark == "search" else f"{name}_{mark}"
             half = factor * made.get(f"{column}_half", pd.Series(0.0, made.index))
@@ -192,7 +193,7 @@ def draw_front(info: front.FrontInfo, made: pd.DataFrame, path: Path) -> None:
     """The plane of the front: arrows from what the search saw to the mean on test (else on dev)."""
     x, y = names = layout.plane(info)
     split = "test" if np.isfinite(made[f"{y}_test"]).any() else "dev"
-    factor = np.array([layout.AXES[name][1] for name in names])
+    factor = np.array([AXES[name][1] for name in names])
     seen = made[[x, y]].to_numpy(float) * factor
     left = made[[f"{x}_{split}", f"{y}_{split}"]].to_numpy(float) * factor
     there = np.isfinite(seen).all(1) & np.isfinite(left).all(1)

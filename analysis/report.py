@@ -18,10 +18,10 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import confirmed, doctor
-from analysis.figures import attainment, family_picture, figures, interactive, pairs
+from analysis.figures import attainment, family_picture, figures, pairs
 from analysis.front import FrontInfo, choose, front
-from analysis.front import sentences as words
 from analysis.page import explorer
+from analysis.page import sentences as words
 from analysis.statistics import Evidence, evidence, families, uncertainty
 from analysis.tables import tables
 from analysis.tables.markup import page
@@ -155,8 +155,6 @@ def _write_plots(story: _Story, folder: Path) -> None:
     _write_text(folder / "report.json", to_json(whole, indent=1))
     _write_text(folder / "front.tex", tables.to_latex(tables.display(info, bars, found)))
     figures.draw_files(info, folder, bars=bars, found=found)
-    draw = functools.partial(interactive.draw_html, info, bars=bars, found=found)
-    write_atomically(folder / "pareto.html", draw)
     _write_text(folder / "report.html", _page(story, _sections(story, folder)))
 
 
@@ -207,9 +205,8 @@ def _page(story: _Story, more: str) -> str:
         f"Report: {info.name}",
         f"{_paragraphs(words.sentences(info, bars, found, on_test))}"
         f"{story.block}"
-        f"<p class='soft'>The same as a <a href='pareto.png'>picture</a>, to zoom into "
-        f"(<a href='pareto.html'>pareto.html</a>) and as a <a href='pareto.csv'>table</a> of all "
-        f"trials.</p>"
+        f"<p class='soft'>The same as a <a href='pareto.png'>picture</a> and as a "
+        f"<a href='pareto.csv'>table</a> of all trials.</p>"
         f"<h2>The front</h2><div class='scroll'>{table}</div>"
         f"{_paragraphs(words.columns(info, found), soft=True)}"
         f"{more}"

@@ -18,29 +18,10 @@ import pandas as pd
 from ermgap.counts import GENDERS, OVERALL, Coded, Margins, code, confusions
 
 __all__ = [
-    "FALLING",
-    "GAPS",
-    "GENDERS",
-    "OVERALL",
-    "Coded",
-    "Margins",
-    "accuracy",
-    "code",
-    "confusions",
-    "counted",
-    "differences",
-    "evaluate",
-    "gender_gaps",
-    "is_degenerate",
-    "least_of_cell",
-    "rates",
-    "sided",
-    "sizes",
-    "supported",
-    "uncounted",
-    "violation",
-    "weighted_f1",
-]
+    "FALLING", "GAPS", "GENDERS", "OVERALL", "Coded", "Margins", "accuracy", "code",
+    "confusions", "counted", "differences", "evaluate", "gender_gaps", "least_of_cell",
+    "rates", "sided", "sizes", "supported", "uncounted", "violation", "weighted_f1",
+]  # fmt: skip
 
 GAPS = ("tpr", "fpr", "w_f1", "acc")
 FALLING = ("max_gap", "max_loss_gap")  # less is better
@@ -232,17 +213,6 @@ def evaluate(
         **_majority(everything),
         "gaps": gaps,
     }
-
-
-def is_degenerate(*, acc: float, w_f1: float, majority_rate: float, floor: float | None) -> bool:
-    """Whether a model says too little to be compared: a constant predictor has a gap of 0.
-
-    True when accuracy is not above the majority rate, when W-F1 is under `floor` (None: no floor),
-    or when either is undefined.
-    """
-    if not (np.isfinite(acc) and np.isfinite(w_f1)):
-        return True
-    return acc <= majority_rate + 1e-12 or (floor is not None and w_f1 < floor)
 
 
 def violation(name: str, value: float | None, limit: float) -> float:

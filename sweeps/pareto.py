@@ -6,8 +6,8 @@
     python sweeps/pareto.py --dry-run                        # counts only
     python sweeps/pareto.py --resume results/demo --confirm 5    # the front over seeds, and on test
 
-Writes a folder of records (ermgap/records/sweep_records.py lists its files) with predictions, adapters and
-TensorBoard events, and the pictures under analysis/plots/.
+Writes a folder of records (ermgap/records/sweep_records.py lists its files) with predictions,
+adapters and TensorBoard events, and the pictures under analysis/plots/.
 """
 
 from __future__ import annotations

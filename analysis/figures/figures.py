@@ -1,4 +1,4 @@
-"""The Pareto front as a picture (matplotlib); `interactive` draws the same one as a page.
+"""The Pareto front as a picture (matplotlib).
 
     draw_files(info, Path("analysis/plots/demo"), bars=bars)
 `layout.picture` decides what is drawn where; matplotlib is imported when it is used.
@@ -22,14 +22,14 @@ BLUE, ORANGE = "#0072B2", "#D55E00"
 PEACH = "#F0B890"
 BAND = "#F1F1EE"
 GREY, PALE, INK, SOFT = "#9A9A9A", "#BDBDBD", "#222222", "#6B6B6B"
-STYLES = {  # kind: matplotlib marker, plotly symbol, fill, edge, size in points, words
-    "front": ("o", "circle", BLUE, "white", 9, "front"),
-    "erm": ("D", "diamond", ORANGE, "white", 8.5, "ERM (no fairness term)"),
-    "other_erm": ("D", "diamond", PEACH, "white", 6.5, "ERM, dominated"),
-    "dominated": ("o", "circle", PALE, "white", 7, "dominated"),
-    "degenerate": ("o", "circle-open", "none", GREY, 7, "degenerate"),
-    "outside": ("s", "square-open", "none", GREY, 6.5, "outside the constraints"),
-    "unfinished": ("x", "x-thin", PALE, PALE, 5, "not finished"),
+STYLES = {  # kind: matplotlib marker, fill, edge, size in points, words
+    "front": ("o", BLUE, "white", 9, "front"),
+    "erm": ("D", ORANGE, "white", 8.5, "ERM (no fairness term)"),
+    "other_erm": ("D", PEACH, "white", 6.5, "ERM, dominated"),
+    "dominated": ("o", PALE, "white", 7, "dominated"),
+    "degenerate": ("o", "none", GREY, 7, "degenerate"),
+    "outside": ("s", "none", GREY, 6.5, "outside the constraints"),
+    "unfinished": ("x", PALE, PALE, 5, "not finished"),
 }
 BAR_ALPHA = 0.3
 ARROWS = {"left": "<", "right": ">", "up": "^", "down": "v"}
@@ -119,7 +119,7 @@ def marks(axes, info: FrontInfo, picture: layout.Picture) -> None:
 
 def _kind(axes, kind: str, marks: list[layout.Mark]) -> None:
     """Draw all marks of a kind, with their bars; the front lies on top."""
-    marker, _, fill, edge, size, words = STYLES[kind]
+    marker, fill, edge, size, words = STYLES[kind]
     order = 10 - list(STYLES).index(kind)
     look = {"s": size**2, "zorder": order, "clip_on": False, "linewidths": 1.1}
     look |= {"color": edge} if marker == "x" else {"facecolors": fill, "edgecolors": edge}

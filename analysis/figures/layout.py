@@ -13,17 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from analysis.front import FrontInfo, Point, choose, sentences
+from analysis.front import FrontInfo, Point, caption, choose
+from analysis.front.axes import AXES, BETTER
 from analysis.statistics import Evidence
-
-AXES = {  # objective: words on the axis, factor from the file's unit, smallest span, largest value
-    "acc": ("Accuracy (%)", 100.0, 6.0, 100.0),
-    "w_f1": ("Weighted F1 (%)", 100.0, 6.0, 100.0),
-    "worst_group_w_f1": ("Weighted F1 of the worst group (%)", 100.0, 6.0, 100.0),
-    "max_gap": ("Largest gap between genders (percentage points)", 100.0, 6.0, 100.0),
-    "max_loss_gap": ("Largest loss gap between genders (nats)", 1.0, 0.1, np.inf),
-}
-BETTER = {"max": "higher is better", "min": "lower is better"}
 
 
 @dataclass(frozen=True)
@@ -88,7 +80,7 @@ def picture(
         labels=named_points(info),
         title=f"Accuracy against gender gap: {info.name}",
         caption=tuple(
-            sentences.caption(info, errors=bool(errors), band=len(band) > 0)
+            caption.caption(info, errors=bool(errors), band=len(band) > 0)
             + _about_the_drawing(info, marks)
         ),
         band=band,
@@ -285,17 +277,17 @@ def _mark(point: Point, place, span, xlim, ylim) -> Mark:
     inset = 0.02 * np.array([xlim[1] - xlim[0], ylim[1] - ylim[0]])
     low = np.array([xlim[0], ylim[0]])
     high = np.array([xlim[1], ylim[1]])
-    shown = np.clip(place, low + inset, high - inset) if _outside(place, low, high) else place
+    shown = (
+        np.clip(place, low + inset, high - inset)
+        if (place < low).any() or (place > high).any()
+        else place
+    )
     off = ""
-    if _outside(place, low, high):
+    if (place < low).any() or (place > high).any():
         beyond = np.maximum(low - place, place - high) / (high - low)
         axis = int(np.argmax(beyond))
         off = (("left", "right"), ("down", "up"))[axis][int(place[axis] > high[axis])]
     return Mark(point, *map(float, place), *map(float, shown), off, *map(float, span))
-
-
-def _outside(place: np.ndarray, low: np.ndarray, high: np.ndarray) -> bool:
-    return bool((place < low).any() or (place > high).any())
 
 
 def _bar(errors: Mapping | None, names: tuple[str, str]) -> list[float]:

@@ -1,4 +1,4 @@
-"""The front of a sweep: records go in, an object with its points, its front and its choices comes out."""
+"""The front of a sweep: records go in, its points, the front among them and choices come out."""
 
 from analysis.front.front import COMPLETE, SCORES, FrontInfo, Point
 

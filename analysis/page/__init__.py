@@ -1,1 +1,1 @@
-"""The interactive part of the report: a sweep goes in, data and scripts of one HTML file come out."""
+"""The interactive part of the report: a sweep goes in, one HTML file comes out."""

@@ -17,6 +17,7 @@ import pandas as pd
 
 from analysis.figures import figures, layout
 from analysis.front import SCORES, FrontInfo, Point, choose, importance
+from analysis.front.axes import AXES
 from analysis.statistics import Evidence
 from analysis.statistics.evidence import levelled
 from analysis.statistics.uncertainty import classes_of, dev_predictions
@@ -73,7 +74,7 @@ def data(
         details[trial_id] = _history(trials[trial_id]) | _behind(records, trials[trial_id], texts)
     band = layout.picture(info, bars, found).band
     return {
-        "axes": {n: {"words": layout.AXES[n][0], "factor": layout.AXES[n][1]} for n in SCORES},
+        "axes": {n: {"words": AXES[n][0], "factor": AXES[n][1]} for n in SCORES},
         "better": dict.fromkeys(SCORES, "max") | dict.fromkeys(metrics.FALLING, "min"),
         "x": x,
         "y": y,
@@ -82,7 +83,7 @@ def data(
         "styles": {
             name: {"color": figures.GREY if fill == "none" else fill, "open": fill == "none",
                    "words": words}
-            for name, (_, _, fill, _, _, words) in figures.STYLES.items()
+            for name, (_, fill, _, _, words) in figures.STYLES.items()
         },
         "points": [_point(info, point, errors, found) for point in info.points],
         "details": details,

@@ -91,3 +91,12 @@ def dev_predictions(records: Records, trial_id: str) -> pd.DataFrame | None:
     if table is None:
         return None
     return table[table["split"] == "dev"] if "split" in table else table
+
+
+def spread(drawn: np.ndarray) -> np.ndarray:
+    """Standard deviation over resamples [R, ...] of what is defined; NaN under two of them."""
+    finite = np.isfinite(drawn)
+    n = finite.sum(0)
+    mean = np.where(finite, drawn, 0).sum(0) / np.maximum(n, 1)
+    squares = np.where(finite, drawn - mean, 0) ** 2
+    return np.where(n > 1, np.sqrt(squares.sum(0) / np.maximum(n - 1, 1)), np.nan)

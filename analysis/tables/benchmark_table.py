@@ -18,9 +18,11 @@ import numpy as np
 import pandas as pd
 
 from analysis.statistics import Panel
+from analysis.statistics.uncertainty import spread
 from ermgap import metrics
 from ermgap.errors import UserError
 from ermgap.metrics import Margins
+from ermgap.records import is_degenerate
 
 OVERALL = "overall"
 SCORES = ("w_f1", "acc", "tpr_gap", "fpr_gap", "w_f1_gap", "acc_gap", "avg_gap")  # the columns
@@ -206,7 +208,7 @@ def _rows(system: str, parts: Mapping[str, _Modality]) -> pd.DataFrame:
     for part in parts.values():
         frame = pd.DataFrame({"block": part.blocks, "system": system})
         for key in SCORES:
-            frame[key], frame[f"{key}_se"] = part.scores[key], _spread(part.drawn[key])
+            frame[key], frame[f"{key}_se"] = part.scores[key], spread(part.drawn[key])
         n, truth = part.counts.sum((-2, -1)), part.counts.sum((-3, -1))
         counts = (n.sum(1), *n.T, part.classes, part.counts[..., -1].sum((-2, -1)))
         frame[list(_COUNTS)] = np.stack(counts, axis=1)
@@ -230,7 +232,7 @@ def _degenerate(rows: pd.DataFrame, baseline: str | None) -> pd.Series:
     floors = rows["block"].map(rows[rows["system"] == baseline].set_index("block")["w_f1"] / 2)
     columns = (rows["acc"], rows["w_f1"], rows["majority_rate"], floors)
     own = [
-        metrics.is_degenerate(acc=a, w_f1=f, majority_rate=m, floor=None if np.isnan(low) else low)
+        is_degenerate(acc=a, w_f1=f, majority_rate=m, floor=None if np.isnan(low) else low)
         for a, f, m, low in zip(*columns, strict=True)
     ]
     there = rows["n"] > 0
@@ -270,7 +272,7 @@ def _largest(system: str, parts: Mapping[str, _Modality], counting: np.ndarray) 
     return {
         "system": system,
         "max_gap": float(np.nanmax(gaps)) if known else np.nan,
-        "max_gap_se": float(_spread(largest)),
+        "max_gap_se": float(spread(largest)),
         "worst_cell": cells[int(np.nanargmax(gaps))] if known else None,
         "n": int(counting.sum()),
         "cells": len(counting),
@@ -288,17 +290,8 @@ def _differences(found: Mapping[str, Mapping[str, _Modality]], baseline: str) ->
             for key in COMPARED:
                 if same:
                     row[f"delta_{key}"] = part.scores[key][-1] - base.scores[key][-1]
-                    spread = _spread(part.drawn[key][:, -1] - base.drawn[key][:, -1])
-                    row[f"delta_{key}_se"] = float(spread)
+                    drawn = part.drawn[key][:, -1] - base.drawn[key][:, -1]
+                    row[f"delta_{key}_se"] = float(spread(drawn))
             rows.append(row)
     columns = [f"delta_{key}{end}" for key in COMPARED for end in ("", "_se")]
     return pd.DataFrame(rows, columns=["system", "block", *columns])
-
-
-def _spread(drawn: np.ndarray) -> np.ndarray:
-    """Standard deviation over resamples [R, ...] of what is defined; NaN under two of them."""
-    finite = np.isfinite(drawn)
-    n = finite.sum(0)
-    mean = np.where(finite, drawn, 0).sum(0) / np.maximum(n, 1)
-    squares = np.where(finite, drawn - mean, 0) ** 2
-    return np.where(n > 1, np.sqrt(squares.sum(0) / np.maximum(n - 1, 1)), np.nan)

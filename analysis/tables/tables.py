@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.figures import layout
 from analysis.front import FrontInfo, Point, choose, front
+from analysis.front.axes import AXES
 from analysis.statistics import Evidence, evidence
 from analysis.tables.markup import LATEX
 
@@ -153,7 +153,7 @@ def _points(value: float, *, sign: str = "") -> str:
 
 
 def _cell(name: str, point: Point, errors: Mapping) -> str:
-    _, factor, *_ = layout.AXES[name]
+    _, factor, *_ = AXES[name]
     value, error = point.values[name] * factor, errors.get(point.trial_id, {}).get(f"{name}_se")
     digits = 1 if factor == 100 else 3
     if not np.isfinite(value):

@@ -1,4 +1,4 @@
-"""Adapters that a run saved: their folder goes in, a model that answers as the trial did comes out."""
+"""Adapters that a run saved: a folder goes in, a model that answers as the trial did comes out."""
 
 from ermgap.adapters.saved_adapter import load_adapter, settings_of
 

@@ -4,8 +4,8 @@
     speech = qwen2_audio.load(settings.backbone, labels=settings.data.labels, device=device)
     load_adapter(speech, "results/small/adapters/t0004")
 
-Its card (`ermgap.training.model_card`) tells the settings, `adapter_model.safetensors` holds the tensors. torch is
-imported when tensors are loaded.
+Its card (`ermgap.training.model_card`) tells the settings, `adapter_model.safetensors` holds the
+tensors. torch is imported when tensors are loaded.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What is asked for: a preset and `--set` go in, frozen dataclasses that refuse every mistake come out.
+"""What is asked for: a preset and `--set` go in, frozen dataclasses without a mistake come out.
 
     config = load(Path("sweeps/presets/demo.yaml"), ["train.epochs=3"])
 
-`schema` has the sections with their defaults, `presets` reads them, `safe_yaml` is the only reader of
-YAML, and `user_paths` makes every path that a user writes absolute.
+`schema` has the sections with their defaults, `presets` reads them, `safe_yaml` is the only reader
+of YAML, and `user_paths` makes every path that a user writes absolute.
 """
 
 from ermgap.config.parsing import differences, untuple

@@ -1,16 +1,19 @@
-"""The files of a sweep: rows, predictions and adapters go in as they are committed, and are read here.
+"""The files of a sweep: what a trial commits goes in, and is read from here.
 
 A folder of this machine or a bucket behind one; what is written is whole or absent. The row of an
 epoch is its commit. The records, not Optuna's or Ray's own files, are the source of truth.
 """
 
 from ermgap.records.bucket_mirror import Mirror
-from ermgap.records.degenerate import COMPLETE, Rule, judged
+from ermgap.records.degenerate import COMPLETE, Rule, is_degenerate, judged
 from ermgap.records.files import make_folder, plain, sync_folder, to_json, write_atomically
 from ermgap.records.storage import Storage, StorageError, absolute, is_uri, patience
-from ermgap.records.sweep_records import ENDED, Records, Trial
+from ermgap.records.sweep_records import Records
+from ermgap.records.trial import ENDED, Trial, parsed
 
 __all__ = [
+    "is_degenerate",
+    "parsed",
     "COMPLETE",
     "ENDED",
     "Mirror",

@@ -1,4 +1,4 @@
-"""A sweep that lies in a bucket (`ermgap.records.bucket_mirror`), brought to a folder of this machine.
+"""A sweep that lies in a bucket (see `bucket_mirror`), brought to a folder of this machine.
 
     directory = restore("s3://bucket/sweeps/demo")            # results/demo
 

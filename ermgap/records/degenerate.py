@@ -2,7 +2,7 @@
 
 A constant predictor has a gap of 0, so what says too little is no part of the comparison. A trial
 that ran to its end is degenerate when its dev accuracy is not above the majority rate, or its dev
-W-F1 is under the floor (`metrics.is_degenerate`). The floor is `sweep.floor`, or by default half of
+W-F1 is under the floor (`is_degenerate`). The floor is `sweep.floor`, or by default half of
 the best dev W-F1 of an ERM trial that ran to its end. The default rises when a better ERM trial
 ends, so a trial that was above it may be under it later. Therefore the status in a row is only what
 held when the trial ended: `Records.trials`, the front, the journal and the searcher judge anew.
@@ -15,10 +15,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from ermgap.metrics import is_degenerate
-
 if TYPE_CHECKING:
-    from ermgap.records.sweep_records import Trial
+    from ermgap.records.trial import Trial
 
 COMPLETE = ("finished", "degenerate")  # the statuses of a trial that ran to its end
 SHARE = 0.5  # of ERM's best W-F1: the default floor
@@ -105,3 +103,14 @@ def _section(config: object, name: str) -> Mapping:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_degenerate(*, acc: float, w_f1: float, majority_rate: float, floor: float | None) -> bool:
+    """Whether a model says too little to be compared: a constant predictor has a gap of 0.
+
+    True when accuracy is not above the majority rate, when W-F1 is under `floor` (None: no floor),
+    or when either is undefined.
+    """
+    if not (math.isfinite(acc) and math.isfinite(w_f1)):
+        return True
+    return acc <= majority_rate + 1e-12 or (floor is not None and w_f1 < floor)

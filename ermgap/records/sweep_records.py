@@ -14,12 +14,9 @@ Neither torch nor Ray is imported here: any machine with pandas reads a sweep.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-import re
 import weakref
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -29,50 +26,10 @@ import yaml
 from ermgap.config import safe_yaml
 from ermgap.errors import UserError, first_line, in_shell
 from ermgap.records import bucket_restore
-from ermgap.records.degenerate import COMPLETE, Rule, judged
+from ermgap.records.degenerate import Rule, judged
 from ermgap.records.files import make_folder, plain, sync_folder, to_json, write_atomically
 from ermgap.records.storage import Storage, is_uri
-
-ENDED = (*COMPLETE, "stopped", "failed")
-NEEDED = {"trial_id": str, "attempt": int, "epoch": int, "status": str, "config": dict}
-NAME = re.compile(r"\w[\w .-]*")  # of a trial: files are called so, and must stay in their folder
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One trial as its rows tell it; `selected` is of the epoch chosen by the selection rule.
-
-    `status` is judged anew (ermgap/records/degenerate.py); that of the last row is what held at its commit.
-    """
-
-    trial_id: str
-    status: str
-    reason: str | None
-    config: dict
-    epoch: int
-    attempt: int
-    selected: dict
-    rows: list[dict] = field(repr=False)
-
-    @classmethod
-    def of(cls, rows: list[dict]) -> Trial:
-        """The trial that its rows, one or more in order, tell of; the last one says how it is."""
-        last = rows[-1]
-        return cls(
-            trial_id=last["trial_id"],
-            status=last["status"],
-            reason=last.get("reason"),
-            config=last["config"],
-            epoch=last["epoch"],
-            attempt=last["attempt"],
-            selected=last.get("selected") or {},
-            rows=rows,
-        )
-
-    @property
-    def ended(self) -> bool:
-        """Whether the trial has a final status (finished, stopped, failed or degenerate)."""
-        return self.status in ENDED
+from ermgap.records.trial import Trial, parsed
 
 
 class Records:
@@ -286,33 +243,6 @@ class Records:
 
     def _replace(self, name: str, write) -> None:
         write_atomically(self.directory / name, write)
-
-
-def parsed(content: bytes) -> tuple[list[dict], bool]:
-    """The rows of a piece of trials.jsonl in order, and whether any line in it was half-written."""
-    rows, torn = [], False
-    for line in content.split(b"\n"):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if _is_row(row):
-            rows.append(row)
-        else:
-            torn = True
-    return rows, torn
-
-
-def _is_row(row) -> bool:
-    """Whether a row has what every row has, each of its kind."""
-    return (
-        isinstance(row, dict)
-        and all(type(row.get(name)) is kind for name, kind in NEEDED.items())
-        and isinstance(row.get("selected") or {}, dict)
-        and NAME.fullmatch(row["trial_id"]) is not None
-    )
 
 
 def _ends_with_newline(file) -> bool:

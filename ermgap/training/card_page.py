@@ -1,6 +1,6 @@
 """The page of a model card, in Markdown: what an adapter is, how it was made and where it fails.
 
-    text = page(told, values)        # told: ermgap.training.model_card.Told; values: what ermgap.json holds
+    text = page(told, values)        # told: model_card.Told; values: what ermgap.json holds
 
 `LOSSES`, `ESTIMATORS` and `WEIGHTS` are the words for what `ermgap.objective` registers.
 """

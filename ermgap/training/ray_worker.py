@@ -1,10 +1,11 @@
 """The loop inside Ray Train: what every worker of a slot runs, as long as the sweep lives.
 
 A slot is one `TorchTrainer.fit()`. Its workers load the backbone and the features once, then take
-one configuration after another from the broker (a named actor, sweeps/scheduler/slots.py), or several at a
-time as a gang, train them, report every epoch of each and are told whether to go on. Only outcomes
-on which all ranks agree end a configuration in here; any exception propagates, Ray restarts the
-group, and the broker hands the same configurations out again from their last committed epoch.
+one configuration after another from the broker (a named actor, sweeps/scheduler/slots.py), or
+several at a time as a gang, train them, report every epoch of each and are told whether to go on.
+Only outcomes on which all ranks agree end a configuration in here; any exception propagates, Ray
+restarts the group, and the broker hands the same configurations out again from their last committed
+epoch.
 """
 
 from __future__ import annotations

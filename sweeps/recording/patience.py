@@ -24,7 +24,8 @@ async def keep_trying(write: Callable[[], T], directory: Path) -> T:
     """Call `write` until it raises no OSError; its result.
 
     Raises:
-        UserError: it did for as long as a storage is waited for (`ermgap.records.storage.patience`).
+        UserError: it did for as long as a storage is waited for
+        (`ermgap.records.storage.patience`).
     """
     begun = time.monotonic()
     while True:

@@ -13,7 +13,7 @@ from dataclasses import replace
 import pandas as pd
 
 from ermgap.records import Records, Trial, judged
-from ermgap.records.sweep_records import parsed
+from ermgap.records.trial import parsed
 
 
 class Seen(Records):

@@ -89,8 +89,7 @@ def _run(
             f"the head of the cluster at {address} does not answer any more; start it again, then "
             f"continue with --resume {in_shell(records.directory)}."
         )
-    # Each of `ends` runs, the last one first, whatever went wrong before it; signals raise nothing
-    # outside of `interrupts.raised`.
+    # Each of `ends` runs, the last one first; signals raise only inside `interrupts.raised`.
     with Interrupts() as interrupts, ExitStack() as ends:
         mirror = Mirror(records)
         ends.callback(_close, mirror, session, interrupts)

@@ -2,8 +2,8 @@
 
 A TorchTrainer per trial costs 17 s of start and stop on two idle cores, leaks placement groups when
 stopped from outside, and can deadlock. So each slot is one `TorchTrainer.fit()` in a thread of the
-driver whose workers (ermgap/training/ray_worker.py) take configurations from the broker; a Tune trial
-(trials.py) only offers its configurations and waits.
+driver whose workers (ermgap/training/ray_worker.py) take configurations from the broker; a Tune
+trial (trials.py) only offers its configurations and waits.
 """
 
 from __future__ import annotations

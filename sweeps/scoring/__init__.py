@@ -1,1 +1,1 @@
-"""Systems judged on held-out utterances: the benchmark's table, and a front confirmed over seeds."""
+"""Systems judged on held-out utterances: the paper's table, and a front confirmed over seeds."""

@@ -1,9 +1,9 @@
 """The configurations that wait for a slot, and which of them it may train in one pass.
 
-The members of a gang stand at the same epoch and are companions (ermgap/config/presets.py). Whoever was in
-a worker group that died is handed out alone from then on, so that one that kills its process cannot
-take others down for ever. If it was in a gang it is `spared`, since nobody knows who was to blame:
-that attempt does not count.
+The members of a gang stand at the same epoch and are companions (ermgap/config/presets.py). Whoever
+was in a worker group that died is handed out alone from then on, so that one that kills its process
+cannot take others down for ever. If it was in a gang it is `spared`, since nobody knows who was to
+blame: that attempt does not count.
 """
 
 from __future__ import annotations

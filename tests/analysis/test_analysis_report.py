@@ -16,7 +16,7 @@ import pytest
 from fake_sweep import write
 
 from analysis import __main__, report, watch
-from analysis.figures import figures, interactive, layout
+from analysis.figures import figures, layout
 from analysis.front import front
 from analysis.statistics import uncertainty
 from analysis.tables import tables
@@ -172,7 +172,7 @@ def test_every_file_is_written_at_every_stage_of_a_sweep(tmp_path, case):
     records = write(tmp_path / "sweep", trials, planned=50, done=False)
     folder = report.write(records.directory, tmp_path / "plots", quiet=True)
     assert folder == tmp_path / "plots" / "sweep"
-    names = {"pareto.csv", "pareto.png", "pareto.html", "report.html"}
+    names = {"pareto.csv", "pareto.png", "report.html"}
     names |= {"report.json", "pareto.svg", "pareto.pdf", "front.tex"}
     names |= {"attainment.png"} if case in ("forty", "one") else set()
     names |= {"families.png"} if case == "forty" else set()  # where two losses have usable trials
@@ -199,7 +199,7 @@ def test_every_file_is_written_at_every_stage_of_a_sweep(tmp_path, case):
 def test_pages_hold_everything_and_fetch_nothing(tmp_path):
     records = write(tmp_path / "sweep", THREE)
     folder = report.write(records.directory, tmp_path / "plots", quiet=True)
-    for name in ("pareto.html", "report.html"):
+    for name in ("report.html",):
         text = (folder / name).read_text(encoding="utf-8")
         # The library that the page carries has addresses in its credits; it opens none by itself.
         text = re.sub(r"(<script[^>]*>).*?</script>", r"\1", text, flags=re.DOTALL)
@@ -219,14 +219,6 @@ def test_pages_hold_everything_and_fetch_nothing(tmp_path):
         assert part in page, part
     order = [page.index(part) for part in ("<p>", "id='explorer'", "<table", "<img", "Caveats")]
     assert order == sorted(order)
-
-
-def test_hovering_shows_the_configuration_the_scores_and_n(tmp_path):
-    info, _ = read(tmp_path, [ERM | {"config": {"note": "<b>bold</b>"}}])
-    words = interactive.hover(info, info.points[0])
-    for part in ("t0000", "loss = erm", "lr = 0.003", "n = 480", "66.00", "worst in"):
-        assert part in words, part
-    assert "<b>bold" not in words
 
 
 def test_the_terminal_shows_the_front_the_baseline_and_the_choices(tmp_path, capsys):
@@ -308,7 +300,7 @@ def test_the_command_ends_with_status_2_and_one_line_and_loads_no_heavy_library(
     assert ended.stderr.startswith("error: ") and ended.stderr.count("\n") == 1
     code = (
         "import sys, analysis.front, analysis.report; "
-        "print([m for m in ('torch', 'ray', 'matplotlib', 'plotly') if m in sys.modules])"
+        "print([m for m in ('torch', 'ray', 'matplotlib') if m in sys.modules])"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert ended.stdout.strip() == "[]"

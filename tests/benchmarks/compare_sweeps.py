@@ -3,8 +3,8 @@
     python tests/benchmarks/compare_sweeps.py results/before results/after
 
 The hypervolume of each sweep's front is taken anew on resampled dev speakers (400 times, the same
-speakers for both; analysis/statistics/panel.py says how), which gives its interval. Prints the figures
-and writes tests/benchmarks/results/sweeps.json.
+speakers for both; analysis/statistics/panel.py says how), which gives its interval. Prints the
+figures and writes tests/benchmarks/results/sweeps.json.
 """
 
 from __future__ import annotations

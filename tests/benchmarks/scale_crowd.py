@@ -67,7 +67,7 @@ def create(folder: Path, config: Config) -> Records:
 
 
 class Training:
-    """What a worker would report: rows as ermgap/training/trial_state.py and loop.py make them, at once."""
+    """What a worker would report: rows as ermgap/training makes them, at once."""
 
     def __init__(self, config: Config, seed: int = 0) -> None:
         self.epochs, self.rng = config.train.epochs, np.random.default_rng(seed)

@@ -18,9 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1] / "helpers"),
-                str(Path(__file__).resolve().parents[1] / "helpers" / "servers"),
-                str(Path(__file__).resolve().parents[2])]  # fmt: skip
+TESTS = Path(__file__).resolve().parents[1]
+HELPERS = TESTS / "helpers"
+sys.path[:0] = map(str, (TESTS / "faults", HELPERS, HELPERS / "servers", TESTS.parent))
 
 import disks  # noqa: E402
 import machines  # noqa: E402

@@ -11,8 +11,8 @@ import pytest
 from fake_sweep import LABELS, utterances, write
 
 from analysis import report
-from analysis.front import front, sentences
-from analysis.page import explorer
+from analysis.front import front
+from analysis.page import explorer, sentences
 from analysis.statistics import Panel, evidence, null_band, uncertainty
 from analysis.statistics.panel import largest
 from analysis.tables import benchmark_table, grids

@@ -10,6 +10,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_s
 
 from ermgap import metrics
 from ermgap.errors import UserError
+from ermgap.records import is_degenerate
 
 LABELS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
 SEEDS = range(12)
@@ -321,14 +322,14 @@ def test_a_missing_column_is_refused_by_name():
 def test_a_constant_predictor_is_degenerate_although_its_gap_is_zero():
     table = random_table(3).assign(prediction="joy")
     found = metrics.evaluate(table, labels=LABELS)
-    assert metrics.is_degenerate(
+    assert is_degenerate(
         acc=found["acc"], w_f1=found["w_f1"], majority_rate=found["majority_rate"], floor=None
     )
 
 
 def test_the_floor_and_undefined_scores_make_a_point_degenerate():
     rule = {"majority_rate": 0.3, "floor": 0.25}
-    assert not metrics.is_degenerate(acc=0.5, w_f1=0.25, **rule)
-    assert metrics.is_degenerate(acc=0.5, w_f1=0.24, **rule)
-    assert metrics.is_degenerate(acc=0.3, w_f1=0.4, **rule)
-    assert metrics.is_degenerate(acc=float("nan"), w_f1=0.4, **rule)
+    assert not is_degenerate(acc=0.5, w_f1=0.25, **rule)
+    assert is_degenerate(acc=0.5, w_f1=0.24, **rule)
+    assert is_degenerate(acc=0.3, w_f1=0.4, **rule)
+    assert is_degenerate(acc=float("nan"), w_f1=0.4, **rule)

@@ -1,6 +1,6 @@
 """Known vulnerabilities of the versions in constraints.txt, by pip-audit, where a service answers.
 
-    python tests/project/dependency_audit.py PIP_AUDIT        # the program; `make audit` installs it
+    python tests/project/dependency_audit.py PIP_AUDIT      # the program; `make audit` installs it
 
 Exit status 1 only when something is found. A package index that has no list of vulnerabilities (a
 mirror) makes pip-audit skip every package and call that success; here it is "not run".

@@ -1,8 +1,8 @@
 """Who may import whom: the import rules, read from the source and checked in real processes.
 
-The source is parsed, so an import inside a function or a condition counts too; what is only imported
-for type checkers does not. What a module loads through others is checked by importing it in a fresh
-interpreter.
+The source is parsed, so an import inside a function or a condition counts too; what is only
+imported for type checkers does not. What a module loads through others is checked by importing it
+in a fresh interpreter.
 """
 
 from __future__ import annotations

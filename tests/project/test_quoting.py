@@ -11,8 +11,8 @@ import pytest
 
 from ermgap.errors import UserError
 from ermgap.records import Records
-from sweeps import pareto
 from sweeps.recording.timing import Session
+from sweeps.running import run_sweep
 from sweeps.scheduler import driver
 from sweeps.scoring import confirm
 from sweeps.setup import folders
@@ -43,7 +43,7 @@ def test_an_unfinished_folder_is_named_as_the_shell_takes_it(folder):
 
 @pytest.fixture
 def quiet(monkeypatch):
-    """`pareto.finish` without its files: only what it prints."""
+    """`run_sweep.finish` without its files: only what it prints."""
     from analysis import report
     from ermgap.records import bucket_mirror
     from sweeps.recording import timing
@@ -64,7 +64,7 @@ def test_what_a_sweep_says_at_its_end_can_be_pasted(folder, quiet, planned, caps
     records = fake_sweep.write(folder, [{"acc": 0.5, "max_gap": 0.1}], planned=planned, done=False)
     sweep = types.SimpleNamespace(trials=planned, points={})
     prepared = folders.Prepared(types.SimpleNamespace(sweep=sweep), records, resumed=False)
-    pareto.finish(prepared, Session(), command="pareto")
+    run_sweep.finish(prepared, Session(), command="pareto")
     said = capsys.readouterr().out
     if planned == 1:
         assert word_after(said, "tensorboard --logdir".split()[1]) == str(folder / "tb")
@@ -76,7 +76,7 @@ def test_what_a_sweep_says_at_its_end_can_be_pasted(folder, quiet, planned, caps
 def test_a_sweep_that_never_began_says_how_to_go_on_and_makes_no_report(folder, capsys):
     records = fake_sweep.write(folder, [], planned=2, done=False)
     prepared = folders.Prepared(types.SimpleNamespace(), records, resumed=False)
-    assert pareto.finish(prepared, Session(interrupted=True), command="pareto") == 130
+    assert run_sweep.finish(prepared, Session(interrupted=True), command="pareto") == 130
     assert word_after(capsys.readouterr().out, "--resume") == str(folder)
 
 

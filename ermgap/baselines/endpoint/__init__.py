@@ -1,1 +1,1 @@
-"""OpenAI-compatible endpoints that hear audio: utterances go in, kept answers and their cost come out."""
+"""OpenAI-compatible endpoints that hear audio: utterances go in, kept answers come out."""

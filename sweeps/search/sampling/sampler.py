@@ -1,11 +1,11 @@
 """The default sampler: where is the front expected to grow most?
 
 An Optuna sampler. After a few quasi-random configurations it fits a Gaussian process to each
-objective (sweeps/search/sampling/surrogate.py), from finished and stopped trials alike, and proposes the
-configuration with the largest expected improvement of the hypervolume (sweeps/search/sampling/improvement.py),
-times the probability that it violates no constraint. Noise does not count twice: the front to be
-improved is that of the models' means. Conditional hyperparameters are part of the model, which
-Optuna's own Gaussian process draws at random.
+objective (sweeps/search/sampling/surrogate.py), from finished and stopped trials alike, and
+proposes the configuration with the largest expected improvement of the hypervolume
+(sweeps/search/sampling/improvement.py), times the probability that it violates no constraint. Noise
+does not count twice: the front to be improved is that of the models' means. Conditional
+hyperparameters are part of the model, which Optuna's own Gaussian process draws at random.
 
 In more than a few dimensions a model is least sure at the edges of the space, and a search by it
 alone goes there again and again; a model can also be wrong. So proposals take turns: of every four,
