@@ -277,13 +277,9 @@ def _mark(point: Point, place, span, xlim, ylim) -> Mark:
     inset = 0.02 * np.array([xlim[1] - xlim[0], ylim[1] - ylim[0]])
     low = np.array([xlim[0], ylim[0]])
     high = np.array([xlim[1], ylim[1]])
-    shown = (
-        np.clip(place, low + inset, high - inset)
-        if (place < low).any() or (place > high).any()
-        else place
-    )
-    off = ""
+    off, shown = "", place
     if (place < low).any() or (place > high).any():
+        shown = np.clip(place, low + inset, high - inset)
         beyond = np.maximum(low - place, place - high) / (high - low)
         axis = int(np.argmax(beyond))
         off = (("left", "right"), ("down", "up"))[axis][int(place[axis] > high[axis])]
