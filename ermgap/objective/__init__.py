@@ -7,7 +7,8 @@
     weights = utterance_weights(gradient, losses, cell, gender)
     (weights * losses).sum().backward()                       # then add the workers' gradients up
 
-groups.py has the algebra; losses.py, estimators.py (of the worst gap) and weight.py the registries.
+group_sums.py has the algebra; losses.py, gap_estimators.py (of the worst gap) and schedules.py the
+registries.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ from ermgap.registry import Registry
 
 
 class Estimator(ABC):
-    """R from sums [3, C, 2] float64 (groups.py), with whatever it keeps from step to step."""
+    """R from sums [3, C, 2] float64 (group_sums.py), with whatever it keeps from step to step."""
 
     def __init__(self, settings: presets.Objective) -> None:
         self.settings = settings

@@ -1,7 +1,7 @@
 """Objectives J(S, Q, N; lambda): one class each, one registry line each.
 
 A loss is made from the `objective` section of the configuration and the number of training
-utterances per group, and is called with the global batch's sums (see groups.py) and the present
+utterances per group, and is called with the global batch's sums (see group_sums.py) and the present
 fairness weight. It returns a float64 scalar that autograd can differentiate with respect to the
 sums. With L the mean loss of the batch and L_g that of group g (a gender in a cell):
 
