@@ -163,7 +163,7 @@ SYSTEMS["zero-shot"] = _lazy("ours", "make_zero_shot")
 SYSTEMS["adapter"] = _lazy("ours", "make_adapter")
 SYSTEMS["generated"] = _lazy("generated", "make")
 SYSTEMS["voxtral"] = _lazy("voxtral", "make")
-SYSTEMS["openai"] = _lazy("endpoint", "make", on_driver=True)
+SYSTEMS["openai"] = _lazy("endpoint.endpoint", "make", on_driver=True)
 
 
 def parse(spec: str) -> tuple[str, str | None]:

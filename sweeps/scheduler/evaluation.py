@@ -11,7 +11,6 @@ and writes what comes. Adapters travel as files: no worker need see a folder of 
 from __future__ import annotations
 
 import logging
-import signal
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -26,7 +25,8 @@ from ermgap.config import Config
 from ermgap.errors import UserError
 from sweeps.scheduler.evaluator import Evaluator
 from sweeps.scheduler.extractor import Pool, plan_pool
-from sweeps.scheduler.machines import machine
+from sweeps.scheduler.interrupts import Interrupts
+from sweeps.scheduler.machines import autoscaler, machine
 
 MOST = 8  # evaluators, where `sweep.slots` does not say
 CPU_SHARE = 0.9  # of each CPU, as a worker's: trials that are still ending hold a sliver
@@ -87,21 +87,17 @@ def on_workers(
             f"the head of the cluster at {address} does not answer any more; start it again, then "
             f"continue with --resume {folder}."
         )
-    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell made Python ignore them
-        signal.signal(number, _interrupt)
     pool = _pool(len(requests), config, address)
     note(f"evaluation: {len(requests)} system{'s' * (len(requests) > 1)} to ask, {pool}")
     given = {"config": config.to_dict(), "folder": str(folder.absolute()), "pool": pool}
     given["features"] = features
     crew = Crew(pool, given, ship=address is not None, note=note)
-    try:
-        crew.work(requests, attempts=config.sweep.attempts, done=done)
-    finally:
-        crew.end()
-
-
-def _interrupt(signum, frame):
-    raise KeyboardInterrupt
+    with Interrupts() as interrupts:
+        try:
+            with interrupts.raised():
+                crew.work(requests, attempts=config.sweep.attempts, done=done)
+        finally:
+            crew.end()
 
 
 def _pool(requests: int, config: Config, address: str | None) -> Pool:
@@ -109,7 +105,8 @@ def _pool(requests: int, config: Config, address: str | None) -> Pool:
 
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     slots = config.sweep.slots
-    asked = (slots or 1) * config.sweep.workers if address else 0
+    grows = address is not None and autoscaler.grows()  # else a GPU that is not there never comes
+    asked = (slots or 1) * config.sweep.workers if grows else 0
     most = min(requests, slots or MOST)
     return plan_pool(alive, device=config.sweep.device, chunks=most, asked=asked)
 

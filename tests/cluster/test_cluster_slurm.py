@@ -123,7 +123,7 @@ def test_a_requeued_job_goes_on_with_the_sweep_it_finds(job, tmp_path):
 
 
 def test_the_marker_of_a_sweep_is_one_that_sweeps_write():
-    assert 'sweep.yaml"' in (files.ROOT / "ermgap" / "records.py").read_text()
+    assert 'sweep.yaml"' in (files.ROOT / "ermgap" / "records" / "sweep_records.py").read_text()
 
 
 def test_how_the_sweep_ended_is_how_the_job_ends(job):

@@ -16,9 +16,9 @@ import pytest
 import ray
 import ray.autoscaler.sdk
 
+import ermgap.records
 from ermgap.config import presets as config
 from ermgap.errors import UserError
-from ermgap.records import bucket_mirror
 from sweeps.recording import progress
 from sweeps.scheduler import driver, slots, trials
 from sweeps.scheduler.interrupts import Interrupts
@@ -113,7 +113,7 @@ def scene(monkeypatch) -> Scene:
         (proposals, "Together", lambda one, **more: types.SimpleNamespace(one=one, ahead=False)),
         (trials, "tuner", passing(scene, "tuner", fit)),
         (progress, "Progress", lambda *given, **more: Silent()),
-        (bucket_mirror, "Mirror", lambda records: Mirrored(scene)),
+        (ermgap.records, "Mirror", lambda records: Mirrored(scene)),
     ]
     for module, name, made in patches:
         monkeypatch.setattr(module, name, made)

@@ -119,7 +119,7 @@ def test_ctrl_c_ends_the_evaluators_and_resume_asks_what_is_missing(tmp_path):
 SLOW = """
 import os, signal, time
 from pathlib import Path
-from ermgap.systems import SYSTEMS, System, predictions_table
+from ermgap.baselines import SYSTEMS, System, predictions_table
 
 FOLDER = Path(os.environ["ERMGAP_TEST"])
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
+from ermgap.config import from_dict
 from ermgap.errors import UserError
 from sweeps.scheduler import evaluation
 from sweeps.scheduler.evaluation import Crew, Request
@@ -141,3 +142,16 @@ def test_a_user_is_told_when_no_evaluator_begins(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         team.work(requests("zero-shot"), attempts=2, done=lambda *_: None)
     assert said == ["waiting until there is room for 1 process with 1 CPU each"]
+
+
+@pytest.mark.parametrize("grows", [True, False])
+def test_a_gpu_that_never_comes_is_not_waited_for(monkeypatch, grows):
+    nodes = [{"Alive": True, "Resources": {"CPU": 8.0}}]
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(nodes=lambda: nodes))
+    monkeypatch.setattr(evaluation.autoscaler, "grows", lambda: grows)
+    config = from_dict({"sweep": {"device": "gpu", "slots": 2}})
+    if grows:
+        assert evaluation._pool(3, config, "auto").actors == 2
+        return
+    with pytest.raises(UserError, match="no GPU is here"):
+        evaluation._pool(3, config, "auto")

@@ -50,8 +50,8 @@ def test_events_are_written_while_another_thread_imports_torch(tmp_path):
     """A writer that hides torch from the process makes the import fail."""
     code = """
 import sys, threading
-import sweeps.events
-from sweeps.eventfile import EventFile, hparams, image, scalars
+import sweeps.recording.events
+from sweeps.recording.eventfile import EventFile, hparams, image, scalars
 import numpy as np, pathlib
 assert "torch" not in sys.modules and "tensorflow" not in sys.modules
 outcome = []
