@@ -6,12 +6,20 @@ epoch is its commit. The records, not Optuna's or Ray's own files, are the sourc
 
 from ermgap.records.bucket_mirror import Mirror
 from ermgap.records.degenerate import COMPLETE, Rule, is_degenerate, judged
-from ermgap.records.files import make_folder, plain, sync_folder, to_json, write_atomically
+from ermgap.records.files import (
+    append_line,
+    make_folder,
+    plain,
+    sync_folder,
+    to_json,
+    write_atomically,
+)
 from ermgap.records.storage import Storage, StorageError, absolute, is_uri, patience
 from ermgap.records.sweep_records import Records
 from ermgap.records.trial import ENDED, Trial, parsed
 
 __all__ = [
+    "append_line",
     "is_degenerate",
     "parsed",
     "COMPLETE",

@@ -38,6 +38,29 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def append_line(path: Path, line: bytes) -> None:
+    """Add a line, with its newline, to a file: whole and on disk (fsync) when this returns.
+
+    Half a line that a crash left is closed first, so that it does not swallow this one. Of a line
+    that the disk refuses nothing stays: OSError.
+    """
+    with open(path, "ab+", buffering=0) as file:  # a buffer would be written again at the close
+        before = file.tell()
+        if before:
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read(1) == b"\n" else b"\n" + line
+        try:
+            left = memoryview(line)
+            while left:
+                left = left[file.write(left) :]
+            os.fsync(file.fileno())
+        except OSError:
+            os.ftruncate(file.fileno(), before)  # a full disk took half of it
+            raise
+    if not before:
+        sync_folder(path.parent)
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder and those above it that are missing; their names are on disk afterwards."""
     missing = [one for one in (folder, *folder.parents) if not one.exists()]

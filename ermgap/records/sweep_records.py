@@ -27,7 +27,7 @@ from ermgap.config import safe_yaml
 from ermgap.errors import UserError, first_line, in_shell
 from ermgap.records import bucket_restore
 from ermgap.records.degenerate import Rule, judged
-from ermgap.records.files import make_folder, plain, sync_folder, to_json, write_atomically
+from ermgap.records.files import append_line, make_folder, plain, to_json, write_atomically
 from ermgap.records.storage import Storage, is_uri
 from ermgap.records.trial import Trial, parsed
 
@@ -90,22 +90,7 @@ class Records:
     def append(self, row: Mapping) -> None:
         """Commit one row: on disk (fsync) when this returns. NaN and infinities become null."""
         line = to_json(row, separators=(",", ":")).encode() + b"\n"
-        path = self.directory / "trials.jsonl"
-        with open(path, "ab+", buffering=0) as file:  # a buffer would be written again at the close
-            # A crash may have left half a line; a newline keeps it from swallowing this row.
-            before = file.tell()
-            if before and not _ends_with_newline(file):
-                line = b"\n" + line
-            try:
-                left = memoryview(line)
-                while left:
-                    left = left[file.write(left) :]
-                os.fsync(file.fileno())
-            except OSError:
-                os.ftruncate(file.fileno(), before)  # a full disk took half of it
-                raise
-        if not before:
-            sync_folder(self.directory)
+        append_line(self.directory / "trials.jsonl", line)
 
     def rows(self) -> list[dict]:
         """Every committed row in order; half-written lines are left out and set `self.torn`."""
@@ -243,8 +228,3 @@ class Records:
 
     def _replace(self, name: str, write) -> None:
         write_atomically(self.directory / name, write)
-
-
-def _ends_with_newline(file) -> bool:
-    file.seek(-1, os.SEEK_END)
-    return file.read(1) == b"\n"

@@ -8,14 +8,12 @@ once.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ermgap.records import sync_folder
+from ermgap.records import append_line
 
 if TYPE_CHECKING:  # pandas: half a second
     from ermgap.records import Records
@@ -152,22 +150,8 @@ def tell(records: Records, session: Session) -> None:
     print(words(parts))
     line = {"begun": session.begun, "ended": now, "slots": session.slots, "parts": parts}
     line |= {"interrupted": session.interrupted, "share": parts["steps"] / (now - session.begun)}
-    append(records.directory / "sessions.jsonl", line)
-
-
-def append(path: Path, line: Mapping) -> None:
-    """Add one line of JSON, on disk when this returns; half a line of a crash is closed first."""
     text = json.dumps(line, separators=(",", ":")).encode() + b"\n"
-    with open(path, "ab+") as file:
-        is_new = not file.tell()
-        if not is_new:
-            file.seek(-1, os.SEEK_END)
-            text = text if file.read(1) == b"\n" else b"\n" + text
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    if is_new:
-        sync_folder(path.parent)
+    append_line(records.directory / "sessions.jsonl", text)
 
 
 def _same(before: Epoch, one: Epoch) -> bool:

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
 
 from ermgap.errors import UserError
-from ermgap.records import make_folder, sync_folder
+from ermgap.records import append_line, make_folder
 
 KEY = ("utterance_id", "modality", "prompt", "audio", "model")
 
@@ -37,7 +36,6 @@ class Kept:
         try:
             make_folder(self.path.parent)
             self._file = open(self.path, "ab+")  # closed by __exit__
-            sync_folder(self.path.parent)  # an answer is paid for: its file's name is kept, too
         except OSError as problem:
             raise self._unwritable(problem) from problem
         try:
@@ -70,20 +68,11 @@ class Kept:
         line = json.dumps(row, separators=(",", ":")).encode() + b"\n"
         with self._lock:
             try:
-                self._append(line)
+                append_line(self.path, line)
             except OSError as problem:
                 raise self._unwritable(problem) from problem
             if "answer" in row:
                 self.rows[key] = row
-
-    def _append(self, line: bytes) -> None:
-        # A kill may have left half a line; a newline keeps it from swallowing this one.
-        if self._file.seek(0, os.SEEK_END):
-            self._file.seek(-1, os.SEEK_END)
-            line = line if self._file.read(1) == b"\n" else b"\n" + line
-        self._file.write(line)
-        self._file.flush()
-        os.fsync(self._file.fileno())
 
     def _unwritable(self, problem: OSError) -> UserError:
         return UserError(
