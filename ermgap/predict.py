@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ermgap import config
 from ermgap.adapters import load_adapter, settings_of
-from ermgap.config import presets
 from ermgap.corpora import audio, own_audio
 from ermgap.corpora.own_audio import SPEECH
 from ermgap.errors import UserError, command_line, printable
@@ -69,7 +69,7 @@ def predict(
 
 
 def _heard(
-    table: pd.DataFrame, settings: presets.Config, folder: Path | str, *, batch: int
+    table: pd.DataFrame, settings: config.Config, folder: Path | str, *, batch: int
 ) -> np.ndarray:
     """Probabilities [rows, labels] of usable clips, by backbone and adapter."""
     from ermgap.distributed import World
@@ -119,7 +119,7 @@ def _require_wording(prompt: str, table: pd.DataFrame) -> None:
             )
 
 
-def _speech(settings: presets.Config, folder: Path | str, *, device):
+def _speech(settings: config.Config, folder: Path | str, *, device):
     from ermgap.model import qwen2_audio
     from ermgap.model.cached_folder import quiet
 

@@ -27,7 +27,7 @@ if __name__ == "__main__":  # not the folder of the command, which would shadow 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from ermgap.baselines import arguments
-from ermgap.config import presets
+from ermgap.config import from_dict
 from ermgap.errors import UserError, command_line, in_shell
 from ermgap.records import Records, absolute
 from ermgap.registry import load_plugins
@@ -148,7 +148,7 @@ def _reopened(given: argparse.Namespace) -> Benchmark:
             f"--resume goes on with what {given.resume} was started with; leave away "
             f"{flags.replace('--settings', '--set')}, or begin another benchmark with --out."
         )
-    config = presets.from_dict(told["config"], where=f"{given.resume}/sweep.yaml")
+    config = from_dict(told["config"], where=f"{given.resume}/sweep.yaml")
     load_plugins(config.plugins)
     return Benchmark(
         config,

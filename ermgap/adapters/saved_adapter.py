@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ermgap.config import presets
+from ermgap import config
 from ermgap.errors import UserError, first_line
 from ermgap.training import model_card
 
 
-def settings_of(folder: Path | str, *, backbone: Path | str | None = None) -> presets.Config:
+def settings_of(folder: Path | str, *, backbone: Path | str | None = None) -> config.Config:
     """The part of a run's configuration that its answers depend on: data, backbone, adapter.
 
     Its prompt is the text that the adapter was trained with, registered under a name of its own.
@@ -37,7 +37,7 @@ def settings_of(folder: Path | str, *, backbone: Path | str | None = None) -> pr
     values = {"data": data, "backbone": held, "adapter": told["adapter"]}
     path = Path(folder) / model_card.NAME
     try:
-        return presets.from_dict(values, where=str(path))
+        return config.from_dict(values, where=str(path))
     except UserError as problem:
         raise UserError(f"{path} is damaged or not of this version: {problem}") from problem
 
@@ -53,7 +53,7 @@ def load_adapter(speech, folder: Path | str) -> None:
 
     path = Path(folder) / "adapter_model.safetensors"
     told = model_card.read(folder)
-    speech.reset_adapter(presets.from_dict({"adapter": told["adapter"]}).adapter, seed=0)
+    speech.reset_adapter(config.from_dict({"adapter": told["adapter"]}).adapter, seed=0)
     try:
         found = {k.removeprefix("base_model.model."): v for k, v in load_file(path).items()}
     except (OSError, SafetensorError) as problem:

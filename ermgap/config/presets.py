@@ -20,9 +20,6 @@ from ermgap.config import safe_yaml
 from ermgap.config.parsing import build, put, untuple
 from ermgap.config.safe_yaml import one_line
 from ermgap.config.schema import (
-    MELD_LABELS,
-    MODALITIES,
-    OBJECTIVES,
     Adapter,
     Backbone,
     Data,
@@ -32,24 +29,6 @@ from ermgap.config.schema import (
 )
 from ermgap.config.user_paths import make_absolute
 from ermgap.errors import UserError
-
-__all__ = [
-    "MELD_LABELS",
-    "MODALITIES",
-    "OBJECTIVES",
-    "OWN",
-    "Adapter",
-    "Backbone",
-    "Config",
-    "Data",
-    "Objective",
-    "Sweep",
-    "Train",
-    "assign",
-    "companions",
-    "from_dict",
-    "load",
-]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ermgap.config import presets
+from ermgap import config
 from ermgap.corpora import audio, audio_files
 from ermgap.corpora.clip_paths import Clips, require_file
 from ermgap.corpora.csv_file import read_csv
@@ -29,7 +29,7 @@ SPEECH, BOTH = "speech", "speech+text"
 
 def table(
     files: Sequence[Path | str],
-    settings: presets.Config,
+    settings: config.Config,
     *,
     transcripts: Path | str | None = None,
     language: str = "",
@@ -84,7 +84,7 @@ def _read_transcripts(file: Path) -> dict[bytes, str]:
     return found
 
 
-def _examined(files: Sequence[Path | str], settings: presets.Config, language: str) -> pd.DataFrame:
+def _examined(files: Sequence[Path | str], settings: config.Config, language: str) -> pd.DataFrame:
     """The utterances with `end_s`, note and problem, every clip decoded once."""
     rows, window = [], settings.backbone.window_s
     for path, problem in _found(files):

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ermgap.config import presets
+from ermgap import config
 from ermgap.model.layer_operations import keep_mask
 
 PROJECTOR = "model.multi_modal_projector"
@@ -49,7 +49,7 @@ class Adapter:
 
     def __init__(
         self,
-        settings: presets.Adapter,
+        settings: config.Adapter,
         modules: dict[str, nn.Linear],
         projector: nn.Linear,
         *,

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ermgap.config import presets
+from ermgap import config
 from ermgap.distributed import World
 from ermgap.errors import UserError, in_shell
 from ermgap.model import fsdp, prompts
@@ -55,14 +55,14 @@ def _has_amx() -> bool:
         return False
 
 
-def resolved(settings: presets.Backbone, device: torch.device) -> presets.Backbone:
+def resolved(settings: config.Backbone, device: torch.device) -> config.Backbone:
     """The settings with the dtype that `auto` stands for on this device."""
     dtype = resolve_dtype(settings.dtype, device)
     return dataclasses.replace(settings, dtype=str(dtype).removeprefix("torch."))
 
 
 def load(
-    settings: presets.Backbone,
+    settings: config.Backbone,
     *,
     labels: Sequence[str],
     device: torch.device,
@@ -143,7 +143,7 @@ class SpeechLLM:
     """
 
     def __init__(
-        self, model, tokenizer, extractor, prompt: prompts.Prompt, settings: presets.Backbone
+        self, model, tokenizer, extractor, prompt: prompts.Prompt, settings: config.Backbone
     ):
         self.model = model
         self.tokenizer = tokenizer
@@ -175,7 +175,7 @@ class SpeechLLM:
 
     # Adapters -----------------------------------------------------------------------------------
 
-    def reset_adapter(self, settings: presets.Adapter, *, seed: int) -> None:
+    def reset_adapter(self, settings: config.Adapter, *, seed: int) -> None:
         """Replace the adapters by a fresh one; the same seed gives the same bits on every worker.
 
         Raises:
@@ -183,7 +183,7 @@ class SpeechLLM:
         """
         self.set_adapters([settings], seeds=[seed])
 
-    def set_adapters(self, settings: Sequence[presets.Adapter], *, seeds: Sequence[int]) -> None:
+    def set_adapters(self, settings: Sequence[config.Adapter], *, seeds: Sequence[int]) -> None:
         """Replace the adapters by K fresh ones with the same targets, for one pass over all."""
         self.remove_adapter()
         modules = self._targeted(settings[0].targets)

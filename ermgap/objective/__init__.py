@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ermgap.config import presets
+from ermgap import config
 from ermgap.objective.gap_estimators import ESTIMATORS, Estimator
 from ermgap.objective.group_sums import (
     GENDERS,
@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 
-def require(settings: presets.Objective) -> None:
+def require(settings: config.Objective) -> None:
     """UserError for a loss, a weight schedule or an estimator that is not registered."""
     LOSSES.find(settings.loss)
     WEIGHTS.find(settings.weight)
@@ -67,7 +67,7 @@ class Objective:
     """
 
     def __init__(
-        self, settings: presets.Objective, *, cells: Sequence[tuple[str, str]], counts
+        self, settings: config.Objective, *, cells: Sequence[tuple[str, str]], counts
     ) -> None:
         self.settings = settings
         self.cells = list(cells)

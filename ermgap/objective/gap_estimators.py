@@ -29,14 +29,14 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from ermgap.config import presets
+from ermgap import config
 from ermgap.registry import Registry
 
 
 class Estimator(ABC):
     """R from sums [3, C, 2] float64 (group_sums.py), with whatever it keeps from step to step."""
 
-    def __init__(self, settings: presets.Objective) -> None:
+    def __init__(self, settings: config.Objective) -> None:
         self.settings = settings
 
     def observe(self, sums: Tensor) -> None:
@@ -67,7 +67,7 @@ class Batch(Estimator):
 class Running(Estimator):
     """Running group means: the sums and counts of past batches, decayed."""
 
-    def __init__(self, settings: presets.Objective) -> None:
+    def __init__(self, settings: config.Objective) -> None:
         super().__init__(settings)
         self.running: Tensor | None = None
 

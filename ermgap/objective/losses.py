@@ -27,7 +27,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from ermgap.config import presets
+from ermgap import config
 from ermgap.objective.gap_estimators import ESTIMATORS
 from ermgap.registry import Registry
 
@@ -42,7 +42,7 @@ class Loss(ABC):
     #: Whether the fairness weight has any influence; where it has none 0 is recorded.
     weighted = True
 
-    def __init__(self, settings: presets.Objective, counts: Tensor) -> None:
+    def __init__(self, settings: config.Objective, counts: Tensor) -> None:
         self.settings = settings
         self.counts = counts
 
@@ -108,7 +108,7 @@ def inverse_power(mean: Tensor, power: float) -> Tensor:
 class MinMaxGap(Penalised):
     """ERM + lambda * (max over cells |mean female loss - mean male loss|)^p (arXiv 2603.21050)."""
 
-    def __init__(self, settings: presets.Objective, counts: Tensor) -> None:
+    def __init__(self, settings: config.Objective, counts: Tensor) -> None:
         super().__init__(settings, counts)
         self.power = settings.p
         self.estimator = ESTIMATORS.find(settings.estimator)(settings)
@@ -152,7 +152,7 @@ class GroupDRO(Loss):
 
     weighted = False
 
-    def __init__(self, settings: presets.Objective, counts: Tensor) -> None:
+    def __init__(self, settings: config.Objective, counts: Tensor) -> None:
         super().__init__(settings, counts)
         even = torch.where(counts > 0, 0.0, -torch.inf)
         self.log_q = even - even.flatten().logsumexp(0)

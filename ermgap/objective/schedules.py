@@ -19,14 +19,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 
-from ermgap.config import presets
+from ermgap import config
 from ermgap.registry import Registry
 
 
 class Weight(ABC):
     """Base class: a schedule made from the `objective` section of the configuration."""
 
-    def __init__(self, settings: presets.Objective) -> None:
+    def __init__(self, settings: config.Objective) -> None:
         self.settings = settings
 
     @abstractmethod
@@ -94,7 +94,7 @@ class Step(Weight):
 class Adaptive(Weight):
     """The paper's multiplier: grows while the dev gap exceeds epsilon, shrinks below it."""
 
-    def __init__(self, settings: presets.Objective) -> None:
+    def __init__(self, settings: config.Objective) -> None:
         super().__init__(settings)
         self.now = settings.lambda_0
         self.evaluations = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ermgap.config import presets
+from ermgap import config
 from ermgap.distributed import World
 from ermgap.model import qwen2_audio
 from ermgap.model.batches import Examples, cells_of
@@ -40,7 +40,7 @@ def prepare(material: dict, world: World, note) -> tuple[qwen2_audio.SpeechLLM, 
     Raises:
         UserError: whatever the user can mend (weights, labels, plugins, audio).
     """
-    settings = presets.from_dict(material["config"])
+    settings = config.from_dict(material["config"])
     load_plugins(settings.plugins)
     note("loading the backbone")
     speech = qwen2_audio.load(

@@ -19,8 +19,7 @@ import ray
 import ray.train.torch
 import torch
 
-from ermgap import keep_freed_memory
-from ermgap.config import presets
+from ermgap import config, keep_freed_memory
 from ermgap.distributed import World
 from ermgap.errors import UserError
 from ermgap.records import StorageError
@@ -97,7 +96,7 @@ class Desk:
                 return None
             if answer["kind"] == "jobs":
                 return [
-                    Job(**(job | {"config": presets.from_dict(job["config"])}))
+                    Job(**(job | {"config": config.from_dict(job["config"])}))
                     for job in answer["jobs"]
                 ]
 

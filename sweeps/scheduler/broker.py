@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from ermgap.config import presets
+from ermgap import config
 from ermgap.errors import UserError
 from ermgap.records import Records
 from ermgap.registry import load_plugins
@@ -42,7 +42,7 @@ class Broker:
 
     def __init__(self, directory: str, *, lag: int | None = None) -> None:
         self.records = Records.open(directory)
-        self.config = presets.from_dict(self.records.sweep["config"])
+        self.config = config.from_dict(self.records.sweep["config"])
         load_plugins(self.config.plugins)  # a hyperparameter may be one's
         self.ledger = Ledger(self.records, self.config, lag=lag)
         self.entries: dict[str, Entry] = {}

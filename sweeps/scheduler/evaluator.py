@@ -12,7 +12,7 @@ import pandas as pd
 
 from ermgap import baselines as systems
 from ermgap import keep_freed_memory
-from ermgap.config import presets
+from ermgap.config import from_dict
 from ermgap.errors import UserError, first_line
 from ermgap.registry import load_plugins
 from sweeps.scheduler.extractor import Pool
@@ -111,7 +111,7 @@ class Evaluator:
         from ermgap.baselines.ours import Bases  # torch: only now
 
         keep_freed_memory()
-        config = presets.from_dict(self.given)
+        config = from_dict(self.given)
         load_plugins(config.plugins)
         bases = Bases(Path(self.features) if self.features else None)
         device = "cuda" if self.pool.gpu else "cpu"

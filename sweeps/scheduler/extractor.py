@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ermgap.config import presets
+from ermgap.config import from_dict
 from ermgap.errors import UserError
 from ermgap.model.features import store
 from ermgap.registry import load_plugins
@@ -104,7 +104,7 @@ class Extractor:
         from ermgap.model.features import audio_tower
 
         self._sign()
-        settings = presets.from_dict(self.config)
+        settings = from_dict(self.config)
         load_plugins(settings.plugins)
         device = torch.device("cuda" if self.pool.gpu else "cpu")
         speech = qwen2_audio.load(settings.backbone, labels=settings.data.labels, device=device)

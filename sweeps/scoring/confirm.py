@@ -107,7 +107,7 @@ def _folder(records: Records, config: Config, wanted: dict[str, dict], seeds: in
 
 
 def _config(records: Records) -> Config:
-    from ermgap.config import presets as config
+    from ermgap import config
 
     return config.from_dict(records.sweep["config"], where=str(records.directory / "sweep.yaml"))
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ermgap.config import Config, corpus_in, path_in, presets
+from ermgap.config import OBJECTIVES, Config, corpus_in, load, path_in
 from ermgap.corpora import parse as parse_corpus
 from ermgap.errors import UserError
 from ermgap.records import is_uri
@@ -76,9 +76,7 @@ def options(description: str, *, many: bool) -> argparse.ArgumentParser:
     )
     if many:
         parser.add_argument("--trials", type=int, help="how many configurations in all")
-        parser.add_argument(
-            "--objectives", metavar="a,b[,c]", help="of " + ", ".join(presets.OBJECTIVES)
-        )
+        parser.add_argument("--objectives", metavar="a,b[,c]", help="of " + ", ".join(OBJECTIVES))
         parser.add_argument(
             "--warm-start",
             nargs="+",
@@ -100,7 +98,7 @@ def make_config(given: argparse.Namespace) -> Config:
     """The configuration that a command line asks for; UserError as the configuration raises it."""
     smoke = [f"{key}={value}" for key, value in SMOKE.items()] if given.smoke_test else []
     preset = plan.preset_path(given.preset or "demo")
-    config = presets.load(preset, [*smoke, *given.settings])
+    config = load(preset, [*smoke, *given.settings])
     load_plugins(config.plugins)
     changes: dict = {}
     if given.data:

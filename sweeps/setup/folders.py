@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ermgap.config import Config, differences, make_absolute, presets
+from ermgap.config import Config, differences, from_dict, make_absolute
 from ermgap.errors import UserError, first_line, in_shell
 from ermgap.records import Records, Storage, is_uri
 from ermgap.registry import load_plugins
@@ -188,7 +188,7 @@ def _reopen(
         )
     kept = copy.deepcopy(records.sweep["config"])
     make_absolute(kept, base=Path.cwd())  # of a sweep that was begun when paths were kept as given
-    config = presets.from_dict(kept, where=f"{given.resume}/sweep.yaml")
+    config = from_dict(kept, where=f"{given.resume}/sweep.yaml")
     load_plugins(config.plugins)
     if given.out or given.storage:
         raise UserError("--resume goes on in its own folder; leave --out and --storage away.")

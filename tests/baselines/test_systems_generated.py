@@ -16,9 +16,9 @@ import tiny_run
 import torch
 from tiny_run import LABELS
 
+from ermgap import config
 from ermgap.baselines import Context, generated
 from ermgap.baselines.answers import REFUSED, UNPARSABLE
-from ermgap.config import presets
 from ermgap.errors import UserError
 from ermgap.model import prompts
 from ermgap.model.backbones import BACKBONES
@@ -38,7 +38,7 @@ MARKUP = (
 def context(**changes) -> Context:
     settings = {"backbone.name": "random-tiny", "backbone.window_s": 2, "data.labels": list(LABELS)}
     settings |= {f"backbone.{name}": value for name, value in changes.items()}
-    return Context(LABELS, presets.Config().replace(settings), "cpu", Path("."))
+    return Context(LABELS, config.Config().replace(settings), "cpu", Path("."))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def either(request):
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """A copy of `random-tiny` to be changed."""
-    source = BACKBONES.find("random-tiny")(presets.Backbone(name="random-tiny", window_s=2))
+    source = BACKBONES.find("random-tiny")(config.Backbone(name="random-tiny", window_s=2))
     return Path(shutil.copytree(source, tmp_path / "model"))
 
 

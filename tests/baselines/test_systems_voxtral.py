@@ -18,8 +18,8 @@ import tiny_voxtral
 import torch
 from tiny_run import LABELS
 
+from ermgap import config
 from ermgap.baselines import SYSTEMS, Context, generated, voxtral
-from ermgap.config import presets
 from ermgap.errors import UserError
 
 SPEECH, BOTH = "speech", "speech+text"
@@ -30,7 +30,7 @@ needs_mistral = pytest.mark.skipif(
 
 def context(dtype: str = "float64") -> Context:
     settings = {"backbone.window_s": 2, "backbone.dtype": dtype, "data.labels": list(LABELS)}
-    return Context(LABELS, presets.Config().replace(settings), "cpu", Path("."))
+    return Context(LABELS, config.Config().replace(settings), "cpu", Path("."))
 
 
 @pytest.fixture(scope="module")

@@ -77,8 +77,7 @@ def measure(threads: int, gang: int) -> dict[str, float]:
     """One process: median step, an evaluation, an adapter's reset, private memory."""
     import torch
 
-    from ermgap import keep_freed_memory
-    from ermgap.config import presets
+    from ermgap import config, keep_freed_memory
     from ermgap.distributed import World
     from ermgap.training import context
     from ermgap.training.batch_sampler import epoch_batches
@@ -88,7 +87,7 @@ def measure(threads: int, gang: int) -> dict[str, float]:
 
     keep_freed_memory()
     torch.set_num_threads(threads)
-    settings = presets.load(plan.preset_path("small")).replace({"data.corpora": ["demo"]})
+    settings = config.load(plan.preset_path("small")).replace({"data.corpora": ["demo"]})
     table = plan.make_plan(settings).utterances
     with tempfile.TemporaryDirectory() as storage:
         needed = {"config": settings.to_dict(), "table": table, "storage": storage}

@@ -77,7 +77,7 @@ def swift_clips(given, folder: Path) -> Path:
 
 def settings(spec: dict):
     """The configuration of a run; both sides take adapter and optimiser from it."""
-    from ermgap.config import presets
+    from ermgap import config
 
     changes = {
         "backbone.name": "small" if spec["shape"] == "small" else "qwen2-audio-7b",
@@ -92,7 +92,7 @@ def settings(spec: dict):
     changes |= {f"train.{name}": spec[name] for name in names if name in spec}
     if spec["shape"] != "small":
         changes["train.lr"] = 5e-5
-    return presets.Config().replace(changes)
+    return config.Config().replace(changes)
 
 
 def child(path: Path) -> int:

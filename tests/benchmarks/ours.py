@@ -14,8 +14,7 @@ from pathlib import Path
 import torch
 from machine import peak_memory_mb, synchronise
 
-from ermgap import keep_freed_memory
-from ermgap.config import presets
+from ermgap import config, keep_freed_memory
 from ermgap.distributed import World
 from ermgap.model import qwen2_audio
 from ermgap.model.batches import Examples, cells_of
@@ -27,7 +26,7 @@ from ermgap.training.context import Material, prepare
 MICRO = (None, 32, 16, 8)
 
 
-def on_speech(settings: presets.Config, table, *, device: str, storage: Path) -> dict:
+def on_speech(settings: config.Config, table, *, device: str, storage: Path) -> dict:
     """A run on real clips; extraction goes to $ERMGAP_CACHE, which the caller has emptied."""
     world = World(device=torch.device(device))
     given = {"config": settings.to_dict(), "table": table, "storage": str(storage)}
@@ -49,7 +48,7 @@ def on_speech(settings: presets.Config, table, *, device: str, storage: Path) ->
     }
 
 
-def on_random(settings: presets.Config, model, extractor, table, store, prompt, *, device) -> dict:
+def on_random(settings: config.Config, model, extractor, table, store, prompt, *, device) -> dict:
     """A run of a random model over random features; on a GPU the largest micro-batch that fits."""
     speech = qwen2_audio.SpeechLLM(model, None, extractor, prompt, settings.backbone)
     cells = cells_of(table, settings.data.modalities)
@@ -82,7 +81,7 @@ def on_random(settings: presets.Config, model, extractor, table, store, prompt, 
     raise RuntimeError(f"ours does not fit with {MICRO[-1]} utterances")
 
 
-def train(settings: presets.Config, speech, material: Material, world: World) -> list[dict]:
+def train(settings: config.Config, speech, material: Material, world: World) -> list[dict]:
     """The epoch rows of one configuration."""
     rows: list[dict] = []
 

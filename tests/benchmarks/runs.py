@@ -45,8 +45,7 @@ def run_all(
     """
     import torch
 
-    from ermgap import keep_freed_memory
-    from ermgap.config import presets
+    from ermgap import config, keep_freed_memory
     from ermgap.distributed import World
     from ermgap.training import context
     from ermgap.training.trainer import Job, train
@@ -54,7 +53,7 @@ def run_all(
 
     keep_freed_memory()
     torch.set_num_threads(int(os.environ.get("THREADS", os.cpu_count() or 1)))
-    base = presets.load(plan.preset_path(preset))
+    base = config.load(plan.preset_path(preset))
     if data:
         base = base.replace({"data.corpora": data})
     prepared: dict = {}

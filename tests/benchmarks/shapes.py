@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ermgap.config import presets as config
+from ermgap import config
 from ermgap.model.prompts import Prompt
 
 ROOT = Path(__file__).resolve().parents[2]

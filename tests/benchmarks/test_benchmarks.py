@@ -24,13 +24,13 @@ import shapes  # noqa: E402
 import tiny_run  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from ermgap.config import presets  # noqa: E402
+from ermgap import config  # noqa: E402
 from ermgap.model import prompts, qwen2_audio  # noqa: E402
 from ermgap.model.batches import Examples  # noqa: E402
 from ermgap.model.features.audio_tower import tower_output  # noqa: E402
 
 WINDOW = 200  # log-mel frames: 2 s
-ADAPTER = presets.Adapter(r=4, dropout=0.0)
+ADAPTER = config.Adapter(r=4, dropout=0.0)
 ABSENT = ("ray", "optuna", "datasets", "scipy", "soundfile", "gguf", "matplotlib", "moocore")
 
 
@@ -68,7 +68,7 @@ def ours(shape, data, *, dtype: str):
     )
     held = {n: out[:count] for n, out, count in zip(names, output, valid.tolist(), strict=True)}
     store.tensor = held.__getitem__
-    settings = presets.Backbone(name="random-tiny", dtype=dtype)
+    settings = config.Backbone(name="random-tiny", dtype=dtype)
     speech = qwen2_audio.SpeechLLM(model, None, None, shape.prompt(), settings)
     speech.reset_adapter(ADAPTER, seed=0)
     cells = [("de", "speech"), ("en", "speech")]

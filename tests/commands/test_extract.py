@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import torch
 
-from ermgap.config import presets
+from ermgap import config
 from ermgap.errors import UserError
 from ermgap.model import qwen2_audio
 from ermgap.model.features import store as features
@@ -73,9 +73,9 @@ def table(tmp_path_factory) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["utterance_id", "path", "start_s", "end_s"])
 
 
-def _config(**changes) -> presets.Config:
+def _config(**changes) -> config.Config:
     backbone = {"name": "random-tiny", "window_s": 2, "dtype": "float32"}
-    return presets.from_dict({"backbone": backbone, "sweep": {"device": "cpu"}} | changes)
+    return config.from_dict({"backbone": backbone, "sweep": {"device": "cpu"}} | changes)
 
 
 def _ensure(table: pd.DataFrame, cache: Path) -> features.FeatureStore:

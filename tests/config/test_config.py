@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ermgap.config import Config, differences, presets
+from ermgap import config
+from ermgap.config import Config, differences
 from ermgap.errors import UserError
 
 PRESETS = sorted((Path(__file__).parents[2] / "sweeps" / "presets").glob("*.yaml"))
@@ -100,9 +101,9 @@ MISTAKES = {
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
 def test_a_preset_and_what_yaml_makes_of_it_are_the_same_configuration(preset):
-    loaded = presets.load(preset)
+    loaded = config.load(preset)
     text = yaml.safe_dump(loaded.to_dict())
-    assert presets.from_dict(yaml.safe_load(text)) == loaded
+    assert config.from_dict(yaml.safe_load(text)) == loaded
     assert differences(loaded.to_dict(), yaml.safe_load(text)) == []
 
 
@@ -111,7 +112,7 @@ def test_the_presets_of_the_design_are_all_there():
 
 
 def test_the_paper_preset_holds_the_papers_numbers():
-    loaded = presets.load(next(path for path in PRESETS if path.stem == "paper"))
+    loaded = config.load(next(path for path in PRESETS if path.stem == "paper"))
     assert (loaded.adapter.r, loaded.adapter.alpha, loaded.adapter.dropout) == (16, 32, 0.05)
     train = loaded.train
     assert (train.epochs, train.batch, train.lr, train.weight_decay) == (20, 64, 5e-5, 0.01)
@@ -151,7 +152,7 @@ def test_one_unknown_key_at_any_depth_is_named(seed):
     name = "".join(rng.choices("abcdefghijklmnopqrstuvwxyz_", k=rng.randint(1, 9))) + "9"
     (values if section is None else values[section])[name] = 1
     with pytest.raises(UserError, match=name if section is None else rf"{section}\.{name}"):
-        presets.from_dict(values, where="here.yaml")
+        config.from_dict(values, where="here.yaml")
 
 
 def test_a_misspelt_key_is_told_the_nearest_one():
@@ -162,22 +163,22 @@ def test_a_misspelt_key_is_told_the_nearest_one():
 @pytest.mark.parametrize("wrong", [3, "x", [1], False, 0, ""])
 def test_a_section_that_holds_a_value_is_refused(wrong):
     with pytest.raises(UserError, match="train"):
-        presets.from_dict({"train": wrong})
+        config.from_dict({"train": wrong})
 
 
 @pytest.mark.parametrize("text", ["5e-5", "5.0e-5", "0.00005", "5E-5"])
 def test_a_number_may_be_written_with_an_exponent(tmp_path, text):
     preset = tmp_path / "mine.yaml"
     preset.write_text(f"train:\n  lr: {text}\n")
-    assert presets.load(preset).train.lr == 5e-5
-    assert presets.load(preset, [f"train.lr={text}"]).train.lr == 5e-5
+    assert config.load(preset).train.lr == 5e-5
+    assert config.load(preset, [f"train.lr={text}"]).train.lr == 5e-5
 
 
 def test_a_setting_changes_one_value_and_an_empty_section_keeps_its_defaults(tmp_path):
     preset = tmp_path / "mine.yaml"
     preset.write_text("data:\ntrain:\n")
-    changed = presets.load(preset, ["data.folds=5", "train.lr=1", "sweep.space.lr=[1e-4, 1e-3]"])
-    assert presets.load(preset) == Config()
+    changed = config.load(preset, ["data.folds=5", "train.lr=1", "sweep.space.lr=[1e-4, 1e-3]"])
+    assert config.load(preset) == Config()
     expected = Config().replace(
         {"data.folds": 5, "train.lr": 1.0, "sweep.space": {"lr": ["1e-4", "1e-3"]}}
     )
@@ -198,7 +199,7 @@ def test_a_setting_changes_one_value_and_an_empty_section_keeps_its_defaults(tmp
 )
 def test_a_setting_of_another_form_is_refused_in_its_own_words(setting, named):
     with pytest.raises(UserError) as refused:
-        presets.load(next(path for path in PRESETS if path.stem == "demo"), [setting])
+        config.load(next(path for path in PRESETS if path.stem == "demo"), [setting])
     assert named in str(refused.value) and "\n" not in str(refused.value)
 
 
@@ -210,7 +211,7 @@ def test_a_preset_that_is_no_configuration_is_refused_by_its_path(tmp_path, cont
     preset = tmp_path / "mine.yaml"
     preset.write_bytes(content)
     with pytest.raises(UserError) as refused:
-        presets.load(preset)
+        config.load(preset)
     assert str(preset) in str(refused.value) and "\n" not in str(refused.value)
 
 
@@ -235,7 +236,7 @@ def test_differences_names_exactly_the_keys_that_changed(seed):
 
 
 def test_replacing_values_leaves_the_original_as_it_was():
-    original = presets.from_dict({"sweep": {"space": {"lr": [1, 2]}}})
+    original = config.from_dict({"sweep": {"space": {"lr": [1, 2]}}})
     before = original.to_dict()
     original.replace({"sweep.space.lora_r": False, "train.lr": 1.0, "data.labels": ["a", "b"]})
     assert original.to_dict() == before

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ermgap.config import differences, presets
+from ermgap import config
+from ermgap.config import differences
 from ermgap.errors import UserError
 from sweeps.search import space
 from sweeps.search.proposals import named_trials
@@ -30,17 +31,17 @@ def test_later_presets_and_the_file_itself_win_key_by_key(tmp_path):
     preset(tmp_path, "a", {"train": {"lr": 1e-4, "epochs": 3, "batch": 7}, "adapter": {"r": 4}})
     preset(tmp_path, "b", {"train": {"lr": 2e-4, "epochs": 4}, "data": {"folds": 5}})
     mine = preset(tmp_path, "mine", {"extends": ["a", "b"], "train": {"lr": 3e-4}})
-    made = presets.load(mine)
+    made = config.load(mine)
     assert (made.train.lr, made.train.epochs, made.train.batch) == (3e-4, 4, 7)
     assert (made.adapter.r, made.data.folds) == (4, 5)
     other = preset(tmp_path, "other", {"extends": ["b", "a"]})
-    assert (presets.load(other).train.lr, presets.load(other).train.epochs) == (1e-4, 3)
+    assert (config.load(other).train.lr, config.load(other).train.epochs) == (1e-4, 3)
 
 
 def test_settings_of_the_command_line_win_over_all(tmp_path):
     preset(tmp_path, "a", {"train": {"lr": 1e-4}})
     mine = preset(tmp_path, "mine", {"extends": "a", "train": {"epochs": 2}})
-    made = presets.load(mine, ["train.lr=5e-4", "train.epochs=9"])
+    made = config.load(mine, ["train.lr=5e-4", "train.epochs=9"])
     assert (made.train.lr, made.train.epochs) == (5e-4, 9)
 
 
@@ -48,7 +49,7 @@ def test_a_list_is_replaced_and_points_are_added(tmp_path):
     one = {"data": {"corpora": ["emodb", "ravdess"]}, "sweep": {"points": {"x": {"loss": "erm"}}}}
     preset(tmp_path, "a", one)
     two = {"data": {"corpora": ["demo"]}, "sweep": {"points": {"y": {"loss": "vrex"}}}}
-    made = presets.load(preset(tmp_path, "mine", {"extends": ["a"]} | two))
+    made = config.load(preset(tmp_path, "mine", {"extends": ["a"]} | two))
     assert made.data.corpora == ("demo",)
     assert list(made.sweep.points) == ["x", "y"]
 
@@ -58,14 +59,14 @@ def test_presets_extend_through_several_files_and_may_share_one(tmp_path):
     preset(tmp_path, "a", {"extends": "base", "train": {"batch": 6}})
     preset(tmp_path, "b", {"extends": ["base"]})
     mine = preset(tmp_path, "mine", {"extends": ["b", "a"]})
-    assert (presets.load(mine).train.epochs, presets.load(mine).train.batch) == (2, 6)
+    assert (config.load(mine).train.epochs, config.load(mine).train.batch) == (2, 6)
 
 
 def test_an_empty_extends_or_section_does_no_harm(tmp_path):
     preset(tmp_path, "empty", "")
     mine = preset(tmp_path, "mine", "extends: [empty]\ntrain:\n")
-    assert presets.load(mine) == presets.Config()
-    assert presets.load(preset(tmp_path, "none", "extends:\n")) == presets.Config()
+    assert config.load(mine) == config.Config()
+    assert config.load(preset(tmp_path, "none", "extends:\n")) == config.Config()
 
 
 MISTAKES = {
@@ -97,7 +98,7 @@ def test_a_mistake_in_extends_is_one_clear_sentence(name, tmp_path):
     for stem, values in files.items():
         preset(tmp_path, stem, values)
     with pytest.raises(UserError) as refused:
-        presets.load(tmp_path / "mine.yaml")
+        config.load(tmp_path / "mine.yaml")
     said = str(refused.value)
     assert all(word in said for word in words) and "\n" not in said, said
 
@@ -107,12 +108,12 @@ def test_a_mistake_in_extends_is_one_clear_sentence(name, tmp_path):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_can_be_run(name):
-    require_space(presets.load(plan.preset_path(name)))
+    require_space(config.load(plan.preset_path(name)))
 
 
 @pytest.mark.parametrize(("name", "base"), [("ablation", "paper"), ("ablation-small", "small")])
 def test_an_ablation_is_the_paper_s_grid_over_its_base(name, base):
-    made, under = (presets.load(plan.preset_path(one)) for one in (name, base))
+    made, under = (config.load(plan.preset_path(one)) for one in (name, base))
     assert differences(under.to_dict(), made.to_dict()) == ["sweep.points"]
     runs = [space.apply(point, made) for _, point in named_trials(made)]
     grid = []
@@ -130,7 +131,7 @@ def test_an_ablation_is_the_paper_s_grid_over_its_base(name, base):
 
 
 def test_the_names_of_the_grid_say_what_is_in_them():
-    made = presets.load(plan.preset_path("ablation"))
+    made = config.load(plan.preset_path("ablation"))
     for name, point in list(made.sweep.points.items())[1:]:
         weight, exponent = name.split(", p ")
         assert point["p"] == float(exponent)
@@ -141,7 +142,7 @@ def test_the_names_of_the_grid_say_what_is_in_them():
 
 
 def test_the_paper_s_preset_is_the_paper_s_training():
-    paper = presets.load(plan.preset_path("paper"))
+    paper = config.load(plan.preset_path("paper"))
     assert paper.backbone.name == "qwen2-audio-7b" and paper.data.corpora == ("meld_st",)
     assert (paper.adapter.r, paper.adapter.alpha, paper.adapter.dropout) == (16, 32, 0.05)
     one = paper.train

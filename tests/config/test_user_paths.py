@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ermgap.config import corpus_in, make_absolute, presets
+from ermgap import config
+from ermgap.config import corpus_in, make_absolute
 from ermgap.errors import UserError
 from sweeps.setup import command_line
 
@@ -35,7 +36,7 @@ def settings() -> list[str]:
     return ["plugins=[mine.py, sub/other.py, a.module]", lists, *texts]
 
 
-def held(made: presets.Config) -> dict:
+def held(made: config.Config) -> dict:
     values = made.to_dict()
     keys = {"data": ("corpora", "genders"), "backbone": ("path", "prompt")}
     found = {section: {key: values[section][key] for key in keys[section]} for section in keys}
@@ -53,7 +54,7 @@ def test_every_path_of_a_preset_is_relative_to_the_preset(tmp_path, monkeypatch)
     )
     monkeypatch.chdir(tmp_path / "elsewhere")
     for name in ("../presets/mine.yaml", tmp_path / "presets" / "mine.yaml"):
-        paths = held(presets.load(Path(name)))
+        paths = held(config.load(Path(name)))
         text = str(paths).replace("elsewhere/../", "")
         assert text == str(absolute(tmp_path / "presets"))
 
@@ -63,7 +64,7 @@ def test_every_path_of_a_setting_is_relative_to_the_working_directory(tmp_path, 
     (tmp_path / "here").mkdir()
     (tmp_path / "presets" / "mine.yaml").write_text("")
     monkeypatch.chdir(tmp_path / "here")
-    assert held(presets.load(Path("../presets/mine.yaml"), settings())) == absolute(Path.cwd())
+    assert held(config.load(Path("../presets/mine.yaml"), settings())) == absolute(Path.cwd())
 
 
 def test_the_options_of_the_command_line_are_relative_to_the_working_directory(
@@ -101,4 +102,4 @@ def test_values_of_a_wrong_type_are_left_to_be_refused(tmp_path, value):
     if value in ("", [""]) or not isinstance(value, (str, list)):
         assert str(values) == before
     with pytest.raises(UserError):
-        presets.from_dict(values | {"train": 3})
+        config.from_dict(values | {"train": 3})

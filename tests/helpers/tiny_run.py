@@ -12,7 +12,7 @@ import pandas as pd
 import soundfile
 import torch
 
-from ermgap.config import presets
+from ermgap import config
 from ermgap.distributed import World
 from ermgap.model import prompts, qwen2_audio
 from ermgap.model.batches import Examples, cells_of
@@ -66,7 +66,7 @@ def tones(folder: Path, *, train: int = 3, dev: int = 2, seed: int = 0) -> pd.Da
 
 def speech(dtype: str = "float32", *, labels=LABELS, name: str = "random-tiny", **changes):
     """The backbone on the CPU, without an adapter."""
-    settings = presets.Backbone(name=name, window_s=WINDOW_S, dtype=dtype, **changes)
+    settings = config.Backbone(name=name, window_s=WINDOW_S, dtype=dtype, **changes)
     return qwen2_audio.load(settings, labels=labels, device=torch.device("cpu"))
 
 
@@ -125,7 +125,7 @@ BASE = {
 
 def job(changes: dict | None = None, *, epoch: int = 0) -> Job:
     """`BASE` with changes by dotted key, from a committed epoch."""
-    settings = presets.Config().replace(BASE | (changes or {}))
+    settings = config.Config().replace(BASE | (changes or {}))
     return Job("t0000", settings, epoch=epoch, attempt=2 if epoch else 1)
 
 

@@ -17,7 +17,7 @@ import ray
 import ray.autoscaler.sdk
 
 import ermgap.records
-from ermgap.config import presets as config
+from ermgap import config
 from ermgap.errors import UserError
 from sweeps.recording import progress
 from sweeps.scheduler import driver, slots, trials

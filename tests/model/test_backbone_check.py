@@ -15,7 +15,7 @@ import tiny_run
 import torch
 from safetensors.torch import load_file, save_file
 
-from ermgap.config import presets
+from ermgap import config
 from ermgap.errors import UserError
 from ermgap.model.backbones import BACKBONES
 from ermgap.model.self_check import check, placeholders
@@ -28,7 +28,7 @@ QUERY = "model.language_model.layers.1.self_attn.q_proj.weight"
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """A copy of `random-tiny` to be spoilt."""
-    source = BACKBONES.find("random-tiny")(presets.Backbone(name="random-tiny", window_s=2))
+    source = BACKBONES.find("random-tiny")(config.Backbone(name="random-tiny", window_s=2))
     return Path(shutil.copytree(source, tmp_path / "model"))
 
 

@@ -17,7 +17,7 @@ import tiny_run
 import torch
 from tiny_run import LABELS
 
-from ermgap.config import presets
+from ermgap import config
 from ermgap.errors import UserError
 from ermgap.model import attention, layer_operations, prompts
 from ermgap.model.backbones import BACKBONES
@@ -57,7 +57,7 @@ def processor(speech):
 @pytest.fixture
 def adapted(speech):
     """With an adapter that does something; without it again afterwards."""
-    speech.reset_adapter(presets.Adapter(r=3, dropout=0.0), seed=1)
+    speech.reset_adapter(config.Adapter(r=3, dropout=0.0), seed=1)
     shake(speech)
     yield speech
     speech.remove_adapter()
@@ -282,7 +282,7 @@ def same(first, second) -> bool:
 def test_removing_an_adapter_leaves_the_pretrained_model_bit_for_bit(speech, projector):
     before, modules = bits(speech), [name for name, _ in speech.model.named_modules()]
     for r in (2, 5):
-        speech.reset_adapter(presets.Adapter(r=r, train_projector=projector), seed=r)
+        speech.reset_adapter(config.Adapter(r=r, train_projector=projector), seed=r)
         shake(speech)
     speech.remove_adapter()
     assert same(before, bits(speech))
@@ -294,7 +294,7 @@ def test_removing_an_adapter_leaves_the_pretrained_model_bit_for_bit(speech, pro
 def test_an_adapter_is_a_function_of_its_settings_and_seed(speech):
     def fresh(r: int, seed: int):
         torch.rand(7)
-        speech.reset_adapter(presets.Adapter(r=r), seed=seed)
+        speech.reset_adapter(config.Adapter(r=r), seed=seed)
         return {name: p.detach().clone() for name, p in speech.trainable()}
 
     first, other = fresh(4, 3), fresh(4, 2)
@@ -308,7 +308,7 @@ def test_an_adapter_is_a_function_of_its_settings_and_seed(speech):
 @pytest.mark.parametrize("projector", [True, False])
 def test_lora_and_projector_are_all_that_is_trained(speech, projector):
     targets = ("q_proj", "down_proj")
-    settings = presets.Adapter(r=3, targets=targets, train_projector=projector)
+    settings = config.Adapter(r=3, targets=targets, train_projector=projector)
     speech.reset_adapter(settings, seed=0)
     owners = {name.partition(".lora_")[0] for name, _ in speech.trainable() if "lora_" in name}
     rest = [(name, p) for name, p in speech.trainable() if "lora_" not in name]
@@ -326,7 +326,7 @@ def test_a_fresh_adapter_changes_no_score(speech, examples):
     batch = batch_of(speech, examples, answers=False)
     with torch.no_grad():
         before = speech.label_logits(batch)
-        speech.reset_adapter(presets.Adapter(r=2), seed=0)
+        speech.reset_adapter(config.Adapter(r=2), seed=0)
         assert close(speech.label_logits(batch), before)
     speech.remove_adapter()
 
@@ -395,16 +395,16 @@ def test_an_adapter_target_that_is_no_module_is_refused_and_nothing_is_left_behi
     speech = tiny_run.speech()
     before = bits(speech)
     with pytest.raises(UserError) as problem:
-        speech.reset_adapter(presets.Adapter(targets=targets), seed=0)
+        speech.reset_adapter(config.Adapter(targets=targets), seed=0)
     assert targets[-1] in sentence(problem) and "adapter.targets" in str(problem.value)
-    speech.reset_adapter(presets.Adapter(), seed=0)
+    speech.reset_adapter(config.Adapter(), seed=0)
     speech.remove_adapter()
     assert same(before, bits(speech))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "no tokenizer", "not JSON"])
 def test_a_damaged_backbone_is_refused_in_one_sentence(damage, tmp_path):
-    source = BACKBONES.find("random-tiny")(presets.Backbone(name="random-tiny", window_s=2))
+    source = BACKBONES.find("random-tiny")(config.Backbone(name="random-tiny", window_s=2))
     shutil.copytree(source, tmp_path / "model")
     if damage == "truncated":
         weights = tmp_path / "model" / "model.safetensors"
@@ -424,7 +424,7 @@ def test_in_bfloat16_what_is_trained_is_float32_and_learns(table, tmp_path):
     losses = {}
     for speech in (exact, rough):
         examples = tiny_run.splits(table, speech, cache=tmp_path)[0]
-        speech.reset_adapter(presets.Adapter(r=3, dropout=0.0), seed=1)
+        speech.reset_adapter(config.Adapter(r=3, dropout=0.0), seed=1)
         found = speech.losses(batch_of(speech, examples, answers=False), over="labels")[0]
         found.sum().backward()
         losses[speech] = found.detach().double()

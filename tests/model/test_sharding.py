@@ -10,7 +10,7 @@ import tiny_run
 import torch
 from tiny_run import LABELS, WINDOW_S, Trained, job
 
-from ermgap.config import presets
+from ermgap import config
 from ermgap.distributed import World
 from ermgap.model import fsdp, qwen2_audio
 from ermgap.records import Storage
@@ -32,7 +32,7 @@ RUNS = {
 
 
 def loaded(world: World | None):
-    settings = presets.Backbone("random-tiny", layers=LAYERS, window_s=WINDOW_S, dtype="float64")
+    settings = config.Backbone("random-tiny", layers=LAYERS, window_s=WINDOW_S, dtype="float64")
     return qwen2_audio.load(settings, labels=LABELS, device=torch.device("cpu"), shards=world)
 
 
@@ -114,4 +114,4 @@ def test_what_cannot_be_sharded_is_refused_with_what_to_set(changes, key):
     from ermgap.errors import UserError
 
     with pytest.raises(UserError, match=key):
-        presets.Config().replace({"train.parallel": "fsdp"} | changes)
+        config.Config().replace({"train.parallel": "fsdp"} | changes)

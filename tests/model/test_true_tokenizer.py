@@ -18,7 +18,8 @@ import torch
 import true_structure
 import yaml
 
-from ermgap.config import MELD_LABELS, presets
+from ermgap import config
+from ermgap.config import MELD_LABELS
 from ermgap.distributed import World
 from ermgap.model import prompts, qwen2_audio, self_check
 from ermgap.model.batches import Examples, cells_of
@@ -74,7 +75,7 @@ class Place:
 
     def __init__(self, folder: Path, window_s: int) -> None:
         model = true_structure.build(window_s=window_s)
-        settings = presets.Backbone(
+        settings = config.Backbone(
             "qwen2-audio-7b", path=str(model), window_s=window_s, dtype="float32"
         )
         self.speech = qwen2_audio.load(settings, labels=MELD_LABELS, device=torch.device("cpu"))
@@ -193,7 +194,7 @@ def compare(place: Place, prompt: str, modality: str, batches) -> float:
     return max(errors)
 
 
-@pytest.mark.parametrize("modality", presets.MODALITIES)
+@pytest.mark.parametrize("modality", config.MODALITIES)
 @pytest.mark.parametrize("prompt", ["short", "chat", "chat-native"])
 def test_scores_equal_the_forward_for_every_prompt_padded_left_and_right(place, prompt, modality):
     """Each batch has a short clip and one that fills the window."""
@@ -217,7 +218,7 @@ def test_a_long_clip_alone_in_the_true_window_has_the_forward_s_scores(place):
     assert compare(place(30), "chat", "speech", [([1], "right")]) < EXACT
 
 
-@pytest.mark.parametrize("modality", presets.MODALITIES)
+@pytest.mark.parametrize("modality", config.MODALITIES)
 def test_the_answer_s_loss_is_the_one_that_transformers_computes(place, modality):
     """Of one clip: the forward's own loss, with all but the answer and its end masked."""
     here, (speech, examples) = place(4), place(4).asked("chat", modality)

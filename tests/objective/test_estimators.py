@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ermgap import objective
-from ermgap.config import presets
+from ermgap import config, objective
 from ermgap.errors import UserError
 from ermgap.objective import ESTIMATORS, LOSSES, Objective, group_sums
 from ermgap.objective.losses import mean_loss, value_and_gradient
@@ -28,7 +27,7 @@ def drawn(random: np.random.Generator, means, *, size: int, cells: int) -> torch
 
 
 def estimate(name: str, sums: torch.Tensor, **settings) -> float:
-    made = ESTIMATORS[name](presets.Objective(estimator=name, **settings))
+    made = ESTIMATORS[name](config.Objective(estimator=name, **settings))
     made.observe(sums)
     return float(made(sums))
 
@@ -52,7 +51,7 @@ def test_over_random_batches_unbiased_averages_to_the_squared_gap_and_batch_is_o
 def test_running_means_find_the_worst_cell_where_a_single_batch_does_so_barely_above_chance():
     random = np.random.default_rng(1)
     means = np.array([[1.5, 1.5], [1.9, 1.5], [1.5, 1.5]])  # the second cell is the worst
-    running = ESTIMATORS["ema"](presets.Objective(estimator="ema", ema=0.95))
+    running = ESTIMATORS["ema"](config.Objective(estimator="ema", ema=0.95))
     hits = {"batch": 0, "ema": 0}
     for step in range(1200):
         sums = drawn(random, means, size=4, cells=3)
@@ -66,7 +65,7 @@ def test_running_means_find_the_worst_cell_where_a_single_batch_does_so_barely_a
 
 def test_ema_has_the_size_of_the_running_gap_and_the_gradient_of_the_batch():
     random = np.random.default_rng(2)
-    made = ESTIMATORS["ema"](presets.Objective(estimator="ema", p=2.0, ema=0.5))
+    made = ESTIMATORS["ema"](config.Objective(estimator="ema", p=2.0, ema=0.5))
     total, count = np.zeros((3, 2)), np.zeros((3, 2))
     for _ in range(7):
         sums = drawn(random, np.array([[2, 1], [1, 1.2], [3, 1]]), size=3, cells=3)
@@ -86,7 +85,7 @@ def test_ema_has_the_size_of_the_running_gap_and_the_gradient_of_the_batch():
 @pytest.mark.parametrize("name", list(ESTIMATORS))
 def test_a_cell_with_too_few_of_a_gender_makes_no_penalty_whatever_it_was_before(name):
     random = np.random.default_rng(3)
-    made = ESTIMATORS[name](presets.Objective(estimator=name))
+    made = ESTIMATORS[name](config.Objective(estimator=name))
     made.observe(drawn(random, np.array([[9, 1], [2, 1.0]]), size=5, cells=2))
     sums = drawn(random, np.array([[9, 1], [2, 1.0]]), size=2, cells=2)
     sums[:, 0, 1] = torch.tensor([0.0, 0, 0] if name != "unbiased" else [1.0, 1, 1])
@@ -113,7 +112,7 @@ def test_a_relative_penalty_scales_with_the_losses_and_at_p_1_is_the_plain_one(l
 
     def j(c: float, relative: bool) -> tuple[float, torch.Tensor]:
         scaled = sums * torch.tensor([c, c * c, 1.0], dtype=torch.float64)[:, None, None]
-        settings = presets.Objective(loss=loss, estimator=estimator, p=p, relative=relative)
+        settings = config.Objective(loss=loss, estimator=estimator, p=p, relative=relative)
         made = Objective(settings, cells=[("x", str(i)) for i in range(3)], counts=EVEN)
         value, gradient = made(scaled, progress=0.5)
         return float(value), gradient
@@ -133,7 +132,7 @@ def test_a_relative_penalty_scales_with_the_losses_and_at_p_1_is_the_plain_one(l
 )  # fmt: skip
 @pytest.mark.parametrize("relative", [True, False])
 def test_where_every_loss_is_0_value_and_gradient_are_finite(loss, estimator, p, relative):
-    settings = presets.Objective(loss=loss, estimator=estimator, p=p, relative=relative)
+    settings = config.Objective(loss=loss, estimator=estimator, p=p, relative=relative)
     made = Objective(settings, cells=[("x", str(i)) for i in range(3)], counts=EVEN)
     zero = torch.zeros(3, 3, 2, dtype=torch.float64)
     zero[2] = 5
@@ -150,7 +149,7 @@ def test_where_every_loss_is_0_value_and_gradient_are_finite(loss, estimator, p,
 def test_losses_whose_power_overflows_make_no_relative_penalty():
     groups = torch.tensor([1e-320, 3e-320], dtype=torch.float64)
     sums = torch.stack([5 * groups, 5 * groups.square(), torch.full((2,), 5.0)]).unsqueeze(1)
-    settings = presets.Objective(loss="minmaxgap", relative=True, lambda_max=1.0)
+    settings = config.Objective(loss="minmaxgap", relative=True, lambda_max=1.0)
     value, gradient = value_and_gradient(LOSSES["minmaxgap"](settings, sums[2]), sums, 1.0)
     assert value.isfinite() and gradient.isfinite().all()
 
@@ -174,7 +173,7 @@ def test_groupdro_follows_algorithm_1_over_many_batches_and_resumes(c):
     random = np.random.default_rng(5)
     counts = torch.tensor([[40.0, 9.0], [100.0, 3.0]], dtype=torch.float64)
     groups = [(cell, gender) for cell in (0, 1) for gender in (0, 1)]
-    settings = presets.Objective(loss="groupdro", dro_eta=0.2, dro_c=c)
+    settings = config.Objective(loss="groupdro", dro_eta=0.2, dro_c=c)
     made = Objective(settings, cells=[("de", "speech"), ("en", "speech")], counts=counts)
     batches, values = [], []
     for step in range(60):
@@ -206,7 +205,7 @@ def test_reweight_makes_the_groups_alike_over_an_epoch_whatever_their_sizes():
     flat = [(loss, *g) for g, values in losses.items() for loss in values]
     loss, cell, gender = (torch.from_numpy(np.array(x)) for x in zip(*flat, strict=True))
     sums = group_sums(loss, cell, gender, cells=2)
-    made = LOSSES["reweight"](presets.Objective(loss="reweight"), torch.tensor(counts).double())
+    made = LOSSES["reweight"](config.Objective(loss="reweight"), torch.tensor(counts).double())
     value, _ = value_and_gradient(made, sums, 0.0)
     assert float(value) == pytest.approx(np.mean([v.mean() for v in losses.values()]), rel=1e-12)
 
@@ -215,7 +214,7 @@ def test_reweight_makes_the_groups_alike_over_an_epoch_whatever_their_sizes():
 def test_where_all_losses_are_alike_every_objective_pulls_as_erm_does_or_evenly(loss):
     sums = drawn(np.random.default_rng(7), np.ones((3, 2)), size=5, cells=3)
     sums[0], sums[1] = 2 * sums[2], 4 * sums[2]
-    made = Objective(presets.Objective(loss=loss), cells=[("x", str(i)) for i in range(3)],
+    made = Objective(config.Objective(loss=loss), cells=[("x", str(i)) for i in range(3)],
                      counts=EVEN)  # fmt: skip
     value, gradient = made(sums, progress=0.5)
     assert float(value) == pytest.approx(2.0) == float(mean_loss(sums))
@@ -223,7 +222,7 @@ def test_where_all_losses_are_alike_every_objective_pulls_as_erm_does_or_evenly(
 
 
 def test_an_estimator_of_one_s_own_needs_a_registry_line_and_an_unknown_one_is_refused_by_name():
-    settings = presets.Objective(loss="minmaxgap", estimator="median")
+    settings = config.Objective(loss="minmaxgap", estimator="median")
     with pytest.raises(
         UserError, match="estimator called .median.*choose one of batch, ema, unbiased"
     ) as problem:
@@ -239,7 +238,7 @@ def test_an_estimator_of_one_s_own_needs_a_registry_line_and_an_unknown_one_is_r
         objective.require(settings)
         values = [
             Objective(
-                presets.Objective(loss="minmaxgap", estimator=name, weight="constant", p=1.0),
+                config.Objective(loss="minmaxgap", estimator=name, weight="constant", p=1.0),
                 cells=[("en", "speech")],
                 counts=[[9, 9]],
             )

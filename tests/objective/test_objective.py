@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from ermgap.config import presets
+from ermgap import config
 from ermgap.objective import LOSSES, Loss, Objective, group_means, group_sums
 from ermgap.objective.losses import value_and_gradient
 
@@ -31,7 +31,7 @@ def sums_of(groups: dict[tuple[int, int], list[float]], cells: int = 2) -> torch
 
 
 def gap_loss(p: float = 2.0, loss: str = "minmaxgap") -> Loss:
-    return LOSSES[loss](presets.Objective(loss=loss, p=p), COUNTS)
+    return LOSSES[loss](config.Objective(loss=loss, p=p), COUNTS)
 
 
 @pytest.mark.parametrize("p", [1.0, 1.5, 2.0])
@@ -92,7 +92,7 @@ def test_group_means_are_means_and_undefined_without_utterances():
 
 
 def weighted(**settings) -> Objective:
-    return Objective(presets.Objective(loss="minmaxgap", **settings), cells=CELLS, counts=COUNTS)
+    return Objective(config.Objective(loss="minmaxgap", **settings), cells=CELLS, counts=COUNTS)
 
 
 def test_constant_and_linear_weights_follow_their_formulas():
@@ -123,7 +123,7 @@ def test_the_other_weights_rise_as_the_design_says():
 
 
 def test_erm_has_no_weight_whatever_its_schedule():
-    objective = Objective(presets.Objective(loss="erm", lambda_max=3.0), cells=CELLS, counts=COUNTS)
+    objective = Objective(config.Objective(loss="erm", lambda_max=3.0), cells=CELLS, counts=COUNTS)
     assert objective.lambda_(0.7) == 0
 
 

@@ -13,7 +13,7 @@ import tiny_run
 import torch
 from torch.nn import functional as F
 
-from ermgap.config import presets
+from ermgap import config
 from ermgap.distributed import World
 from ermgap.model.batches import Batch, Examples
 from ermgap.objective import LOSSES, Loss, Objective
@@ -150,7 +150,7 @@ class Real:
 
         labels = ("anger", "joy", "fear", "neutral")
         self.speech = tiny_run.speech("float64", labels=labels)
-        self.speech.reset_adapter(presets.Adapter(r=2, dropout=dropout), seed=1)
+        self.speech.reset_adapter(config.Adapter(r=2, dropout=dropout), seed=1)
         torch.manual_seed(2)
         for (
             _,
@@ -196,7 +196,7 @@ class _Store(dict):
 def objective_of(name: str) -> Objective:
     LOSSES["spread"] = Spread
     settings, gaps, _ = OBJECTIVES[name]
-    objective = Objective(presets.Objective(**settings), cells=CELLS, counts=COUNTS)
+    objective = Objective(config.Objective(**settings), cells=CELLS, counts=COUNTS)
     del LOSSES["spread"]
     for gap in gaps:
         objective.evaluated({"max_gap": gap})
@@ -352,7 +352,7 @@ def test_a_weight_of_zero_equals_erm_bit_for_bit():
     gradients = []
     for settings in ({"loss": "erm"}, {"loss": "minmaxgap", "lambda_max": 0.0}):
         model = StandIn(0.3, torch.float32)
-        objective = Objective(presets.Objective(**settings), cells=CELLS, counts=COUNTS)
+        objective = Objective(config.Objective(**settings), cells=CELLS, counts=COUNTS)
         batches = [model.batch(rows) for rows in torch.arange(24).split(7)]
         torch.manual_seed(0)
         accumulate_gradients(

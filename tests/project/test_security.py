@@ -26,9 +26,8 @@ import torch
 import yaml
 from misbehaving_server import Misbehaving, says, status
 
-from ermgap import corpora
+from ermgap import config, corpora
 from ermgap.adapters import saved_adapter
-from ermgap.config import presets
 from ermgap.corpora import demo, manifest, own_audio
 from ermgap.errors import RunFailed, UserError
 from ermgap.records import Records, Storage
@@ -146,9 +145,9 @@ def test_yaml_that_names_python_objects_is_refused(tmp_path, mark, read):
     path.write_text(f"config: {text}\n")
     with pytest.raises(UserError):
         if read == "a preset":
-            presets.load(path)
+            config.load(path)
         elif read == "a setting":
-            presets.assign({}, [f"train.lr={text}"])
+            config.assign({}, [f"train.lr={text}"])
         else:
             Records.open(tmp_path)
 
@@ -171,8 +170,8 @@ def test_a_models_own_code_and_pickled_weights_are_never_loaded(tmp_path, mark, 
         (tmp_path / f"{name}.json").write_text(json.dumps(told | {"architectures": [kind]}))
     (tmp_path / "pytorch_model.bin").write_bytes(pickled(mark)["torch"])
     monkeypatch.setitem(BACKBONES, "attack", lambda settings: tmp_path)
-    settings = presets.Backbone(name="attack", dtype="float32")
-    made = presets.Config(backbone=settings)
+    settings = config.Backbone(name="attack", dtype="float32")
+    made = config.Config(backbone=settings)
     with pytest.raises(UserError):
         qwen2_audio.load(settings, labels=["joy", "fear"], device=torch.device("cpu"))
     with pytest.raises(UserError):
@@ -249,8 +248,8 @@ def test_the_manifest_of_demo_reads_nothing_outside_either(voices):
 
 
 def test_the_option_is_one_of_the_configuration():
-    assert presets.Config().data.outside is False
-    assert presets.Config().replace({"data.outside": True}).data.outside is True
+    assert config.Config().data.outside is False
+    assert config.Config().replace({"data.outside": True}).data.outside is True
 
 
 @pytest.mark.parametrize("trial_id", ["../../private", "/private", "..", ".", "a/b", ""])
@@ -333,9 +332,9 @@ def test_archives_are_only_what_they_are_called(tmp_path, voices):
     with pytest.raises(UserError):
         manifest.load(archive)
     with pytest.raises(UserError):
-        presets.load(archive)
+        config.load(archive)
     with pytest.raises(UserError):
-        own_audio.table([], presets.Config(), transcripts=archive)
+        own_audio.table([], config.Config(), transcripts=archive)
     assert sorted(path for path in tmp_path.rglob("*")) == before
 
 

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_run import Trained, job
 
-from ermgap.config import presets
+from ermgap import config
 from ermgap.distributed import World
 from ermgap.records import Storage
 from ermgap.training.context import Material
@@ -142,9 +142,9 @@ def test_a_missing_checkpoint_fails_its_member_alone(room, tmp_path):
 
 
 def test_companions_may_differ_in_what_is_their_own_and_in_nothing_else():
-    plain = presets.Config()
+    plain = config.Config()
     for changes in KINDS.values():
-        assert presets.companions(plain, plain.replace(changes))
+        assert config.companions(plain, plain.replace(changes))
     for key, value in {
         "train.batch": 16,
         "train.seed": 1,
@@ -154,4 +154,4 @@ def test_companions_may_differ_in_what_is_their_own_and_in_nothing_else():
         "backbone.layers": 3,
         "data.fold": 1,
     }.items():
-        assert not presets.companions(plain, plain.replace({key: value})), key
+        assert not config.companions(plain, plain.replace({key: value})), key

@@ -15,9 +15,9 @@ from scipy import stats
 
 from analysis import confirmed, report
 from analysis.front import front
-from ermgap import corpora
+from ermgap import config, corpora
 from ermgap.baselines import Context
-from ermgap.config import MELD_LABELS, Config, presets
+from ermgap.config import MELD_LABELS, Config
 from ermgap.errors import UserError
 from ermgap.records import Records
 from sweeps.scheduler import evaluator
@@ -118,7 +118,7 @@ def in_process_equals(folder: Path, name: str) -> None:
     """What a worker wrote of a trial on test is what this process gets, to the bit."""
     records, trial_id = Records.open(folder), name.split(".")[0]
     given = {**records.sweep["config"], "plugins": []}
-    made = presets.from_dict(given)
+    made = config.from_dict(given)
     torch.set_num_threads(2)
     alone = evaluator.ask(
         f"adapter={folder / 'adapters' / trial_id}",

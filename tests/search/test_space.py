@@ -7,7 +7,8 @@ from pathlib import Path
 import optuna
 import pytest
 
-from ermgap.config import Config, presets
+from ermgap import config
+from ermgap.config import Config
 from ermgap.errors import UserError
 from sweeps.search import space
 
@@ -109,7 +110,7 @@ def test_the_learning_rate_is_searched_around_the_preset_s_own():
 
 
 def test_a_preset_narrows_ranges_and_takes_hyperparameters_out():
-    settings = presets.load(PRESETS / "demo.yaml")
+    settings = config.load(PRESETS / "demo.yaml")
     found = proposals(settings, 200)
     weights = [chosen["lambda_max"] for chosen in found if "lambda_max" in chosen]
     assert 0.01 <= min(weights) and max(weights) <= 3.0
@@ -169,7 +170,7 @@ def test_an_unknown_hyperparameter_is_refused_with_the_nearest_name():
 
 @pytest.mark.parametrize("preset", ["demo", "small", "paper"])
 def test_the_first_points_are_erm_and_the_paper_s_objective_with_the_preset_s_optimiser(preset):
-    settings = presets.load(PRESETS / f"{preset}.yaml")
+    settings = config.load(PRESETS / f"{preset}.yaml")
     erm, paper = (space.apply(point, settings) for point in space.named_points(settings))
     assert erm.objective.loss == "erm"
     objective = paper.objective
@@ -190,7 +191,7 @@ def test_what_optuna_proposed_lies_inside_and_what_it_could_not_have_does_not(se
 
 
 def test_the_paper_s_point_lies_outside_a_preset_that_searches_smaller_weights():
-    settings = presets.load(PRESETS / "demo.yaml")
+    settings = config.load(PRESETS / "demo.yaml")
     erm, paper = space.named_points(settings)
     assert space.inside(erm, settings) and not space.inside(paper, settings)
     wide = settings.replace({"sweep.space": {"lambda_max": [0.003, 10.0]}})

@@ -8,7 +8,8 @@ import yaml
 from fake_sweep import write
 from ray.tune.search import Searcher
 
-from ermgap.config import Config, differences, presets
+from ermgap import config
+from ermgap.config import Config, differences
 from ermgap.errors import UserError
 from ermgap.records import Trial
 from sweeps.scoring import tables
@@ -118,7 +119,7 @@ def test_the_points_decide_how_many_trials_there_are(tmp_path):
 
 def test_points_come_back_from_a_sweep_s_yaml_in_their_order():
     text = yaml.safe_dump(settings().to_dict(), sort_keys=False)
-    back = presets.from_dict(yaml.safe_load(text))
+    back = config.from_dict(yaml.safe_load(text))
     assert back == settings() and list(back.sweep.points) == list(POINTS)
 
 

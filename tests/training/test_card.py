@@ -12,7 +12,7 @@ import pytest
 import yaml
 from fake_sweep import LABELS, predictions, utterances
 
-from ermgap import metrics
+from ermgap import config, metrics
 from ermgap.config import Config
 from ermgap.errors import UserError
 from ermgap.training import model_card
@@ -193,10 +193,8 @@ def test_the_card_s_own_words_load_the_adapter_with_transformers_and_peft(tmp_pa
     import tiny_run
     from safetensors.torch import load_file
 
-    from ermgap.config import presets
-
     speech = tiny_run.speech()
-    speech.reset_adapter(presets.Adapter(r=2, train_projector=projector), seed=3)
+    speech.reset_adapter(config.Adapter(r=2, train_projector=projector), seed=3)
     one = told({"backbone.name": "random-tiny", "backbone.window_s": tiny_run.WINDOW_S})
     page, _ = written(tmp_path, one)
     speech.adapters[0].save(tmp_path, base=model_card.base_name(one.config.backbone, one.base))
@@ -224,14 +222,12 @@ def test_a_base_on_the_hub_is_loaded_by_auto_peft_model_at_its_revision(tmp_path
     from peft import AutoPeftModel, PeftConfig
     from transformers import Qwen2AudioForConditionalGeneration as Base
 
-    from ermgap.config import presets
-
     one = told({"backbone.name": "qwen2-audio-7b", "backbone.revision": "0123abc"})
     page, _ = written(tmp_path, one)
     assert 'AutoPeftModel.from_pretrained("DIR")' in blocks(page)["python"]
     assert "BACKBONE" not in page
     speech, backbone = tiny_run.speech(), one.config.backbone
-    speech.reset_adapter(presets.Adapter(r=2), seed=3)
+    speech.reset_adapter(config.Adapter(r=2), seed=3)
     speech.adapters[0].save(
         tmp_path,
         base=model_card.base_name(backbone, one.base),

@@ -6,11 +6,11 @@ import pytest
 import tiny_run
 import torch
 
-from ermgap.config import presets
+from ermgap import config
 from ermgap.model import qwen2_audio
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-SETTINGS = [presets.Adapter(r=3, dropout=0.0), presets.Adapter(r=5, dropout=0.0)]
+SETTINGS = [config.Adapter(r=3, dropout=0.0), config.Adapter(r=5, dropout=0.0)]
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def splits(tmp_path_factory):
     cache = tmp_path_factory.mktemp("features")
 
     def of(dtype: str):
-        settings = presets.Backbone(name="random-tiny", window_s=tiny_run.WINDOW_S, dtype=dtype)
+        settings = config.Backbone(name="random-tiny", window_s=tiny_run.WINDOW_S, dtype=dtype)
         models = [
             qwen2_audio.load(settings, labels=tiny_run.LABELS, device=torch.device(name))
             for name in ("cpu", "cuda")
@@ -59,7 +59,7 @@ def test_losses_and_gradients_equal_those_of_the_cpu(splits, dtype, close, over)
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_shared_prefix_changes_no_score_and_dropout_is_repeatable(splits, shared):
     (_, model), examples = splits("float64")
-    model.reset_adapter(presets.Adapter(r=3, dropout=0.3), seed=1)
+    model.reset_adapter(config.Adapter(r=3, dropout=0.3), seed=1)
     batch = examples.batch(range(9), answers=False, device="cuda", dtype=model.dtype, shared=shared)
     plain = examples.batch(range(9), answers=False, device="cuda", dtype=model.dtype)
     with torch.no_grad():

@@ -8,15 +8,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from ermgap.config import presets
+from ermgap import config
 from ermgap.errors import command_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command: `key=value` of the configuration's section `backbone`."""
     given, values = sys.argv[1:] if arguments is None else arguments, {}
-    presets.assign(values, [f"backbone.{setting}" for setting in given], option="")
-    settings = presets.from_dict(values).backbone
+    config.assign(values, [f"backbone.{setting}" for setting in given], option="")
+    settings = config.from_dict(values).backbone
     import torch
 
     from ermgap.model import qwen2_audio

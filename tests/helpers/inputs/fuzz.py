@@ -17,9 +17,9 @@ from pathlib import Path
 import yaml
 from hypothesis import strategies as st
 
+from ermgap import config
 from ermgap.adapters import saved_adapter
 from ermgap.baselines.endpoint import kept_answers
-from ermgap.config import presets
 from ermgap.corpora import demo, genders, jvnv, manifest, meld_st, table
 from ermgap.records import Records
 
@@ -167,17 +167,17 @@ def _read_jvnv(folder: Path, content: bytes):
 
 
 def _read_preset(folder: Path, content: bytes):
-    return _round_trip(presets.load(_file(folder, "mine.yaml", content)))
+    return _round_trip(config.load(_file(folder, "mine.yaml", content)))
 
 
 def _read_setting(folder: Path, content: bytes):
     values: dict = {}
-    presets.assign(values, [content.decode("utf-8", "surrogateescape")])
-    return _round_trip(presets.from_dict(values))
+    config.assign(values, [content.decode("utf-8", "surrogateescape")])
+    return _round_trip(config.from_dict(values))
 
 
-def _round_trip(found: presets.Config) -> presets.Config:
-    assert presets.from_dict(found.to_dict()) == found
+def _round_trip(found: config.Config) -> config.Config:
+    assert config.from_dict(found.to_dict()) == found
     return found
 
 
@@ -220,7 +220,7 @@ MELD = [
 ]
 GENDERS = [["speaker", "gender"], ["Ross", "male"], ["All", "unknown"], ["Rachel", "f"]]
 JVNV = [b"anger_free_01|ha|text\n", b"name,text\nF1_anger_free_01.wav,words\n", b"a\tb\n"]
-PRESET = yaml.safe_dump(presets.Config().to_dict(), sort_keys=False).encode()
+PRESET = yaml.safe_dump(config.Config().to_dict(), sort_keys=False).encode()
 ROW = {
     "trial_id": "t0000", "attempt": 1, "epoch": 1, "status": "finished", "reason": None,
     "config": {"lr": 0.01}, "selected": {"acc": 0.5, "max_gap": None}, "losses": {},
