@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import warnings
 import zlib
 from collections.abc import Collection
@@ -24,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from ermgap.model.cached_folder import exclusive
-from ermgap.records import sync_folder
+from ermgap.records import write_atomically
 
 # bfloat16 is kept as its bits: numpy has no such type
 TYPES = {"float32": np.float32, "bfloat16": np.uint16, "float64": np.float64, "float16": np.float16}
@@ -64,8 +63,9 @@ class Shards:
         whole = np.ascontiguousarray(np.concatenate(list(arrays.values())), TYPES[self.dtype])
         index = {"dtype": self.dtype, "dim": self.dim, "bytes": whole.nbytes, "clips": clips}
         with exclusive(self.folder / "publish.lock"):
-            _replace(self.folder / f"{name}.bin", whole.data)
-            _replace(self.folder / f"{name}.json", json.dumps(index).encode())
+            write_atomically(self.folder / f"{name}.bin", lambda path: path.write_bytes(whole.data))
+            text = json.dumps(index)
+            write_atomically(self.folder / f"{name}.json", lambda path: path.write_text(text))
 
     def _take(self, name: str, *, missing: set[str]) -> None:
         try:
@@ -122,13 +122,3 @@ class Shards:
                 )
                 for suffix in (".json", ".bin"):
                     (self.folder / f"{name}{suffix}").unlink(missing_ok=True)
-
-
-def _replace(path: Path, data: bytes | memoryview) -> None:
-    fresh = path.with_name(f".{path.name}.tmp")
-    with fresh.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(fresh, path)
-    sync_folder(path.parent)
