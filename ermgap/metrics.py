@@ -188,13 +188,13 @@ def evaluate(
     counts = confusions(coded)
     names, pooled = _with_overall(coded.cells, counts)
     gaps = _gaps_by_cell(names, pooled, min_support=min_support)
-    support = {"min_support": min_support, "cell_support": cell_support}
-    cells = counted(counts, **support)
+    enough = sided(counts, min_support=min_support, cell_support=cell_support)
+    cells = _competing(np.array([gaps[name]["defined"] for name in coded.cells]), enough.all(-1))
     for name, counts_for_max in zip(coded.cells, cells, strict=True):
         gaps[name]["counts"] = bool(counts_for_max)
     averages = np.array([gaps[name]["avg"] for name in coded.cells])
     worst_cell, max_gap = _extreme(coded.cells, np.where(cells, averages, np.nan))
-    scores = np.where(sided(counts, **support), weighted_f1(counts), np.nan)
+    scores = np.where(enough, weighted_f1(counts), np.nan)
     group_names = [f"{cell}/{gender}" for cell in coded.cells for gender in GENDERS]
     worst_group, lowest = _extreme(group_names, -scores.ravel())
     everything = counts.sum((0, 1))

@@ -25,8 +25,8 @@ if __name__ == "__main__":  # not the folder of the command, which would shadow 
 from ermgap.config import Config
 from ermgap.errors import UserError, command_line
 from ermgap.model.features import store
-from sweeps.scheduler.extractor import Extractor, Pool, plan_pool
-from sweeps.scheduler.machines import autoscaler, machine
+from sweeps.scheduler.extractor import Extractor, Pool, pool_of
+from sweeps.scheduler.machines import machine
 from sweeps.setup import command_line as cli
 from sweeps.setup import plan as planning
 
@@ -71,18 +71,12 @@ def extract(
         UserError: as `features.ensure`; also for a folder that some node does not see, and for
             actors that die again and again.
     """
-    import ray
 
     storage = Path(storage).absolute()
     _, clips = store.clips_of(table)
     chunks = store.chunks(clips)
     machine.join_ray(address)
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    asked = (
-        (config.sweep.slots or 1) * config.sweep.workers if address and autoscaler.grows() else 0
-    )
-    told = {"device": config.sweep.device, "chunks": len(chunks), "cpus": cpus, "asked": asked}
-    pool = plan_pool(alive, **told)
+    pool = pool_of(config, address, chunks=len(chunks), cpus=cpus)
     note(f"features of {len(clips)} clips in chunks of up to {len(chunks[0])}, on {pool}")
     roll = _roll(storage)
     wanted = {

@@ -70,15 +70,10 @@ def bootstrap(
     panel = Panel.of({"": predictions}, labels=labels, **support)
     found = panel.values(panel.draws(resamples, rng), "")
     return {
-        "acc_se": _spread(found["acc"]),
-        "max_gap_se": _spread(found["max_gap"]),
+        "acc_se": float(spread(found["acc"])),
+        "max_gap_se": float(spread(found["max_gap"])),
         "lone_speakers": len(panel.lone),
     }
-
-
-def _spread(values: np.ndarray) -> float:
-    values = values[np.isfinite(values)]
-    return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
 
 
 def dev_predictions(records: Records, trial_id: str) -> pd.DataFrame | None:

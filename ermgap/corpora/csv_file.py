@@ -67,9 +67,7 @@ def read_csv(file: Path, *, required: Sequence[str], optional: Sequence[str] = (
     text = _text(file)
     mark = _MARK.match(text)
     separator = mark[1] if mark else _separator(text, required)
-    reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True
-    )
+    reader = _reader(text, separator)
     try:
         numbered = [(i, row) for i, row in enumerate(reader, 1) if row and not (mark and i == 1)]
     except csv.Error as problem:
@@ -100,15 +98,18 @@ def _text(file: Path) -> str:
         raise UserError(f"{file} cannot be opened ({problem.strerror}).") from problem
 
 
+def _reader(text: str, separator: str):
+    return csv.reader(
+        io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True
+    )
+
+
 def _separator(text: str, required: Sequence[str]) -> str:
     """The one under which the header has most of the `required` columns, then most columns."""
 
     def fit(separator: str) -> tuple[int, int]:
-        reader = csv.reader(
-            io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True
-        )
         try:
-            header = next((row for row in reader if any(map(str.strip, row))), [])
+            header = next((row for row in _reader(text, separator) if any(map(str.strip, row))), [])
         except csv.Error:
             return 0, 0
         names = {name.casefold() for name in required}

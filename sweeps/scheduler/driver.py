@@ -16,7 +16,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ermgap.errors import UserError, in_shell
+from ermgap.errors import UserError
 from sweeps.recording.timing import Session
 from sweeps.scheduler.beginning import Beginning
 from sweeps.scheduler.interrupts import Interrupts
@@ -85,10 +85,7 @@ def _run(
     layout = make_ready(config, address, records.directory, storage, left=left, note=print)
     lag = order.lag_of(config, slots=layout.slots)
     if address:
-        machine.watch_head(
-            f"the head of the cluster at {address} does not answer any more; start it again, then "
-            f"continue with --resume {in_shell(records.directory)}."
-        )
+        machine.watch_head(machine.head_lost(address, records.directory))
     # Each of `ends` runs, the last one first; signals raise only inside `interrupts.raised`.
     with Interrupts() as interrupts, ExitStack() as ends:
         mirror = Mirror(records)

@@ -24,9 +24,9 @@ from ermgap.baselines import arguments
 from ermgap.config import Config
 from ermgap.errors import UserError
 from sweeps.scheduler.evaluator import Evaluator
-from sweeps.scheduler.extractor import Pool, plan_pool
+from sweeps.scheduler.extractor import Pool, pool_of
 from sweeps.scheduler.interrupts import Interrupts
-from sweeps.scheduler.machines import autoscaler, machine
+from sweeps.scheduler.machines import machine
 
 MOST = 8  # evaluators, where `sweep.slots` does not say
 CPU_SHARE = 0.9  # of each CPU, as a worker's: trials that are still ending hold a sliver
@@ -83,10 +83,7 @@ def on_workers(
     """
     machine.join_ray(address)
     if address:
-        machine.watch_head(
-            f"the head of the cluster at {address} does not answer any more; start it again, then "
-            f"continue with --resume {folder}."
-        )
+        machine.watch_head(machine.head_lost(address, folder))
     pool = _pool(len(requests), config, address)
     note(f"evaluation: {len(requests)} system{'s' * (len(requests) > 1)} to ask, {pool}")
     given = {"config": config.to_dict(), "folder": str(folder.absolute()), "pool": pool}
@@ -101,14 +98,7 @@ def on_workers(
 
 
 def _pool(requests: int, config: Config, address: str | None) -> Pool:
-    import ray
-
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    slots = config.sweep.slots
-    grows = address is not None and autoscaler.grows()  # else a GPU that is not there never comes
-    asked = (slots or 1) * config.sweep.workers if grows else 0
-    most = min(requests, slots or MOST)
-    return plan_pool(alive, device=config.sweep.device, chunks=most, asked=asked)
+    return pool_of(config, address, chunks=min(requests, config.sweep.slots or MOST))
 
 
 class Crew:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ermgap.config import from_dict
+from ermgap.config import Config, from_dict
 from ermgap.errors import UserError
 from ermgap.model.features import store
 from ermgap.registry import load_plugins
+from sweeps.scheduler.machines import autoscaler
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,6 +66,16 @@ def plan_pool(
         return Pool(min(gpus or asked, chunks), wanted, gpu=True)
     each = min(cpus or ACTOR_CPUS, max(cores))
     return Pool(min(sum(count // each for count in cores), chunks), each, gpu=False)
+
+
+def pool_of(config: Config, address: str | None, *, chunks: int, cpus: int | None = None) -> Pool:
+    """`plan_pool` on the nodes of the Ray that is joined; `address` as for a sweep."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    grows = bool(address) and autoscaler.grows()  # else a GPU that is not there never comes
+    asked = (config.sweep.slots or 1) * config.sweep.workers if grows else 0
+    return plan_pool(nodes, device=config.sweep.device, chunks=chunks, cpus=cpus, asked=asked)
 
 
 class Extractor:

@@ -17,6 +17,7 @@ from ermgap.errors import UserError
 from ermgap.model import qwen2_audio
 from ermgap.model.features import store as features
 from sweeps import extract
+from sweeps.scheduler import extractor
 
 CLIPS = 20
 KILLER = """
@@ -196,15 +197,15 @@ def test_processes_that_start_again_and_again_give_up(table, tmp_path):
     ],
 )
 def test_the_pool_fills_the_nodes(nodes, told, expected):
-    pool = extract.plan_pool(nodes, **{"device": "auto", "chunks": 64} | told)
+    pool = extractor.plan_pool(nodes, **{"device": "auto", "chunks": 64} | told)
     assert (pool.actors, pool.cpus, pool.gpu) == expected
 
 
 def test_a_cluster_that_cannot_do_it_is_refused():
     with pytest.raises(UserError, match="no GPU is here"):
-        extract.plan_pool([{"CPU": 2}], device="gpu", chunks=1)
+        extractor.plan_pool([{"CPU": 2}], device="gpu", chunks=1)
     with pytest.raises(UserError, match="has a CPU"):
-        extract.plan_pool([{"GPU": 1}], device="auto", chunks=1)
+        extractor.plan_pool([{"GPU": 1}], device="auto", chunks=1)
 
 
 def test_the_command_asks_for_a_storage_it_can_write_and_nothing_else(table, tmp_path):

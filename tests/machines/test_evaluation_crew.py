@@ -11,7 +11,7 @@ import pytest
 
 from ermgap.config import from_dict
 from ermgap.errors import UserError
-from sweeps.scheduler import evaluation
+from sweeps.scheduler import evaluation, extractor
 from sweeps.scheduler.evaluation import Crew, Request
 from sweeps.scheduler.extractor import Pool
 
@@ -148,7 +148,7 @@ def test_a_user_is_told_when_no_evaluator_begins(monkeypatch):
 def test_a_gpu_that_never_comes_is_not_waited_for(monkeypatch, grows):
     nodes = [{"Alive": True, "Resources": {"CPU": 8.0}}]
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(nodes=lambda: nodes))
-    monkeypatch.setattr(evaluation.autoscaler, "grows", lambda: grows)
+    monkeypatch.setattr(extractor.autoscaler, "grows", lambda: grows)
     config = from_dict({"sweep": {"device": "gpu", "slots": 2}})
     if grows:
         assert evaluation._pool(3, config, "auto").actors == 2

@@ -14,6 +14,7 @@ from ermgap.records import Records
 from sweeps.recording.timing import Session
 from sweeps.running import run_sweep
 from sweeps.scheduler import driver
+from sweeps.scheduler.machines import machine
 from sweeps.scoring import confirm
 from sweeps.setup import folders
 
@@ -94,3 +95,8 @@ def test_what_a_confirmation_says_when_it_stops_can_be_pasted(folder, monkeypatc
     monkeypatch.setattr(driver, "run", lambda *given, **more: Session(interrupted=True))
     assert confirm.run(records, planned, seeds=2, address=None) == 130
     assert word_after(capsys.readouterr().out, "--resume") == str(folder)
+
+
+def test_a_lost_head_names_the_folder_as_the_shell_takes_it(folder):
+    said = machine.head_lost("auto", folder)
+    assert word_after(said[:-1], "--resume") == str(folder)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ermgap import be_polite
-from ermgap.errors import UserError, first_line
+from ermgap.errors import UserError, first_line, in_shell
 from sweeps.scheduler.machines import devices, local_ray
 
 be_polite()  # before anything imports torch, here and in the processes that Ray starts
@@ -167,6 +167,14 @@ def watch_head(sentence: str, *, silent: float = HEAD_S) -> None:
             time.sleep(LOOK_S)
 
     threading.Thread(target=watch, name="head", daemon=True).start()
+
+
+def head_lost(address: str, folder: Path) -> str:
+    """What to say where the head of a cluster is lost; `folder` is that of the results."""
+    return (
+        f"the head of the cluster at {address} does not answer any more; start it again, then "
+        f"continue with --resume {in_shell(folder)}."
+    )
 
 
 def leave() -> None:
