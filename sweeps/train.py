@@ -1,7 +1,7 @@
 """Train one configuration: a slot with one job, with the records, events and pictures of a sweep.
 
     python sweeps/train.py --preset small --data emodb=PATH --set objective.loss=minmaxgap \\
-        --set objective.weight=linear --set objective.lambda_max=0.1
+        --set objective.schedule=linear --set objective.lambda_max=0.1
 """
 
 from __future__ import annotations

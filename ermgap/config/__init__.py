@@ -6,6 +6,7 @@
 of YAML, and `user_paths` makes every path that a user writes absolute.
 """
 
+from ermgap.config import old_forms
 from ermgap.config.parsing import differences, untuple
 from ermgap.config.presets import Config, assign, companions, from_dict, load
 from ermgap.config.safe_yaml import one_line, shown
@@ -40,6 +41,7 @@ __all__ = [
     "from_dict",
     "load",
     "make_absolute",
+    "old_forms",
     "one_line",
     "path_in",
     "shown",

@@ -11,6 +11,7 @@ import types
 import typing
 from collections.abc import Mapping
 
+from ermgap.config import old_forms
 from ermgap.config.safe_yaml import DEEPEST, one_line, shown
 from ermgap.errors import UserError
 
@@ -61,8 +62,9 @@ def build(kind, values, prefix: str, where: str):
                 if near
                 else f"the keys there are {', '.join(hints)}."
             )
-            told = key if one_line(str(key)) == key else shown(key)
-            raise UserError(f"{where} has no key {prefix}{told}; {hint}")
+            name = key if one_line(str(key)) == key else shown(key)
+            hint = old_forms.remedy(f"{prefix}{key}") or hint
+            raise UserError(f"{where} has no key {prefix}{name}; {hint}")
     built = {}
     for key, value in values.items():
         hint = hints[key]

@@ -84,7 +84,7 @@ class Config:
 
 OWN = {  # what the members of a gang may differ in; all else decides the passes that they share
     "adapter": ("r", "alpha", "dropout"),
-    "objective": ("loss", "p", "estimator", "relative", "ema", "dro_eta", "dro_c", "weight")
+    "objective": ("loss", "p", "estimator", "relative", "ema", "dro_eta", "dro_c", "schedule")
     + ("lambda_max", "lambda_0", "start", "ramp", "eta", "epsilon", "gap", "every"),
     "train": ("lr", "weight_decay", "warmup", "clip_norm", "patience", "select"),
 }

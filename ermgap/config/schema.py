@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from ermgap.config import old_forms
 from ermgap.config.safe_yaml import one_line, shown
 from ermgap.errors import UserError
 
@@ -146,7 +147,7 @@ class Objective(Section):
     ema: float = 0.9  # share of the running group sums that a step keeps
     dro_eta: float = 0.01  # step size of GroupDRO's group weights
     dro_c: float = 0.0  # GroupDRO's C, in C / sqrt(n)
-    weight: str = "constant"
+    schedule: str = "constant"  # of the fairness weight
     lambda_max: float = 10.0  # paper
     lambda_0: float = 0.0
     start: float = 0.0
@@ -259,6 +260,11 @@ class Sweep(Section):
         for name, point in self.points.items():
             remedy = "write its hyperparameters, such as {loss: minmaxgap, lambda_max: 1}"
             self.refuse(not isinstance(point, dict), f"points.{name}", remedy, value=point)
+        for name in old_forms.HYPERPARAMETERS:
+            remedy = f"it is called {old_forms.HYPERPARAMETERS[name]} now"
+            self.refuse(name in self.space, f"space.{name}", remedy, self.space.get(name))
+            for key, point in self.points.items():
+                self.refuse(name in point, f"points.{key}.{name}", remedy, point.get(name))
         self.one_of("device", ("auto", "cpu", "gpu"))
         self.at_least(1, "attempts", "workers", "gang", "slots", "stop_after")
         self.refuse(self.stop_factor < 2, "stop_factor", "it is 2 or more")

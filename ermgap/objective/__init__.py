@@ -28,17 +28,17 @@ from ermgap.objective.group_sums import (
     utterance_weights,
 )
 from ermgap.objective.losses import LOSSES, Loss, value_and_gradient
-from ermgap.objective.schedules import WEIGHTS, Weight
+from ermgap.objective.schedules import SCHEDULES, Schedule
 
 __all__ = [
     "ESTIMATORS",
     "GENDERS",
     "LOSSES",
-    "WEIGHTS",
+    "SCHEDULES",
     "Estimator",
     "Loss",
     "Objective",
-    "Weight",
+    "Schedule",
     "cell_names",
     "group_means",
     "group_sums",
@@ -50,7 +50,7 @@ __all__ = [
 def require(settings: config.Objective) -> None:
     """UserError for a loss, a weight schedule or an estimator that is not registered."""
     LOSSES.find(settings.loss)
-    WEIGHTS.find(settings.weight)
+    SCHEDULES.find(settings.schedule)
     ESTIMATORS.find(settings.estimator)
 
 
@@ -73,7 +73,7 @@ class Objective:
         self.cells = list(cells)
         counts = torch.as_tensor(counts, dtype=torch.float64)
         self.loss: Loss = LOSSES.find(settings.loss)(settings, counts)
-        self.weight: Weight = WEIGHTS.find(settings.weight)(settings)
+        self.schedule: Schedule = SCHEDULES.find(settings.schedule)(settings)
 
     def __call__(self, sums: Tensor, *, progress: float) -> tuple[Tensor, Tensor]:
         """J (float64 scalar) and dJ/d(S, Q, N) ([3, C, 2] float64) of a global batch's sums.
@@ -81,22 +81,22 @@ class Objective:
         To be called once a step: what a loss keeps from step to step moves on.
         """
         self.loss.observe(sums)
-        return value_and_gradient(self.loss, sums, self.lambda_(progress))
+        return value_and_gradient(self.loss, sums, self.fairness_weight(progress))
 
-    def lambda_(self, progress: float) -> float:
+    def fairness_weight(self, progress: float) -> float:
         """The fairness weight at this share of the full budget; 0 for a loss without one."""
-        return float(self.weight.value(progress)) if self.loss.weighted else 0.0
+        return float(self.schedule.value(progress)) if self.loss.weighted else 0.0
 
     def evaluated(self, metrics: Mapping) -> None:
         """Tell the schedule the dev metrics (`ermgap.metrics.evaluate`) of an evaluation."""
         name = {"max_gap": "max_gap", "loss": "max_loss_gap"}[self.settings.gap]
-        self.weight.evaluated(float(metrics[name]))
+        self.schedule.evaluated(float(metrics[name]))
 
     def state_dict(self) -> dict:
         """State of the loss and of the schedule, for the checkpoint."""
-        return {"loss": self.loss.state_dict(), "weight": self.weight.state_dict()}
+        return {"loss": self.loss.state_dict(), "weight": self.schedule.state_dict()}
 
     def load_state_dict(self, state: Mapping) -> None:
         """Take back what `state_dict` gave."""
         self.loss.load_state_dict(state["loss"])
-        self.weight.load_state_dict(state["weight"])
+        self.schedule.load_state_dict(state["weight"])

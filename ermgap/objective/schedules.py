@@ -23,7 +23,7 @@ from ermgap import config
 from ermgap.registry import Registry
 
 
-class Weight(ABC):
+class Schedule(ABC):
     """Base class: a schedule made from the `objective` section of the configuration."""
 
     def __init__(self, settings: config.Objective) -> None:
@@ -44,14 +44,14 @@ class Weight(ABC):
         """Take back what `state_dict` gave."""
 
 
-class Constant(Weight):
+class Constant(Schedule):
     """lambda_max throughout."""
 
     def value(self, progress: float) -> float:
         return self.settings.lambda_max
 
 
-class Rising(Weight):
+class Rising(Schedule):
     """0 until `start`, then rising to lambda_max over `ramp`, in the shape of `shape`."""
 
     def value(self, progress: float) -> float:
@@ -84,42 +84,42 @@ class Exponential(Rising):
         return math.expm1(5 * u) / math.expm1(5)
 
 
-class Step(Weight):
+class Step(Schedule):
     """0 before `start`, lambda_max from then on."""
 
     def value(self, progress: float) -> float:
         return self.settings.lambda_max if progress >= self.settings.start else 0.0
 
 
-class Adaptive(Weight):
+class Adaptive(Schedule):
     """The paper's multiplier: grows while the dev gap exceeds epsilon, shrinks below it."""
 
     def __init__(self, settings: config.Objective) -> None:
         super().__init__(settings)
-        self.now = settings.lambda_0
+        self.fairness_weight = settings.lambda_0
         self.evaluations = 0
 
     def value(self, progress: float) -> float:
-        return self.now
+        return self.fairness_weight
 
     def evaluated(self, gap: float) -> None:
         self.evaluations += 1
         if self.evaluations % self.settings.every or math.isnan(gap):
             return
         step = self.settings.eta * (gap - self.settings.epsilon)
-        self.now = min(max(self.now + step, 0.0), self.settings.lambda_max)
+        self.fairness_weight = min(max(self.fairness_weight + step, 0.0), self.settings.lambda_max)
 
     def state_dict(self) -> dict:
-        return {"now": self.now, "evaluations": self.evaluations}
+        return {"now": self.fairness_weight, "evaluations": self.evaluations}
 
     def load_state_dict(self, state: dict) -> None:
-        self.now, self.evaluations = float(state["now"]), int(state["evaluations"])
+        self.fairness_weight, self.evaluations = float(state["now"]), int(state["evaluations"])
 
 
-WEIGHTS = Registry("weight schedule")
-WEIGHTS["constant"] = Constant
-WEIGHTS["linear"] = Linear
-WEIGHTS["cosine"] = Cosine
-WEIGHTS["exponential"] = Exponential
-WEIGHTS["step"] = Step
-WEIGHTS["adaptive"] = Adaptive
+SCHEDULES = Registry("schedule")
+SCHEDULES["constant"] = Constant
+SCHEDULES["linear"] = Linear
+SCHEDULES["cosine"] = Cosine
+SCHEDULES["exponential"] = Exponential
+SCHEDULES["step"] = Step
+SCHEDULES["adaptive"] = Adaptive

@@ -23,7 +23,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from ermgap.config import safe_yaml
+from ermgap.config import old_forms, safe_yaml
 from ermgap.errors import UserError, first_line, in_shell
 from ermgap.records import bucket_restore
 from ermgap.records.degenerate import Rule, judged
@@ -83,6 +83,8 @@ class Records:
             ) from problem
         if not isinstance(sweep, dict) or "config" not in sweep:
             raise UserError(f"{path} is not a sweep's description (no 'config' in it); restore it.")
+        if isinstance(sweep["config"], dict):
+            sweep["config"] = old_forms.configuration(sweep["config"])
         return cls(directory, sweep)
 
     # Rows ---------------------------------------------------------------------------------------

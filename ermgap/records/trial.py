@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import dataclass, field
 
+from ermgap.config import old_forms
 from ermgap.records.degenerate import COMPLETE
 
 ENDED = (*COMPLETE, "stopped", "failed")
@@ -62,6 +63,7 @@ def parsed(content: bytes) -> tuple[list[dict], bool]:
         except (ValueError, RecursionError):
             row = None
         if _is_row(row):
+            row["config"] = old_forms.hyperparameters(row["config"])
             rows.append(row)
         else:
             torn = True

@@ -2,7 +2,7 @@
 
     text = page(told, values)        # told: model_card.Told; values: what ermgap.json holds
 
-`LOSSES`, `ESTIMATORS` and `WEIGHTS` are the words for what `ermgap.objective` registers.
+`LOSSES`, `ESTIMATORS` and `SCHEDULES` are the words for what `ermgap.objective` registers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ESTIMATORS = {
     "unbiased": "the squared difference less the sampling variance of both means; the worst cell "
     "is chosen by running means",
 }
-WEIGHTS = {
+SCHEDULES = {
     "constant": "λ is lambda_max throughout",
     "linear": "λ is 0 until the share `start` of training, then rises in a straight line to "
     "lambda_max over the share `ramp`",
@@ -122,8 +122,8 @@ def _objective(told: Told) -> list[str]:
         words = ESTIMATORS.get(settings.estimator, "an estimator of a plugin")
         lines.append(f"Estimator `{settings.estimator}`: {words}.")
     if settings.loss not in ("erm", "groupdro", "reweight"):
-        words = WEIGHTS.get(settings.weight, "a schedule of a plugin")
-        lines.append(f"Weight `{settings.weight}`: {words}.")
+        words = SCHEDULES.get(settings.schedule, "a schedule of a plugin")
+        lines.append(f"Schedule of the fairness weight, `{settings.schedule}`: {words}.")
     return lines
 
 

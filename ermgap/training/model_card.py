@@ -25,14 +25,14 @@ from ermgap import __version__
 from ermgap.config import Backbone, Config, untuple
 from ermgap.errors import UserError
 from ermgap.records import plain, to_json, write_atomically
-from ermgap.training.card_page import ESTIMATORS, LOSSES, WEIGHTS, page
+from ermgap.training.card_page import ESTIMATORS, LOSSES, SCHEDULES, page
 
 __all__ = [
     "ESTIMATORS",
     "FORMAT",
     "LOSSES",
     "NAME",
-    "WEIGHTS",
+    "SCHEDULES",
     "Told",
     "base_models",
     "base_name",

@@ -34,7 +34,7 @@ class Job:
     config: Config
     attempt: int = 1
     epoch: int = 0
-    chosen: dict = field(default_factory=dict)  # the searched values, for the rows
+    hyperparameters: dict = field(default_factory=dict)  # the searched values, for the rows
 
 
 class Member:
@@ -108,7 +108,9 @@ class Member:
         table = predictions(self.material.dev, scores, labels=data.labels)
         dev = metrics.evaluate(table, labels=data.labels, **data.support)
         self._require_gap(dev)
-        weights = [self.objective.lambda_(at / steps) for at in range(self.begun_at, self.step)]
+        weights = [
+            self.objective.fairness_weight(at / steps) for at in range(self.begun_at, self.step)
+        ]
         self.objective.evaluated(dev)  # from here on the schedule is that of the next epoch
         better = self._select(dev)
         if self.world.rank == 0:
@@ -118,10 +120,10 @@ class Member:
             "attempt": self.job.attempt,
             "epoch": self.epoch,
             "last": self.over,
-            "config": self.job.chosen,
+            "config": self.job.hyperparameters,
             "lambda": weights[0],
             "lambda_mean": float(np.mean(weights)),
-            "lambda_next": self.objective.lambda_(self.step / steps),
+            "lambda_next": self.objective.fairness_weight(self.step / steps),
             "objective": float(values.mean()),
             "train_loss": float(sums[0].sum() / sums[2].sum()),
             "losses": self._group_losses(sums),

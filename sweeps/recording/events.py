@@ -55,9 +55,9 @@ class Events:
         """Scalars of one committed epoch."""
         self._submit(self._epoch, row)
 
-    def ended(self, chosen: dict, trial_id: str, selected: dict) -> None:
+    def ended(self, hyperparameters: dict, trial_id: str, selected: dict) -> None:
         """hparams with the objectives; soon, the sweep's hypervolume and front."""
-        self._submit(self._ended, chosen, trial_id, selected)
+        self._submit(self._ended, hyperparameters, trial_id, selected)
 
     def close(self) -> None:
         """Wait until everything is written."""
@@ -83,7 +83,7 @@ class Events:
         }
         self._file(row["trial_id"]).add(_eventfile().scalars(found), step=row["epoch"])
 
-    def _ended(self, chosen: dict, trial_id: str, selected: dict) -> None:
+    def _ended(self, hyperparameters: dict, trial_id: str, selected: dict) -> None:
         objectives = {
             f"objective/{name}": float(selected[name])
             for name in self.records.sweep["objectives"]
@@ -92,7 +92,7 @@ class Events:
         self.files.pop(trial_id, None)
         self.due[trial_id] = time.time()
         if objectives:
-            shown = _eventfile().hparams(chosen, objectives)
+            shown = _eventfile().hparams(hyperparameters, objectives)
             file = _eventfile().EventFile(self.folder / trial_id / "hparams")
             file.add(*shown, _eventfile().scalars(objectives))
 

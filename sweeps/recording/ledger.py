@@ -43,14 +43,14 @@ class Ledger:
         self.spared = set(map(space.trial_id, range(len(space.named_points(config)))))
         self.rule = records.rule(trials) or Rule(-math.inf, config.sweep.floor)
 
-    def open(self, trial_id: str, chosen: dict) -> Entry:
+    def open(self, trial_id: str, hyperparameters: dict) -> Entry:
         """A configuration that is offered: a new one gets its first row, another goes on."""
         entry = self.committed.get(trial_id)
         if entry is None:
-            entry = Entry(trial_id, chosen)
+            entry = Entry(trial_id, hyperparameters)
             self._append(self._row(entry, "running", None))
-        self.journal.began(trial_id, chosen)
-        return replace(entry, chosen=chosen)
+        self.journal.began(trial_id, hyperparameters)
+        return replace(entry, hyperparameters=hyperparameters)
 
     def epoch(self, entry: Entry, row: dict) -> str:
         """Commit an epoch; returns the status that the configuration has with it."""
@@ -75,15 +75,15 @@ class Ledger:
     def ended(self, entry: Entry, status: str) -> None:
         """After the last row of a configuration."""
         floor = self.rule.floor()
-        self.rule.note(entry.trial_id, status, entry.chosen, entry.selected)
+        self.rule.note(entry.trial_id, status, entry.hyperparameters, entry.selected)
         if status in COMPLETE:
             status = self.rule.status(entry.selected)
-        self.journal.ended(entry.trial_id, entry.chosen, status, entry.selected)
+        self.journal.ended(entry.trial_id, entry.hyperparameters, status, entry.selected)
         if self.rule.floor() != floor:
             self.journal.judge(self.rule)
         self.over[entry.trial_id] = time.monotonic()
         self._forget(older=FORGET_S if self.records.in_bucket else 0.0)
-        self.events.ended(entry.chosen, entry.trial_id, entry.selected)
+        self.events.ended(entry.hyperparameters, entry.trial_id, entry.selected)
 
     def close(self) -> None:
         """The sweep is over."""
@@ -128,7 +128,7 @@ class Ledger:
             "epoch": entry.epoch,
             "status": status,
             "reason": reason,
-            "config": entry.chosen,
+            "config": entry.hyperparameters,
             "selected": entry.selected,
             "time": time.time(),
         }

@@ -106,8 +106,8 @@ def show(name: str, value: float | None) -> str:
     return f"{name} {'undefined' if value is None else format(100 * value, '.1f')}"
 
 
-def _words(chosen: Mapping) -> str:
+def _words(hyperparameters: Mapping) -> str:
     return " ".join(
         f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in chosen.items()
+        for name, value in hyperparameters.items()
     )

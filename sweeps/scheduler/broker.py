@@ -60,7 +60,7 @@ class Broker:
 
     # For Tune's trials --------------------------------------------------------------------------
 
-    async def offer(self, trial_id: str, chosen: dict) -> None:
+    async def offer(self, trial_id: str, hyperparameters: dict) -> None:
         """Queue a configuration; one that is committed in part goes on from its last epoch.
 
         One that the configuration refuses ends as failed; a second offer of the same is ignored.
@@ -68,13 +68,13 @@ class Broker:
         if trial_id in self.entries or trial_id in self.offers:
             return
         self.offers.add(trial_id)  # its first row may have to wait for the disk
-        entry = await self._commit(lambda: self.ledger.open(trial_id, chosen))
+        entry = await self._commit(lambda: self.ledger.open(trial_id, hyperparameters))
         self.offers.discard(trial_id)
         if entry is None:
             return
         self.entries[trial_id] = entry
         try:
-            entry.config = space.apply(chosen, self.config)
+            entry.config = space.apply(hyperparameters, self.config)
         except UserError as mistake:
             await self._fail(entry, str(mistake))
         else:

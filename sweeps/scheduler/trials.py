@@ -24,7 +24,7 @@ def serve(offered: dict, *, broker: str) -> None:
     desk = ray.get_actor(broker, namespace=NAMESPACE)
     ids = [proposal["trial_id"] for proposal in offered["proposals"]]
     for proposal in offered["proposals"]:  # in order: an actor may take calls at once in any
-        ray.get(desk.offer.remote(proposal["trial_id"], proposal["chosen"]))
+        ray.get(desk.offer.remote(proposal["trial_id"], proposal["hyperparameters"]))
     outcomes = {}
     while len(outcomes) < len(ids):
         waiting = [trial_id for trial_id in ids if trial_id not in outcomes]

@@ -24,7 +24,7 @@ class Entry:
     """A configuration between its offer and its outcome."""
 
     trial_id: str
-    chosen: dict
+    hyperparameters: dict
     attempt: int = 0  # how often it was handed out
     epoch: int = 0  # the last committed one
     slot: str | None = None
@@ -42,7 +42,10 @@ class Entry:
     def handed_to(self, slot: str) -> dict:
         """What the slot is told; another attempt has begun."""
         self.slot, self.attempt, self.trouble = slot, self.attempt + 1, None
-        told = {name: getattr(self, name) for name in ("trial_id", "attempt", "epoch", "chosen")}
+        told = {
+            name: getattr(self, name)
+            for name in ("trial_id", "attempt", "epoch", "hyperparameters")
+        }
         return told | {"config": self.config.to_dict()}
 
     def joins(self, first: Entry) -> bool:

@@ -59,24 +59,26 @@ class Journal:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._safely(self._write)
 
-    def began(self, trial_id: str, chosen: Mapping) -> None:
+    def began(self, trial_id: str, hyperparameters: Mapping) -> None:
         """A configuration is offered."""
-        self.trials[trial_id] = chosen, "running", {}
+        self.trials[trial_id] = hyperparameters, "running", {}
         self.times[trial_id] = self.times.get(trial_id, (time.time(), None))[0], None
-        self._safely(self._began, trial_id, chosen)
+        self._safely(self._began, trial_id, hyperparameters)
 
-    def ended(self, trial_id: str, chosen: Mapping, status: str, selected: Mapping) -> None:
+    def ended(
+        self, trial_id: str, hyperparameters: Mapping, status: str, selected: Mapping
+    ) -> None:
         """A configuration has ended; `selected` as in the records."""
-        self.trials[trial_id] = chosen, status, selected
+        self.trials[trial_id] = hyperparameters, status, selected
         self.times[trial_id] = self.times.get(trial_id, (None,))[0], time.time()
-        self._safely(self._ended, trial_id, chosen, status, selected)
+        self._safely(self._ended, trial_id, hyperparameters, status, selected)
 
     def judge(self, rule: Rule) -> None:
         """The floor has risen: write the study anew if a trial has become degenerate."""
         before = dict(self.trials)
-        for trial_id, (chosen, status, selected) in before.items():
+        for trial_id, (hyperparameters, status, selected) in before.items():
             if status in COMPLETE:
-                self.trials[trial_id] = chosen, rule.status(selected), selected
+                self.trials[trial_id] = hyperparameters, rule.status(selected), selected
         if self.trials != before:
             self._safely(self._write)
 
@@ -105,19 +107,21 @@ class Journal:
             sampler=optuna.samplers.RandomSampler(),
         )
         self.study.set_metric_names(list(objectives))
-        for trial_id, (chosen, status, selected) in self.trials.items():
+        for trial_id, (hyperparameters, status, selected) in self.trials.items():
             if status in UNFINISHED:
-                self._add(trial_id, chosen, state=UNFINISHED[status])
+                self._add(trial_id, hyperparameters, state=UNFINISHED[status])
             else:
-                self._ended(trial_id, chosen, status, selected)
+                self._ended(trial_id, hyperparameters, status, selected)
 
-    def _began(self, trial_id: str, chosen: Mapping) -> None:
+    def _began(self, trial_id: str, hyperparameters: Mapping) -> None:
         if trial_id not in self.known:
-            self._add(trial_id, chosen, state=TrialState.WAITING)
+            self._add(trial_id, hyperparameters, state=TrialState.WAITING)
         storage = self.study._storage
         storage.set_trial_state_values(self._key(trial_id), state=TrialState.RUNNING)
 
-    def _ended(self, trial_id: str, chosen: Mapping, status: str, selected: Mapping) -> None:
+    def _ended(
+        self, trial_id: str, hyperparameters: Mapping, status: str, selected: Mapping
+    ) -> None:
         values = [selected.get(name) for name in self.config.sweep.objectives]
         sound = all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
         state = STATES.get(status, TrialState.COMPLETE if sound else TrialState.FAIL)
@@ -125,20 +129,22 @@ class Journal:
         known = violations(status, selected, self.config) if complete else {}
         if trial_id not in self.known:
             more = {"values": values, "constraints": known} if complete else {}
-            self._add(trial_id, chosen, state=state, **more)
+            self._add(trial_id, hyperparameters, state=state, **more)
             return
         trial = optuna.Trial(self.study, self._key(trial_id))
         for name, value in known.items():
             trial.set_constraint(name, value)
         self.study.tell(self.known[trial_id], values if complete else None, state=state)
 
-    def _add(self, trial_id: str, chosen: Mapping, **more) -> None:
+    def _add(self, trial_id: str, hyperparameters: Mapping, **more) -> None:
         ranges = space.distributions(self.config)
-        shown = {n: d for n, v in chosen.items() if (d := _around(ranges.get(n), v)) is not None}
+        shown = {
+            n: d for n, v in hyperparameters.items() if (d := _around(ranges.get(n), v)) is not None
+        }
         made = create_trial(
-            params={name: chosen[name] for name in shown},
+            params={name: hyperparameters[name] for name in shown},
             distributions=shown,
-            user_attrs={"trial_id": trial_id, "configuration": dict(chosen)},
+            user_attrs={"trial_id": trial_id, "configuration": dict(hyperparameters)},
             **more,
         )
         begun, ended = self.times.get(trial_id, (None, None))

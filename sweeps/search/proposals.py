@@ -69,7 +69,10 @@ class SingleSearcher(Stateless):
 
     def __init__(self, config: Config, trials: Sequence[Trial] = ()) -> None:
         super().__init__()
-        self.chosen = {"loss": config.objective.loss, "weight": config.objective.weight}
+        self.hyperparameters = {
+            "loss": config.objective.loss,
+            "schedule": config.objective.schedule,
+        }
         self.interrupted = any(trial.ended for trial in trials)
 
     def suggest(self, trial_id: str) -> dict | str:
@@ -77,7 +80,7 @@ class SingleSearcher(Stateless):
         if self.interrupted:
             return Searcher.FINISHED
         self.interrupted = True
-        return {"trial_id": "t0000", "chosen": self.chosen}
+        return {"trial_id": "t0000", "hyperparameters": self.hyperparameters}
 
     def on_trial_complete(
         self, trial_id: str, result: dict | None = None, error: bool = False
@@ -98,8 +101,8 @@ class PointsSearcher(Stateless):
         self.interrupted = False
         ended = {trial.trial_id for trial in trials if trial.ended}
         self.left = [
-            {"trial_id": trial_id, "chosen": dict(chosen)}
-            for trial_id, chosen in named_trials(config)
+            {"trial_id": trial_id, "hyperparameters": dict(hyperparameters)}
+            for trial_id, hyperparameters in named_trials(config)
             if trial_id not in ended
         ]
 

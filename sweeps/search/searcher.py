@@ -94,22 +94,22 @@ class RecordsSearcher(Stateless):
         if not self.first:
             self._catch_up()  # in a deterministic sweep seconds to minutes: only now
         if self.first:
-            number, chosen = self.first.pop(0)
+            number, hyperparameters = self.first.pop(0)
         elif self._may_propose(number := self.next_number):
-            chosen = self._propose(number)
+            hyperparameters = self._propose(number)
         else:
             return None
-        self.offered[trial_id] = number, chosen
-        return {"trial_id": space.trial_id(number), "chosen": chosen}
+        self.offered[trial_id] = number, hyperparameters
+        return {"trial_id": space.trial_id(number), "hyperparameters": hyperparameters}
 
     def on_trial_complete(
         self, trial_id: str, result: dict | None = None, error: bool = False
     ) -> None:
         """Learn how Tune's trial ended; `result` is the broker's outcome."""
-        number, chosen = self.offered.pop(trial_id, (None, None))
+        number, hyperparameters = self.offered.pop(trial_id, (None, None))
         status = (result or {}).get("status", "failed")
-        if chosen is not None and status != "interrupted":
-            self._hear(number, chosen, status, result or {})
+        if hyperparameters is not None and status != "interrupted":
+            self._hear(number, hyperparameters, status, result or {})
 
     def _catch_up(self) -> None:
         """Go through the trials of earlier sessions, once, by number.
@@ -132,28 +132,28 @@ class RecordsSearcher(Stateless):
             elif self.lag is not None and self._may_propose(number):
                 self.first.append((number, self._propose(number)))
 
-    def _enter(self, number: int, chosen: dict) -> None:
+    def _enter(self, number: int, hyperparameters: dict) -> None:
         """A trial of an earlier session takes its place in the study, as running."""
-        inside = number >= len(self.points) and space.inside(chosen, self.config)
+        inside = number >= len(self.points) and space.inside(hyperparameters, self.config)
         if inside and self.lag is None:
-            self.asked[number] = self.known.begin(chosen)
+            self.asked[number] = self.known.begin(hyperparameters)
         elif inside:  # the sampler comes to the state that it had then
             self._learn_until(number - self.lag)
-            self.asked[number] = self.known.repeat(number, self.losses.fixed(), chosen)
-        self._count(number, chosen)
+            self.asked[number] = self.known.repeat(number, self.losses.fixed(), hyperparameters)
+        self._count(number, hyperparameters)
 
     def _propose(self, number: int) -> dict:
         if self.lag is not None:
             self._learn_until(number - self.lag)
         fixed, anew = self.losses.fixed(), self.lag is not None
-        self.asked[number], chosen = self.known.propose(number, fixed, anew=anew)
-        self._count(number, chosen)
-        return chosen
+        self.asked[number], hyperparameters = self.known.propose(number, fixed, anew=anew)
+        self._count(number, hyperparameters)
+        return hyperparameters
 
-    def _count(self, number: int, chosen: Mapping) -> None:
+    def _count(self, number: int, hyperparameters: Mapping) -> None:
         self.counted.add(number)
         self.next_number = max(self.next_number, number + 1)
-        self.losses.count(chosen)
+        self.losses.count(hyperparameters)
 
     def _may_propose(self, number: int) -> bool:
         """Whether all those have ended whose ends the proposal is to know."""
@@ -162,8 +162,8 @@ class RecordsSearcher(Stateless):
         due = range(self.next_to_learn, number - self.lag + 1)
         return all(one in self.ended for one in due if one in self.counted)
 
-    def _hear(self, number: int, chosen: dict, status: str, measured: dict) -> None:
-        self.ended[number] = chosen, status, measured
+    def _hear(self, number: int, hyperparameters: dict, status: str, measured: dict) -> None:
+        self.ended[number] = hyperparameters, status, measured
         if self.lag is None:
             self._learn(number)
 
@@ -175,11 +175,11 @@ class RecordsSearcher(Stateless):
 
     def _learn(self, number: int) -> None:
         """Let the study know how a trial ended, and which others are degenerate by it."""
-        chosen, status, measured = self.ended.pop(number)
+        hyperparameters, status, measured = self.ended.pop(number)
         floor = self.rule.floor() if self.rule else None
         if self.rule:
-            self.rule.note(space.trial_id(number), status, chosen, measured)
-        self.known.end(chosen, status, measured, place=self.asked.pop(number, None))
+            self.rule.note(space.trial_id(number), status, hyperparameters, measured)
+        self.known.end(hyperparameters, status, measured, place=self.asked.pop(number, None))
         if self.rule and self.rule.floor() != floor:
             self.known.judge_again()
 

@@ -55,46 +55,46 @@ class Parameter:
 
     key: str
     values: Range | Around | Choice | Callable[[Config], Range]
-    when: Callable[[Mapping], bool] = lambda chosen: True
+    when: Callable[[Mapping], bool] = lambda hyperparameters: True
 
     def of(self, config: Config) -> Range | Around | Choice:
         """The range under this configuration."""
         return self.values(config) if callable(self.values) else self.values
 
 
-def weighted(chosen: Mapping) -> bool:
+def weighted(hyperparameters: Mapping) -> bool:
     """Whether the loss has a fairness weight."""
-    return chosen.get("loss") in ("minmaxgap", "vrex")
+    return hyperparameters.get("loss") in ("minmaxgap", "vrex")
 
 
-def gap(chosen: Mapping) -> bool:
+def gap(hyperparameters: Mapping) -> bool:
     """Whether the loss has an estimate of the largest gap."""
-    return chosen.get("loss") == "minmaxgap"
+    return hyperparameters.get("loss") == "minmaxgap"
 
 
-def powered(chosen: Mapping) -> bool:
+def powered(hyperparameters: Mapping) -> bool:
     """Whether the exponent is free: the unbiased estimator is of the square."""
-    return gap(chosen) and chosen.get("estimator") != "unbiased"
+    return gap(hyperparameters) and hyperparameters.get("estimator") != "unbiased"
 
 
-def dro(chosen: Mapping) -> bool:
+def dro(hyperparameters: Mapping) -> bool:
     """Whether the loss is GroupDRO, with a step size of its own."""
-    return chosen.get("loss") == "groupdro"
+    return hyperparameters.get("loss") == "groupdro"
 
 
-def ramped(chosen: Mapping) -> bool:
+def ramped(hyperparameters: Mapping) -> bool:
     """Whether the weight comes in over time by a fixed schedule."""
-    return chosen.get("weight") in ("linear", "cosine", "exponential")
+    return hyperparameters.get("schedule") in ("linear", "cosine", "exponential")
 
 
-def late(chosen: Mapping) -> bool:
+def late(hyperparameters: Mapping) -> bool:
     """Whether the weight begins at a time of its own."""
-    return ramped(chosen) or chosen.get("weight") == "step"
+    return ramped(hyperparameters) or hyperparameters.get("schedule") == "step"
 
 
-def adaptive(chosen: Mapping) -> bool:
+def adaptive(hyperparameters: Mapping) -> bool:
     """Whether the weight follows the dev gap."""
-    return chosen.get("weight") == "adaptive"
+    return hyperparameters.get("schedule") == "adaptive"
 
 
 def tolerated(config: Config) -> Range:
@@ -108,7 +108,7 @@ SCHEDULES = ("constant", "linear", "cosine", "exponential", "step", "adaptive")
 
 SPACE = Registry("hyperparameter")
 SPACE["loss"] = Parameter("objective.loss", Choice(LOSSES))
-SPACE["weight"] = Parameter("objective.weight", Choice(SCHEDULES), weighted)
+SPACE["schedule"] = Parameter("objective.schedule", Choice(SCHEDULES), weighted)
 SPACE["lambda_max"] = Parameter("objective.lambda_max", Range(0.003, 10, log=True), weighted)
 SPACE["start"] = Parameter("objective.start", Range(0, 0.5), late)
 SPACE["ramp"] = Parameter("objective.ramp", Range(0.1, 1), ramped)
@@ -142,33 +142,35 @@ def distributions(config: Config) -> dict[str, BaseDistribution]:
 
 def propose(trial: optuna.Trial, config: Config) -> dict:
     """Ask Optuna for the values of one configuration; conditional ones only where they count."""
-    chosen: dict = {}
+    hyperparameters: dict = {}
     for name, distribution in distributions(config).items():
-        if counts(name, chosen, config):
-            chosen[name] = trial._suggest(name, distribution)
-    return chosen
+        if counts(name, hyperparameters, config):
+            hyperparameters[name] = trial._suggest(name, distribution)
+    return hyperparameters
 
 
-def counts(name: str, chosen: Mapping, config: Config) -> bool:
-    """Whether a hyperparameter has an effect under the values `chosen` before it."""
-    return SPACE[name].when(unsearched(config) | dict(chosen))
+def counts(name: str, hyperparameters: Mapping, config: Config) -> bool:
+    """Whether a hyperparameter has an effect under the values `hyperparameters` before it."""
+    return SPACE[name].when(unsearched(config) | dict(hyperparameters))
 
 
-def active(chosen: Mapping, config: Config) -> dict[str, BaseDistribution]:
-    """Distributions of the searched hyperparameters among `chosen`."""
-    return {name: d for name, d in distributions(config).items() if name in chosen}
+def active(hyperparameters: Mapping, config: Config) -> dict[str, BaseDistribution]:
+    """Distributions of the searched hyperparameters among `hyperparameters`."""
+    return {name: d for name, d in distributions(config).items() if name in hyperparameters}
 
 
-def inside(chosen: Mapping, config: Config) -> bool:
+def inside(hyperparameters: Mapping, config: Config) -> bool:
     """Whether Optuna could have proposed these values itself, so that it may learn from them."""
-    known = active(chosen, config)
-    wanted = {name for name in distributions(config) if counts(name, chosen, config)}
-    return set(known) == wanted and all(_contains(d, chosen[name]) for name, d in known.items())
+    known = active(hyperparameters, config)
+    wanted = {name for name in distributions(config) if counts(name, hyperparameters, config)}
+    return set(known) == wanted and all(
+        _contains(d, hyperparameters[name]) for name, d in known.items()
+    )
 
 
-def apply(chosen: Mapping, config: Config) -> Config:
+def apply(hyperparameters: Mapping, config: Config) -> Config:
     """The configuration with the chosen values in place."""
-    return config.replace({_key(name): value for name, value in chosen.items()})
+    return config.replace({_key(name): value for name, value in hyperparameters.items()})
 
 
 def _key(name: str) -> str:
@@ -183,7 +185,7 @@ def named_points(config: Config) -> list[dict]:
         for name, parameter in SPACE.items()
         if not parameter.key.startswith("objective.")
     }
-    paper = {"weight": "adaptive", "lambda_max": 10.0, "eta": 1.0, "epsilon": 0.02}
+    paper = {"schedule": "adaptive", "lambda_max": 10.0, "eta": 1.0, "epsilon": 0.02}
     paper |= {"estimator": "batch", "relative": False, "p": 2.0}
     return [{"loss": "erm"} | optimiser, {"loss": "minmaxgap"} | paper | optimiser]
 

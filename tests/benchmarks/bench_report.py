@@ -70,7 +70,7 @@ def sweep(directory: Path, trials: int):
     made = [
         {"acc": float(a), "max_gap": float(g), "loss": ("minmaxgap", "erm", "groupdro")[i % 3],
          "config": {"lambda_max": float(10 ** rng.uniform(-2, 1)), "eta": float(rng.random()),
-                    "weight": ("constant", "linear", "adaptive")[i % 3]}}
+                    "schedule": ("constant", "linear", "adaptive")[i % 3]}}
         for i, (a, g) in enumerate(zip(acc, gap, strict=True))
     ]  # fmt: skip
     records = write(directory, made, with_predictions=False)

@@ -210,7 +210,7 @@ def _resume(scale_crowd, trials: int, epochs: int) -> dict:
                 job = {
                     "trial_id": f"t{number:04d}",
                     "attempt": 1,
-                    "chosen": draw.encoding.decode(u),
+                    "hyperparameters": draw.encoding.decode(u),
                 }
                 for epoch in range(1, epochs + 1):
                     row = training.row(job, epoch)

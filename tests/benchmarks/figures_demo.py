@@ -16,11 +16,11 @@ SEEDS = range(5)
 SYSTEMS = {
     "ERM": {"objective.loss": "erm"},
     "MinMaxGAP, linear": {
-        "objective.loss": "minmaxgap", "objective.weight": "linear", "objective.p": 2.0,
+        "objective.loss": "minmaxgap", "objective.schedule": "linear", "objective.p": 2.0,
         "objective.lambda_max": 0.3,
     },
     "MinMaxGAP, adaptive": {
-        "objective.loss": "minmaxgap", "objective.weight": "adaptive", "objective.p": 2.0,
+        "objective.loss": "minmaxgap", "objective.schedule": "adaptive", "objective.p": 2.0,
         "objective.lambda_max": 10.0, "objective.eta": 0.1,
     },
 }  # fmt: skip

@@ -80,10 +80,10 @@ class Training:
 
     def row(self, job: dict, epoch: int) -> dict:
         """Of one epoch; better with a mild weight, and later."""
-        chosen, rng = job["chosen"], self.rng
-        weight = np.log10(chosen.get("lambda_max", 0.003) / 0.003) / 3.5
+        hyperparameters, rng = job["hyperparameters"], self.rng
+        weight = np.log10(hyperparameters.get("lambda_max", 0.003) / 0.003) / 3.5
         late = 1 - np.exp(-epoch / 5)
-        rate = 0.1 * np.log(chosen["lr"] / 5e-5) ** 2
+        rate = 0.1 * np.log(hyperparameters["lr"] / 5e-5) ** 2
         acc = late * (0.6 - 0.15 * weight**2 - rate) + rng.normal(0, 0.005)
         gap = 0.02 + (0.15 - 0.1 * weight) * late + abs(rng.normal(0, 0.01))
         scores = {"acc": float(acc), "w_f1": float(acc) * 0.97, "max_gap": float(gap)}
@@ -99,7 +99,7 @@ class Training:
         told = {"trial_id": job["trial_id"], "attempt": job["attempt"], "epoch": epoch}
         # Patience ends trials at all epochs from 6 on.
         over = int(job["trial_id"][1:]) * 7 % (self.epochs - 5) + 6
-        told |= {"last": epoch == over, "config": chosen, "gang": 1, "losses": losses}
+        told |= {"last": epoch == over, "config": hyperparameters, "gang": 1, "losses": losses}
         told |= {"lambda": float(weight), "lambda_next": float(weight), "dev": dev}
         told |= {name: float(rng.random()) for name in ("objective", "train_loss", "seconds")}
         told |= {name: float(rng.random()) for name in ("train_seconds", "eval_seconds")}
@@ -173,7 +173,7 @@ class Crowd:
                 start = time.perf_counter()
                 proposal = await asyncio.to_thread(self.searcher.suggest, name)
                 self.proposals.append((self.ended, time.perf_counter() - start))
-            await self.broker.offer(proposal["trial_id"], proposal["chosen"])
+            await self.broker.offer(proposal["trial_id"], proposal["hyperparameters"])
             if len(self.proposals) >= self.concurrent:
                 self.full.set()
             outcome = None
@@ -208,9 +208,9 @@ def proposing(config: Config, *, known: int, pending: int, times: int) -> list[f
     searcher, training = search.RecordsSearcher(config), Training(config)
     plain, searcher.study.sampler = searcher.study.sampler, UniformSampler(config)
     for number in range(known + pending):  # drawn without a model: that would take long
-        chosen = searcher.suggest(str(number))["chosen"]
+        hyperparameters = searcher.suggest(str(number))["hyperparameters"]
         if number < known:
-            job = {"trial_id": f"t{number:04d}", "attempt": 1, "chosen": chosen}
+            job = {"trial_id": f"t{number:04d}", "attempt": 1, "hyperparameters": hyperparameters}
             row = training.row(job, config.train.epochs)
             searcher.on_trial_complete(str(number), {"status": "finished"} | row["selected"])
     assert isinstance(plain, FrontSampler)

@@ -23,14 +23,14 @@ FILE = Path(__file__).parent / "results" / "search-design.npz"
 SETTINGS = {
     "backbone.dtype": "bfloat16",
     "objective.loss": "minmaxgap",
-    "objective.weight": "linear",
+    "objective.schedule": "linear",
     "objective.p": 2,
     "train.patience": 6,
     "train.keep_epochs": "true",
     "sweep.sampler": "random",
     "sweep.floor": 0,
     "sweep.seed": 5,
-    "sweep.space": "{loss: false, weight: false, p: false, lora_r: false, lora_dropout: false, "
+    "sweep.space": "{loss: false, schedule: false, p: false, lora_r: false, lora_dropout: false, "
     "lambda_max: [0.003, 3]}",
 }
 OBJECTIVES = ("acc", "max_gap")

@@ -56,7 +56,9 @@ def ours(problem, seed: int, *, trials: int = TRIALS, **sweep) -> list[tuple[int
         while spent < budget:
             tune_id = f"tune-{number}"
             offer = searcher.suggest(tune_id)
-            x = {name.removeprefix(PREFIX): value for name, value in offer["chosen"].items()}
+            x = {
+                name.removeprefix(PREFIX): value for name, value in offer["hyperparameters"].items()
+            }
             measured = problem.curve(x, seed=trial_seed(seed, number))
             rows, status = [], "finished"
             for epoch, values in enumerate(measured, start=1):
@@ -84,9 +86,9 @@ def full_trials(problem, seed: int, ask: Callable, tell: Callable) -> list[tuple
     """A search that hears of finished trials alone: 40 of them."""
     ended = []
     for number in range(TRIALS):
-        key, chosen = ask(number)
-        tell(key, problem.curve(chosen, seed=trial_seed(seed, number))[-1])
-        ended.append(((number + 1) * problem.epochs, problem.final(chosen)))
+        key, hyperparameters = ask(number)
+        tell(key, problem.curve(hyperparameters, seed=trial_seed(seed, number))[-1])
+        ended.append(((number + 1) * problem.epochs, problem.final(hyperparameters)))
     return ended
 
 

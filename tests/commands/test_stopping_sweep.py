@@ -125,7 +125,7 @@ def test_a_stopped_trial_is_told_as_pruned_live_and_from_the_records(tmp_path):
             scores = {"acc": 0.3 + number / 100, "max_gap": 0.1, "w_f1": 0.3}
             records.append(
                 {"trial_id": offer["trial_id"], "attempt": 1, "epoch": 1, "status": status}
-                | {"reason": None, "config": offer["chosen"], "selected": scores}
+                | {"reason": None, "config": offer["hyperparameters"], "selected": scores}
             )
             searcher.on_trial_complete(f"tune-{number}", {"status": status} | scores)
         again = RecordsSearcher(config, Records.open(folder).trials())

@@ -140,7 +140,7 @@ def test_every_key_has_a_mistake_in_the_list_above_or_takes_any_value_of_its_typ
         for field in dataclasses.fields(getattr(Config(), section))
     }
     free = {"backbone.path", "backbone.revision", "backbone.prompt", "objective.loss"}
-    free |= {"objective.weight", "sweep.sampler"}
+    free |= {"objective.schedule", "sweep.sampler"}
     assert keys - free <= set(MISTAKES)
 
 

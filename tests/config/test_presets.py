@@ -122,12 +122,12 @@ def test_an_ablation_is_the_paper_s_grid_over_its_base(name, base):
         assert {key.split(".")[0] for key in changed} <= {"objective"}
         one = run.objective
         assert one.estimator == "batch" and not one.relative and one.lambda_0 == 0
-        grid.append((one.loss, one.weight, one.lambda_max, one.p))
+        grid.append((one.loss, one.schedule, one.lambda_max, one.p))
     assert grid[0][0] == "erm"
     fixed = [("minmaxgap", "constant", lam, p) for p in (1.0, 2.0) for lam in (1.0, 5.0, 10.0)]
     adaptive = [("minmaxgap", "adaptive", 10.0, p) for p in (1.0, 2.0)]
     assert sorted(grid[1:]) == sorted(fixed + adaptive)
-    assert {run.objective.epsilon for run in runs if run.objective.weight == "adaptive"} == {0.02}
+    assert {run.objective.epsilon for run in runs if run.objective.schedule == "adaptive"} == {0.02}
 
 
 def test_the_names_of_the_grid_say_what_is_in_them():
@@ -136,7 +136,7 @@ def test_the_names_of_the_grid_say_what_is_in_them():
         weight, exponent = name.split(", p ")
         assert point["p"] == float(exponent)
         if weight == "adaptive":
-            assert point["weight"] == "adaptive"
+            assert point["schedule"] == "adaptive"
         else:
             assert point["lambda_max"] == float(weight.removeprefix("lambda "))
 

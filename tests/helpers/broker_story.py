@@ -15,7 +15,7 @@ from sweeps.scheduler.broker import Broker
 from sweeps.search import journal
 
 ERM = {"loss": "erm", "lr": 0.003}
-FAIR = {"loss": "minmaxgap", "weight": "linear", "lambda_max": 0.1, "lr": 0.001}
+FAIR = {"loss": "minmaxgap", "schedule": "linear", "lambda_max": 0.1, "lr": 0.001}
 SOON = 0.02
 
 
@@ -61,7 +61,7 @@ def row(
     scores = {"acc": acc, "w_f1": w_f1, "max_gap": max_gap, "worst_group_w_f1": 0.3}
     scores |= {"max_loss_gap": 0.2}
     dev = scores | {"majority_rate": 0.2, "gaps": {}}
-    told = {key: job[key] for key in ("trial_id", "attempt")} | {"config": job["chosen"]}
+    told = {key: job[key] for key in ("trial_id", "attempt")} | {"config": job["hyperparameters"]}
     told |= {"epoch": epoch, "last": last, "selected": {"epoch": epoch} | scores, "dev": dev}
     told |= {"lambda": 0.0, "train_loss": 1.0, "losses": {}, "utterances_per_second": 1.0}
     return told | {"peak_memory_mb": 1.0, "time": time.time()}

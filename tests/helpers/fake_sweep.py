@@ -87,7 +87,7 @@ def write(
 
 
 def _append(records: Records, trial_id: str, trial: dict, table, with_predictions: bool) -> None:
-    config = {"loss": trial.pop("loss", "minmaxgap"), "weight": "linear", "lambda_max": 0.1}
+    config = {"loss": trial.pop("loss", "minmaxgap"), "schedule": "linear", "lambda_max": 0.1}
     config |= {"lr": 0.003, "lora_r": 8} | trial.pop("config", {})
     status, reason = trial.pop("status", "finished"), trial.pop("reason", None)
     acc, gap = trial["acc"], trial["max_gap"]

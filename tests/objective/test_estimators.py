@@ -238,7 +238,7 @@ def test_an_estimator_of_one_s_own_needs_a_registry_line_and_an_unknown_one_is_r
         objective.require(settings)
         values = [
             Objective(
-                config.Objective(loss="minmaxgap", estimator=name, weight="constant", p=1.0),
+                config.Objective(loss="minmaxgap", estimator=name, schedule="constant", p=1.0),
                 cells=[("en", "speech")],
                 counts=[[9, 9]],
             )

@@ -96,15 +96,17 @@ def weighted(**settings) -> Objective:
 
 
 def test_constant_and_linear_weights_follow_their_formulas():
-    constant = weighted(weight="constant", lambda_max=3.0)
-    linear = weighted(weight="linear", lambda_max=3.0, start=0.25, ramp=0.5)
-    late = weighted(weight="linear", lambda_max=3.0, start=0.5, ramp=1.0)
+    constant = weighted(schedule="constant", lambda_max=3.0)
+    linear = weighted(schedule="linear", lambda_max=3.0, start=0.25, ramp=0.5)
+    late = weighted(schedule="linear", lambda_max=3.0, start=0.5, ramp=1.0)
     for progress in np.linspace(0, 1, 41):
-        assert constant.lambda_(progress) == 3.0
-        assert linear.lambda_(progress) == pytest.approx(
+        assert constant.fairness_weight(progress) == 3.0
+        assert linear.fairness_weight(progress) == pytest.approx(
             np.interp(progress, [0.25, 0.75], [0.0, 3.0]), abs=1e-15
         )
-        assert late.lambda_(progress) == pytest.approx(3 * max(progress - 0.5, 0), abs=1e-15)
+        assert late.fairness_weight(progress) == pytest.approx(
+            3 * max(progress - 0.5, 0), abs=1e-15
+        )
 
 
 def test_the_other_weights_rise_as_the_design_says():
@@ -114,17 +116,17 @@ def test_the_other_weights_rise_as_the_design_says():
         "exponential": (np.exp(5 * u) - 1) / (np.exp(5) - 1),
     }
     for name, wanted in shapes.items():
-        made = weighted(weight=name, lambda_max=3.0, start=0.25, ramp=0.5)
-        found = [made.lambda_(0.25 + 0.5 * x) for x in u]
+        made = weighted(schedule=name, lambda_max=3.0, start=0.25, ramp=0.5)
+        found = [made.fairness_weight(0.25 + 0.5 * x) for x in u]
         assert found == pytest.approx(3 * wanted, abs=1e-12)
-        assert made.lambda_(0.1) == 0 and made.lambda_(0.9) == pytest.approx(3.0)
-    step = weighted(weight="step", lambda_max=3.0, start=0.25)
-    assert [step.lambda_(x) for x in (0.0, 0.2499, 0.25, 1.0)] == [0.0, 0.0, 3.0, 3.0]
+        assert made.fairness_weight(0.1) == 0 and made.fairness_weight(0.9) == pytest.approx(3.0)
+    step = weighted(schedule="step", lambda_max=3.0, start=0.25)
+    assert [step.fairness_weight(x) for x in (0.0, 0.2499, 0.25, 1.0)] == [0.0, 0.0, 3.0, 3.0]
 
 
 def test_erm_has_no_weight_whatever_its_schedule():
     objective = Objective(config.Objective(loss="erm", lambda_max=3.0), cells=CELLS, counts=COUNTS)
-    assert objective.lambda_(0.7) == 0
+    assert objective.fairness_weight(0.7) == 0
 
 
 @pytest.mark.parametrize("every", [1, 2, 3])
@@ -136,20 +138,28 @@ def test_the_adaptive_weight_is_a_projected_ascent_on_the_dev_gap(every, gap, me
     series[:6] = np.nan, 0.0, 0.0, 0.0, 0.0, 0.0
     other = {"max_gap": 99.0, "max_loss_gap": 99.0}
     objective = weighted(
-        weight="adaptive", lambda_0=0.1, lambda_max=0.9, eta=9.0, epsilon=0.02, every=every, gap=gap
+        schedule="adaptive",
+        lambda_0=0.1,
+        lambda_max=0.9,
+        eta=9.0,
+        epsilon=0.02,
+        every=every,
+        gap=gap,
     )
     by_hand, seen = 0.1, set()
     for number, value in enumerate(series, start=1):
         objective.evaluated(other | {metric: value})
         if number % every == 0 and value == value:
             by_hand = float(np.clip(by_hand + 9.0 * (value - 0.02), 0.0, 0.9))
-        assert objective.lambda_(random.random()) == pytest.approx(by_hand, abs=1e-14), number
+        assert objective.fairness_weight(random.random()) == pytest.approx(by_hand, abs=1e-14), (
+            number
+        )
         seen.add(by_hand)
     assert {0.0, 0.9} <= seen and len(seen) > 5
 
 
 def test_a_restored_schedule_goes_on_where_it_was():
-    settings = {"weight": "adaptive", "lambda_0": 1.0, "eta": 3.0, "every": 2}
+    settings = {"schedule": "adaptive", "lambda_0": 1.0, "eta": 3.0, "every": 2}
     whole, first, second = (weighted(**settings) for _ in range(3))
     series = [0.4, 0.3, 0.2, 0.5, 0.1, 0.7, 0.3]
     for gap in series:
@@ -159,5 +169,5 @@ def test_a_restored_schedule_goes_on_where_it_was():
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
     for gap in series[3:]:
         second.evaluated({"max_gap": gap})
-    assert second.lambda_(0.1) == whole.lambda_(0.1) != first.lambda_(0.1)
+    assert second.fairness_weight(0.1) == whole.fairness_weight(0.1) != first.fairness_weight(0.1)
     assert second.state_dict() == whole.state_dict()

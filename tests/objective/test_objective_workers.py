@@ -26,12 +26,12 @@ OBJECTIVES = {
     "erm": ({"loss": "erm"}, [], 0.0),
     "p1-constant": ({"loss": "minmaxgap", "p": 1.0, "lambda_max": 2.5}, [], 2.5),
     "p2-linear": (
-        {"loss": "minmaxgap", "weight": "linear", "lambda_max": 2.5, "start": 0.1, "ramp": 0.5},
+        {"loss": "minmaxgap", "schedule": "linear", "lambda_max": 2.5, "start": 0.1, "ramp": 0.5},
         [],
         1.5,
     ),
     "p1.5-adaptive": (
-        {"loss": "minmaxgap", "p": 1.5, "weight": "adaptive", "lambda_0": 0.5, "eta": 10.0},
+        {"loss": "minmaxgap", "p": 1.5, "schedule": "adaptive", "lambda_0": 0.5, "eta": 10.0},
         [0.3],
         3.3,
     ),

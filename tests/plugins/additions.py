@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ermgap.corpora import CORPORA
 from ermgap.corpora.table import Corpus, frame
-from ermgap.objective import LOSSES, WEIGHTS, Loss, Weight
+from ermgap.objective import LOSSES, SCHEDULES, Loss, Schedule
 
 
 class WorstGroup(Loss):
@@ -14,7 +14,7 @@ class WorstGroup(Loss):
         return (1 + weight) * (sums[0] / sums[2].clamp(min=1)).max()
 
 
-class Square(Weight):
+class Square(Schedule):
     """lambda_max times the square of the share of training that is done."""
 
     def value(self, progress):
@@ -42,5 +42,5 @@ def load(path):
 
 
 LOSSES["worst_group"] = WorstGroup
-WEIGHTS["square"] = Square
+SCHEDULES["square"] = Square
 CORPORA["named"] = load

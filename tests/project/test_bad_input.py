@@ -180,7 +180,7 @@ MISTAKES: dict[str, tuple[Callable[[Place], list[str]], tuple[str, ...]]] = {
 OF_TRAIN: dict[str, tuple[Callable[[Place], list[str]], tuple[str, ...]]] = {
     "resuming what sweeps/pareto.py made": (resume(), ("sweeps/pareto.py",)),
     "an unknown loss": (fine("--set", "objective.loss=minmaxgop"), ("minmaxgop", "minmaxgap")),
-    "an unknown weight": (fine("--set", "objective.weight=ramp"), ("ramp",)),
+    "an unknown weight": (fine("--set", "objective.schedule=ramp"), ("ramp",)),
     "a flag of sweeps": (fine("--trials", "3"), ("--trials",)),
     "an unknown corpus": (data("ravdes"), ("ravdes", "ravdess")),
 }

@@ -26,9 +26,9 @@ def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Events, "_ended", lambda *_: None)
 
 
-async def train(broker: Broker, trial_id: str, chosen: dict, *scores: tuple) -> dict:
+async def train(broker: Broker, trial_id: str, hyperparameters: dict, *scores: tuple) -> dict:
     """Epochs of (acc, w_f1); returns the outcome."""
-    await broker.offer(trial_id, chosen)
+    await broker.offer(trial_id, hyperparameters)
     job = await take(broker, "slot")
     for epoch, (acc, w_f1) in enumerate(scores, start=1):
         last = epoch == len(scores)
@@ -72,7 +72,7 @@ def test_searcher_records_front_and_journal_agree_after_every_end(tmp_path, floo
         for number in range(10):
             offer = live.suggest(str(number))
             epochs = [(0.1 + 0.7 * draw(), 0.1 + 0.7 * draw()) for _ in range(2)]
-            outcome = await train(broker, offer["trial_id"], offer["chosen"], *epochs)
+            outcome = await train(broker, offer["trial_id"], offer["hyperparameters"], *epochs)
             live.on_trial_complete(str(number), outcome)
             said = verdicts(folder, live)
             # The paper's point need not be in the searched space, so Optuna may not know it.
@@ -93,13 +93,13 @@ def test_a_better_erm_makes_an_earlier_trial_degenerate_for_the_searcher_too():
     scores = {"status": "finished", "acc": 0.5, "max_gap": 0.1}
     places = {}
     for number in range(6):
-        chosen = known.suggest(str(number))["chosen"]
+        hyperparameters = known.suggest(str(number))["hyperparameters"]
         places[number] = len(known.study.trials) - 1
-        w_f1 = 0.9 if number == 5 else 0.4 if chosen["loss"] == "erm" else 0.3
+        w_f1 = 0.9 if number == 5 else 0.4 if hyperparameters["loss"] == "erm" else 0.3
         known.on_trial_complete(str(number), scores | {"w_f1": w_f1})
         if number == 4:
             assert not any(poor(t.constraints) for t in known.study.trials)
-    assert chosen["loss"] == "erm"
+    assert hyperparameters["loss"] == "erm"
     trials = known.study.trials
     assert [poor(t.constraints) for t in trials] == [True] * (len(trials) - 1) + [False]
     assert {t.state for t in trials} == {TrialState.COMPLETE}
@@ -109,8 +109,8 @@ def test_a_better_erm_makes_an_earlier_trial_degenerate_for_the_searcher_too():
 def test_while_others_run_they_keep_their_places_and_are_told_after_the_floor_rose():
     config = Config().replace({"sweep.trials": 40, "sweep.sampler": "tpe"})
     known = RecordsSearcher(config, points=(), rule=Rule(MAJORITY))
-    offers = [known.suggest(str(number))["chosen"] for number in range(6)]
-    erm = next(i for i, chosen in enumerate(offers) if chosen["loss"] == "erm")
+    offers = [known.suggest(str(number))["hyperparameters"] for number in range(6)]
+    erm = next(i for i, hyperparameters in enumerate(offers) if hyperparameters["loss"] == "erm")
     order = [i for i in range(6) if i != erm]
     good = {"status": "finished", "acc": 0.5, "max_gap": 0.1}
     for number in (*order[:2], erm, *order[2:]):

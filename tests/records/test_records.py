@@ -240,7 +240,7 @@ def test_the_consolidated_table_equals_the_rows(records):
         records.append(
             row(epoch=epoch, dev={"acc": 0.5, "gaps": {"de/speech": {"avg": np.nan, "n": 7}}})
         )
-    config = {"loss": "minmaxgap", "weight": "linear", "p": 2.0, "lora_r": 8, "relative": True}
+    config = {"loss": "minmaxgap", "schedule": "linear", "p": 2.0, "lora_r": 8, "relative": True}
     records.append(row("t0001", 1, status="failed", reason="nan", config=config))
     records.consolidate()
     flat = pd.read_parquet(records.directory / "trials.parquet")

@@ -28,7 +28,7 @@ def test_an_epoch_is_on_disk_before_its_slot_hears_the_answer(folder, monkeypatc
     async def story(broker: Broker) -> None:
         await broker.offer("t0000", ERM)
         job = await take(broker, "slot-0")
-        assert (job["trial_id"], job["chosen"]) == ("t0000", ERM)
+        assert (job["trial_id"], job["hyperparameters"]) == ("t0000", ERM)
         assert (job["epoch"], job["attempt"]) == (0, 1)
         assert job["config"]["train"]["lr"] == 0.003
         for epoch in (1, 2):

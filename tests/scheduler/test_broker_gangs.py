@@ -24,9 +24,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gangs, "QUIET_S", MOMENT)
 
 
-async def offer(broker: Broker, *numbers: int, chosen: dict = ERM) -> None:
+async def offer(broker: Broker, *numbers: int, hyperparameters: dict = ERM) -> None:
     for number in numbers:
-        await broker.offer(f"t{number:04d}", chosen)
+        await broker.offer(f"t{number:04d}", hyperparameters)
 
 
 async def jobs(broker: Broker, slot: str, timeout: float = SOON) -> dict[str, dict]:
@@ -40,7 +40,7 @@ def test_a_full_gang_goes_out_at_once_in_the_order_of_offers(tmp_path, monkeypat
 
     async def story(broker: Broker) -> None:
         await offer(broker, 0, 2)
-        await offer(broker, 1, 3, chosen=FAIR)
+        await offer(broker, 1, 3, hyperparameters=FAIR)
         assert list(await jobs(broker, "slot-0")) == ["t0000", "t0002", "t0001"]
         status = await broker.status()
         assert status["held"] == {"slot-0": ["t0000", "t0002", "t0001"]}

@@ -222,9 +222,9 @@ def test_of_many_trials_the_front_and_the_newest_are_looked_at(monkeypatch):
     for n in best:
         trials[n] = finished(n, [0.9, 0.1])
     trials[99] = finished(99, [], TrialState.PRUNED)
-    chosen = [trial.number for trial in sampler.telling(trials, np.array([-1.0, 1.0]))]
-    assert len(chosen) == 10 and chosen == sorted(chosen)
-    assert set(best) <= set(chosen) and {95, 96, 97, 98, 99} <= set(chosen)
+    hyperparameters = [trial.number for trial in sampler.telling(trials, np.array([-1.0, 1.0]))]
+    assert len(hyperparameters) == 10 and hyperparameters == sorted(hyperparameters)
+    assert set(best) <= set(hyperparameters) and {95, 96, 97, 98, 99} <= set(hyperparameters)
     none = [finished(n, [], TrialState.PRUNED) for n in range(30)]
     assert [t.number for t in sampler.telling(none, np.array([-1.0, 1.0]))] == list(range(20, 30))
 
@@ -254,9 +254,9 @@ def test_a_fit_and_a_draw_see_a_bounded_number_of_trials(monkeypatch, most):
     )
     proposed, running = [], []
     for n in range(45):
-        chosen = searcher.suggest(str(n))["chosen"]
-        assert chosen not in proposed
-        proposed.append(chosen)
+        hyperparameters = searcher.suggest(str(n))["hyperparameters"]
+        assert hyperparameters not in proposed
+        proposed.append(hyperparameters)
         running.append(n)
         if len(running) > 12:
             outcome = {"status": "finished", "acc": rng.random(), "max_gap": rng.random()}

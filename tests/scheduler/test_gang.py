@@ -26,7 +26,7 @@ KINDS = {
     "erm": {"objective.loss": "erm", "train.lr": 3e-3},
     "wide": {"adapter.r": 7, "adapter.alpha": 5, "adapter.dropout": 0.4, "train.clip_norm": 0.1},
     "adaptive": {
-        "objective.weight": "adaptive",
+        "objective.schedule": "adaptive",
         "objective.eta": 20.0,
         "adapter.dropout": 0.0,
         "train.weight_decay": 0.5,

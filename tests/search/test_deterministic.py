@@ -28,13 +28,13 @@ def settings(**sweep) -> Config:
     return Config().replace({f"sweep.{key}": value for key, value in given.items()})
 
 
-def outcome(number: int, chosen: dict) -> dict:
+def outcome(number: int, hyperparameters: dict) -> dict:
     """How a trial ends: some fail, some always say the same, ERM gets better and better."""
-    draw = random.Random(repr((number, sorted(chosen.items())))).random
+    draw = random.Random(repr((number, sorted(hyperparameters.items())))).random
     if draw() < 0.1:
         return {"status": "failed"}
     acc = 0.15 + 0.6 * draw()
-    w_f1 = 0.1 + 0.04 * number if chosen["loss"] == "erm" else draw()
+    w_f1 = 0.1 + 0.04 * number if hyperparameters["loss"] == "erm" else draw()
     return {"status": "finished", "acc": acc, "w_f1": w_f1, "max_gap": 0.3 * draw(), "epoch": 1}
 
 
@@ -80,13 +80,13 @@ class Session:
     def train(self) -> None:
         self.now, tune_id, proposal = heapq.heappop(self.training)
         number = order.number_of(proposal["trial_id"])
-        told = outcome(number, proposal["chosen"])
+        told = outcome(number, proposal["hyperparameters"])
         self.note(proposal, told["status"], told)
         self.together.on_trial_complete(tune_id, {"outcomes": [told]})
 
     def note(self, proposal: dict, status: str, selected: dict) -> None:
-        name, chosen = proposal["trial_id"], proposal["chosen"]
-        self.trials[name] = Trial(name, status, None, chosen, 1, 1, selected, [])
+        name, hyperparameters = proposal["trial_id"], proposal["hyperparameters"]
+        self.trials[name] = Trial(name, status, None, hyperparameters, 1, 1, selected, [])
 
     def proposals(self) -> dict[str, dict]:
         return {name: self.trials[name].config for name in sorted(self.trials)}
@@ -206,7 +206,9 @@ def test_every_other_loss_gets_an_equal_share_whatever_erm_gets(share, losses):
             if ends < budget:  # goes on after a kill, without the order, and from a lost row
                 free = config.replace({"sweep.deterministic": False})
                 session = Session(free, slots=3, timing=1, trials=records(session, lost=True))
-            counts = Counter(chosen["loss"] for chosen in session.proposals().values())
+            counts = Counter(
+                hyperparameters["loss"] for hyperparameters in session.proposals().values()
+            )
             others = [counts[loss] for loss in losses if loss != "erm"]
             assert max(others) - min(others) <= 1
             erm = counts["erm"] if "erm" in losses else share * budget
@@ -221,7 +223,7 @@ def test_a_sweep_in_which_one_loss_was_neglected_catches_up():
         for i, loss in enumerate(["erm", "minmaxgap", *["groupdro", "vrex", "reweight"] * 4])
     ]
     searcher = RecordsSearcher(config, known)
-    losses = [searcher.suggest(str(i))["chosen"]["loss"] for i in range(5)]
+    losses = [searcher.suggest(str(i))["hyperparameters"]["loss"] for i in range(5)]
     assert Counter(losses) == {"erm": 3, "minmaxgap": 2}
 
 
@@ -229,5 +231,5 @@ def test_earlier_sweeps_have_no_part_in_the_shares():
     config = settings(sampler="random", trials=20)
     first = Session(config, slots=1, timing=0)
     searcher = RecordsSearcher(config, earlier=records(first, lost=False))
-    losses = Counter(searcher.suggest(str(i))["chosen"]["loss"] for i in range(20))
+    losses = Counter(searcher.suggest(str(i))["hyperparameters"]["loss"] for i in range(20))
     assert losses == {loss: 4 for loss in space.LOSSES}

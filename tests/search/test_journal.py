@@ -18,8 +18,10 @@ def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Events, "_ended", lambda *_: None)
 
 
-async def train(broker: Broker, trial_id: str, chosen: dict, *, acc: float, gap: float = 0.1):
-    await broker.offer(trial_id, chosen)
+async def train(
+    broker: Broker, trial_id: str, hyperparameters: dict, *, acc: float, gap: float = 0.1
+):
+    await broker.offer(trial_id, hyperparameters)
     job = await take(broker, "slot")
     last = job["config"]["train"]["epochs"]
     for epoch in range(1, last + 1):

@@ -119,13 +119,13 @@ def test_encoding_and_decoding_are_inverse_and_inside_the_conditional_space(chan
     config = Config().replace(changes)
     encoding, rng = Encoding(config), np.random.default_rng(0)
     for _ in range(100):
-        chosen = encoding.decode(rng.random(len(encoding.distributions)))
-        assert space.inside(chosen, config)
-        again = encoding.decode(encoding.encode(chosen))
-        assert again.keys() == chosen.keys()
-        for name, value in chosen.items():
+        hyperparameters = encoding.decode(rng.random(len(encoding.distributions)))
+        assert space.inside(hyperparameters, config)
+        again = encoding.decode(encoding.encode(hyperparameters))
+        assert again.keys() == hyperparameters.keys()
+        for name, value in hyperparameters.items():
             assert again[name] == (pytest.approx(value) if isinstance(value, float) else value)
-        moved = encoding.near(encoding.encode(chosen), rng, scale=0.1)
+        moved = encoding.near(encoding.encode(hyperparameters), rng, scale=0.1)
         assert space.inside(encoding.decode(moved), config) and (moved >= 0).all()
 
 
@@ -137,9 +137,9 @@ def test_two_options_of_a_choice_are_as_far_apart_as_the_ends_of_a_range():
     assert len(set(encoding.groups)) == len(encoding.distributions)
 
 
-def bowl(chosen: dict) -> dict:
+def bowl(hyperparameters: dict) -> dict:
     """Accuracy grows towards lr 5e-3, the gap towards lr 2e-3: the front lies between."""
-    place = np.log(chosen["lr"])
+    place = np.log(hyperparameters["lr"])
     return {
         "status": "finished",
         "w_f1": 0.8,
@@ -152,24 +152,24 @@ def search(n: int, *, measured=bowl, **sweep) -> list[dict]:
     config = Config().replace({f"sweep.{k}": v for k, v in {"trials": 40, **sweep}.items()})
     searcher, found = RecordsSearcher(config, points=()), []
     for number in range(n):
-        chosen = searcher.suggest(str(number))["chosen"]
-        searcher.on_trial_complete(str(number), measured(chosen))
-        found.append(chosen)
+        hyperparameters = searcher.suggest(str(number))["hyperparameters"]
+        searcher.on_trial_complete(str(number), measured(hyperparameters))
+        found.append(hyperparameters)
     return found
 
 
 def test_it_finds_where_the_front_lies_and_goes_on_along_it():
-    late = [chosen["lr"] for chosen in search(24, sampler="front")][10:]
+    late = [hyperparameters["lr"] for hyperparameters in search(24, sampler="front")][10:]
     inside = np.mean([1.8e-3 < lr < 5.5e-3 for lr in late])
     assert inside >= 0.8  # 51 % of the range
     assert np.std(np.log(late)) > 0.1  # and not at one point of it
 
 
 def test_a_constraint_of_the_users_keeps_proposals_where_it_holds():
-    def measured(chosen: dict) -> dict:
-        return bowl(chosen) | {"w_f1": 0.8 if chosen["lr"] < 3e-3 else 0.4}
+    def measured(hyperparameters: dict) -> dict:
+        return bowl(hyperparameters) | {"w_f1": 0.8 if hyperparameters["lr"] < 3e-3 else 0.4}
 
-    free = [chosen["lr"] for chosen in search(24, measured=measured)][12:]
+    free = [hyperparameters["lr"] for hyperparameters in search(24, measured=measured)][12:]
     bound = [c["lr"] for c in search(24, measured=measured, constraints={"w_f1": 0.5})][12:]
     assert np.mean([lr < 3.1e-3 for lr in bound]) >= 0.8 > np.mean([lr < 3.1e-3 for lr in free])
 
@@ -180,7 +180,7 @@ def test_the_same_seed_proposes_the_same_and_another_does_not():
 
 
 def test_losses_are_dealt_in_turn_whatever_the_model_thinks():
-    losses = [chosen["loss"] for chosen in search(20)]
+    losses = [hyperparameters["loss"] for hyperparameters in search(20)]
     assert {losses.count(loss) for loss in space.LOSSES} == {4}
 
 
@@ -188,8 +188,8 @@ def test_optunas_own_study_accepts_what_it_proposes():
     config = Config().replace({"sweep.trials": 40})
     searcher = RecordsSearcher(config, points=())
     for number in range(8):
-        chosen = searcher.suggest(str(number))["chosen"]
-        searcher.on_trial_complete(str(number), bowl(chosen))
+        hyperparameters = searcher.suggest(str(number))["hyperparameters"]
+        searcher.on_trial_complete(str(number), bowl(hyperparameters))
     trials = searcher.study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
     assert len(trials) == 8 and searcher.study.best_trials
     assert all(space.inside(trial.params, config) for trial in trials)
@@ -219,13 +219,13 @@ def test_what_tpe_draws_is_a_configuration_of_the_space():
     config = Config().replace({"sweep.trials": 40})
     searcher = RecordsSearcher(config, points=())
     for number in range(21):
-        chosen = searcher.suggest(str(number))["chosen"]
-        assert space.inside(chosen, config)
-        searcher.on_trial_complete(str(number), bowl(chosen))
+        hyperparameters = searcher.suggest(str(number))["hyperparameters"]
+        assert space.inside(hyperparameters, config)
+        searcher.on_trial_complete(str(number), bowl(hyperparameters))
 
 
 def test_a_configuration_is_not_proposed_twice_where_there_are_few():
     others = {name: False for name in space.SPACE if name not in ("lora_r", "loss", "lr")}
     few = {"space": others | {"loss": False, "lr": [1e-3, 1.001e-3], "lora_r": [8, 16, 32]}}
     found = search(12, **few)
-    assert len({tuple(sorted(chosen.items())) for chosen in found}) == 12
+    assert len({tuple(sorted(hyperparameters.items())) for hyperparameters in found}) == 12

@@ -49,12 +49,12 @@ def run(searcher: RecordsSearcher, n: int, results=measured) -> list[dict]:
 def test_the_two_named_points_come_first_and_ids_count_up():
     offers = run(RecordsSearcher(settings()), 12)
     assert [offer["trial_id"] for offer in offers] == [f"t{i:04d}" for i in range(12)]
-    assert [offer["chosen"] for offer in offers[:2]] == space.named_points(settings())
+    assert [offer["hyperparameters"] for offer in offers[:2]] == space.named_points(settings())
 
 
 def test_a_sweep_of_one_trial_is_erm_alone():
     searcher = RecordsSearcher(settings(trials=1))
-    assert searcher.suggest("a")["chosen"]["loss"] == "erm"
+    assert searcher.suggest("a")["hyperparameters"]["loss"] == "erm"
     assert searcher.first == []
 
 
@@ -64,11 +64,13 @@ def test_erm_gets_at_least_its_share_at_every_moment(seed, share):
     offers = run(RecordsSearcher(settings(seed=seed, erm_share=share)), 40)
     erm = 0
     for number, offer in enumerate(offers, start=1):
-        erm += offer["chosen"]["loss"] == "erm"
+        erm += offer["hyperparameters"]["loss"] == "erm"
         assert number < 3 or erm >= math.floor(share * number)
     assert erm < 40
     tuned = {
-        tuple(offer["chosen"].values()) for offer in offers if offer["chosen"]["loss"] == "erm"
+        tuple(offer["hyperparameters"].values())
+        for offer in offers
+        if offer["hyperparameters"]["loss"] == "erm"
     }
     assert len(tuned) == erm  # the baseline's optimiser is searched, not repeated
 
@@ -77,8 +79,8 @@ def test_a_resumed_search_counts_the_erm_trials_of_the_records_whatever_their_or
     first, trials = run(RecordsSearcher(settings()), 10), []
     for number, offer in enumerate(first):
         values = {key: measured(number)[key] for key in ("acc", "max_gap")}
-        trials.append(record(offer["trial_id"], offer["chosen"], **values))
-    expected = sum(offer["chosen"]["loss"] == "erm" for offer in first)
+        trials.append(record(offer["trial_id"], offer["hyperparameters"], **values))
+    expected = sum(offer["hyperparameters"]["loss"] == "erm" for offer in first)
     for order in (trials, trials[::-1]):
         searcher = RecordsSearcher(settings(), order)
         assert (searcher.erm, len(searcher.counted), searcher.next_number) == (expected, 10, 10)
@@ -88,12 +90,14 @@ def test_a_search_without_erm_in_its_space_proposes_without_complaint(recwarn):
     for given in (False, ["minmaxgap"]):
         changed = settings(space={"loss": given}).replace({"objective.loss": "minmaxgap"})
         offers = run(RecordsSearcher(changed), 8)
-        assert all(offer["chosen"].get("loss", "minmaxgap") == "minmaxgap" for offer in offers[2:])
+        assert all(
+            offer["hyperparameters"].get("loss", "minmaxgap") == "minmaxgap" for offer in offers[2:]
+        )
     assert not [w for w in recwarn if "Fixed parameter" in str(w.message)]
 
 
 def test_unfinished_trials_are_offered_first_as_they_were_and_ended_ones_never():
-    points = [offer["chosen"] for offer in run(RecordsSearcher(settings()), 6)]
+    points = [offer["hyperparameters"] for offer in run(RecordsSearcher(settings()), 6)]
     trials = [
         record("t0000", points[0], "finished", acc=0.5, max_gap=0.1),
         record("t0001", points[1], "running"),
@@ -104,8 +108,8 @@ def test_unfinished_trials_are_offered_first_as_they_were_and_ended_ones_never()
     ]
     offers = run(RecordsSearcher(settings(), trials), 8)
     assert offers[:2] == [
-        {"trial_id": "t0001", "chosen": points[1]},
-        {"trial_id": "t0003", "chosen": points[3]},
+        {"trial_id": "t0001", "hyperparameters": points[1]},
+        {"trial_id": "t0003", "hyperparameters": points[3]},
     ]
     assert [offer["trial_id"] for offer in offers[2:]] == [f"t{i:04d}" for i in range(6, 12)]
 
@@ -124,7 +128,7 @@ def test_ids_stay_unique_when_a_crash_left_gaps(ids, status):
 def test_named_points_that_a_crash_swallowed_are_offered_again():
     erm, paper = space.named_points(settings())
     searcher = RecordsSearcher(settings(), [record("t0001", paper, acc=0.4, max_gap=0.1)])
-    assert searcher.suggest("a") == {"trial_id": "t0000", "chosen": erm}
+    assert searcher.suggest("a") == {"trial_id": "t0000", "hyperparameters": erm}
     assert searcher.suggest("b")["trial_id"] == "t0002"
 
 
@@ -169,9 +173,10 @@ def test_a_degenerate_point_is_told_as_infeasible_and_never_best(live):
     if live:
         offers += run(searcher, 1, lambda number: dazzling)
     else:
-        point = searcher.suggest("a")["chosen"]
+        point = searcher.suggest("a")["hyperparameters"]
         trials = [
-            record(offer["trial_id"], offer["chosen"], acc=0.3, max_gap=0.2) for offer in offers
+            record(offer["trial_id"], offer["hyperparameters"], acc=0.3, max_gap=0.2)
+            for offer in offers
         ]
         searcher = RecordsSearcher(
             settings(), [*trials, record("t0003", point, "degenerate", acc=0.99, max_gap=0.0)]
@@ -214,13 +219,13 @@ def test_values_are_told_in_the_order_and_direction_of_the_objectives(names):
     better = [optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE]
     assert searcher.study.directions == [better[name == "max_gap"] for name in names]
     trials = [
-        record(offer["trial_id"], offer["chosen"], **{n: measured(i)[n] for n in names})
+        record(offer["trial_id"], offer["hyperparameters"], **{n: measured(i)[n] for n in names})
         for i, offer in enumerate(offers)
     ]
     again = RecordsSearcher(settings(objectives=list(names)), trials)
     assert [trial.values for trial in again.study.trials] == expected
     for before, after, offer in zip(searcher.study.trials, again.study.trials, offers, strict=True):
-        assert before.params == after.params == offer["chosen"]
+        assert before.params == after.params == offer["hyperparameters"]
 
 
 def test_a_named_point_outside_the_searched_ranges_is_not_told():
@@ -232,7 +237,7 @@ def test_a_named_point_outside_the_searched_ranges_is_not_told():
     assert all(trial.params.get("lambda_max", 1) <= 3 for trial in searcher.study.trials)
 
 
-@pytest.mark.parametrize("given", [{"weight": ["linear"]}, {"p": [1]}, {"lora_r": [4, 8]}])
+@pytest.mark.parametrize("given", [{"schedule": ["linear"]}, {"p": [1]}, {"lora_r": [4, 8]}])
 def test_a_named_point_outside_the_searched_choices_does_no_harm(given):
     searcher = RecordsSearcher(settings(space=given))
     offers = run(searcher, 6)
@@ -241,19 +246,22 @@ def test_a_named_point_outside_the_searched_choices_does_no_harm(given):
 
 def test_the_same_seed_proposes_the_same_and_another_does_not():
     first, second, other = (
-        [offer["chosen"] for offer in run(RecordsSearcher(settings(seed=seed)), 12)]
+        [offer["hyperparameters"] for offer in run(RecordsSearcher(settings(seed=seed)), 12)]
         for seed in (3, 3, 4)
     )
     assert first == second != other
 
 
 def test_a_resumed_session_does_not_draw_the_numbers_of_the_first_again():
-    first = [offer["chosen"] for offer in run(RecordsSearcher(settings(sampler="random")), 10)]
+    first = [
+        offer["hyperparameters"] for offer in run(RecordsSearcher(settings(sampler="random")), 10)
+    ]
     trials = [
-        record(f"t{i:04d}", chosen, acc=0.1 * i, max_gap=0.1) for i, chosen in enumerate(first)
+        record(f"t{i:04d}", hyperparameters, acc=0.1 * i, max_gap=0.1)
+        for i, hyperparameters in enumerate(first)
     ]
     again = run(RecordsSearcher(settings(sampler="random"), trials), 8)
-    assert not [offer for offer in again if offer["chosen"] in first]
+    assert not [offer for offer in again if offer["hyperparameters"] in first]
 
 
 def test_an_interrupted_search_proposes_no_more():
@@ -264,14 +272,14 @@ def test_an_interrupted_search_proposes_no_more():
 
 
 def test_a_searcher_of_one_proposes_its_configuration_once_and_not_after_it_ended():
-    given = Config().replace({"objective.loss": "minmaxgap", "objective.weight": "linear"})
-    chosen = {"loss": "minmaxgap", "weight": "linear"}
+    given = Config().replace({"objective.loss": "minmaxgap", "objective.schedule": "linear"})
+    hyperparameters = {"loss": "minmaxgap", "schedule": "linear"}
     searcher = SingleSearcher(given)
-    assert searcher.suggest("a") == {"trial_id": "t0000", "chosen": chosen}
+    assert searcher.suggest("a") == {"trial_id": "t0000", "hyperparameters": hyperparameters}
     assert searcher.suggest("b") == Searcher.FINISHED
-    unfinished = SingleSearcher(given, [record("t0000", chosen, "running")])
-    assert unfinished.suggest("a") == {"trial_id": "t0000", "chosen": chosen}
-    ended = SingleSearcher(given, [record("t0000", chosen, "failed")])
+    unfinished = SingleSearcher(given, [record("t0000", hyperparameters, "running")])
+    assert unfinished.suggest("a") == {"trial_id": "t0000", "hyperparameters": hyperparameters}
+    ended = SingleSearcher(given, [record("t0000", hyperparameters, "failed")])
     assert ended.suggest("a") == Searcher.FINISHED
 
 
@@ -300,7 +308,7 @@ def test_a_gang_s_outcomes_are_told_each_to_its_own_proposal():
         for trial in searcher.study.trials
         if trial.state.is_finished()
     }
-    learning_rates = [offer["chosen"]["lr"] for offer in offers[1]]
+    learning_rates = [offer["hyperparameters"]["lr"] for offer in offers[1]]
     assert told == {
         learning_rates[0]: (TrialState.COMPLETE, [0.0, 0.0]),
         learning_rates[1]: (TrialState.FAIL, None),
@@ -337,7 +345,7 @@ def test_an_interrupted_search_proposes_no_more_gangs():
         ({"sweep.space": {"lr": [-2, -1]}}, "sweep.space.lr"),
         ({"sweep.space": {"ramp": [0, 1]}}, "objective.ramp"),
         ({"sweep.space": {"loss": ["erm", "magic"]}}, "magic"),
-        ({"sweep.space": {"weight": ["linear", "lineer"]}}, "lineer"),
+        ({"sweep.space": {"schedule": ["linear", "lineer"]}}, "lineer"),
         ({"sweep.space": {"lora_r": [8, 0]}}, "adapter.r"),
         ({"objective.lambda_0": 1.0}, "objective.lambda_0"),
     ],
@@ -371,8 +379,8 @@ def test_every_sampler_takes_finished_stopped_failed_and_degenerate_trials(name,
     given = settings(sampler=name)
     searcher = RecordsSearcher(given)
     offers = run(searcher, 30, mixed)
-    assert len({str(offer["chosen"]) for offer in offers}) == 30
-    assert all(space.inside(offer["chosen"], given) for offer in offers[2:])
+    assert len({str(offer["hyperparameters"]) for offer in offers}) == 30
+    assert all(space.inside(offer["hyperparameters"], given) for offer in offers[2:])
     states = [trial.state for trial in searcher.study.trials]
     assert TrialState.RUNNING not in states and states.count(TrialState.PRUNED) == 6
     assert not [w for w in recwarn if "optuna" in str(w.filename)]
@@ -380,7 +388,7 @@ def test_every_sampler_takes_finished_stopped_failed_and_degenerate_trials(name,
     again = RecordsSearcher(
         given,
         [
-            record(offer["trial_id"], offer["chosen"], **mixed(number))
+            record(offer["trial_id"], offer["hyperparameters"], **mixed(number))
             for number, offer in enumerate(offers)
         ],
     )

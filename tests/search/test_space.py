@@ -16,7 +16,7 @@ PRESETS = Path(__file__).parents[2] / "sweeps" / "presets"
 
 # Written from the design, not from the registry: what may and must be there for each family.
 ALWAYS = {"loss", "lr", "lora_r", "lora_dropout"}
-FAIR = {"weight", "lambda_max", "relative"}
+FAIR = {"schedule", "lambda_max", "relative"}
 RISING = {"start", "ramp"}
 BY_WEIGHT = {"constant": set(), "linear": RISING, "cosine": RISING, "exponential": RISING,
              "step": {"start"}, "adaptive": {"eta", "epsilon"}}  # fmt: skip
@@ -41,9 +41,14 @@ def proposals(settings: Config, n: int, seed: int = 0) -> list[dict]:
     return [space.propose(study.ask(), settings) for _ in range(n)]
 
 
-def expected_names(chosen: dict) -> set[str]:
-    free = {"p"} if chosen.get("estimator") in ("batch", "ema") else set()
-    return ALWAYS | BY_LOSS[chosen["loss"]] | BY_WEIGHT.get(chosen.get("weight"), set()) | free
+def expected_names(hyperparameters: dict) -> set[str]:
+    free = {"p"} if hyperparameters.get("estimator") in ("batch", "ema") else set()
+    return (
+        ALWAYS
+        | BY_LOSS[hyperparameters["loss"]]
+        | BY_WEIGHT.get(hyperparameters.get("schedule"), set())
+        | free
+    )
 
 
 @pytest.fixture(scope="module")
@@ -52,16 +57,16 @@ def many() -> list[dict]:
 
 
 def test_a_hyperparameter_is_proposed_exactly_where_it_counts(many):
-    for chosen in many:
-        assert set(chosen) == expected_names(chosen)
-    assert {chosen["loss"] for chosen in many} == set(BY_LOSS)
-    assert {chosen.get("weight") for chosen in many} == {None, *BY_WEIGHT}
+    for hyperparameters in many:
+        assert set(hyperparameters) == expected_names(hyperparameters)
+    assert {hyperparameters["loss"] for hyperparameters in many} == set(BY_LOSS)
+    assert {hyperparameters.get("schedule") for hyperparameters in many} == {None, *BY_WEIGHT}
 
 
 @pytest.mark.parametrize("name", RANGES)
 def test_proposals_fill_the_ranges_of_the_design_and_stay_inside(many, name):
     low, high = RANGES[name]
-    values = [chosen[name] for chosen in many if name in chosen]
+    values = [hyperparameters[name] for hyperparameters in many if name in hyperparameters]
     assert min(values) >= low * (1 - 1e-12) and max(values) <= high * (1 + 1e-12)
     middle = (low * high) ** 0.5 if name in LOG else (low + high) / 2
     below = sum(value < middle for value in values) / len(values)
@@ -69,18 +74,21 @@ def test_proposals_fill_the_ranges_of_the_design_and_stay_inside(many, name):
 
 
 def test_the_design_s_choices_are_all_proposed(many):
-    assert {chosen["lora_r"] for chosen in many} == {8, 16, 32}
-    assert {chosen["p"] for chosen in many if "p" in chosen} == {1.0, 2.0}
-    estimators = {chosen.get("estimator") for chosen in many}
+    assert {hyperparameters["lora_r"] for hyperparameters in many} == {8, 16, 32}
+    assert {hyperparameters["p"] for hyperparameters in many if "p" in hyperparameters} == {
+        1.0,
+        2.0,
+    }
+    estimators = {hyperparameters.get("estimator") for hyperparameters in many}
     assert estimators == {None, "batch", "ema", "unbiased"}
-    assert {chosen.get("relative") for chosen in many} == {None, False, True}
+    assert {hyperparameters.get("relative") for hyperparameters in many} == {None, False, True}
 
 
 def test_the_space_holds_every_loss_weight_and_estimator_that_is_registered():
-    from ermgap.objective import ESTIMATORS, LOSSES, WEIGHTS
+    from ermgap.objective import ESTIMATORS, LOSSES, SCHEDULES
 
     known = space.distributions(Config())
-    for name, registry in (("loss", LOSSES), ("weight", WEIGHTS), ("estimator", ESTIMATORS)):
+    for name, registry in (("loss", LOSSES), ("schedule", SCHEDULES), ("estimator", ESTIMATORS)):
         ours = {key for key, made in registry.items() if made.__module__.startswith("ermgap.")}
         assert set(known[name].choices) == ours
 
@@ -91,11 +99,11 @@ def test_the_tolerated_gap_is_searched_in_the_unit_of_the_gap_that_drives_the_we
 
 
 def test_every_proposal_is_a_configuration_with_these_values_and_no_other_change(many):
-    for chosen in many[:60]:
-        made = space.apply(chosen, Config())
-        back = {space.SPACE[name].key: value_of(Config(), name) for name in chosen}
+    for hyperparameters in many[:60]:
+        made = space.apply(hyperparameters, Config())
+        back = {space.SPACE[name].key: value_of(Config(), name) for name in hyperparameters}
         assert made.replace(back) == Config()
-        assert {name: value_of(made, name) for name in chosen} == chosen
+        assert {name: value_of(made, name) for name in hyperparameters} == hyperparameters
 
 
 def value_of(settings: Config, name: str):
@@ -105,16 +113,20 @@ def value_of(settings: Config, name: str):
 
 def test_the_learning_rate_is_searched_around_the_preset_s_own():
     settings = Config().replace({"train.lr": 5e-5})
-    values = [chosen["lr"] for chosen in proposals(settings, 100)]
+    values = [hyperparameters["lr"] for hyperparameters in proposals(settings, 100)]
     assert 5e-5 / 3 <= min(values) < 3e-5 and 8e-5 < max(values) <= 15e-5 * (1 + 1e-12)
 
 
 def test_a_preset_narrows_ranges_and_takes_hyperparameters_out():
     settings = config.load(PRESETS / "demo.yaml")
     found = proposals(settings, 200)
-    weights = [chosen["lambda_max"] for chosen in found if "lambda_max" in chosen]
+    weights = [
+        hyperparameters["lambda_max"]
+        for hyperparameters in found
+        if "lambda_max" in hyperparameters
+    ]
     assert 0.01 <= min(weights) and max(weights) <= 3.0
-    assert all({"lora_r", "lora_dropout"}.isdisjoint(chosen) for chosen in found)
+    assert all({"lora_r", "lora_dropout"}.isdisjoint(hyperparameters) for hyperparameters in found)
     assert space.apply(found[0], settings).adapter == settings.adapter
 
 
@@ -122,18 +134,25 @@ def test_a_list_replaces_the_choices_and_fixing_one_keeps_the_configuration_s_va
     settings = Config().replace(
         {
             "objective.loss": "minmaxgap",
-            "sweep.space": {"loss": False, "weight": ["linear"], "lora_r": [4], "lr": [1, "2e0"]},
+            "sweep.space": {"loss": False, "schedule": ["linear"], "lora_r": [4], "lr": [1, "2e0"]},
         }
     )
-    for chosen in proposals(settings, 20):
-        assert set(chosen) == expected_names(chosen | {"loss": "minmaxgap"}) - {"loss"}
-        assert (chosen["weight"], chosen["lora_r"]) == ("linear", 4) and 1 <= chosen["lr"] <= 2
-        assert space.apply(chosen, settings).objective.loss == "minmaxgap"
+    for hyperparameters in proposals(settings, 20):
+        assert set(hyperparameters) == expected_names(hyperparameters | {"loss": "minmaxgap"}) - {
+            "loss"
+        }
+        assert (hyperparameters["schedule"], hyperparameters["lora_r"]) == (
+            "linear",
+            4,
+        ) and 1 <= hyperparameters["lr"] <= 2
+        assert space.apply(hyperparameters, settings).objective.loss == "minmaxgap"
 
 
 def test_fixing_erm_leaves_no_weight_to_search():
     settings = Config().replace({"sweep.space": {"loss": False}})
-    assert all(set(chosen) == ALWAYS - {"loss"} for chosen in proposals(settings, 10))
+    assert all(
+        set(hyperparameters) == ALWAYS - {"loss"} for hyperparameters in proposals(settings, 10)
+    )
 
 
 @pytest.mark.parametrize(
@@ -174,7 +193,7 @@ def test_the_first_points_are_erm_and_the_paper_s_objective_with_the_preset_s_op
     erm, paper = (space.apply(point, settings) for point in space.named_points(settings))
     assert erm.objective.loss == "erm"
     objective = paper.objective
-    assert (objective.loss, objective.weight, objective.p) == ("minmaxgap", "adaptive", 2.0)
+    assert (objective.loss, objective.schedule, objective.p) == ("minmaxgap", "adaptive", 2.0)
     assert (objective.epsilon, objective.lambda_max, objective.lambda_0) == (0.02, 10.0, 0.0)
     for point in (erm, paper):
         assert (point.train, point.adapter) == (settings.train, settings.adapter)
@@ -182,12 +201,12 @@ def test_the_first_points_are_erm_and_the_paper_s_objective_with_the_preset_s_op
 
 @pytest.mark.parametrize("seed", range(3))
 def test_what_optuna_proposed_lies_inside_and_what_it_could_not_have_does_not(seed):
-    for chosen in proposals(Config(), 40, seed):
-        assert space.inside(chosen, Config())
-        assert not space.inside(chosen | {"lr": 1.0}, Config())
-        without = {name: value for name, value in chosen.items() if name != "lr"}
+    for hyperparameters in proposals(Config(), 40, seed):
+        assert space.inside(hyperparameters, Config())
+        assert not space.inside(hyperparameters | {"lr": 1.0}, Config())
+        without = {name: value for name, value in hyperparameters.items() if name != "lr"}
         assert not space.inside(without, Config())
-        assert not space.inside(chosen | {"lora_r": 5}, Config())
+        assert not space.inside(hyperparameters | {"lora_r": 5}, Config())
 
 
 def test_the_paper_s_point_lies_outside_a_preset_that_searches_smaller_weights():

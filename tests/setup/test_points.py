@@ -20,9 +20,9 @@ from sweeps.setup import command_line
 
 POINTS = {
     "plain": {"loss": "erm"},
-    "rising, slow": {"loss": "minmaxgap", "weight": "linear", "lambda_max": 0.1, "lr": 1e-3},
+    "rising, slow": {"loss": "minmaxgap", "schedule": "linear", "lambda_max": 0.1, "lr": 1e-3},
     "dotted": {"loss": "minmaxgap", "train.lr": 7e-4, "adapter.targets": ["q_proj"]},
-    "last": {"loss": "vrex", "weight": "constant", "lambda_max": 2.0},
+    "last": {"loss": "vrex", "schedule": "constant", "lambda_max": 2.0},
 }
 IDS = [f"t{number:04d}" for number in range(len(POINTS))]
 
@@ -51,7 +51,7 @@ def proposals(one, *, most: int = 20) -> list[dict]:
 def test_points_are_proposed_in_their_order_under_counted_ids_and_nothing_else():
     made = proposals(PointsSearcher(settings()))
     assert [offer["trial_id"] for offer in made] == IDS
-    assert [offer["chosen"] for offer in made] == list(POINTS.values())
+    assert [offer["hyperparameters"] for offer in made] == list(POINTS.values())
 
 
 def test_a_sweep_has_the_searcher_of_points_only_where_it_names_some():
@@ -88,7 +88,7 @@ def test_gangs_train_every_point_once(gang):
 
 def test_a_proposal_that_is_changed_does_not_change_the_point():
     given = settings()
-    PointsSearcher(given).suggest("a")["chosen"]["loss"] = "vrex"
+    PointsSearcher(given).suggest("a")["hyperparameters"]["loss"] = "vrex"
     assert named_trials(given)[0] == ("t0000", {"loss": "erm"})
 
 
@@ -131,7 +131,7 @@ def test_points_that_can_be_trained_are_not_refused():
 MISTAKES = {
     "an unknown hyperparameter": ({"losss": "erm"}, ("losss = erm", "did you mean 'loss'")),
     "an unknown loss": ({"loss": "ermm"}, ("loss = ermm", "'erm'")),
-    "an unknown weight": ({"loss": "minmaxgap", "weight": "up"}, ("weight = up",)),
+    "an unknown weight": ({"loss": "minmaxgap", "schedule": "up"}, ("schedule = up",)),
     "an unknown dotted key": ({"train.lrr": 1e-3}, ("train.lrr", "train.lr")),
     "an unknown section": ({"training.lr": 1e-3}, ("training",)),
     "a key below a value": ({"train.lr.x": 1}, ("train.lr.x",)),

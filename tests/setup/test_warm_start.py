@@ -14,7 +14,7 @@ from ermgap.records import Records
 from sweeps.search import space, warm_start
 from sweeps.search.searcher import RecordsSearcher
 
-POINT = {"loss": "vrex", "weight": "constant", "lambda_max": 0.1, "relative": False}
+POINT = {"loss": "vrex", "schedule": "constant", "lambda_max": 0.1, "relative": False}
 POINT |= {"lr": 0.003, "lora_r": 8, "lora_dropout": 0.1}
 
 
@@ -50,7 +50,7 @@ def test_it_learns_all_objectives_of_what_ended_even_when_the_old_folder_is_gone
     assert [trial.state for trial in known] == [TrialState.COMPLETE, TrialState.PRUNED]
     assert known[0].values == [0.5, 0.1, 0.4]
     # They are no trials of the new sweep: its own begin with the baselines, under their own ids.
-    assert searcher.suggest("a") == {"trial_id": "t0000", "chosen": space.named_points(
+    assert searcher.suggest("a") == {"trial_id": "t0000", "hyperparameters": space.named_points(
         config_of(new))[0]}  # fmt: skip
     assert searcher.erm == 1
 

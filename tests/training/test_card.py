@@ -125,16 +125,18 @@ def test_the_page_counts_utterances_and_shows_every_gap_with_both_genders_n(tmp_
 
 @pytest.mark.parametrize("loss", ["erm", "minmaxgap", "vrex", "groupdro", "reweight"])
 def test_the_objective_is_told_in_words_and_as_configured(tmp_path, loss):
-    page, _ = written(tmp_path, told({"objective.loss": loss, "objective.weight": "linear"}))
+    page, _ = written(tmp_path, told({"objective.loss": loss, "objective.schedule": "linear"}))
     assert f"`{loss}`: {model_card.LOSSES[loss]}" in page and "| `lambda_max` | 0.25 |" in page
     assert ("λ is 0 until the share" in page) == (loss in ("minmaxgap", "vrex"))
 
 
 def test_every_registered_loss_estimator_and_weight_has_words():
-    from ermgap.objective import ESTIMATORS, LOSSES, WEIGHTS
+    from ermgap.objective import ESTIMATORS, LOSSES, SCHEDULES
 
     assert set(LOSSES) <= set(model_card.LOSSES)
-    assert set(ESTIMATORS) <= set(model_card.ESTIMATORS) and set(WEIGHTS) <= set(model_card.WEIGHTS)
+    assert set(ESTIMATORS) <= set(model_card.ESTIMATORS) and set(SCHEDULES) <= set(
+        model_card.SCHEDULES
+    )
 
 
 def test_caveats_name_acted_synthetic_and_inferred_and_a_constant_model(tmp_path):

@@ -47,13 +47,13 @@ def room(table, cache):
 
 KINDS = {
     "adaptive weight, several passes": {
-        "objective.weight": "adaptive",
+        "objective.schedule": "adaptive",
         "objective.lambda_0": 0.1,
         "objective.eta": 20.0,
         "objective.every": 2,
         "train.micro_batch": 4,
     },
-    "linear weight, answer loss": {"objective.weight": "linear", "objective.loss_over": "answer"},
+    "linear weight, answer loss": {"objective.schedule": "linear", "objective.loss_over": "answer"},
     "early stopping": {"train.patience": 2, "train.lr": 1e-4, "train.epochs": 6},
 }
 
@@ -105,7 +105,7 @@ def test_a_row_has_the_first_the_mean_and_the_next_fairness_weight_of_a_rising_s
     room, tmp_path
 ):
     changes = {
-        "objective.weight": "linear",
+        "objective.schedule": "linear",
         "objective.lambda_max": 2.0,
         "objective.ramp": 1.0,
         "train.epochs": 2,
@@ -122,7 +122,7 @@ def test_a_row_has_the_first_the_mean_and_the_next_fairness_weight_of_a_rising_s
 
 def test_training_lowers_the_loss_and_the_weight_follows_the_dev_gap(room, tmp_path):
     changes = {
-        "objective.weight": "adaptive",
+        "objective.schedule": "adaptive",
         "objective.eta": 4.0,
         "objective.epsilon": 0.1,
         "train.epochs": 6,

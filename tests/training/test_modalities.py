@@ -157,10 +157,10 @@ def run(room, tmp_path_factory):
 
     def watched(self, sums, *, progress):
         value, gradient = plain(self, sums, progress=progress)
-        steps.append((self.lambda_(progress), sums.clone(), float(value)))
+        steps.append((self.fairness_weight(progress), sums.clone(), float(value)))
         return value, gradient
 
-    changes = {"objective.weight": "linear", "objective.p": 2, "train.micro_batch": 16}
+    changes = {"objective.schedule": "linear", "objective.p": 2, "train.micro_batch": 16}
     one = job(SETTINGS | changes | {"train.epochs": 2, "train.batch": 18})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Objective, "__call__", watched)

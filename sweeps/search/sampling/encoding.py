@@ -45,18 +45,18 @@ class Encoding:
 
     def choose(self, draw: Callable, fixed: Mapping = {}) -> dict:
         """A configuration by `draw(name, distribution)` of each hyperparameter that counts."""
-        chosen, seen = {}, dict(self.given)
+        hyperparameters, seen = {}, dict(self.given)
         for name, distribution in self.distributions.items():
             if self.when[name](seen):
-                chosen[name] = fixed[name] if name in fixed else draw(name, distribution)
-                seen[name] = chosen[name]
-        return chosen
+                hyperparameters[name] = fixed[name] if name in fixed else draw(name, distribution)
+                seen[name] = hyperparameters[name]
+        return hyperparameters
 
-    def encode(self, chosen: Mapping) -> np.ndarray:
+    def encode(self, hyperparameters: Mapping) -> np.ndarray:
         """u [P] of values; 0.5 where one does not count."""
         return np.array(
             [
-                _unit(distribution, chosen[name]) if name in chosen else 0.5
+                _unit(distribution, hyperparameters[name]) if name in hyperparameters else 0.5
                 for name, distribution in self.distributions.items()
             ]
         )
@@ -64,14 +64,16 @@ class Encoding:
     def features(self, configurations: Sequence[Mapping]) -> np.ndarray:
         """Float64 [n, F]."""
         made = np.zeros((len(configurations), len(self.groups)))
-        for row, chosen in zip(made, configurations, strict=True):
+        for row, hyperparameters in zip(made, configurations, strict=True):
             column = 0
             for name, options in self.options.items():
                 if not options:
-                    known = name in chosen
-                    row[column] = _unit(self.distributions[name], chosen[name]) if known else 0.5
-                elif name in chosen:
-                    row[column + options.index(chosen[name])] = APART
+                    known = name in hyperparameters
+                    row[column] = (
+                        _unit(self.distributions[name], hyperparameters[name]) if known else 0.5
+                    )
+                elif name in hyperparameters:
+                    row[column + options.index(hyperparameters[name])] = APART
                 column += len(options) or 1
         return made
 

@@ -180,9 +180,12 @@ class FrontSampler(UniformSampler):
     def _model(self, name: str, rows: list[tuple], running: Sequence[dict]) -> Surrogate:
         """Fit to rows of (trial number, params, left, value); what runs counts as its mean."""
         rows = sorted(rows, key=lambda row: (row[2] == 0, row[0]))[-MOST:]
-        number, chosen, left, values = zip(*rows, strict=True)
+        number, hyperparameters, left, values = zip(*rows, strict=True)
         seen = Observations(
-            self.encoding.features(chosen), np.array(left), np.array(number), np.array(values)
+            self.encoding.features(hyperparameters),
+            np.array(left),
+            np.array(number),
+            np.array(values),
         )
         hint, kept = (
             self.hints.get(name),

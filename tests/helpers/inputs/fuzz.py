@@ -107,8 +107,8 @@ def _edit(content: bytes, edits: list[tuple[int, int, int, bytes]]) -> bytes:
 def _with_cells(rows: list[list[str]], cells: list[tuple[int, int, str]]) -> bytes:
     rows = [list(row) for row in rows]
     for row, column, text in cells:
-        chosen = rows[row % len(rows)]
-        chosen[column % len(chosen)] = text
+        hyperparameters = rows[row % len(rows)]
+        hyperparameters[column % len(hyperparameters)] = text
     return csv_of(rows)
 
 

@@ -88,8 +88,8 @@ def plan(
     scenes = list(dict.fromkeys(_scene(row) for row in rows))
     rank = dict(zip(chance.sample(scenes, len(scenes)), range(len(scenes)), strict=True))
     result = {}
-    for pair, chosen, sizes in (("ENG_DEU", first, DEU), ("ENG_JPN", second, JPN)):
-        ranked = sorted(chosen, key=lambda i: (rank[_scene(rows[i])], i))
+    for pair, hyperparameters, sizes in (("ENG_DEU", first, DEU), ("ENG_JPN", second, JPN)):
+        ranked = sorted(hyperparameters, key=lambda i: (rank[_scene(rows[i])], i))
         train, dev, test = sizes
         result[pair] = {
             "test": [rows[i] for i in ranked[:test]],
