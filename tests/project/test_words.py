@@ -42,6 +42,8 @@ def pages() -> list[Path]:
 
 
 def _is_page(path: Path) -> bool:
+    if path.name == "prompts.yaml":  # what a backbone reads, to the letter
+        return False
     return path.suffix in (".md", ".yaml", ".html", ".js") and "gallery" not in path.parts
 
 
