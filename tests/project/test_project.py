@@ -37,14 +37,24 @@ def tracked() -> list[Path]:
     return [ROOT / line for line in listed.stdout.splitlines() if (ROOT / line).is_file()]
 
 
-def test_every_make_command_in_the_readme_is_a_target():
-    readme = ROOT / "README.md"
-    if not readme.is_file():
-        pytest.skip("README.md is not written yet")
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    named = set(re.findall(r"(?:^|`)make ([a-z][a-z-]*)", readme.read_text("utf-8"), re.MULTILINE))
+def pages() -> dict[Path, str]:
+    """The text of every page that a reader is led to."""
+    found = [path for path in tracked() if path.suffix == ".md" and "results" not in path.parts]
+    return {path: path.read_text(encoding="utf-8") for path in found}
+
+
+def makefile() -> str:
+    return (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+MAKE = r"(?:^|`)make ([a-z][a-z-]*)"
+SCRIPT = r"python ((?:sweeps|tests|ermgap)/[\w/]+\.py)"
+
+
+def test_every_make_command_in_the_pages_is_a_target():
+    targets = set(re.findall(r"^([a-z-]+)%?:", makefile(), re.MULTILINE))
+    named = {name for text in pages().values() for name in re.findall(MAKE, text, re.MULTILINE)}
     assert {"demo", "test"} <= named
-    targets = set(re.findall(r"^([a-z-]+)%?:", makefile, re.MULTILINE))
     assert {name for name in named if not _is_target(name, targets)} == set()
 
 
@@ -52,12 +62,31 @@ def _is_target(name: str, targets: set[str]) -> bool:
     return name in targets or (name.startswith("figures-") and "figures-" in targets)
 
 
-def test_every_script_that_the_readme_runs_exists():
-    readme = ROOT / "README.md"
-    if not readme.is_file():
-        pytest.skip("README.md is not written yet")
-    scripts = re.findall(r"python ((?:sweeps|tests|ermgap)/[\w/]+\.py)", readme.read_text("utf-8"))
-    assert [script for script in scripts if not (ROOT / script).is_file()] == []
+def test_every_script_that_the_pages_run_exists():
+    texts = pages().values()
+    scripts = [script for text in texts for script in re.findall(SCRIPT, text)]
+    assert scripts and [script for script in scripts if not (ROOT / script).is_file()] == []
+
+
+def test_every_link_in_the_pages_leads_to_a_file_and_a_heading():
+    broken = []
+    for page, text in pages().items():
+        for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text):
+            path, _, heading = target.partition("#")
+            file = (page.parent / path).resolve() if path else page
+            if not file.exists() or (heading and heading not in _headings(file)):
+                broken.append(f"{page.relative_to(ROOT)}: {target}")
+    assert broken == []
+
+
+def _headings(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_bytes()) <= 9000
 
 
 def test_constraints_pin_every_direct_dependency_exactly():
@@ -114,12 +143,16 @@ def test_every_data_file_of_a_package_is_declared_as_package_data():
         for file in (ROOT / package.replace(".", "/")).glob(pattern)
     }
     data = {file for file in tracked() if file.relative_to(ROOT).parts[0] in PACKAGES}
-    # The pictures of analysis/gallery are the README's, not the program's.
-    data = {file for file in data if "gallery" not in file.parts}
+    data = {file for file in data if not _is_page(file)}
     code = {file for file in data if file.suffix == ".py"}
     assert data - code - shipped == set()
     loose = {file for file in code - shipped if not _in_a_package(file.parent)}
     assert loose == set(), "a folder of code has no __init__.py, so a wheel would leave it out"
+
+
+def _is_page(file: Path) -> bool:
+    """Whether it is a page of the repository or a picture of one, not the program's."""
+    return "gallery" in file.parts or (file.name == "README.md" and "data" not in file.parts)
 
 
 def _in_a_package(folder: Path) -> bool:
@@ -194,7 +227,7 @@ def test_a_wheel_carries_the_code_the_presets_and_the_demo_corpus(tmp_path):
     wanted = {
         str(file.relative_to(ROOT))
         for file in tracked()
-        if file.relative_to(ROOT).parts[0] in PACKAGES and "gallery" not in file.parts
+        if file.relative_to(ROOT).parts[0] in PACKAGES and not _is_page(file)
     }
     assert wanted <= names
     assert not any(name.startswith(("tests/", "cluster/", "results/")) for name in names)
