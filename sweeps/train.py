@@ -33,7 +33,7 @@ def require(config: Config, address: str | None) -> None:
     from ermgap import objective  # imports torch: only now
     from sweeps.scheduler import driver
 
-    objective.require(config.objective)
+    objective.check_registered(config.objective)
     driver.require_devices(config, address)
 
 

@@ -1,14 +1,14 @@
 """The objective of a run: a loss over groups, and the schedule of its fairness weight.
 
     objective = Objective(config.objective, cells=[("en", "speech"), ("de", "speech")],
-                          counts=examples.group_counts())
+                          counts=utterances.group_counts())
     sums = group_sums(losses, cell, gender, cells=2)          # all-reduce these over workers
-    value, gradient = objective(sums, progress=step / steps)
+    value, gradient = objective(sums, progress=step / steps)  # J and dJ/d(sums)
     weights = utterance_weights(gradient, losses, cell, gender)
     (weights * losses).sum().backward()                       # then add the workers' gradients up
 
-group_sums.py has the algebra; losses.py, gap_estimators.py (of the worst gap) and schedules.py the
-registries.
+group_sums.py has the algebra. losses.py (J), gap_estimators.py (the penalty of `minmaxgap`) and
+schedules.py (the fairness weight over training) hold a registry each.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ __all__ = [
     "Objective",
     "Schedule",
     "cell_names",
+    "check_registered",
     "group_means",
     "group_sums",
-    "require",
     "utterance_weights",
 ]
 
 
-def require(settings: config.Objective) -> None:
-    """UserError for a loss, a weight schedule or an estimator that is not registered."""
+def check_registered(settings: config.Objective) -> None:
+    """Raise UserError for a loss, a schedule or an estimator that is not registered."""
     LOSSES.find(settings.loss)
     SCHEDULES.find(settings.schedule)
     ESTIMATORS.find(settings.estimator)
 
 
 class Objective:
-    """A loss and its weight schedule, with their state.
+    """A loss and the schedule of its fairness weight, with their state.
 
     Args:
         settings: the `objective` section of the configuration.
@@ -63,7 +63,7 @@ class Objective:
         counts: training utterances per cell and gender, [C, 2].
 
     Raises:
-        UserError: the loss, its estimator or the weight schedule is not registered.
+        UserError: the loss, its estimator or the schedule is not registered.
     """
 
     def __init__(
@@ -78,25 +78,25 @@ class Objective:
     def __call__(self, sums: Tensor, *, progress: float) -> tuple[Tensor, Tensor]:
         """J (float64 scalar) and dJ/d(S, Q, N) ([3, C, 2] float64) of a global batch's sums.
 
-        To be called once a step: what a loss keeps from step to step moves on.
+        Call it once a step: it updates what the loss keeps from step to step.
         """
         self.loss.observe(sums)
         return value_and_gradient(self.loss, sums, self.fairness_weight(progress))
 
     def fairness_weight(self, progress: float) -> float:
         """The fairness weight at this share of the full budget; 0 for a loss without one."""
-        return float(self.schedule.value(progress)) if self.loss.weighted else 0.0
+        return float(self.schedule.value(progress)) if self.loss.has_fairness_weight else 0.0
 
     def evaluated(self, metrics: Mapping) -> None:
-        """Tell the schedule the dev metrics (`ermgap.metrics.evaluate`) of an evaluation."""
+        """Give the schedule the dev metrics (`ermgap.metrics.evaluate`) of an evaluation."""
         name = {"max_gap": "max_gap", "loss": "max_loss_gap"}[self.settings.gap]
         self.schedule.evaluated(float(metrics[name]))
 
     def state_dict(self) -> dict:
-        """State of the loss and of the schedule, for the checkpoint."""
+        """State of the loss and, under the key `weight`, of the schedule, for the checkpoint."""
         return {"loss": self.loss.state_dict(), "weight": self.schedule.state_dict()}
 
     def load_state_dict(self, state: Mapping) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self.loss.load_state_dict(state["loss"])
         self.schedule.load_state_dict(state["weight"])

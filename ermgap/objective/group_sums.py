@@ -1,19 +1,19 @@
-"""Cells, and the sums over them from which every objective is computed.
+"""Sums of the losses per cell and gender, from which every objective is computed.
 
 A cell is a (language, modality) pair; it has a female and a male side. For utterance i with loss
-l_i in cell c and gender g, a global batch is summed up by
+l_i in cell c and gender g, a global batch is reduced to
 
     S[c, g] = sum l_i        Q[c, g] = sum l_i^2        N[c, g] = number of utterances
 
 An objective J is a function of S, Q and N alone. Its gradient with respect to the model is then
 
-    dJ/dtheta = sum_i w_i dl_i/dtheta,    w_i = dJ/dS[c_i, g_i] + 2 l_i dJ/dQ[c_i, g_i]    (chain
-    rule)
+    dJ/dtheta = sum_i w_i dl_i/dtheta,    w_i = dJ/dS[c_i, g_i] + 2 l_i dJ/dQ[c_i, g_i]
 
-so that workers and micro-batches only need to agree on S, Q and N: all-reduce them, differentiate J
-once, and let every worker back-propagate `sum_i w_i l_i` over its own utterances. Adding the
-workers' gradients up gives the exact gradient of J over the global batch, whatever the shards. A
-maximum over group means is no average over samples: averaging per-worker objectives would be wrong.
+by the chain rule. So workers and micro-batches only need to agree on S, Q and N: all-reduce them,
+differentiate J once, and let every worker back-propagate `sum_i w_i l_i` over its own utterances.
+The sum of the workers' gradients is the exact gradient of J over the global batch, however it was
+sharded. Averaging objectives per worker would be wrong: a maximum over group means is no average
+over utterances.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ GENDERS = ("female", "male")
 
 
 def group_sums(losses: Tensor, cell: Tensor, gender: Tensor, *, cells: int) -> Tensor:
-    """Sums over groups of one shard; add shards up to get the global batch's.
+    """S, Q and N of one shard; the global batch's are the sum over the shards.
 
     Args:
         losses: per-utterance losses, [B], nats, any float dtype; no gradient flows from here.
@@ -36,7 +36,7 @@ def group_sums(losses: Tensor, cell: Tensor, gender: Tensor, *, cells: int) -> T
         cells: number of cells C.
 
     Returns:
-        [3, C, 2] float64: S, Q and N of the module docstring.
+        [3, C, 2] float64: S, Q and N.
     """
     losses = losses.detach().double()
     flat = cell * 2 + gender
@@ -46,7 +46,7 @@ def group_sums(losses: Tensor, cell: Tensor, gender: Tensor, *, cells: int) -> T
 
 
 def utterance_weights(gradient: Tensor, losses: Tensor, cell: Tensor, gender: Tensor) -> Tensor:
-    """w_i of the module docstring.
+    """The weight w_i of each utterance's loss in the gradient (see the module docstring).
 
     Args:
         gradient: dJ/d(S, Q, N), [3, C, 2] float64 (the row for N is not used).
@@ -66,5 +66,5 @@ def group_means(sums: Tensor) -> Tensor:
 
 
 def cell_names(cells: Sequence[tuple[str, str]]) -> list[str]:
-    """`language/modality` for each cell, the name that records and events use."""
+    """`language/modality` of each cell, its name in records and events."""
     return ["/".join(cell) for cell in cells]

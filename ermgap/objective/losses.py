@@ -1,9 +1,9 @@
-"""Objectives J(S, Q, N; lambda): one class each, one registry line each.
+"""Objectives J(S, Q, N; lambda): a class and a registry line each.
 
 A loss is made from the `objective` section of the configuration and the number of training
-utterances per group, and is called with the global batch's sums (see group_sums.py) and the present
-fairness weight. It returns a float64 scalar that autograd can differentiate with respect to the
-sums. With L the mean loss of the batch and L_g that of group g (a gender in a cell):
+utterances per group, and is called with the global batch's sums (see group_sums.py) and the current
+fairness weight lambda. It returns a float64 scalar that autograd can differentiate with respect to
+the sums. With L the mean loss of the batch and L_g that of group g (a gender in a cell):
 
     erm         L
     minmaxgap   L + lambda R, R an estimate of (max over cells |L_female - L_male|)^p
@@ -13,10 +13,10 @@ sums. With L the mean loss of the batch and L_g that of group g (a gender in a c
 
 With `relative`, the penalties R and Var become L (R / L^p) and L (Var / L^2), L detached, so that
 lambda has no scale of its own: multiplying all losses by c multiplies J by c; where L is 0, the
-penalty is 0. A batch without any utterance has J = 0. To add one:
+penalty is 0. A batch without any utterance has J = 0. To add a loss:
 
     class Mine(Loss):
-        def __call__(self, sums, weight): ...
+        def __call__(self, sums, fairness_weight): ...
     LOSSES["mine"] = Mine
 """
 
@@ -33,32 +33,33 @@ from ermgap.registry import Registry
 
 
 class Loss(ABC):
-    """Base class: holds the configuration; override `__call__`, and the state if there is any.
+    """Base class of losses: override `__call__`, and the state if there is any.
 
     Attributes:
+        settings: the `objective` section of the configuration.
         counts: training utterances per cell and gender, [C, 2] float64.
     """
 
-    #: Whether the fairness weight has any influence; where it has none 0 is recorded.
-    weighted = True
+    #: Whether the fairness weight has any influence; a loss without one records 0.
+    has_fairness_weight = True
 
     def __init__(self, settings: config.Objective, counts: Tensor) -> None:
         self.settings = settings
         self.counts = counts
 
     def observe(self, sums: Tensor) -> None:
-        """See the sums of a step, once, before J is asked for; no gradient flows from here."""
+        """Update the state with a step's sums; called once, before J, without gradient."""
 
     @abstractmethod
-    def __call__(self, sums: Tensor, weight: float) -> Tensor:
-        """J as a float64 scalar from sums [3, C, 2] float64 and the fairness weight lambda."""
+    def __call__(self, sums: Tensor, fairness_weight: float) -> Tensor:
+        """J as a float64 scalar from sums [3, C, 2] float64 and lambda."""
 
     def state_dict(self) -> dict:
         """What a resumed run needs; plain numbers and tensors only."""
         return {}
 
     def load_state_dict(self, state: dict) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
 
 
 def mean_loss(sums: Tensor) -> Tensor:
@@ -66,43 +67,43 @@ def mean_loss(sums: Tensor) -> Tensor:
     return ratio(sums[0].sum(), sums[2].sum())
 
 
-def ratio(top: Tensor, bottom: Tensor) -> Tensor:
-    """top / bottom, and 0 where `bottom`, a count or a sum of weights, is 0; so are gradients."""
-    return torch.where(bottom > 0, top / torch.where(bottom > 0, bottom, 1.0), 0.0)
+def ratio(total: Tensor, count: Tensor) -> Tensor:
+    """total / count; 0, with a gradient of 0, where `count` (or a sum of weights) is 0."""
+    return torch.where(count > 0, total / torch.where(count > 0, count, 1.0), 0.0)
 
 
 class ERM(Loss):
     """Empirical risk minimisation: the mean loss over the utterances of the global batch."""
 
-    weighted = False
+    has_fairness_weight = False
 
-    def __call__(self, sums: Tensor, weight: float) -> Tensor:
+    def __call__(self, sums: Tensor, fairness_weight: float) -> Tensor:
         return mean_loss(sums)
 
 
 class Penalised(Loss):
-    """L + lambda * penalty; `power` is the degree of the penalty in the losses, for `relative`."""
+    """L + lambda * penalty; `power`, for `relative`, is the penalty's degree in the losses."""
 
     power: float
 
     @abstractmethod
     def penalty(self, sums: Tensor) -> Tensor:
-        """A float64 scalar."""
+        """What lambda multiplies, a float64 scalar."""
 
-    def __call__(self, sums: Tensor, weight: float) -> Tensor:
+    def __call__(self, sums: Tensor, fairness_weight: float) -> Tensor:
         mean = mean_loss(sums)
-        if weight == 0:
+        if fairness_weight == 0:
             return mean
         penalty = self.penalty(sums)
         if self.settings.relative:
             penalty = penalty * inverse_power(mean.detach(), self.power - 1)
-        return mean + weight * penalty
+        return mean + fairness_weight * penalty
 
 
 def inverse_power(mean: Tensor, power: float) -> Tensor:
     """mean^-power, and 0 where the mean is 0 or so small that the power overflows."""
-    found = torch.where(mean > 0, mean, 1.0) ** -power
-    return torch.where((mean > 0) & found.isfinite(), found, 0.0)
+    inverse = torch.where(mean > 0, mean, 1.0) ** -power
+    return torch.where((mean > 0) & inverse.isfinite(), inverse, 0.0)
 
 
 class MinMaxGap(Penalised):
@@ -129,17 +130,17 @@ class MinMaxGap(Penalised):
 class VREx(Penalised):
     """ERM + lambda * variance of the groups' mean losses (V-REx, arXiv 2003.00688, equation 8).
 
-    Over the groups that the batch holds, divided by their number.
+    The population variance over the groups that the batch holds.
     """
 
     power = 2.0
 
     def penalty(self, sums: Tensor) -> Tensor:
         total, _, count = sums
-        held = count > 0
+        present = count > 0
         means = ratio(total, count)
-        centre = ratio(means.sum(), held.sum())
-        return ratio(torch.where(held, means - centre, 0.0).square().sum(), held.sum())
+        centre = ratio(means.sum(), present.sum())
+        return ratio(torch.where(present, means - centre, 0.0).square().sum(), present.sum())
 
 
 class GroupDRO(Loss):
@@ -147,15 +148,15 @@ class GroupDRO(Loss):
 
     With each batch, q_g <- q_g exp(eta (L_g + C / sqrt(n_g))) for its groups, then q is normalised,
     and J = sum_g q_g L_g. n_g is the group's size in training; a group that the batch lacks keeps
-    its weight before the normalisation, and adds nothing to J. eta is `dro_eta`, C is `dro_c`.
+    its q_g until the normalisation, and adds nothing to J. eta is `dro_eta`, C is `dro_c`.
     """
 
-    weighted = False
+    has_fairness_weight = False
 
     def __init__(self, settings: config.Objective, counts: Tensor) -> None:
         super().__init__(settings, counts)
-        even = torch.where(counts > 0, 0.0, -torch.inf)
-        self.log_q = even - even.flatten().logsumexp(0)
+        uniform = torch.where(counts > 0, 0.0, -torch.inf)
+        self.log_q = uniform - uniform.flatten().logsumexp(0)
 
     def observe(self, sums: Tensor) -> None:
         total, _, count = sums.detach()
@@ -164,7 +165,7 @@ class GroupDRO(Loss):
         log_q = log_q + torch.where(count > 0, self.settings.dro_eta * loss, 0.0)
         self.log_q = log_q - log_q.flatten().logsumexp(0)
 
-    def __call__(self, sums: Tensor, weight: float) -> Tensor:
+    def __call__(self, sums: Tensor, fairness_weight: float) -> Tensor:
         total, _, count = sums
         return (self.log_q.to(sums.device).exp() * total / count.clamp(min=1)).sum()
 
@@ -176,18 +177,17 @@ class GroupDRO(Loss):
 
 
 class Reweight(Loss):
-    """Every group counts alike: utterances weighted by w_g, inverse to the group's size.
+    """Weighted mean loss in which every group counts alike over an epoch.
 
-    J = sum_g w_g S_g / sum_g w_g N_g with w_g = 1 / n_g over the training set, so that over an
-    epoch each gender of each cell has the same say.
+    J = sum_g w_g S_g / sum_g w_g N_g with w_g = 1 / n_g, n_g the group's size in training.
     """
 
-    weighted = False
+    has_fairness_weight = False
 
-    def __call__(self, sums: Tensor, weight: float) -> Tensor:
+    def __call__(self, sums: Tensor, fairness_weight: float) -> Tensor:
         counts = self.counts.to(sums.device)
-        weights = torch.where(counts > 0, 1 / counts.clamp(min=1), 0.0)
-        return ratio((weights * sums[0]).sum(), (weights * sums[2]).sum())
+        group_weights = torch.where(counts > 0, 1 / counts.clamp(min=1), 0.0)
+        return ratio((group_weights * sums[0]).sum(), (group_weights * sums[2]).sum())
 
 
 LOSSES = Registry("loss")
@@ -198,9 +198,9 @@ LOSSES["reweight"] = Reweight
 LOSSES["vrex"] = VREx
 
 
-def value_and_gradient(loss: Loss, sums: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+def value_and_gradient(loss: Loss, sums: Tensor, fairness_weight: float) -> tuple[Tensor, Tensor]:
     """J and dJ/d(S, Q, N), float64 [3, C, 2], at the global batch's sums."""
     leaf = sums.detach().clone().requires_grad_(True)
-    value = loss(leaf, weight)
+    value = loss(leaf, fairness_weight)
     (gradient,) = torch.autograd.grad(value, leaf)
     return value.detach(), gradient

@@ -1,4 +1,4 @@
-"""Schedules of the fairness weight lambda: one class each, one registry line each.
+"""Schedules of the fairness weight lambda: a class and a registry line each.
 
 With progress = step / steps of the full budget and u = clip((progress - start) / ramp, 0, 1):
 
@@ -11,7 +11,7 @@ With progress = step / steps of the full budget and u = clip((progress - start) 
                 from lambda_0 (projected Lagrange-multiplier ascent, arXiv 2603.21050)
 
 G_dev is the largest gap between the genders on dev (`gap: max_gap`, a fraction) or the largest
-difference of their mean losses (`gap: loss`, nats). An undefined G_dev leaves lambda as it is.
+difference of their mean losses (`gap: loss`, nats). An undefined G_dev does not change lambda.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Schedule(ABC):
 
     @abstractmethod
     def value(self, progress: float) -> float:
-        """lambda at this share (0 to 1) of the full budget's steps."""
+        """The fairness weight after this share (0 to 1) of the full budget's steps."""
 
     def evaluated(self, gap: float) -> None:
         """Called after every evaluation with the dev gap (NaN where undefined)."""
@@ -41,7 +41,7 @@ class Schedule(ABC):
         return {}
 
     def load_state_dict(self, state: dict) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
 
 
 class Constant(Schedule):
@@ -64,21 +64,21 @@ class Rising(Schedule):
 
 
 class Linear(Rising):
-    """In a straight line."""
+    """Proportional to u."""
 
     def shape(self, u: float) -> float:
         return u
 
 
 class Cosine(Rising):
-    """Half a cosine: flat at both ends."""
+    """Half a cosine period: flat at both ends."""
 
     def shape(self, u: float) -> float:
         return (1 - math.cos(math.pi * u)) / 2
 
 
 class Exponential(Rising):
-    """Late: a twelfth of lambda_max at half of the ramp."""
+    """Rising late: a thirteenth of lambda_max at half of the ramp."""
 
     def shape(self, u: float) -> float:
         return math.expm1(5 * u) / math.expm1(5)

@@ -216,7 +216,7 @@ def require_space(config: Config) -> None:
         points = [*space.named_points(config), *space.extremes(config)]
     for point in points:
         try:
-            objective.require(space.apply(point, config).objective)
+            objective.check_registered(space.apply(point, config).objective)
         except UserError as mistake:
             words = ", ".join(f"{name} = {value}" for name, value in point.items())
             raise UserError(f"the sweep would try {words}, but {mistake}") from mistake

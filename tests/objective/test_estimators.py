@@ -117,11 +117,11 @@ def test_a_relative_penalty_scales_with_the_losses_and_at_p_1_is_the_plain_one(l
         value, gradient = made(scaled, progress=0.5)
         return float(value), gradient
 
-    one, seven = j(1.0, True), j(7.0, True)
-    assert seven[0] == pytest.approx(7 * one[0], rel=1e-12)
-    assert seven[1][0].numpy() == pytest.approx(one[1][0].numpy(), rel=1e-9)
+    plain, seven = j(1.0, True), j(7.0, True)
+    assert seven[0] == pytest.approx(7 * plain[0], rel=1e-12)
+    assert seven[1][0].numpy() == pytest.approx(plain[1][0].numpy(), rel=1e-9)
     if p == 1 and loss == "minmaxgap":
-        assert one[0] == j(1.0, False)[0]
+        assert plain[0] == j(1.0, False)[0]
 
 
 @pytest.mark.parametrize("loss", list(LOSSES))
@@ -195,8 +195,10 @@ def test_groupdro_follows_algorithm_1_over_many_batches_and_resumes(c):
     sizes = {g: float(counts[g]) for g in groups}
     q, wanted = reference_dro(batches, groups=groups, sizes=sizes, eta=0.2, c=c)
     assert values == pytest.approx(wanted, rel=1e-12)
-    found = made.loss.log_q.exp()
-    assert [float(found[g]) for g in groups] == pytest.approx([q[g] for g in groups], rel=1e-12)
+    group_weights = made.loss.log_q.exp()
+    assert [float(group_weights[g]) for g in groups] == pytest.approx(
+        [q[g] for g in groups], rel=1e-12
+    )
 
 
 def test_reweight_makes_the_groups_alike_over_an_epoch_whatever_their_sizes():
@@ -221,12 +223,12 @@ def test_where_all_losses_are_alike_every_objective_pulls_as_erm_does_or_evenly(
     assert gradient[0].numpy() == pytest.approx(np.full((3, 2), 1 / 30), rel=1e-12)
 
 
-def test_an_estimator_of_one_s_own_needs_a_registry_line_and_an_unknown_one_is_refused_by_name():
+def test_an_estimator_of_a_plugin_needs_a_registry_line_and_an_unknown_one_is_refused_by_name():
     settings = config.Objective(loss="minmaxgap", estimator="median")
     with pytest.raises(
         UserError, match="estimator called .median.*choose one of batch, ema, unbiased"
     ) as problem:
-        objective.require(settings)
+        objective.check_registered(settings)
     assert "\n" not in str(problem.value)
 
     class Median(ESTIMATORS["batch"]):
@@ -235,8 +237,8 @@ def test_an_estimator_of_one_s_own_needs_a_registry_line_and_an_unknown_one_is_r
 
     ESTIMATORS["median"] = Median
     try:
-        objective.require(settings)
-        values = [
+        objective.check_registered(settings)
+        objectives = [
             Objective(
                 config.Objective(loss="minmaxgap", estimator=name, schedule="constant", p=1.0),
                 cells=[("en", "speech")],
@@ -245,7 +247,7 @@ def test_an_estimator_of_one_s_own_needs_a_registry_line_and_an_unknown_one_is_r
             for name in ("batch", "median")
         ]
         sums = drawn(np.random.default_rng(0), np.array([[1.5, 1.0]]), size=4, cells=1)
-        plain, halved = (one.loss(sums, torch.tensor(1.0)) for one in values)
+        plain, halved = (made.loss(sums, torch.tensor(1.0)) for made in objectives)
         base = sums[0].sum() / sums[2].sum()
         assert float(halved - base) == pytest.approx(float(plain - base) / 2)
     finally:

@@ -1,4 +1,4 @@
-"""Values and gradients of the objective over sums, and the schedules of its weight, by hand.
+"""Values and gradients of the objective over sums, and the schedules, by hand.
 
 What workers and micro-batches make of them is in test_objective_workers.py.
 """
@@ -82,23 +82,23 @@ def test_group_means_are_means_and_undefined_without_utterances():
     genders = torch.where(cells == 2, 0, torch.arange(24) % 2)
     means = group_means(group_sums(losses, cells, genders, cells=3))
     for cell, gender in product(range(3), range(2)):
-        chosen = losses[(cells == cell) & (genders == gender)]
-        wanted = pytest.approx(float(chosen.mean()), rel=1e-13, nan_ok=True)
+        group = losses[(cells == cell) & (genders == gender)]
+        wanted = pytest.approx(float(group.mean()), rel=1e-13, nan_ok=True)
         assert float(means[cell, gender]) == wanted
     assert torch.isnan(means).nonzero().tolist() == [[2, 1]]
 
 
-# The weight ---------------------------------------------------------------------------------------
+# The fairness weight ------------------------------------------------------------------------------
 
 
-def weighted(**settings) -> Objective:
+def minmaxgap(**settings) -> Objective:
     return Objective(config.Objective(loss="minmaxgap", **settings), cells=CELLS, counts=COUNTS)
 
 
-def test_constant_and_linear_weights_follow_their_formulas():
-    constant = weighted(schedule="constant", lambda_max=3.0)
-    linear = weighted(schedule="linear", lambda_max=3.0, start=0.25, ramp=0.5)
-    late = weighted(schedule="linear", lambda_max=3.0, start=0.5, ramp=1.0)
+def test_constant_and_linear_schedules_follow_their_formulas():
+    constant = minmaxgap(schedule="constant", lambda_max=3.0)
+    linear = minmaxgap(schedule="linear", lambda_max=3.0, start=0.25, ramp=0.5)
+    late = minmaxgap(schedule="linear", lambda_max=3.0, start=0.5, ramp=1.0)
     for progress in np.linspace(0, 1, 41):
         assert constant.fairness_weight(progress) == 3.0
         assert linear.fairness_weight(progress) == pytest.approx(
@@ -109,35 +109,36 @@ def test_constant_and_linear_weights_follow_their_formulas():
         )
 
 
-def test_the_other_weights_rise_as_the_design_says():
+def test_the_other_schedules_rise_by_their_formulas():
     u = np.linspace(0, 1, 21)
     shapes = {
         "cosine": (1 - np.cos(np.pi * u)) / 2,
         "exponential": (np.exp(5 * u) - 1) / (np.exp(5) - 1),
     }
     for name, wanted in shapes.items():
-        made = weighted(schedule=name, lambda_max=3.0, start=0.25, ramp=0.5)
-        found = [made.fairness_weight(0.25 + 0.5 * x) for x in u]
-        assert found == pytest.approx(3 * wanted, abs=1e-12)
-        assert made.fairness_weight(0.1) == 0 and made.fairness_weight(0.9) == pytest.approx(3.0)
-    step = weighted(schedule="step", lambda_max=3.0, start=0.25)
+        objective = minmaxgap(schedule=name, lambda_max=3.0, start=0.25, ramp=0.5)
+        values = [objective.fairness_weight(0.25 + 0.5 * x) for x in u]
+        assert values == pytest.approx(3 * wanted, abs=1e-12)
+        assert objective.fairness_weight(0.1) == 0
+        assert objective.fairness_weight(0.9) == pytest.approx(3.0)
+    step = minmaxgap(schedule="step", lambda_max=3.0, start=0.25)
     assert [step.fairness_weight(x) for x in (0.0, 0.2499, 0.25, 1.0)] == [0.0, 0.0, 3.0, 3.0]
 
 
-def test_erm_has_no_weight_whatever_its_schedule():
+def test_erm_has_no_fairness_weight_whatever_its_schedule():
     objective = Objective(config.Objective(loss="erm", lambda_max=3.0), cells=CELLS, counts=COUNTS)
     assert objective.fairness_weight(0.7) == 0
 
 
 @pytest.mark.parametrize("every", [1, 2, 3])
 @pytest.mark.parametrize(("gap", "metric"), [("max_gap", "max_gap"), ("loss", "max_loss_gap")])
-def test_the_adaptive_weight_is_a_projected_ascent_on_the_dev_gap(every, gap, metric):
+def test_the_adaptive_schedule_is_a_projected_ascent_on_the_dev_gap(every, gap, metric):
     random = np.random.default_rng(1)
     series = np.where(random.random(60) < 0.5, 0.01, 0.09) * random.random(60) * 2
     series[random.random(60) < 0.2] = np.nan
     series[:6] = np.nan, 0.0, 0.0, 0.0, 0.0, 0.0
     other = {"max_gap": 99.0, "max_loss_gap": 99.0}
-    objective = weighted(
+    objective = minmaxgap(
         schedule="adaptive",
         lambda_0=0.1,
         lambda_max=0.9,
@@ -151,16 +152,15 @@ def test_the_adaptive_weight_is_a_projected_ascent_on_the_dev_gap(every, gap, me
         objective.evaluated(other | {metric: value})
         if number % every == 0 and value == value:
             by_hand = float(np.clip(by_hand + 9.0 * (value - 0.02), 0.0, 0.9))
-        assert objective.fairness_weight(random.random()) == pytest.approx(by_hand, abs=1e-14), (
-            number
-        )
+        fairness_weight = objective.fairness_weight(random.random())
+        assert fairness_weight == pytest.approx(by_hand, abs=1e-14), number
         seen.add(by_hand)
     assert {0.0, 0.9} <= seen and len(seen) > 5
 
 
 def test_a_restored_schedule_goes_on_where_it_was():
     settings = {"schedule": "adaptive", "lambda_0": 1.0, "eta": 3.0, "every": 2}
-    whole, first, second = (weighted(**settings) for _ in range(3))
+    whole, first, second = (minmaxgap(**settings) for _ in range(3))
     series = [0.4, 0.3, 0.2, 0.5, 0.1, 0.7, 0.3]
     for gap in series:
         whole.evaluated({"max_gap": gap})

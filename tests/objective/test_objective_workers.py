@@ -21,7 +21,7 @@ from ermgap.training.gradients import accumulate_gradients
 
 CELLS = [("de", "speech"), ("en", "speech"), ("ja", "speech")]
 PROGRESS = 0.4
-# settings of the objective, dev gaps it hears of, and the weight that they give by hand
+# settings of the objective, dev gaps it is given, and the fairness weight that follows by hand
 OBJECTIVES = {
     "erm": ({"loss": "erm"}, [], 0.0),
     "p1-constant": ({"loss": "minmaxgap", "p": 1.0, "lambda_max": 2.5}, [], 2.5),
@@ -57,12 +57,12 @@ SHARDS = {  # utterances a worker, by number of workers
 
 
 class Spread(Loss):
-    """A loss of sums of squares: mean + weight * sum of group variances."""
+    """A loss of sums of squares: mean + fairness_weight * sum of group variances."""
 
-    def __call__(self, sums, weight):
+    def __call__(self, sums, fairness_weight):
         total, square, count = sums[:, :2]
         variance = square / count - (total / count) ** 2
-        return sums[0].sum() / sums[2].sum() + weight * variance.sum()
+        return sums[0].sum() / sums[2].sum() + fairness_weight * variance.sum()
 
 
 @dataclass(frozen=True)
@@ -256,19 +256,21 @@ def formula(name: str, losses, cell, gender):
     arXiv 2603.21050: ERM + lambda * (max over cells |mean female - mean male|)^p. A first batch's
     running means are its own, so that `ema` differs in its gradient alone.
     """
-    settings, _, weight = OBJECTIVES[name]
+    settings, _, fairness_weight = OBJECTIVES[name]
     groups = {
         (c, g): losses[(cell == c) & (gender == g)] for c in range(len(CELLS)) for g in (0, 1)
     }
-    held = {key: group for key, group in groups.items() if len(group)}
+    present = {key: group for key, group in groups.items() if len(group)}
     mean, p = losses.mean(), settings.get("p", 2.0)
     if name == "erm":
         return mean
     if name == "spread":
-        return mean + weight * sum(groups[c, g].var(correction=0) for c in (0, 1) for g in (0, 1))
+        return mean + fairness_weight * sum(
+            groups[c, g].var(correction=0) for c in (0, 1) for g in (0, 1)
+        )
     if name == "vrex":
-        risks = torch.stack([group.mean() for group in held.values()])
-        return mean + weight * risks.var(correction=0)
+        risks = torch.stack([group.mean() for group in present.values()])
+        return mean + fairness_weight * risks.var(correction=0)
     if name == "reweight":
         each = 1 / torch.tensor(COUNTS, dtype=torch.float64)[cell, gender]
         each = each / each.sum()
@@ -276,9 +278,9 @@ def formula(name: str, losses, cell, gender):
     if name == "groupdro":  # five groups exist; all start alike
         raw = {
             (c, g): torch.exp(0.3 * (group.mean().detach() + 1.0 / COUNTS[c][g] ** 0.5)) / 5
-            for (c, g), group in held.items()
+            for (c, g), group in present.items()
         }
-        return sum(raw[key] * held[key].mean() for key in held) / sum(raw.values())
+        return sum(raw[key] * present[key].mean() for key in present) / sum(raw.values())
     signed = {c: groups[c, 0].mean() - groups[c, 1].mean() for c in range(len(CELLS)) if
               len(groups[c, 0]) and len(groups[c, 1])}  # fmt: skip
     worst = max(signed, key=lambda c: abs(signed[c].item()))
@@ -289,7 +291,7 @@ def formula(name: str, losses, cell, gender):
         )
     if settings.get("relative"):
         penalty = penalty / mean.detach() ** (p - 1)
-    return mean + weight * penalty
+    return mean + fairness_weight * penalty
 
 
 def work(rank: int, size: int, folder: str) -> None:
@@ -348,7 +350,7 @@ def test_workers_agree_to_the_bit_and_count_every_utterance_once(results):
             assert all(torch.equal(worker[key], workers[0][key]) for key in worker), case
 
 
-def test_a_weight_of_zero_equals_erm_bit_for_bit():
+def test_a_fairness_weight_of_zero_equals_erm_bit_for_bit():
     gradients = []
     for settings in ({"loss": "erm"}, {"loss": "minmaxgap", "lambda_max": 0.0}):
         model = StandIn(0.3, torch.float32)

@@ -26,11 +26,11 @@ def mortal(loss: type) -> type:
     """The loss, at whose every step the process may die."""
 
     class Mortal(loss):
-        def __call__(self, sums, weight):
+        def __call__(self, sums, fairness_weight):
             if CHANCE.random() < PER_STEP:
                 (FOLDER / "deaths" / f"{os.getpid()}-{time.time_ns()}").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-            return super().__call__(sums, weight)
+            return super().__call__(sums, fairness_weight)
 
     return Mortal
 

@@ -30,7 +30,7 @@ def asked(name: str) -> bool:
 
 
 def mishap(call):
-    def slow(self, sums, weight):
+    def slow(self, sums, fairness_weight):
         time.sleep(STEP_S)
         if asked("hang"):
             time.sleep(3600)
@@ -40,7 +40,7 @@ def mishap(call):
             while True:
                 taken.append(bytearray(b"x") * 2**24)  # written, so that it is really taken
                 time.sleep(0.01)
-        value = call(self, sums, weight)
+        value = call(self, sums, fairness_weight)
         if asked("nan"):
             self.sick = True
         return value * float("nan") if getattr(self, "sick", False) else value

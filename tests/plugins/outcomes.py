@@ -23,9 +23,9 @@ class Noted(ERM):
         with open(Path(os.environ["ERMGAP_TEST"]) / "processes", "a") as notes:
             notes.write(f"{os.getpid()} {settings.loss}\n")
 
-    def __call__(self, sums, weight):
+    def __call__(self, sums, fairness_weight):
         self.steps += 1
-        value = super().__call__(sums, weight)
+        value = super().__call__(sums, fairness_weight)
         return self.go_wrong(value) if self.steps > EPOCH or self.resumed else value
 
     def go_wrong(self, value):

@@ -20,10 +20,10 @@ GATE = Path(os.environ["ERMGAP_TEST"]) / "slow"
 class Slow(ERM):
     """ERM, with a pause in each step."""
 
-    def __call__(self, sums, weight):
+    def __call__(self, sums, fairness_weight):
         if GATE.exists():
             time.sleep(STEP_S)
-        return super().__call__(sums, weight)
+        return super().__call__(sums, fairness_weight)
 
 
 LOSSES["erm"] = LOSSES["minmaxgap"] = Slow
