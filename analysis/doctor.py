@@ -205,11 +205,11 @@ def _stopping(records: Records) -> dict:
         return {}
 
 
-def _coded(table: pd.DataFrame, labels: Sequence[str]) -> metrics.Coded | None:
+def _coded(table: pd.DataFrame, labels: Sequence[str]) -> metrics.EncodedPredictions | None:
     if "speaker" not in table:  # nothing to halve by
         return None
     try:
-        return metrics.code(table, labels=labels)
+        return metrics.encode(table, labels=labels)
     except UserError:
         return None
 
@@ -234,20 +234,23 @@ def _halves(table: pd.DataFrame) -> np.ndarray:
 
 
 def _comparable(
-    table: pd.DataFrame, coded: metrics.Coded, min_support: int, cell_support: int | None
+    table: pd.DataFrame,
+    coded: metrics.EncodedPredictions,
+    min_support: int,
+    cell_support: int | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Classes [C, K] of the gaps, and the cells [C] that count and can be halved by speaker."""
     counts = metrics.confusions(coded)
-    cells = metrics.counted(counts, min_support=min_support, cell_support=cell_support)
+    cells = metrics.counted_cells(counts, min_support=min_support, cell_support=cell_support)
     speakers = table[_SPEAKER].drop_duplicates().groupby(_SPEAKER[:2]).size().unstack(fill_value=0)
     fewest = speakers.reindex(columns=metrics.GENDERS, fill_value=0).min(axis=1)
     languages = [cell.split("/", 1)[0] for cell in coded.cells]
     halved = fewest.reindex(languages).to_numpy() >= 2
-    return metrics.supported(counts, min_support=min_support), cells & halved
+    return metrics.supported_classes(counts, min_support=min_support), cells & halved
 
 
 def _measured(
-    coded: metrics.Coded, halves: np.ndarray, classes: np.ndarray, cells: np.ndarray
+    coded: metrics.EncodedPredictions, halves: np.ndarray, classes: np.ndarray, cells: np.ndarray
 ) -> np.ndarray:
     """acc and max_gap on both halves of each split, [SPLITS, 2, 2]."""
     parts = ("cell", "gender", "label", "prediction")

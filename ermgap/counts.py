@@ -22,7 +22,7 @@ OVERALL = "overall"  # in the place of a language: what pools them
 
 
 @dataclass(frozen=True)
-class Coded:
+class EncodedPredictions:
     """Predictions as integer codes.
 
     `cells` names the cells and `cell` [n] indexes them; `gender` [n] is 0 (female) or 1 (male);
@@ -56,7 +56,7 @@ class Margins(NamedTuple):
         return cls(counts.sum(-1), hits, counts.sum(-2)[..., :-1])
 
 
-def code(predictions: pd.DataFrame, *, labels: Sequence[str]) -> Coded:
+def encode(predictions: pd.DataFrame, *, labels: Sequence[str]) -> EncodedPredictions:
     """Turn a predictions table (columns language, modality, gender, label, prediction) into codes.
 
     Raises UserError for a missing column, a true label outside `labels`, another gender, or a
@@ -81,7 +81,7 @@ def code(predictions: pd.DataFrame, *, labels: Sequence[str]) -> Coded:
     pairs, cell = np.unique(language * max(len(modalities), 1) + modality, return_inverse=True)
     names = [f"{languages[p // len(modalities)]}/{modalities[p % len(modalities)]}" for p in pairs]
     predicted = pd.Index(labels).get_indexer(predictions["prediction"])
-    return Coded(
+    return EncodedPredictions(
         cells=tuple(names),
         cell=cell,
         gender=_codes(predictions["gender"], GENDERS),
@@ -102,7 +102,7 @@ def _codes(column: pd.Series, names: Sequence[str]) -> np.ndarray:
     return codes
 
 
-def confusions(coded: Coded) -> np.ndarray:
+def confusions(coded: EncodedPredictions) -> np.ndarray:
     """Counts [cells, 2 genders, K true labels, K + 1 predictions] (float64)."""
     shape = (len(coded.cells), len(GENDERS), coded.classes, coded.classes + 1)
     index = (coded.cell, coded.gender, coded.label, coded.prediction)

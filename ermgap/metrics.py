@@ -4,8 +4,8 @@ Everything that the project reports is computed here, from predictions alone, wi
 All values are fractions (max_loss_gap: nats); an undefined value is NaN and never 0.
     gaps = evaluate(predictions, labels=["anger", "joy", "neutral"])["gaps"]["de/speech"]
 A *cell* is `language/modality`; `overall/<modality>` pools the languages of a modality. A cell
-counts for max_gap where each gender has enough utterances (`counted`): with two, one of them moves
-accuracy by 50 points.
+counts for max_gap where each gender has enough utterances (`counted_cells`): with two, one of them
+moves accuracy by 50 points.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from ermgap.counts import GENDERS, OVERALL, Coded, Margins, code, confusions
+from ermgap.counts import GENDERS, OVERALL, EncodedPredictions, Margins, confusions, encode
 
 __all__ = [
-    "FALLING", "GAPS", "GENDERS", "OVERALL", "Coded", "Margins", "accuracy", "code",
-    "confusions", "counted", "differences", "evaluate", "gender_gaps", "least_of_cell",
-    "rates", "sided", "sizes", "supported", "uncounted", "violation", "weighted_f1",
+    "FALLING", "GAPS", "GENDERS", "OVERALL", "EncodedPredictions", "Margins", "accuracy",
+    "confusions", "counted_cells", "differences", "encode", "evaluate", "gap_sizes", "gender_gaps",
+    "minimum_per_side", "rates", "sides_with_support", "supported_classes", "uncounted_cells",
+    "violation", "weighted_f1",
 ]  # fmt: skip
 
 GAPS = ("tpr", "fpr", "w_f1", "acc")
@@ -44,12 +45,12 @@ def weighted_f1(counts: np.ndarray | Margins) -> np.ndarray:
     return _ratio((f1 * support).sum(-1), support.sum(-1))
 
 
-def supported(counts: np.ndarray | Margins, *, min_support: float) -> np.ndarray:
+def supported_classes(counts: np.ndarray | Margins, *, min_support: float) -> np.ndarray:
     """Classes [..., K] with at least `min_support` true utterances of each gender."""
     return (Margins.of(counts).support >= min_support).all(axis=-2)
 
 
-def counted(
+def counted_cells(
     counts: np.ndarray | Margins, *, min_support: float, cell_support: float | None = None
 ) -> np.ndarray:
     """The cells that count for max_gap, bool [C], of counts [C, 2, K, K + 1].
@@ -58,8 +59,8 @@ def counted(
     many of the four gaps defined as any other of these: the mean of two is not compared with the
     mean of four. It depends on the true labels alone, so that it is the same for all systems.
     """
-    found = gender_gaps(counts, classes=supported(counts, min_support=min_support))
-    enough = sided(counts, min_support=min_support, cell_support=cell_support).all(-1)
+    found = gender_gaps(counts, classes=supported_classes(counts, min_support=min_support))
+    enough = sides_with_support(counts, min_support=min_support, cell_support=cell_support).all(-1)
     return _competing(found["defined"], enough)
 
 
@@ -69,20 +70,20 @@ def _competing(defined: np.ndarray, enough: np.ndarray) -> np.ndarray:
     return (defined > 0) & (defined == defined.max(initial=0))
 
 
-def sided(
+def sides_with_support(
     counts: np.ndarray | Margins, *, min_support: float, cell_support: float | None = None
 ) -> np.ndarray:
-    """The genders of a cell with enough utterances, bool [C, 2]; see `counted`."""
-    least = least_of_cell(min_support=min_support, cell_support=cell_support)
+    """The genders of a cell with enough utterances, bool [C, 2]; see `counted_cells`."""
+    least = minimum_per_side(min_support=min_support, cell_support=cell_support)
     return Margins.of(counts).support.sum(-1) >= least
 
 
-def least_of_cell(*, min_support: float, cell_support: float | None = None) -> float:
+def minimum_per_side(*, min_support: float, cell_support: float | None = None) -> float:
     """How many utterances of each gender a cell needs to count for max_gap."""
     return 2 * min_support if cell_support is None else cell_support
 
 
-def uncounted(
+def uncounted_cells(
     gaps: Mapping[str, Mapping], *, min_support: float, cell_support: float | None = None
 ) -> dict[str, str]:
     """Why cells do not count for max_gap, by their names: their numbers in words.
@@ -90,7 +91,7 @@ def uncounted(
     Args:
         gaps: as from `evaluate`; those that pool cells are passed over.
     """
-    least = least_of_cell(min_support=min_support, cell_support=cell_support)
+    least = minimum_per_side(min_support=min_support, cell_support=cell_support)
     cells = {name: gap for name, gap in gaps.items() if name.split("/", 1)[0] != OVERALL}
     enough = [min(gap["n_female"], gap["n_male"]) >= least for gap in cells.values()]
     kept = _competing(np.array([gap["defined"] for gap in cells.values()]), np.array(enough, bool))
@@ -129,7 +130,7 @@ def differences(rates: np.ndarray) -> np.ndarray:
     return rates[..., 0, :] - rates[..., 1, :]
 
 
-def sizes(signed: np.ndarray) -> dict[str, np.ndarray]:
+def gap_sizes(signed: np.ndarray) -> dict[str, np.ndarray]:
     """How large differences of `rates` [..., 2K + 2] are, each [...].
 
     `tpr` and `fpr` are means of |difference| over classes, `w_f1` and `acc` absolute differences,
@@ -148,11 +149,11 @@ def sizes(signed: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def gender_gaps(counts: np.ndarray | Margins, *, classes: np.ndarray) -> dict[str, np.ndarray]:
-    """`sizes` of the female-male differences of counts [..., 2, K, K + 1].
+    """`gap_sizes` of the female-male differences of counts [..., 2, K, K + 1].
 
     A class enters where it is one of `classes` (bool [..., K]) and its rate exists for both.
     """
-    return sizes(differences(rates(counts, classes=classes)))
+    return gap_sizes(differences(rates(counts, classes=classes)))
 
 
 def evaluate(
@@ -173,7 +174,7 @@ def evaluate(
             that many true utterances of it there (the paper's table: 1).
         cell_support: a cell counts for the maxima when each gender has at least that many
             utterances there, and a group (a gender in a cell) for the worst group when it has
-            (None: twice `min_support`); see `counted`.
+            (None: twice `min_support`); see `counted_cells`.
 
     Returns acc, w_f1 (pooled over everything), max_gap (largest `avg` over the cells that count)
     and its worst_cell, the numbers of `cells` and of `cells_counted`, worst_group_w_f1 (smallest
@@ -184,21 +185,21 @@ def evaluate(
     whether it `counts`. Without a cell that counts the maxima are NaN.
     Raises UserError for a table that cannot be read.
     """
-    coded = code(predictions, labels=labels)
-    counts = confusions(coded)
-    names, pooled = _with_overall(coded.cells, counts)
+    encoded = encode(predictions, labels=labels)
+    counts = confusions(encoded)
+    names, pooled = _with_overall(encoded.cells, counts)
     gaps = _gaps_by_cell(names, pooled, min_support=min_support)
-    enough = sided(counts, min_support=min_support, cell_support=cell_support)
-    cells = _competing(np.array([gaps[name]["defined"] for name in coded.cells]), enough.all(-1))
-    for name, counts_for_max in zip(coded.cells, cells, strict=True):
+    enough = sides_with_support(counts, min_support=min_support, cell_support=cell_support)
+    cells = _competing(np.array([gaps[name]["defined"] for name in encoded.cells]), enough.all(-1))
+    for name, counts_for_max in zip(encoded.cells, cells, strict=True):
         gaps[name]["counts"] = bool(counts_for_max)
-    averages = np.array([gaps[name]["avg"] for name in coded.cells])
-    worst_cell, max_gap = _extreme(coded.cells, np.where(cells, averages, np.nan))
+    averages = np.array([gaps[name]["avg"] for name in encoded.cells])
+    worst_cell, max_gap = _extreme(encoded.cells, np.where(cells, averages, np.nan))
     scores = np.where(enough, weighted_f1(counts), np.nan)
-    group_names = [f"{cell}/{gender}" for cell in coded.cells for gender in GENDERS]
+    group_names = [f"{cell}/{gender}" for cell in encoded.cells for gender in GENDERS]
     worst_group, lowest = _extreme(group_names, -scores.ravel())
     everything = counts.sum((0, 1))
-    losses = np.where(cells, _loss_gaps(predictions, coded, labels), np.nan)
+    losses = np.where(cells, _loss_gaps(predictions, encoded, labels), np.nan)
     return {
         "acc": float(accuracy(everything)),
         "w_f1": float(weighted_f1(everything)),
@@ -208,7 +209,7 @@ def evaluate(
         "cells_counted": int(cells.sum()),
         "worst_group_w_f1": -lowest,
         "worst_group": worst_group,
-        "max_loss_gap": _extreme(coded.cells, losses)[1],
+        "max_loss_gap": _extreme(encoded.cells, losses)[1],
         "n": len(predictions),
         **_majority(everything),
         "gaps": gaps,
@@ -236,7 +237,7 @@ def _with_overall(cells: Sequence[str], counts: np.ndarray) -> tuple[list[str], 
 
 
 def _gaps_by_cell(names: Sequence[str], counts: np.ndarray, *, min_support: int) -> dict:
-    classes = supported(counts, min_support=min_support)
+    classes = supported_classes(counts, min_support=min_support)
     gaps = gender_gaps(counts, classes=classes)
     n = counts.sum((-2, -1)).astype(int)
     whole = {"defined": gaps.pop("defined"), "classes": classes.sum(-1)}
@@ -248,14 +249,16 @@ def _gaps_by_cell(names: Sequence[str], counts: np.ndarray, *, min_support: int)
     }
 
 
-def _loss_gaps(predictions: pd.DataFrame, coded: Coded, labels: Sequence[str]) -> np.ndarray:
+def _loss_gaps(
+    predictions: pd.DataFrame, encoded: EncodedPredictions, labels: Sequence[str]
+) -> np.ndarray:
     """|mean loss of females - of males| per cell [cells]; NaN without `logp_` columns."""
     columns = [f"logp_{label}" for label in labels]
     if not set(columns) <= set(predictions.columns):
-        return np.full(len(coded.cells), np.nan)
+        return np.full(len(encoded.cells), np.nan)
     logp = predictions[columns].to_numpy(dtype=float)
-    loss = -np.take_along_axis(logp, coded.label[:, None], axis=1)[:, 0]
-    group, size = coded.cell * 2 + coded.gender, 2 * len(coded.cells)
+    loss = -np.take_along_axis(logp, encoded.label[:, None], axis=1)[:, 0]
+    group, size = encoded.cell * 2 + encoded.gender, 2 * len(encoded.cells)
     sums = np.bincount(group, weights=loss, minlength=size)
     means = _ratio(sums, np.bincount(group, minlength=size)).reshape(-1, 2)
     return _difference(means, axis=-1)

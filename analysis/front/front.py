@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 
 from ermgap.errors import UserError
-from ermgap.metrics import OVERALL, uncounted, violation
+from ermgap.metrics import OVERALL, uncounted_cells, violation
 from ermgap.records import COMPLETE, ENDED, Records, Trial
 
 SCORES = ("acc", "w_f1", "max_gap", "worst_group_w_f1", "max_loss_gap")
@@ -61,7 +61,7 @@ class FrontInfo:
     """Everything that a figure, a table or a live view says about a sweep.
 
     `uncounted` are those of the dev `cells` that do not count for max_gap, with their numbers
-    (`ermgap.metrics.uncounted`).
+    (`ermgap.metrics.uncounted_cells`).
     """
 
     name: str
@@ -269,7 +269,7 @@ def _cells(records: Records, data: Mapping) -> dict[str, object]:
     support = {"min_support": int(data.get("min_support", 5))}
     support |= {"cell_support": data.get("cell_support")}
     cells = [name for name in gaps if name.split("/", 1)[0] != OVERALL]
-    return {"cells": len(cells), "uncounted": uncounted(gaps, **support)}
+    return {"cells": len(cells), "uncounted": uncounted_cells(gaps, **support)}
 
 
 def _number(value: object) -> float:

@@ -127,7 +127,7 @@ def _behind(records: Records, trial: Trial, texts: Mapping[str, str]) -> dict:
     if table is None or table.empty:
         return {"why": "its predictions are absent or unreadable"}
     try:
-        coded = metrics.code(table, labels=labels)
+        coded = metrics.encode(table, labels=labels)
     except UserError as problem:
         return {"why": str(problem)}
     counts = metrics.confusions(coded)
@@ -145,13 +145,15 @@ def _behind(records: Records, trial: Trial, texts: Mapping[str, str]) -> dict:
 
 
 def _worst_cell(trial: Trial) -> str | None:
-    """The recorded cell of the largest gap, of a trial older than `metrics.counted`; else None."""
+    """The recorded cell of the largest gap, of trials before `cells_counted`; else None."""
     epoch = trial.selected.get("epoch")
     dev = next((row.get("dev") or {} for row in trial.rows if row.get("epoch") == epoch), {})
     return None if "cells_counted" in dev else dev.get("worst_cell")
 
 
-def _calibration(table: pd.DataFrame, coded: metrics.Coded, labels: Sequence[str]) -> list | None:
+def _calibration(
+    table: pd.DataFrame, coded: metrics.EncodedPredictions, labels: Sequence[str]
+) -> list | None:
     """By gender: bins of (confidence, share right, n), and the calibration error; None without."""
     columns = [f"logp_{label}" for label in labels]
     if not set(columns) <= set(table.columns):
@@ -179,7 +181,7 @@ def _calibration(table: pd.DataFrame, coded: metrics.Coded, labels: Sequence[str
 
 def _utterances(
     table: pd.DataFrame,
-    coded: metrics.Coded,
+    coded: metrics.EncodedPredictions,
     worst: str | None,
     labels: Sequence[str],
     texts: Mapping[str, str],

@@ -88,7 +88,7 @@ def _uncounted(info: FrontInfo) -> list[str]:
         return []
     data = (info.sweep.get("config") or {}).get("data") or {}
     support = {"min_support": 5} | {key: data[key] for key in SUPPORT if key in data}
-    least = metrics.least_of_cell(**support)
+    least = metrics.minimum_per_side(**support)
     named = "; ".join(f"{cell} ({numbers})" for cell, numbers in info.uncounted.items())
     notes = [
         f"The largest gap is over {info.cells - len(info.uncounted)} of {info.cells} cells, "

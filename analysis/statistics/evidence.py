@@ -126,7 +126,7 @@ def signed(info: FrontInfo, records: Records) -> dict[str, list[dict]]:
 
 
 def _worst(panel: Panel, system: str) -> tuple[str | None, float, float]:
-    gaps = metrics.sizes(panel.observed(system))["avg"]
+    gaps = metrics.gap_sizes(panel.observed(system))["avg"]
     if not np.isfinite(gaps).any():
         return None, float("nan"), float("nan")
     cell = int(np.nanargmax(gaps))

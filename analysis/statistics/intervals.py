@@ -102,7 +102,7 @@ def largest_gap(panel: Panel, system: str, weights: np.ndarray, *, level: float 
     whole = panel.observed(system)
     measured = float(largest(whole))
     corrected = 2 * measured - float(np.nanmean(largest(panel.signed(weights, system))))
-    gaps, reach = metrics.sizes(whole)["avg"], _reach(panel, system, level)
+    gaps, reach = metrics.gap_sizes(whole)["avg"], _reach(panel, system, level)
     bounds = np.minimum((gaps + reach)[np.isfinite(gaps)], 1.0)
     at_most = float(bounds.max()) if len(bounds) else np.nan
     return Largest(measured, min(max(corrected, 0.0), measured), at_most, level)
@@ -232,7 +232,7 @@ def _less(panel: Panel, system: str, other: str, weights: np.ndarray) -> dict[st
 
 
 def _worst(panel: Panel, system: str) -> int:
-    gaps = metrics.sizes(panel.observed(system))["avg"]
+    gaps = metrics.gap_sizes(panel.observed(system))["avg"]
     return int(np.argmax(np.where(np.isfinite(gaps), gaps, -1.0)))
 
 
@@ -247,7 +247,7 @@ def _flattered(panel: Panel, system: str, drawn: np.ndarray) -> tuple[float, flo
         drawn: [resamples, C, 2K + 2], the signed differences under the resamples.
     """
     whole, known = panel.observed(system), _known(panel, system)
-    there = np.isfinite(metrics.sizes(whole)["avg"])
+    there = np.isfinite(metrics.gap_sizes(whole)["avg"])
     if not there.any() or not known[there, -1].all():
         return np.nan, np.nan
     rate = panel.rates(panel.everyone, system)[0]

@@ -169,7 +169,7 @@ def permuted(
     """
     rng = np.random.default_rng(seed)
     found = []
-    units, observed = panel.units, metrics.sizes(panel.observed(system))["avg"]
+    units, observed = panel.units, metrics.gap_sizes(panel.observed(system))["avg"]
     for language in sorted(set(units["language"])):
         rows = np.flatnonzero((units["language"] == language).to_numpy())
         n, women = len(rows), int(panel.female[rows].sum())

@@ -35,8 +35,8 @@ class Panel:
         sums: by system, float [U, C, K, 3]: true utterances, hits and predictions of a class.
         confusions: by system, float [C, K, K + 1], both genders together.
         classes: bool [C, K], classes with enough support of each gender.
-        counted: bool [C], cells that count for max_gap (`metrics.counted`); what is derived from
-            the rates of any other is NaN.
+        counted: bool [C], cells that count for max_gap (`metrics.counted_cells`); what is derived
+            from the rates of any other is NaN.
     """
 
     labels: tuple[str, ...]
@@ -70,7 +70,7 @@ class Panel:
         sums: dict[str, np.ndarray] = {}
         confusions: dict[str, np.ndarray] = {}
         for name, table in frames.items():
-            coded = metrics.code(table, labels=labels)
+            coded = metrics.encode(table, labels=labels)
             if not table[["utterance_id", "modality", "label"]].equals(
                 base[["utterance_id", "modality", "label"]]
             ):
@@ -85,7 +85,7 @@ class Panel:
         both = np.stack([support[female].sum(0), support[~female].sum(0)], 1)
         classes = (both >= min_support).all(1)
         truth = Margins(both, both, both)  # which gaps are defined depends on the true labels alone
-        counted = metrics.counted(truth, min_support=min_support, cell_support=cell_support)
+        counted = metrics.counted_cells(truth, min_support=min_support, cell_support=cell_support)
         return cls(tuple(labels), coded.cells, units, lone, sums, confusions, classes, counted)
 
     def every_cell(self) -> Panel:
@@ -216,7 +216,7 @@ def largest(signed: np.ndarray) -> np.ndarray:
 
     A seminorm, as a maximum of seminorms is.
     """
-    gap = metrics.sizes(signed)["avg"]
+    gap = metrics.gap_sizes(signed)["avg"]
     worst = np.where(np.isfinite(gap), gap, -np.inf).max(-1)
     return np.where(np.isfinite(worst), worst, np.nan)
 
@@ -256,7 +256,7 @@ def _units(table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray, tuple[str, ..
     return units, unit, tuple(sorted(f"{a}/{b}" for a, b in lone.itertuples(index=False)))
 
 
-def _sums(coded: metrics.Coded, unit: np.ndarray, units: int) -> np.ndarray:
+def _sums(coded: metrics.EncodedPredictions, unit: np.ndarray, units: int) -> np.ndarray:
     k = coded.classes
     found = np.zeros((units, len(coded.cells), k + 1, 3))
     np.add.at(found, (unit, coded.cell, coded.label, 0), 1.0)

@@ -87,7 +87,7 @@ def table(
         min_support: a class enters the TPR and FPR gaps of a block when each gender has at least so
             many true utterances of it there (the paper's table: 1).
         cell_support: a cell counts for max_gap when each gender has at least so many utterances
-            there (None: twice min_support); see `ermgap.metrics.counted`.
+            there (None: twice min_support); see `ermgap.metrics.counted_cells`.
         baseline: name of the system that the others are compared with.
         synthetic: names of corpora that are not human speech.
         resamples, seed: of the standard errors.
@@ -115,7 +115,7 @@ def table(
         baseline=baseline,
         facts={
             "min_support": min_support,
-            "cell_support": metrics.least_of_cell(**support),
+            "cell_support": metrics.minimum_per_side(**support),
             "uncounted": {name: _uncounted(found[name], there) for name, there in counting.items()},
             "synthetic": tuple(synthetic),
             **_facts(systems),
@@ -173,9 +173,9 @@ def _measured(
     resamples: int,
     rng: np.random.Generator,
 ) -> _Modality:
-    coded = metrics.code(part, labels=labels)
+    coded = metrics.encode(part, labels=labels)
     (counts,) = _pooled((metrics.confusions(coded),), cells=-4)
-    classes = metrics.supported(counts, min_support=min_support)
+    classes = metrics.supported_classes(counts, min_support=min_support)
     panel = Panel.of({"": part}, labels=labels, min_support=min_support)
     drawn = panel.margins(panel.draws(resamples, rng), "")
     who = part[["utterance_id", "language", "gender", "speaker"]].astype(str)
@@ -243,7 +243,9 @@ def _degenerate(rows: pd.DataFrame, baseline: str | None) -> pd.Series:
 
 def _counting(parts: Mapping[str, _Modality], **support) -> np.ndarray:
     """The cells that count for max_gap, bool [cells of all modalities]."""
-    return metrics.counted(np.concatenate([part.counts[:-1] for part in parts.values()]), **support)
+    return metrics.counted_cells(
+        np.concatenate([part.counts[:-1] for part in parts.values()]), **support
+    )
 
 
 def _uncounted(parts: Mapping[str, _Modality], counting: np.ndarray) -> dict[str, str]:

@@ -7,9 +7,9 @@ of YAML, and `user_paths` makes every path that a user writes absolute.
 """
 
 from ermgap.config import old_forms
-from ermgap.config.parsing import differences, untuple
-from ermgap.config.presets import Config, assign, companions, from_dict, load
-from ermgap.config.safe_yaml import one_line, shown
+from ermgap.config.parsing import differing_keys, tuples_to_lists
+from ermgap.config.presets import Config, apply_settings, companions, from_dict, load
+from ermgap.config.safe_yaml import one_line, quoted
 from ermgap.config.schema import (
     MELD_LABELS,
     MODALITIES,
@@ -21,7 +21,7 @@ from ermgap.config.schema import (
     Sweep,
     Train,
 )
-from ermgap.config.user_paths import corpus_in, make_absolute, path_in
+from ermgap.config.user_paths import absolute_corpus, absolute_path, make_absolute
 
 __all__ = [
     "Adapter",
@@ -34,16 +34,16 @@ __all__ = [
     "Objective",
     "Sweep",
     "Train",
-    "assign",
+    "absolute_corpus",
+    "absolute_path",
+    "apply_settings",
     "companions",
-    "corpus_in",
-    "differences",
+    "differing_keys",
     "from_dict",
     "load",
     "make_absolute",
     "old_forms",
     "one_line",
-    "path_in",
-    "shown",
-    "untuple",
+    "quoted",
+    "tuples_to_lists",
 ]

@@ -19,12 +19,12 @@ def remedy(key: str) -> str | None:
     return f"{REMOVED[key]}." if key in REMOVED else None
 
 
-def hyperparameters(values: Mapping) -> dict:
+def current_hyperparameters(values: Mapping) -> dict:
     """The values of a trial under the names of today, in the same order."""
     return {HYPERPARAMETERS.get(name, name): value for name, value in values.items()}
 
 
-def configuration(values: Mapping) -> dict:
+def current_config(values: Mapping) -> dict:
     """The configuration of a sweep.yaml that may be an earlier version's, in the keys of today."""
     today = {}
     for section, content in values.items():
@@ -37,10 +37,10 @@ def configuration(values: Mapping) -> dict:
         today[section] = content
     if isinstance(sweep := today.get("sweep"), dict):
         if isinstance(space := sweep.get("space"), Mapping):
-            sweep["space"] = hyperparameters(space)
+            sweep["space"] = current_hyperparameters(space)
         if isinstance(points := sweep.get("points"), Mapping):
             sweep["points"] = {
-                name: hyperparameters(point) if isinstance(point, Mapping) else point
+                name: current_hyperparameters(point) if isinstance(point, Mapping) else point
                 for name, point in points.items()
             }
     return today

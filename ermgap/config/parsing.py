@@ -12,19 +12,19 @@ import typing
 from collections.abc import Mapping
 
 from ermgap.config import old_forms
-from ermgap.config.safe_yaml import DEEPEST, one_line, shown
+from ermgap.config.safe_yaml import DEEPEST, one_line, quoted
 from ermgap.errors import UserError
 
 LARGEST = 2**63  # what a column of whole numbers holds
 
 
-def differences(old: Mapping, new: Mapping, prefix: str = "") -> list[str]:
+def differing_keys(old: Mapping, new: Mapping, prefix: str = "") -> list[str]:
     """Dotted keys at which two nested dicts differ, sorted."""
     keys = []
     for key in sorted(set(old) | set(new)):
         a, b = old.get(key), new.get(key)
         if isinstance(a, Mapping) and isinstance(b, Mapping) and key not in ("space", "points"):
-            keys += differences(a, b, f"{prefix}{key}.")
+            keys += differing_keys(a, b, f"{prefix}{key}.")
         elif a != b:
             keys.append(prefix + key)
     return keys
@@ -34,14 +34,15 @@ def put(values: dict, dotted: str, value) -> None:
     """Set `section.key` in nested dicts, in place; UserError if a section is a value."""
     *sections, key = dotted.split(".")
     if len(sections) > DEEPEST:
-        raise UserError(f"there is no setting {shown(dotted)}: it has {len(sections)} dots.")
+        raise UserError(f"there is no setting {quoted(dotted)}: it has {len(sections)} dots.")
     for section in sections:
         if values.get(section) is None:  # absent, or a section that a preset leaves empty
             values[section] = {}
         values = values[section]
         if not isinstance(values, dict):
             raise UserError(
-                f"there is no setting {shown(dotted)}: {shown(section)} is a value, not a section."
+                f"there is no setting {quoted(dotted)}: {quoted(section)} is a value, "
+                "not a section."
             )
     values[key] = value
 
@@ -51,7 +52,7 @@ def build(kind, values, prefix: str, where: str):
     if not isinstance(values, Mapping):
         raise UserError(
             f"{prefix.rstrip('.') or 'what stands'} in {where} must be a section of keys; "
-            f"it is {shown(values)}."
+            f"it is {quoted(values)}."
         )
     hints = typing.get_type_hints(kind)
     for key in values:
@@ -62,7 +63,7 @@ def build(kind, values, prefix: str, where: str):
                 if near
                 else f"the keys there are {', '.join(hints)}."
             )
-            name = key if one_line(str(key)) == key else shown(key)
+            name = key if one_line(str(key)) == key else quoted(key)
             hint = old_forms.remedy(f"{prefix}{key}") or hint
             raise UserError(f"{where} has no key {prefix}{name}; {hint}")
     built = {}
@@ -82,7 +83,7 @@ def _value(hint, value, key: str):
         if converted is not _WRONG:
             return converted
     names = " or ".join(_NAMES.get(option, "text") for option in options)
-    raise UserError(f"{key} = {shown(value)} is refused: it must be {names}.")
+    raise UserError(f"{key} = {quoted(value)} is refused: it must be {names}.")
 
 
 _WRONG = object()
@@ -128,8 +129,8 @@ def _number(value):
     return number if number == number and abs(number) != float("inf") else _WRONG
 
 
-def untuple(value):
+def tuples_to_lists(value):
     """Tuples as lists, as YAML and JSON hold them."""
     if isinstance(value, dict):
-        return {key: untuple(item) for key, item in value.items()}
+        return {key: tuples_to_lists(item) for key, item in value.items()}
     return list(value) if isinstance(value, tuple) else value

@@ -17,7 +17,7 @@ from pathlib import Path
 import yaml
 
 from ermgap.config import safe_yaml
-from ermgap.config.parsing import build, put, untuple
+from ermgap.config.parsing import build, put, tuples_to_lists
 from ermgap.config.safe_yaml import one_line
 from ermgap.config.schema import (
     Adapter,
@@ -72,7 +72,7 @@ class Config:
 
     def to_dict(self) -> dict:
         """Nested dict of plain values, as YAML holds it."""
-        return untuple(dataclasses.asdict(self))
+        return tuples_to_lists(dataclasses.asdict(self))
 
     def replace(self, changes: Mapping[str, object]) -> Config:
         """A copy with dotted keys changed, such as `{"train.lr": 1e-3}`; UserError as above."""
@@ -114,7 +114,7 @@ def load(path: Path, settings: Sequence[str] = ()) -> Config:
     """
     values = _read(Path(path))
     make_absolute(values, base=Path(path).parent)
-    assign(values, settings)
+    apply_settings(values, settings)
     make_absolute(values, base=Path.cwd())
     return from_dict(values, where=str(path))
 
@@ -161,7 +161,7 @@ def _merge(into: dict, values: Mapping) -> None:
             into[key] = value
 
 
-def assign(values: dict, settings: Sequence[str], *, option: str = "--set ") -> None:
+def apply_settings(values: dict, settings: Sequence[str], *, option: str = "--set ") -> None:
     """Put `section.key=value` settings into nested values; UserError quotes a malformed one."""
     for setting in settings:
         key, separator, text = setting.partition("=")

@@ -1,7 +1,7 @@
 """YAML of plain values from files that somebody else may have written, and values in a sentence.
 
     values = read(text)              # None, numbers, texts, lists, dicts; yaml.YAMLError otherwise
-    f"train.lr = {shown(value)}"     # one line, however large the value is
+    f"train.lr = {quoted(value)}"     # one line, however large the value is
 
 PyYAML's safe loader builds no objects, but a file of a hundred bytes can still name one list a
 billion times (aliases), nest until the interpreter's stack ends, or raise whatever `int` raises.
@@ -74,6 +74,6 @@ class _Short(reprlib.Repr):
         return repr(value) if abs(value) < 10**DIGITS else f"a number of {value.bit_length()} bits"
 
 
-def shown(value) -> str:
+def quoted(value) -> str:
     """`repr(value)` for a sentence: one line, with the middle of what is long left out."""
     return one_line(_Short().repr(value), longest=400)

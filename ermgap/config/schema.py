@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field
 
 from ermgap.config import old_forms
-from ermgap.config.safe_yaml import one_line, shown
+from ermgap.config.safe_yaml import one_line, quoted
 from ermgap.errors import UserError
 
 MELD_LABELS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
@@ -36,7 +36,7 @@ class Section:
         if wrong:
             value = getattr(self, key) if value is _OF_THE_KEY else value
             name = f"{type(self).__name__.lower()}.{one_line(key)}"
-            raise UserError(f"{name} = {shown(value)} is refused: {remedy}.")
+            raise UserError(f"{name} = {quoted(value)} is refused: {remedy}.")
 
     def at_least(self, least: int, *keys: str) -> None:
         """Refuse those of `keys` that are under 0 or 1; None passes."""

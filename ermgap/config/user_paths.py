@@ -26,37 +26,39 @@ def make_absolute(values: dict, *, base: Path) -> None:
     """
     if not isinstance(values, dict):
         return
-    _change(values, "plugins", lambda name: path_in(name, base) if name.endswith(".py") else name)
+    _change(
+        values, "plugins", lambda name: absolute_path(name, base) if name.endswith(".py") else name
+    )
     for section, key, change in (
-        ("data", "corpora", corpus_in),
-        ("data", "genders", path_in),
-        ("backbone", "path", path_in),
+        ("data", "corpora", absolute_corpus),
+        ("data", "genders", absolute_path),
+        ("backbone", "path", absolute_path),
         ("backbone", "prompt", _prompt_in),
     ):
         if isinstance(values.get(section), dict):
             _change(values[section], key, lambda text, change=change: change(text, base))
 
 
-def path_in(text: str, base: Path) -> str:
+def absolute_path(text: str, base: Path) -> str:
     """An absolute path; `~` is the user's home. What is empty or a URI stays as it is."""
     if not text.strip() or "://" in text:
         return text
     return os.path.join(base.absolute(), os.path.expanduser(text))
 
 
-def corpus_in(text: str, base: Path) -> str:
+def absolute_corpus(text: str, base: Path) -> str:
     """`NAME=PATH` with an absolute path. `hf=OWNER/NAME` is a path where there is such a folder."""
     name, equals, path = (part.strip() for part in text.partition("="))
     if not equals or not path:
         return text
-    absolute = path_in(path, base)
+    absolute = absolute_path(path, base)
     if name == "hf" and HUB_NAME.fullmatch(path) and not os.path.exists(absolute):
         return text
     return f"{name}={absolute}"
 
 
 def _prompt_in(text: str, base: Path) -> str:
-    return path_in(text, base) if text.endswith((".yaml", ".yml")) else text
+    return absolute_path(text, base) if text.endswith((".yaml", ".yml")) else text
 
 
 def _change(values: dict, key: str, change: Callable[[str], str]) -> None:

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ermgap.config import one_line, shown
+from ermgap.config import one_line, quoted
 from ermgap.corpora import audio, levels, sources
 from ermgap.corpora import table as tables
 from ermgap.corpora.labels import MELD_LABELS, keep_labels
@@ -68,14 +68,14 @@ def parse(name: str) -> tuple[str, Path | None]:
     """
     word, equals, path = (part.strip() for part in str(name).partition("="))
     if not equals and os.path.exists(word) and word not in CORPORA:
-        raise UserError(f"the corpus {shown(word)} is a path; write NAME={one_line(word)}.")
+        raise UserError(f"the corpus {quoted(word)} is a path; write NAME={one_line(word)}.")
     if not path:
         CORPORA.find(word)
     if equals and not path:
         raise UserError(f"the corpus {name!r} has an empty path; write {word}=PATH.")
     if word not in CORPORA and not NAME.fullmatch(word):
         raise UserError(
-            f"the corpus {shown(word)} has a name that cannot go before its ids; write a name of "
+            f"the corpus {quoted(word)} has a name that cannot go before its ids; write a name of "
             f"letters, digits, '-', '_' and '.', such as mine={one_line(path)}."
         )
     try:

@@ -16,7 +16,7 @@ import unicodedata
 from collections import Counter
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from ermgap.config import shown
+from ermgap.config import quoted
 from ermgap.errors import UserError
 from ermgap.records.files import native
 
@@ -33,12 +33,12 @@ def require_file(path: str, *, place: str) -> None:
     """Raise UserError unless `path` has a file's name, without control characters."""
     if UNSAFE.search(path):
         raise UserError(
-            f"{place}: the path {shown(path)} holds a control character; take it out of the path "
+            f"{place}: the path {quoted(path)} holds a control character; take it out of the path "
             "and of the file's name."
         )
     if not PurePosixPath(path).name:
         raise UserError(
-            f"{place}: the path {shown(path)} names no file; write it in the column 'path'."
+            f"{place}: the path {quoted(path)} names no file; write it in the column 'path'."
         )
 
 
@@ -48,7 +48,7 @@ def require_inside(path: str, *, place: str) -> None:
     first, *others = re.split(r"[/\\]", path)
     if absolute or ".." in (first, *others) or first.startswith("~") and others:
         raise UserError(
-            f"{place}: the path {shown(path)} leads out of the corpus; "
+            f"{place}: the path {quoted(path)} leads out of the corpus; "
             f"write it relative to the manifest's folder, without '..', {ASK}."
         )
 
@@ -68,7 +68,7 @@ class Inside:
             return
         if not any(real.startswith(os.path.join(folder, "")) for folder in self._folders):
             raise UserError(
-                f"{place}: {shown(path)} lies outside of the corpus, where a link or its path "
+                f"{place}: {quoted(path)} lies outside of the corpus, where a link or its path "
                 f"leads; copy it there, {ASK}."
             )
 
@@ -126,8 +126,8 @@ class Clips:
         written, other = self._others[0]
         return (
             f"{len(self._others)} paths of {name} are spelt otherwise than their files ({kinds}), "
-            f"such as {shown(written)} for {shown(os.path.relpath(other, self._root))}; the files "
-            "are used",
+            f"such as {quoted(written)} for {quoted(os.path.relpath(other, self._root))}; the "
+            "files are used",
         )
 
     def _require(self, path: str, place: str) -> None:

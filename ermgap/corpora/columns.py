@@ -13,7 +13,7 @@ import difflib
 import re
 from collections.abc import Collection, Iterable, Sequence
 
-from ermgap.config import one_line, shown
+from ermgap.config import one_line, quoted
 from ermgap.errors import UserError
 
 MOST = 20  # columns that a sentence lists
@@ -52,9 +52,9 @@ def recognised(names: Sequence[str], *, known: Iterable[str], where: str) -> lis
         if name and name in first:
             same = first[name] == written
             raise UserError(
-                f"{where} has the column {shown(written)} twice; keep one."
+                f"{where} has the column {quoted(written)} twice; keep one."
                 if same
-                else f"{where} has the columns {shown(first[name])} and {shown(written)}, which "
+                else f"{where} has the columns {quoted(first[name])} and {quoted(written)}, which "
                 f"are both read as {name}; keep one."
             )
         first[name] = written
@@ -73,7 +73,7 @@ def lacking(missing: Sequence[str], names: Sequence[str]) -> str:
     audio = {"path": "audio"} if "audio" in missing else {}  # so `hf` calls the column
     columns = {name: meant(name) for name in names[: 10 * MOST] if name}
     like = [
-        f"rename {shown(name)} to {audio.get(column, column)}"
+        f"rename {quoted(name)} to {audio.get(column, column)}"
         for name, column in columns.items()
         if audio.get(column, column) in missing
     ]
@@ -95,8 +95,8 @@ def unread_notes(names: Sequence[str], *, read: Collection[str], where: str) -> 
     # A group may be named in either of two ways.
     taken = set(read) | ({"split_group"} if "group" in read else set())
     like = {name: column for name, column in columns.items() if column and column not in taken}
-    listed = [f"{shown(name)} (rename it if it is {column})" for name, column in like.items()]
-    listed = (listed + [shown(name) for name in names if name not in like])[:MOST]
+    listed = [f"{quoted(name)} (rename it if it is {column})" for name, column in like.items()]
+    listed = (listed + [quoted(name) for name in names if name not in like])[:MOST]
     rest = f" and {len(names) - MOST} more" if len(names) > MOST else ""
     return (f"{where} has columns that are not read: {', '.join(listed)}{rest}",)
 

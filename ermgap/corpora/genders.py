@@ -13,7 +13,7 @@ import os
 import unicodedata
 from pathlib import Path
 
-from ermgap.config import shown
+from ermgap.config import quoted
 from ermgap.corpora import rows
 from ermgap.corpora.csv_file import read_csv
 from ermgap.errors import UserError
@@ -47,7 +47,7 @@ def read(file: Path) -> dict[str, str]:
         before, first = found.setdefault(name, (gender, row))
         if before != gender:
             raise UserError(
-                f"{place}: {shown(named['speaker'].strip())} is {gender or 'unknown'} here and "
+                f"{place}: {quoted(named['speaker'].strip())} is {gender or 'unknown'} here and "
                 f"{before or 'unknown'} in row {first}; keep one."
             )
     return {name: gender for name, (gender, _) in found.items()}

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ermgap.config import one_line, shown
+from ermgap.config import one_line, quoted
 from ermgap.corpora import columns, rows
 from ermgap.corpora.clip_paths import Clips
 from ermgap.corpora.csv_file import Sheet, read_csv
@@ -134,7 +134,7 @@ def _refuse_repeats(found: list[dict], numbers: list[int], file: Path) -> None:
         name = row["utterance_id"]
         if name in first:
             raise UserError(
-                f"{file}, row {number}: the utterance {shown(name)} is already in row "
+                f"{file}, row {number}: the utterance {quoted(name)} is already in row "
                 f"{first[name]}; "
                 "remove one, or give each its own utterance_id."
             )

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ermgap.config import shown
+from ermgap.config import quoted
 from ermgap.corpora.csv_file import read_csv
 from ermgap.corpora.genders import spelt
 
@@ -129,7 +129,7 @@ def _wrong_ids(rows: list[dict[str, str]]) -> list[str]:
         if not name:
             reasons.append("its id is empty")
         elif not ID.fullmatch(name):
-            reasons.append(f"its id {shown(name)} names no clip (letters, digits, - and _ do)")
+            reasons.append(f"its id {quoted(name)} names no clip (letters, digits, - and _ do)")
         elif name in torn:
             reasons.append("its id is that of another row too: which one the clip holds is unknown")
         else:
@@ -143,7 +143,7 @@ def _key(row: Mapping[str, str]) -> Key | str:
     found = {column: NUMBER.fullmatch(row[column]) for column in NUMBERS}
     for column, number in found.items():
         if number is None:
-            return f"its {NUMBERS[column]} {shown(row[column])} is no number"
+            return f"its {NUMBERS[column]} {quoted(row[column])} is no number"
     season, episode, dialogue, utterance = (int(number[1]) for number in found.values())
     return season, episode, dialogue, utterance
 

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from ermgap.config import shown
+from ermgap.config import quoted
 from ermgap.corpora.clip_paths import require_file, require_inside
 from ermgap.errors import UserError
 
@@ -87,7 +87,7 @@ def number(text: str, *, column: str, place: str) -> float | None:
         value = math.nan
     if not (math.isfinite(value) and value >= 0):
         raise UserError(
-            f"{place}: {column} is {shown(text)}; write seconds as a number, such as 1.25."
+            f"{place}: {column} is {quoted(text)}; write seconds as a number, such as 1.25."
         )
     return value
 
@@ -105,7 +105,7 @@ def _language(text: str, place: str) -> str:
     if re.fullmatch("[a-zA-Z]{2}", text):
         return text.lower()
     raise UserError(
-        f"{place}: the language is {shown(text)}; write its two letters of ISO 639-1, such as de."
+        f"{place}: the language is {quoted(text)}; write its two letters of ISO 639-1, such as de."
     )
 
 
@@ -117,8 +117,8 @@ def gender(text: str, *, place: str) -> str:
     if word in FEMALE | MALE:
         return "female" if word in FEMALE else "male"
     raise UserError(
-        f"{place}: the gender is {shown(text)}; write female or male, or unknown to leave the clip "
-        "out."
+        f"{place}: the gender is {quoted(text)}; write female or male, or unknown to leave the "
+        "clip out."
     )
 
 
@@ -132,11 +132,11 @@ def _choice(text: str, choices: Mapping[str, str], *, column: str, place: str) -
     if text in choices:
         return choices[text]
     raise UserError(
-        f"{place}: {column} is {shown(text)}; write train, dev or test, or leave it empty."
+        f"{place}: {column} is {quoted(text)}; write train, dev or test, or leave it empty."
     )
 
 
 def _flag(text: str, place: str) -> bool:
     if text in TRUE | FALSE:
         return text in TRUE
-    raise UserError(f"{place}: synthetic is {shown(text)}; write 1 or 0.")
+    raise UserError(f"{place}: synthetic is {quoted(text)}; write 1 or 0.")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ermgap.config import one_line, shown
+from ermgap.config import one_line, quoted
 from ermgap.corpora.clip_paths import respelt
 from ermgap.errors import UserError
 
@@ -79,7 +79,7 @@ def resolve(name: str, word: str, path: Path | None, loaders: Iterable[str]) -> 
     absent = f"does not exist, but {one_line(str(other))} does" if other else "does not exist"
     held = "holds no manifest.csv and no saved dataset" if os.path.exists(path) else absent
     raise UserError(
-        f"there is no corpus called {shown(word)}, and {one_line(str(path))} {held}; "
+        f"there is no corpus called {quoted(word)}, and {one_line(str(path))} {held}; "
         + (f"did you mean {near[0]!r}?" if near else "name a folder that holds one.")
     )
 
@@ -97,7 +97,7 @@ def refuse_repeats(given: Sequence[Given]) -> None:
             raise UserError(f"{_both(first, second)} are the same corpus; name it once.")
         if first.source == second.source:
             raise UserError(
-                f"{_both(first, second)} would both be the corpus {shown(first.source)}, their "
+                f"{_both(first, second)} would both be the corpus {quoted(first.source)}, their "
                 f"speakers taken for the same; {_remedy(first, second)}."
             )
 
@@ -122,7 +122,7 @@ def refuse_shared_speakers(given: Sequence[Given], tables: Sequence[pd.DataFrame
             )
         if shared := mine & theirs:
             raise UserError(
-                f"{_both(first, second)} both have the speaker or group {shown(min(shared))}; "
+                f"{_both(first, second)} both have the speaker or group {quoted(min(shared))}; "
                 f"{_remedy(first, second)}."
             )
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from ermgap.config import one_line, shown
+from ermgap.config import one_line, quoted
 from ermgap.errors import UserError
 from ermgap.records.files import escaped
 
@@ -143,7 +143,7 @@ def groups_are(table: pd.DataFrame) -> str:
     """The start of a sentence on a table's groups: `2 speakers ('a', 'b') are`, or `groups`."""
     names = pd.unique(table["group"])
     kind = "speaker" if (table["group"] == table["speaker"]).all() else "group"
-    listed = ", ".join(shown(name) for name in names[:3])
+    listed = ", ".join(quoted(name) for name in names[:3])
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     ending, verb = ("s", "are") if len(names) > 1 else ("", "is")
     return f"{len(names)} {kind}{ending} ({listed}{more}) {verb}"

@@ -84,7 +84,7 @@ class Records:
         if not isinstance(sweep, dict) or "config" not in sweep:
             raise UserError(f"{path} is not a sweep's description (no 'config' in it); restore it.")
         if isinstance(sweep["config"], dict):
-            sweep["config"] = old_forms.configuration(sweep["config"])
+            sweep["config"] = old_forms.current_config(sweep["config"])
         return cls(directory, sweep)
 
     # Rows ---------------------------------------------------------------------------------------

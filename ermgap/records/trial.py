@@ -63,7 +63,7 @@ def parsed(content: bytes) -> tuple[list[dict], bool]:
         except (ValueError, RecursionError):
             row = None
         if _is_row(row):
-            row["config"] = old_forms.hyperparameters(row["config"])
+            row["config"] = old_forms.current_hyperparameters(row["config"])
             rows.append(row)
         else:
             torn = True

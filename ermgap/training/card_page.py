@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ermgap import __version__
-from ermgap.metrics import uncounted
+from ermgap.metrics import uncounted_cells
 
 if TYPE_CHECKING:
     from ermgap.training.model_card import Told
@@ -159,7 +159,7 @@ def caveats(told: Told) -> list[str]:
         "speakers who chose nothing.",
         "A gap that is undefined (–) is not a gap of zero. Only two genders are compared.",
     ]
-    if few := uncounted(told.dev["gaps"], **told.config.data.support):
+    if few := uncounted_cells(told.dev["gaps"], **told.config.data.support):
         named = "; ".join(f"{cell} ({numbers})" for cell, numbers in few.items())
         found.append(f"The largest gap and the worst group are without the small cells: {named}.")
     if acted := [name for name in told.corpora if name in ("emodb", "ravdess", "jvnv")]:

@@ -22,7 +22,7 @@ import pandas as pd
 import yaml
 
 from ermgap import __version__
-from ermgap.config import Backbone, Config, untuple
+from ermgap.config import Backbone, Config, tuples_to_lists
 from ermgap.errors import UserError
 from ermgap.records import plain, to_json, write_atomically
 from ermgap.training.card_page import ESTIMATORS, LOSSES, SCHEDULES, page
@@ -190,7 +190,7 @@ def contents(told: Told) -> dict:
 
 def text_version(texts: Mapping) -> str:
     """Twelve hex digits of the prompt's texts: equal texts, equal version."""
-    whole = json.dumps(untuple(dict(texts)), sort_keys=True, ensure_ascii=False)
+    whole = json.dumps(tuples_to_lists(dict(texts)), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(whole.encode()).hexdigest()[:12]
 
 

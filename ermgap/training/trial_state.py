@@ -169,7 +169,10 @@ class Member:
                 "the gap is undefined: on dev no language has utterances of both genders"
             )
         support = self.config.data.support
-        least, few = metrics.least_of_cell(**support), metrics.uncounted(dev["gaps"], **support)
+        least, few = (
+            metrics.minimum_per_side(**support),
+            metrics.uncounted_cells(dev["gaps"], **support),
+        )
         raise RunFailed(
             f"the gap is undefined: on dev no cell has {least} utterances of each gender "
             f"(data.cell_support): {'; '.join(f'{cell} {why}' for cell, why in few.items())}"

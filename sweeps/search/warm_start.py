@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from ermgap.config import Config, differences
+from ermgap.config import Config, differing_keys
 from ermgap.errors import UserError
 from ermgap.records import Records, Trial
 
@@ -34,7 +34,7 @@ def require(folders: Sequence[str], config: Config) -> None:
                 f"{config.train.epochs} epochs); name another, or leave it away."
             )
         told = {k: records.sweep["config"].get(k) for k in SECTIONS}
-        keys = differences(told, {k: config.to_dict()[k] for k in SECTIONS})
+        keys = differing_keys(told, {k: config.to_dict()[k] for k in SECTIONS})
         note = f"; it differs in {', '.join(keys)}" if keys else ""
         print(f"warm start: {len(usable)} trials of {folder}{note}")
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ermgap.config import OBJECTIVES, Config, corpus_in, load, path_in
+from ermgap.config import OBJECTIVES, Config, absolute_corpus, absolute_path, load
 from ermgap.corpora import parse as parse_corpus
 from ermgap.errors import UserError
 from ermgap.records import is_uri
@@ -103,7 +103,7 @@ def make_config(given: argparse.Namespace) -> Config:
     changes: dict = {}
     if given.data:
         named = [name for names in given.data for name in names]
-        changes["data.corpora"] = [corpus_in(name, Path.cwd()) for name in named]
+        changes["data.corpora"] = [absolute_corpus(name, Path.cwd()) for name in named]
     if given.strict:
         changes["data.strict"] = True
     if getattr(given, "trials", None) is not None:
@@ -111,7 +111,7 @@ def make_config(given: argparse.Namespace) -> Config:
     if getattr(given, "objectives", None):
         changes["sweep.objectives"] = [name.strip() for name in given.objectives.split(",")]
     if getattr(given, "genders", None):
-        changes["data.genders"] = path_in(given.genders, Path.cwd())
+        changes["data.genders"] = absolute_path(given.genders, Path.cwd())
     if config.sweep.points:
         changes["sweep.trials"] = len(config.sweep.points)
     config = config.replace(changes)

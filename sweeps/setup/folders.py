@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ermgap.config import Config, differences, from_dict, make_absolute
+from ermgap.config import Config, differing_keys, from_dict, make_absolute
 from ermgap.errors import UserError, first_line, in_shell
 from ermgap.records import Records, Storage, is_uri
 from ermgap.registry import load_plugins
@@ -237,7 +237,7 @@ def _refuse_differences(given: argparse.Namespace, config: Config, *, preset: st
         "data": given.data or [config.data.corpora],
     }
     given = argparse.Namespace(**(vars(given) | as_it_was))
-    keys = differences(config.to_dict(), command_line.make_config(given).to_dict())
+    keys = differing_keys(config.to_dict(), command_line.make_config(given).to_dict())
     if keys:
         raise UserError(
             f"{given.resume} was started with other values of {', '.join(keys)}; "

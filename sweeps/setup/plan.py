@@ -118,7 +118,7 @@ def require_a_cell(config: Config, utterances: pd.DataFrame) -> None:
 
 def least_of_cell(config: Config) -> int:
     """How many dev utterances of each gender a cell needs to count for max_gap."""
-    return metrics.least_of_cell(**config.data.support)
+    return metrics.minimum_per_side(**config.data.support)
 
 
 def _small_cells(utterances: pd.DataFrame, least: int) -> dict[str, str]:

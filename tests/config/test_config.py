@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from ermgap import config
-from ermgap.config import Config, differences
+from ermgap.config import Config, differing_keys
 from ermgap.errors import UserError
 
 PRESETS = sorted((Path(__file__).parents[2] / "sweeps" / "presets").glob("*.yaml"))
@@ -104,7 +104,7 @@ def test_a_preset_and_what_yaml_makes_of_it_are_the_same_configuration(preset):
     loaded = config.load(preset)
     text = yaml.safe_dump(loaded.to_dict())
     assert config.from_dict(yaml.safe_load(text)) == loaded
-    assert differences(loaded.to_dict(), yaml.safe_load(text)) == []
+    assert differing_keys(loaded.to_dict(), yaml.safe_load(text)) == []
 
 
 def test_the_presets_of_the_design_are_all_there():
@@ -231,8 +231,8 @@ def test_differences_names_exactly_the_keys_that_changed(seed):
     }
     keys = rng.sample(sorted(changes), rng.randint(0, len(changes)))
     old, new = Config(), Config().replace({key: changes[key] for key in keys})
-    assert differences(old.to_dict(), new.to_dict()) == sorted(keys)
-    assert differences(new.to_dict(), old.to_dict()) == sorted(keys)
+    assert differing_keys(old.to_dict(), new.to_dict()) == sorted(keys)
+    assert differing_keys(new.to_dict(), old.to_dict()) == sorted(keys)
 
 
 def test_replacing_values_leaves_the_original_as_it_was():

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from ermgap import config
-from ermgap.config import differences
+from ermgap.config import differing_keys
 from ermgap.errors import UserError
 from sweeps.search import space
 from sweeps.search.proposals import named_trials
@@ -114,11 +114,11 @@ def test_every_preset_can_be_run(name):
 @pytest.mark.parametrize(("name", "base"), [("ablation", "paper"), ("ablation-small", "small")])
 def test_an_ablation_is_the_paper_s_grid_over_its_base(name, base):
     made, under = (config.load(plan.preset_path(one)) for one in (name, base))
-    assert differences(under.to_dict(), made.to_dict()) == ["sweep.points"]
+    assert differing_keys(under.to_dict(), made.to_dict()) == ["sweep.points"]
     runs = [space.apply(point, made) for _, point in named_trials(made)]
     grid = []
     for run in runs:
-        changed = differences(under.to_dict(), run.replace({"sweep.points": {}}).to_dict())
+        changed = differing_keys(under.to_dict(), run.replace({"sweep.points": {}}).to_dict())
         assert {key.split(".")[0] for key in changed} <= {"objective"}
         one = run.objective
         assert one.estimator == "batch" and not one.relative and one.lambda_0 == 0

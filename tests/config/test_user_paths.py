@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ermgap import config
-from ermgap.config import corpus_in, make_absolute
+from ermgap.config import absolute_corpus, make_absolute
 from ermgap.errors import UserError
 from sweeps.setup import command_line
 
@@ -87,11 +87,11 @@ def test_a_relative_cache_is_the_same_folder_for_every_process(tmp_path, monkeyp
 
 
 def test_a_dataset_of_the_hub_is_a_path_only_where_there_is_such_a_folder(tmp_path):
-    assert corpus_in("hf=OWNER/NAME", tmp_path) == "hf=OWNER/NAME"
+    assert absolute_corpus("hf=OWNER/NAME", tmp_path) == "hf=OWNER/NAME"
     (tmp_path / "OWNER" / "NAME").mkdir(parents=True)
-    assert corpus_in("hf=OWNER/NAME", tmp_path) == f"hf={tmp_path}/OWNER/NAME"
-    assert corpus_in("hf=./OWNER/OTHER", tmp_path) == f"hf={tmp_path}/./OWNER/OTHER"
-    assert corpus_in("manifest=OWNER/OTHER", tmp_path) == f"manifest={tmp_path}/OWNER/OTHER"
+    assert absolute_corpus("hf=OWNER/NAME", tmp_path) == f"hf={tmp_path}/OWNER/NAME"
+    assert absolute_corpus("hf=./OWNER/OTHER", tmp_path) == f"hf={tmp_path}/./OWNER/OTHER"
+    assert absolute_corpus("manifest=OWNER/OTHER", tmp_path) == f"manifest={tmp_path}/OWNER/OTHER"
 
 
 @pytest.mark.parametrize("value", [3, None, [1], {"a": "b"}, "", [""], ["manifest="]])

@@ -171,7 +171,7 @@ def test_maxima_and_minima_are_over_language_cells_and_not_over_the_pooled_ones(
 @pytest.mark.parametrize("seed", SEEDS)
 def test_counts_equal_the_confusion_matrix_of_each_group(seed):
     table = random_table(seed)
-    coded = metrics.code(table, labels=LABELS)
+    coded = metrics.encode(table, labels=LABELS)
     counts = metrics.confusions(coded)
     for (language, modality, gender), group in table.groupby(["language", "modality", "gender"]):
         cell = coded.cells.index(f"{language}/{modality}")
@@ -236,7 +236,7 @@ def test_a_gender_of_few_utterances_sets_neither_the_largest_gap_nor_the_worst_g
     small = found["gaps"]["ja/speech"]  # measured nevertheless, with its numbers
     assert small["acc"] == pytest.approx(0.6) and (small["n_female"], small["n_male"]) == (few, 40)
     assert small["counts"] is False and found["gaps"]["de/speech"]["counts"] is True
-    assert metrics.uncounted(found["gaps"], min_support=5) == {
+    assert metrics.uncounted_cells(found["gaps"], min_support=5) == {
         "ja/speech": f"{few} female and 40 male utterances, 2 of 4 gaps defined"
     }
 

@@ -147,7 +147,7 @@ def test_yaml_that_names_python_objects_is_refused(tmp_path, mark, read):
         if read == "a preset":
             config.load(path)
         elif read == "a setting":
-            config.assign({}, [f"train.lr={text}"])
+            config.apply_settings({}, [f"train.lr={text}"])
         else:
             Records.open(tmp_path)
 

@@ -9,7 +9,7 @@ from fake_sweep import write
 from ray.tune.search import Searcher
 
 from ermgap import config
-from ermgap.config import Config, differences
+from ermgap.config import Config, differing_keys
 from ermgap.errors import UserError
 from ermgap.records import Trial
 from sweeps.scoring import tables
@@ -100,7 +100,7 @@ def test_a_point_changes_what_it_names_and_nothing_else():
     for name, point in POINTS.items():
         made = space.apply(point, base)
         keys = {key if "." in key else space.SPACE[key].key for key in point}
-        assert set(differences(base.to_dict(), made.to_dict())) <= keys, name
+        assert set(differing_keys(base.to_dict(), made.to_dict())) <= keys, name
     dotted = space.apply(POINTS["dotted"], base)
     assert dotted.train.lr == 7e-4 and dotted.adapter.targets == ("q_proj",)
     assert space.apply(POINTS["rising, slow"], base).train.lr == 1e-3

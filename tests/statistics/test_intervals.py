@@ -224,7 +224,7 @@ def test_the_average_gap_is_the_sum_of_its_weighed_parts():
     for name in panel.sums:
         gap = panel.observed(name)
         sums = [np.nansum(intervals._coefficients(one) * np.abs(one)) for one in gap]
-        np.testing.assert_allclose(sums, metrics.sizes(gap)["avg"])
+        np.testing.assert_allclose(sums, metrics.gap_sizes(gap)["avg"])
 
 
 def test_the_widest_choice_of_signs_is_found():

@@ -37,7 +37,7 @@ def test_what_was_measured_is_what_the_metrics_say(make):
     found = panel.values(panel.everyone, "m")
     assert found["acc"][0] == pytest.approx(told["acc"])
     assert found["w_f1"][0] == pytest.approx(told["w_f1"])
-    for cell, gap in zip(panel.cells, metrics.sizes(panel.observed("m"))["avg"], strict=True):
+    for cell, gap in zip(panel.cells, metrics.gap_sizes(panel.observed("m"))["avg"], strict=True):
         assert gap == pytest.approx(told["gaps"][cell]["avg"])
 
 
@@ -48,7 +48,7 @@ def test_a_weight_is_how_often_a_speaker_is_there():
     names = table.groupby(["language", "gender", "speaker"]).ngroup()
     for row in weights:
         repeated = table.loc[np.repeat(table.index, row[names].astype(int))]
-        coded = metrics.code(repeated, labels=LABELS)
+        coded = metrics.encode(repeated, labels=LABELS)
         wanted = largest_of(metrics.confusions(coded), panel.classes)
         assert largest(panel.signed(row[None], "m"))[0] == pytest.approx(float(wanted))
 
@@ -60,7 +60,7 @@ def test_without_a_speaker_is_without_its_rows():
     speakers = sorted(set(map(tuple, table[["language", "gender", "speaker"]].to_numpy())))
     for number, (language, gender, speaker) in enumerate(speakers):
         assert panel.units.loc[number, ["language", "gender"]].tolist() == [language, gender]
-        coded = metrics.code(table[table["speaker"] != speaker], labels=LABELS)
+        coded = metrics.encode(table[table["speaker"] != speaker], labels=LABELS)
         rates = metrics.rates(metrics.confusions(coded), classes=panel.classes)
         np.testing.assert_allclose(found[number], rates[:, 0] - rates[:, 1], atol=1e-12)
 

@@ -15,7 +15,7 @@ from ermgap.errors import command_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command: `key=value` of the configuration's section `backbone`."""
     given, values = sys.argv[1:] if arguments is None else arguments, {}
-    config.assign(values, [f"backbone.{setting}" for setting in given], option="")
+    config.apply_settings(values, [f"backbone.{setting}" for setting in given], option="")
     settings = config.from_dict(values).backbone
     import torch
 

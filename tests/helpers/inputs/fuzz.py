@@ -172,7 +172,7 @@ def _read_preset(folder: Path, content: bytes):
 
 def _read_setting(folder: Path, content: bytes):
     values: dict = {}
-    config.assign(values, [content.decode("utf-8", "surrogateescape")])
+    config.apply_settings(values, [content.decode("utf-8", "surrogateescape")])
     return _round_trip(config.from_dict(values))
 
 
