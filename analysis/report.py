@@ -20,7 +20,7 @@ import pandas as pd
 from analysis import confirmed, doctor
 from analysis.figures import attainment, family_picture, figures, pairs
 from analysis.front import FrontInfo, choose, front
-from analysis.page import explorer
+from analysis.page import explorer, front_table
 from analysis.page import sentences as words
 from analysis.statistics import Evidence, evidence, families, uncertainty
 from analysis.tables import tables
@@ -199,15 +199,14 @@ def _picture(path: Path, words: str) -> str:
 def _page(story: _Story, more: str) -> str:
     info, bars, found = story.info, story.bars, story.found
     on_test = functools.partial(confirmed.on_test, story.again)
-    shown = tables.display(info, bars, found)
-    table = shown.to_html(index=False, border=0) if len(shown) else "<p>The front is empty.</p>"
+    style = (explorer.STATIC / "front_table.css").read_text(encoding="utf-8")
     return page(
         f"Report: {info.name}",
         f"{_paragraphs(words.sentences(info, bars, found, on_test))}"
         f"{story.block}"
         f"<p class='soft'>The same as a <a href='pareto.png'>picture</a> and as a "
         f"<a href='pareto.csv'>table</a> of all trials.</p>"
-        f"<h2>The front</h2><div class='scroll'>{table}</div>"
+        f"<h2>The front</h2><style>{style}</style>{front_table.html(info, bars, found)}"
         f"{_paragraphs(words.columns(info, found), soft=True)}"
         f"{more}"
         f"<h2>Choices by rule</h2>{_items(_choices(info, found, choose.RULES, story.again))}"

@@ -6,7 +6,7 @@ shown = display(info, bars, found)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -91,18 +91,22 @@ def display(
 ) -> pd.DataFrame:
     """The front and the ERM baseline as text: percent, points, and what sets them apart."""
     errors = bars.set_index("trial_id").to_dict("index")
-    points = info.highlighted
-    keys = dict.fromkeys(key for point in points for key in point.config)
-    differing = [k for k in keys if len({str(p.config.get(k)) for p in points}) > 1 or k == "loss"]
+    settings = differing(info.highlighted)
     rows = []
-    for point in points:
+    for point in info.highlighted:
         row = {"trial": point.trial_id, "": "front" if point.on_front else "(ERM, dominated)"}
         for name in dict.fromkeys([*info.objectives, "acc", "max_gap", *(["w_f1"] * wide)]):
             row[f"{name} {UNITS[name]}"] = _cell(name, point, errors)
         row |= _backing(found.get(point.trial_id), wide=wide) if found else {}
-        row |= {key: _setting(point.config.get(key)) for key in differing}
+        row |= {key: _setting(point.config.get(key)) for key in settings}
         rows.append(row)
     return pd.DataFrame(rows).fillna("-")
+
+
+def differing(points: Sequence[Point]) -> list[str]:
+    """The hyperparameters in which the points differ, and the loss."""
+    names = dict.fromkeys(name for point in points for name in point.config)
+    return [n for n in names if n == "loss" or len({str(p.config.get(n)) for p in points}) > 1]
 
 
 def _brief(point: Point | None, errors: Mapping) -> dict | None:

@@ -108,6 +108,14 @@ def test_importance_finds_what_matters_and_not_what_does_not(tmp_path):
     assert importance.importance(front.info(write(tmp_path / "few", many(0, 4)))) == []
 
 
+# What is wider than the window, or than the element around it.
+TOO_WIDE = """[
+  ...[document.documentElement].filter(e => e.scrollWidth > innerWidth),
+  ...[...document.querySelectorAll("table, img")]
+    .filter(e => e.scrollWidth > e.parentElement.clientWidth),
+].map(e => `${e.tagName} ${e.scrollWidth} ${e.innerText.slice(0, 40)}`)"""
+
+
 async def _walk(page, hovered: str):
     await page.until("document.getElementById('explorer').dataset.ready === 'yes'")
     marks = "document.querySelectorAll('#picture .mark').length"
@@ -141,8 +149,10 @@ async def _walk(page, hovered: str):
     seen["focused"] = await page.ask("document.activeElement.dataset.id")
     await page.key("Enter", 13)
     seen["by key"] = await page.ask("document.querySelector('#detail h3').textContent")
-    wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    seen["too wide"] = await page.ask(wide)
+    await page.ask("document.querySelector('table.front [data-trial]').click()")
+    seen["by table"] = await page.ask("document.querySelector('#detail h3').textContent")
+    await page.ask("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    seen["too wide"] = await page.ask(TOO_WIDE)
     seen["errors"] = page.errors
     seen["every"] = every
     return seen
@@ -155,7 +165,8 @@ def _goes_through(records, folder, *, hovered: str, width: int) -> dict:
         functools.partial(_walk, hovered=hovered), folder / "report.html", width=width, height=900,
         dark=width < 600,
     )  # fmt: skip
-    assert seen["errors"] == [] and seen["too wide"] <= 0
+    assert seen["errors"] == [] and seen["too wide"] == []
+    assert seen["by table"].startswith(info.highlighted[0].trial_id)
     lr = f"{info.find(hovered).config['lr']:.3g}"
     assert seen["tip"].startswith(hovered) and f"lr = {lr}" in seen["tip"]
     for part in (hovered, "Configuration", "Recall by emotion", "Confusions", "Calibration",

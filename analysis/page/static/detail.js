@@ -51,9 +51,9 @@ function lines(series, box, words, last) {
   if (!all.length) return;
   let low = Math.min(...all), high = Math.max(...all);
   if (high === low) { high += 0.5; low -= 0.5; }
-  const X = i => 34 + i / Math.max(series[0].length - 1, 1) * (W - 42), Y = v => 74 - (v - low) / (high - low) * 56;
+  const X = i => 54 + i / Math.max(series[0].length - 1, 1) * (W - 62), Y = v => 74 - (v - low) / (high - low) * 50;
   svg("text", { x: 0, y: 11 }, root, words);
-  for (const v of [low, high]) svg("text", { x: 30, y: Y(v) + 4, "text-anchor": "end", class: "soft", "font-size": 10 }, root, +v.toPrecision(3));
+  for (const v of [low, high]) svg("text", { x: 50, y: Y(v) + 4, "text-anchor": "end", class: "soft", "font-size": 10 }, root, +v.toPrecision(3));
   svg("text", { x: W - 8, y: 90, "text-anchor": "end", class: "soft", "font-size": 10 }, root, `epoch ${last}`);
   series.forEach((values, k) => svg("polyline", { points: values.map((v, i) => known(v) ? `${X(i)},${Y(v)}` : "").join(" "),
     fill: "none", stroke: TINTS[1 - k], "stroke-width": 1.8 }, root));
@@ -118,7 +118,7 @@ function utterances(behind, box) {
   const rows = behind.utterances;
   if (!rows.length) return;
   const more = html("details", {}, box);
-  html("summary", {}, more, `Utterances behind the gap in ${behind.cell} (${rows.length})`);
-  const names = Object.keys(rows[0]);
+  html("summary", {}, more, `Utterances behind the gap in ${behind.cell}, ${rows[0].gender} (${rows.length})`);
+  const names = Object.keys(rows[0]).filter(name => name !== "gender");  // the same in all rows
   table(rows.map(row => names.map(name => row[name] || "")), more, names.map(name => name.replace("_", " ")));
 }

@@ -61,6 +61,10 @@
     if (more.open) parallel(data, state, beside, choose);
   }
 
+  document.addEventListener("click", event => {
+    const link = event.target.closest("[data-trial]");
+    if (link) choose(link.dataset.trial);
+  });
   importance(data, matters);
   draw();
   detail(data, null, panel);

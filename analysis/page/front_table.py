@@ -1,0 +1,46 @@
+"""The report's table of the front: scores in columns, hyperparameters in a line below each trial.
+
+    table = front_table.html(info, bars, evidence)
+
+Hyperparameters in columns of their own would make the table wider than a window. On a narrow screen
+each trial is a card of `name value` lines (static/front_table.css). A trial's name is a link that
+shows it in the explorer.
+"""
+
+from __future__ import annotations
+
+from html import escape
+
+import pandas as pd
+
+from analysis.front import FrontInfo
+from analysis.statistics import Evidence
+from analysis.tables import tables
+
+
+def html(info: FrontInfo, bars: pd.DataFrame, found: Evidence) -> str:
+    """A `<table>` with a `<tbody>` for each trial of the front and for ERM."""
+    shown = tables.display(info, bars, found)
+    if not len(shown):
+        return "<p>The front is empty.</p>"
+    settings = tables.differing(info.highlighted)
+    scores = [name for name in shown if name not in ("trial", "", *settings)]
+    head = "".join(f"<th scope='col'>{escape(name)}</th>" for name in ("trial", *scores))
+    bodies = "".join(
+        _body(row, scores, settings, span=len(scores) + 1) for row in shown.to_dict("records")
+    )
+    return f"<table class='front'><thead><tr>{head}</tr></thead>{bodies}</table>"
+
+
+def _body(row: dict[str, str], scores: list[str], settings: list[str], *, span: int) -> str:
+    trial, kind = escape(row["trial"]), row[""]
+    note = "" if kind == "front" else f" <span class='soft'>{escape(kind)}</span>"
+    values = "".join(
+        f"<td data-name='{escape(name)}'>{escape(str(row[name]))}</td>" for name in scores
+    )
+    config = ", ".join(f"{name} {row[name]}" for name in settings if row[name] != "-")
+    return (
+        f"<tbody><tr><th scope='row'><a href='#explorer' data-trial='{trial}'>{trial}</a>{note}"
+        f"</th>{values}</tr><tr><td class='config' colspan='{span}'>{escape(config)}</td></tr>"
+        "</tbody>"
+    )
