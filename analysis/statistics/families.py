@@ -21,16 +21,10 @@ import numpy as np
 from analysis.front import FrontInfo, Point, front
 from analysis.statistics import uncertainty
 from analysis.statistics.panel import Panel
+from ermgap.config import losses
 from ermgap.errors import UserError
 from ermgap.records import Records
 
-WORDS = {
-    "erm": "ERM",
-    "minmaxgap": "MinMaxGAP",
-    "groupdro": "GroupDRO",
-    "reweight": "Reweighting",
-    "vrex": "V-REx",
-}
 RESAMPLES = 400
 MOST = 60  # trials nearest to a family's front, of which its resampled front is made
 
@@ -69,14 +63,13 @@ class Family:
 
 
 def families(info: FrontInfo, records: Records) -> list[Family]:
-    """Every loss that has usable trials, in the order of `WORDS`, then by name.
+    """Every loss that has usable trials, in the order of `ermgap.config.losses`, then by name.
 
     Empty where fewer than two have some: there is nothing to compare.
     """
-    losses = {str(p.config.get("loss")) for p in info.points if p.eligible}
-    order = sorted(
-        losses, key=lambda loss: (list(WORDS).index(loss) if loss in WORDS else 99, loss)
-    )
+    present = {str(p.config.get("loss")) for p in info.points if p.eligible}
+    built_in = [loss for loss in losses.LOSSES if loss in present]
+    order = [*built_in, *sorted(present - set(built_in))]
     if len(order) < 2:
         return []
     members = {loss: _members(loss, info) for loss in order}
@@ -144,7 +137,7 @@ def _family(
     ]
     return Family(
         loss,
-        WORDS.get(loss, loss),
+        losses.LOSSES[loss].title if loss in losses.LOSSES else loss,
         points,
         tuple(point for point, keep in zip(points, kept, strict=True) if keep),
         volume(values),

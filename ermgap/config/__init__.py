@@ -6,7 +6,7 @@
 of YAML, and `user_paths` makes every path that a user writes absolute.
 """
 
-from ermgap.config import old_forms
+from ermgap.config import losses, old_forms
 from ermgap.config.parsing import differing_keys, tuples_to_lists
 from ermgap.config.presets import Config, apply_settings, companions, from_dict, load
 from ermgap.config.safe_yaml import one_line, quoted
@@ -41,6 +41,7 @@ __all__ = [
     "differing_keys",
     "from_dict",
     "load",
+    "losses",
     "make_absolute",
     "old_forms",
     "one_line",

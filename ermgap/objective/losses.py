@@ -75,7 +75,7 @@ def ratio(total: Tensor, count: Tensor) -> Tensor:
 class ERM(Loss):
     """Empirical risk minimisation: the mean loss over the utterances of the global batch."""
 
-    has_fairness_weight = False
+    has_fairness_weight = config.losses.LOSSES["erm"].has_fairness_weight
 
     def __call__(self, sums: Tensor, fairness_weight: float) -> Tensor:
         return mean_loss(sums)
@@ -151,7 +151,7 @@ class GroupDRO(Loss):
     its q_g until the normalisation, and adds nothing to J. eta is `dro_eta`, C is `dro_c`.
     """
 
-    has_fairness_weight = False
+    has_fairness_weight = config.losses.LOSSES["groupdro"].has_fairness_weight
 
     def __init__(self, settings: config.Objective, counts: Tensor) -> None:
         super().__init__(settings, counts)
@@ -182,7 +182,7 @@ class Reweight(Loss):
     J = sum_g w_g S_g / sum_g w_g N_g with w_g = 1 / n_g, n_g the group's size in training.
     """
 
-    has_fairness_weight = False
+    has_fairness_weight = config.losses.LOSSES["reweight"].has_fairness_weight
 
     def __call__(self, sums: Tensor, fairness_weight: float) -> Tensor:
         counts = self.counts.to(sums.device)

@@ -1,8 +1,6 @@
 """The page of a model card, in Markdown: what an adapter is, how it was made and where it fails.
 
-    text = page(told, values)        # told: model_card.Told; values: what ermgap.json holds
-
-`LOSSES`, `ESTIMATORS` and `SCHEDULES` are the words for what `ermgap.objective` registers.
+text = page(told, values)        # told: model_card.Told; values: what ermgap.json holds
 """
 
 from __future__ import annotations
@@ -12,35 +10,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ermgap import __version__
+from ermgap.config import losses
 from ermgap.metrics import uncounted_cells
 
 if TYPE_CHECKING:
     from ermgap.training.model_card import Told
 
-LOSSES = {
-    "erm": "L, the mean loss over utterances (empirical risk minimisation)",
-    "minmaxgap": "L + λ · R, R = (the largest difference, over cells of a language and a modality, "
-    "between the mean loss of female and of male utterances) to the power p",
-    "vrex": "L + λ · the variance of the groups' mean losses",
-    "groupdro": "the groups' mean losses, weighted by q, which grows where the loss is large",
-    "reweight": "the mean loss, each utterance weighted inversely to its group's size in training",
-}
-ESTIMATORS = {
-    "batch": "R is taken from the batch as it is",
-    "ema": "which cell is worst, and by how much, comes from running means of the groups",
-    "unbiased": "the squared difference less the sampling variance of both means; the worst cell "
-    "is chosen by running means",
-}
-SCHEDULES = {
-    "constant": "λ is lambda_max throughout",
-    "linear": "λ is 0 until the share `start` of training, then rises in a straight line to "
-    "lambda_max over the share `ramp`",
-    "cosine": "λ rises to lambda_max along half a cosine, from `start` over `ramp`",
-    "exponential": "λ rises to lambda_max exponentially, from `start` over `ramp`",
-    "step": "λ is 0 until the share `start` of training, then lambda_max",
-    "adaptive": "after an evaluation λ grows by eta · (dev gap - epsilon), between 0 and "
-    "lambda_max, from lambda_0",
-}
 PREDICT = "python -m ermgap.predict --adapter DIR FILES..."
 LOAD = """```python
 from peft import PeftModel
@@ -117,13 +92,16 @@ def _counts(told: Told) -> str:
 
 def _objective(told: Told) -> list[str]:
     settings = told.config.objective
-    lines = [f"`{settings.loss}`: {LOSSES.get(settings.loss, 'a loss of a plugin')}."]
-    if settings.loss == "minmaxgap":
-        words = ESTIMATORS.get(settings.estimator, "an estimator of a plugin")
-        lines.append(f"Estimator `{settings.estimator}`: {words}.")
-    if settings.loss not in ("erm", "groupdro", "reweight"):
-        words = SCHEDULES.get(settings.schedule, "a schedule of a plugin")
-        lines.append(f"Schedule of the fairness weight, `{settings.schedule}`: {words}.")
+    loss = losses.LOSSES.get(settings.loss)
+    formula = loss.formula if loss else "a loss of a plugin"
+    lines = [f"`{settings.loss}`: {formula}."]
+    if loss and loss.estimates_gap:
+        estimator = losses.ESTIMATORS.get(settings.estimator, "an estimator of a plugin")
+        lines.append(f"Estimator `{settings.estimator}`: {estimator}.")
+    if not loss or loss.has_fairness_weight:
+        schedule = losses.SCHEDULES.get(settings.schedule)
+        description = schedule.description if schedule else "a schedule of a plugin"
+        lines.append(f"Schedule of the fairness weight, `{settings.schedule}`: {description}.")
     return lines
 
 

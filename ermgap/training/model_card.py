@@ -25,14 +25,11 @@ from ermgap import __version__
 from ermgap.config import Backbone, Config, tuples_to_lists
 from ermgap.errors import UserError
 from ermgap.records import plain, to_json, write_atomically
-from ermgap.training.card_page import ESTIMATORS, LOSSES, SCHEDULES, page
+from ermgap.training.card_page import page
 
 __all__ = [
-    "ESTIMATORS",
     "FORMAT",
-    "LOSSES",
     "NAME",
-    "SCHEDULES",
     "Told",
     "base_models",
     "base_name",

@@ -3,7 +3,7 @@
 One registry line each. A preset narrows a range under `sweep.space`: a pair of numbers or a list of
 choices instead of the default, or `false` to keep the configuration's own value.
 
-    SPACE["eta"] = Parameter("objective.eta", Range(0.1, 100, log=True), when=adaptive)
+    SPACE["eta"] = Parameter("objective.eta", Range(0.1, 100, log=True), used("eta"))
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from ermgap.config import Config
+from ermgap.config import Config, losses
 from ermgap.errors import UserError
 from ermgap.registry import Registry
 from sweeps.search.order import trial_id
@@ -62,39 +62,20 @@ class Parameter:
         return self.values(config) if callable(self.values) else self.values
 
 
-def weighted(hyperparameters: Mapping) -> bool:
-    """Whether the loss has a fairness weight."""
-    return hyperparameters.get("loss") in ("minmaxgap", "vrex")
+def used(name: str) -> Callable[[Mapping], bool]:
+    """Whether the loss or the schedule of some hyperparameters reads the one called `name`."""
+
+    def when(hyperparameters: Mapping) -> bool:
+        loss = losses.LOSSES.get(hyperparameters.get("loss"))
+        schedule = losses.SCHEDULES.get(hyperparameters.get("schedule"))
+        return any(facts and name in facts.hyperparameters for facts in (loss, schedule))
+
+    return when
 
 
-def gap(hyperparameters: Mapping) -> bool:
-    """Whether the loss has an estimate of the largest gap."""
-    return hyperparameters.get("loss") == "minmaxgap"
-
-
-def powered(hyperparameters: Mapping) -> bool:
+def free_exponent(hyperparameters: Mapping) -> bool:
     """Whether the exponent is free: the unbiased estimator is of the square."""
-    return gap(hyperparameters) and hyperparameters.get("estimator") != "unbiased"
-
-
-def dro(hyperparameters: Mapping) -> bool:
-    """Whether the loss is GroupDRO, with a step size of its own."""
-    return hyperparameters.get("loss") == "groupdro"
-
-
-def ramped(hyperparameters: Mapping) -> bool:
-    """Whether the weight comes in over time by a fixed schedule."""
-    return hyperparameters.get("schedule") in ("linear", "cosine", "exponential")
-
-
-def late(hyperparameters: Mapping) -> bool:
-    """Whether the weight begins at a time of its own."""
-    return ramped(hyperparameters) or hyperparameters.get("schedule") == "step"
-
-
-def adaptive(hyperparameters: Mapping) -> bool:
-    """Whether the weight follows the dev gap."""
-    return hyperparameters.get("schedule") == "adaptive"
+    return used("p")(hyperparameters) and hyperparameters.get("estimator") != "unbiased"
 
 
 def tolerated(config: Config) -> Range:
@@ -102,22 +83,24 @@ def tolerated(config: Config) -> Range:
     return Range(0, 0.5) if config.objective.gap == "loss" else Range(0, 0.05)
 
 
-LOSSES = ("erm", "minmaxgap", "groupdro", "reweight", "vrex")
-ESTIMATORS = ("batch", "ema", "unbiased")
-SCHEDULES = ("constant", "linear", "cosine", "exponential", "step", "adaptive")
-
 SPACE = Registry("hyperparameter")
-SPACE["loss"] = Parameter("objective.loss", Choice(LOSSES))
-SPACE["schedule"] = Parameter("objective.schedule", Choice(SCHEDULES), weighted)
-SPACE["lambda_max"] = Parameter("objective.lambda_max", Range(0.003, 10, log=True), weighted)
-SPACE["start"] = Parameter("objective.start", Range(0, 0.5), late)
-SPACE["ramp"] = Parameter("objective.ramp", Range(0.1, 1), ramped)
-SPACE["eta"] = Parameter("objective.eta", Range(0.1, 100, log=True), adaptive)
-SPACE["epsilon"] = Parameter("objective.epsilon", tolerated, adaptive)
-SPACE["estimator"] = Parameter("objective.estimator", Choice(ESTIMATORS), gap)
-SPACE["relative"] = Parameter("objective.relative", Choice((False, True)), weighted)
-SPACE["p"] = Parameter("objective.p", Choice((1.0, 2.0)), powered)
-SPACE["dro_eta"] = Parameter("objective.dro_eta", Range(0.001, 1, log=True), dro)
+SPACE["loss"] = Parameter("objective.loss", Choice(tuple(losses.LOSSES)))
+SPACE["schedule"] = Parameter(
+    "objective.schedule", Choice(tuple(losses.SCHEDULES)), used("schedule")
+)
+SPACE["lambda_max"] = Parameter(
+    "objective.lambda_max", Range(0.003, 10, log=True), used("lambda_max")
+)
+SPACE["start"] = Parameter("objective.start", Range(0, 0.5), used("start"))
+SPACE["ramp"] = Parameter("objective.ramp", Range(0.1, 1), used("ramp"))
+SPACE["eta"] = Parameter("objective.eta", Range(0.1, 100, log=True), used("eta"))
+SPACE["epsilon"] = Parameter("objective.epsilon", tolerated, used("epsilon"))
+SPACE["estimator"] = Parameter(
+    "objective.estimator", Choice(tuple(losses.ESTIMATORS)), used("estimator")
+)
+SPACE["relative"] = Parameter("objective.relative", Choice((False, True)), used("relative"))
+SPACE["p"] = Parameter("objective.p", Choice((1.0, 2.0)), free_exponent)
+SPACE["dro_eta"] = Parameter("objective.dro_eta", Range(0.001, 1, log=True), used("dro_eta"))
 SPACE["lr"] = Parameter("train.lr", Around(3.0))
 SPACE["lora_r"] = Parameter("adapter.r", Choice((8, 16, 32)))
 SPACE["lora_dropout"] = Parameter("adapter.dropout", Range(0.0, 0.2))

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from ermgap.config import OBJECTIVES, Config
+from ermgap.config import OBJECTIVES, Config, losses
 from ermgap.errors import UserError
 from ermgap.records import COMPLETE, Rule
 from ermgap.registry import Registry
@@ -57,7 +57,7 @@ class Study:
     def __init__(self, config: Config, *, rule: Rule | None = None, known: int = 0) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.config, self.rule = config, rule
-        if "loss" in space.distributions(config) and config.objective.loss not in space.LOSSES:
+        if "loss" in space.distributions(config) and config.objective.loss not in losses.LOSSES:
             raise UserError(
                 f"objective.loss = {config.objective.loss!r} is not searched by a sweep; "
                 "run it with sweeps/train.py, or set sweep.space.loss=false."

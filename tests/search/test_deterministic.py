@@ -14,6 +14,7 @@ import pytest
 from ray.tune.search import Searcher
 
 from ermgap.config import Config
+from ermgap.config.losses import LOSSES
 from ermgap.records import Rule, Trial, judged
 from sweeps.search import order, space
 from sweeps.search.proposals import Together
@@ -190,7 +191,7 @@ def test_the_seed_of_hashes_has_no_part_in_it():
 # Which loss -------------------------------------------------------------------------------------
 
 
-SPACES = [space.LOSSES[:n] for n in (2, 3, 4, 5)] + [("minmaxgap", "vrex"), space.LOSSES[1:]]
+SPACES = [tuple(LOSSES)[:n] for n in (2, 3, 4, 5)] + [("minmaxgap", "vrex"), tuple(LOSSES)[1:]]
 SPACES += [("erm", "groupdro", "vrex")]  # without the loss of the paper's point
 
 
@@ -232,4 +233,4 @@ def test_earlier_sweeps_have_no_part_in_the_shares():
     first = Session(config, slots=1, timing=0)
     searcher = RecordsSearcher(config, earlier=records(first, lost=False))
     losses = Counter(searcher.suggest(str(i))["hyperparameters"]["loss"] for i in range(20))
-    assert losses == {loss: 4 for loss in space.LOSSES}
+    assert losses == {loss: 4 for loss in LOSSES}

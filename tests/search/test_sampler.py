@@ -10,6 +10,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from ermgap.config import Config
+from ermgap.config.losses import LOSSES
 from sweeps.search import space
 from sweeps.search.sampling.encoding import Encoding
 from sweeps.search.sampling.improvement import expected_improvement
@@ -181,7 +182,7 @@ def test_the_same_seed_proposes_the_same_and_another_does_not():
 
 def test_losses_are_dealt_in_turn_whatever_the_model_thinks():
     losses = [hyperparameters["loss"] for hyperparameters in search(20)]
-    assert {losses.count(loss) for loss in space.LOSSES} == {4}
+    assert {losses.count(loss) for loss in LOSSES} == {4}
 
 
 def test_optunas_own_study_accepts_what_it_proposes():

@@ -8,7 +8,7 @@ import optuna
 import pytest
 
 from ermgap import config
-from ermgap.config import Config
+from ermgap.config import Config, losses
 from ermgap.errors import UserError
 from sweeps.search import space
 
@@ -84,13 +84,16 @@ def test_the_design_s_choices_are_all_proposed(many):
     assert {hyperparameters.get("relative") for hyperparameters in many} == {None, False, True}
 
 
-def test_the_space_holds_every_loss_weight_and_estimator_that_is_registered():
+def test_the_space_holds_every_loss_schedule_and_estimator_that_is_registered():
     from ermgap.objective import ESTIMATORS, LOSSES, SCHEDULES
 
     known = space.distributions(Config())
-    for name, registry in (("loss", LOSSES), ("schedule", SCHEDULES), ("estimator", ESTIMATORS)):
+    tables = (losses.LOSSES, losses.SCHEDULES, losses.ESTIMATORS)
+    for name, registry, table in zip(
+        ("loss", "schedule", "estimator"), (LOSSES, SCHEDULES, ESTIMATORS), tables, strict=True
+    ):
         ours = {key for key, made in registry.items() if made.__module__.startswith("ermgap.")}
-        assert set(known[name].choices) == ours
+        assert set(known[name].choices) == ours == set(table)
 
 
 def test_the_tolerated_gap_is_searched_in_the_unit_of_the_gap_that_drives_the_weight():
