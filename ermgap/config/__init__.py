@@ -1,4 +1,4 @@
-"""What is asked for: a preset and `--set` go in, frozen dataclasses without a mistake come out.
+"""The configuration: a preset and `--set` go in, checked frozen dataclasses come out.
 
     config = load(Path("sweeps/presets/demo.yaml"), ["train.epochs=3"])
 

@@ -1,4 +1,4 @@
-"""Keys of earlier versions: read in the records of a sweep, refused in what a user writes now."""
+"""Keys of earlier versions: read in the records of a sweep, an error in a new preset or --set."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def remedy(key: str) -> str | None:
 
 
 def current_hyperparameters(values: Mapping) -> dict:
-    """The values of a trial under the names of today, in the same order."""
+    """A trial's hyperparameters under their present names, in the same order."""
     return {HYPERPARAMETERS.get(name, name): value for name, value in values.items()}
 
 
 def current_config(values: Mapping) -> dict:
-    """The configuration of a sweep.yaml that may be an earlier version's, in the keys of today."""
-    today = {}
+    """A configuration that an earlier version may have written, with the present keys."""
+    renamed = {}
     for section, content in values.items():
         if isinstance(content, Mapping):
             content = {
@@ -34,8 +34,8 @@ def current_config(values: Mapping) -> dict:
                 for key, value in content.items()
                 if f"{section}.{key}" not in REMOVED
             }
-        today[section] = content
-    if isinstance(sweep := today.get("sweep"), dict):
+        renamed[section] = content
+    if isinstance(sweep := renamed.get("sweep"), dict):
         if isinstance(space := sweep.get("space"), Mapping):
             sweep["space"] = current_hyperparameters(space)
         if isinstance(points := sweep.get("points"), Mapping):
@@ -43,4 +43,4 @@ def current_config(values: Mapping) -> dict:
                 name: current_hyperparameters(point) if isinstance(point, Mapping) else point
                 for name, point in points.items()
             }
-    return today
+    return renamed

@@ -1,7 +1,4 @@
-"""Nested plain values into frozen dataclasses, with every mistake told by its dotted key.
-
-Used by config.py; nothing here knows what a sweep is. `ermgap.config.safe_yaml` reads the values.
-"""
+"""Nested plain values into frozen dataclasses; a UserError names a mistake by its dotted key."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from ermgap.config import old_forms
 from ermgap.config.safe_yaml import DEEPEST, one_line, quoted
 from ermgap.errors import UserError
 
-LARGEST = 2**63  # what a column of whole numbers holds
+LARGEST = 2**63  # an int64 column holds less
 
 
 def differing_keys(old: Mapping, new: Mapping, prefix: str = "") -> list[str]:
@@ -51,21 +48,13 @@ def build(kind, values, prefix: str, where: str):
     """A dataclass (of dataclasses) from nested values; UserError names an unknown key or a type."""
     if not isinstance(values, Mapping):
         raise UserError(
-            f"{prefix.rstrip('.') or 'what stands'} in {where} must be a section of keys; "
+            f"{prefix.rstrip('.') or 'the content'} of {where} must be a section of keys; "
             f"it is {quoted(values)}."
         )
     hints = typing.get_type_hints(kind)
     for key in values:
         if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, n=1)
-            hint = (
-                f"did you mean {prefix}{near[0]}?"
-                if near
-                else f"the keys there are {', '.join(hints)}."
-            )
-            name = key if one_line(str(key)) == key else quoted(key)
-            hint = old_forms.remedy(f"{prefix}{key}") or hint
-            raise UserError(f"{where} has no key {prefix}{name}; {hint}")
+            raise _unknown_key(key, hints, prefix, where)
     built = {}
     for key, value in values.items():
         hint = hints[key]
@@ -76,14 +65,22 @@ def build(kind, values, prefix: str, where: str):
     return kind(**built)
 
 
+def _unknown_key(key, hints: Mapping, prefix: str, where: str) -> UserError:
+    near = difflib.get_close_matches(str(key), hints, n=1)
+    other = f"did you mean {prefix}{near[0]}?" if near else f"the keys are {', '.join(hints)}."
+    name = key if one_line(str(key)) == key else quoted(key)
+    remedy = old_forms.remedy(f"{prefix}{key}") or other
+    return UserError(f"{where} has no key {prefix}{name}; {remedy}")
+
+
 def _value(hint, value, key: str):
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     for option in options:
         converted = _convert(option, value)
         if converted is not _WRONG:
             return converted
-    names = " or ".join(_NAMES.get(option, "text") for option in options)
-    raise UserError(f"{key} = {quoted(value)} is refused: it must be {names}.")
+    names = " or ".join(_NAMES[option] for option in options)
+    raise UserError(f"{key} = {quoted(value)} is not possible: it must be {names}.")
 
 
 _WRONG = object()

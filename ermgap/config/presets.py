@@ -1,9 +1,6 @@
-"""One run and one sweep, as frozen dataclasses: every mistake is refused when they are made.
+"""The configuration of a run or a sweep, read from a preset (YAML) and `--set section.key=value`.
 
-A preset is a YAML file of the same shape; `--set section.key=value` changes one value. The sections
-and their keys are in `ermgap.config.schema`.
-
-    config = load(Path("sweeps/presets/demo.yaml"), ["train.epochs=3"])
+config = load(Path("sweeps/presets/demo.yaml"), ["train.epochs=3"])
 """
 
 from __future__ import annotations
@@ -19,14 +16,7 @@ import yaml
 from ermgap.config import safe_yaml
 from ermgap.config.parsing import build, put, tuples_to_lists
 from ermgap.config.safe_yaml import one_line
-from ermgap.config.schema import (
-    Adapter,
-    Backbone,
-    Data,
-    Objective,
-    Sweep,
-    Train,
-)
+from ermgap.config.schema import Adapter, Backbone, Data, Objective, Sweep, Train
 from ermgap.config.user_paths import make_absolute
 from ermgap.errors import UserError
 
@@ -64,11 +54,11 @@ class Config:
     @property
     def rungs(self) -> tuple[int, ...]:
         """Epochs after which early stopping compares trials: `stop_after` * `stop_factor`^k."""
-        found, epoch = [], self.sweep.stop_after or self.train.epochs
+        rungs, epoch = [], self.sweep.stop_after or self.train.epochs
         while epoch < self.train.epochs:
-            found.append(epoch)
+            rungs.append(epoch)
             epoch *= self.sweep.stop_factor
-        return tuple(found)
+        return tuple(rungs)
 
     def to_dict(self) -> dict:
         """Nested dict of plain values, as YAML holds it."""
@@ -129,7 +119,7 @@ def _read(path: Path, *, within: tuple[Path, ...] = ()) -> dict:
         ) from problem
     except yaml.YAMLError as problem:
         line = one_line(str(problem))
-        raise UserError(f"the preset {path} is not valid YAML ({line}); mend it.") from problem
+        raise UserError(f"the preset {path} is not valid YAML ({line}); fix it.") from problem
     if not isinstance(values, dict):
         raise UserError(f"the preset {path} holds no sections; write 'train:' and so on in it.")
     names = values.pop("extends", None) or []

@@ -1,4 +1,4 @@
-"""YAML of plain values from files that somebody else may have written, and values in a sentence.
+"""A reader of YAML that cannot be trusted, and values as they are quoted in a message.
 
     values = read(text)              # None, numbers, texts, lists, dicts; yaml.YAMLError otherwise
     f"train.lr = {quoted(value)}"     # one line, however large the value is
@@ -15,9 +15,7 @@ import yaml
 
 LONGEST = 1 << 20  # characters; a preset has 1,000 and the sweep.yaml of a sweep 3,000
 DEEPEST = 30
-DIGITS = (
-    40  # `1:00:00:...` is a number too, and reading it takes time with the square of its length
-)
+DIGITS = 40  # `1:00:00:...` is a number too, read in time that grows with its length squared
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
@@ -40,8 +38,8 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def _problem(words: str, event: yaml.Event) -> yaml.YAMLError:
-    return yaml.composer.ComposerError(None, None, words, event.start_mark)
+def _problem(message: str, event: yaml.Event) -> yaml.YAMLError:
+    return yaml.composer.ComposerError(None, None, message, event.start_mark)
 
 
 def read(text: str):
@@ -56,11 +54,10 @@ def read(text: str):
 
 
 def one_line(text: str, *, longest: int = 200) -> str:
-    """`text` on one line, without what a terminal or a table cannot take, and cut to a length."""
-    shortened = text[: 4 * longest]
-    words = "".join(c if c.isprintable() else " " for c in shortened).split()
-    told = " ".join(words)
-    return told if len(told) <= longest else told[: longest - 3] + "..."
+    """`text` on one line of at most `longest` characters, all of them printable."""
+    printable = "".join(c if c.isprintable() else " " for c in text[: 4 * longest])
+    line = " ".join(printable.split())
+    return line if len(line) <= longest else line[: longest - 3] + "..."
 
 
 class _Short(reprlib.Repr):
@@ -75,5 +72,5 @@ class _Short(reprlib.Repr):
 
 
 def quoted(value) -> str:
-    """`repr(value)` for a sentence: one line, with the middle of what is long left out."""
+    """`repr(value)` for a sentence: on one line, long values without their middle."""
     return one_line(_Short().repr(value), longest=400)

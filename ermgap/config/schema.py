@@ -1,4 +1,4 @@
-"""The sections of a configuration: their keys, defaults and the values that are ruled out.
+"""The sections of a configuration: their keys, defaults and permitted values.
 
 `paper` in a comment marks the value of arXiv 2603.21050. A section checks itself when it is made
 and raises UserError, which names the dotted key, the value and the remedy.
@@ -29,14 +29,14 @@ _OF_THE_KEY = object()
 
 
 class Section:
-    """How a section refuses a value; its name in a preset is that of its class."""
+    """Checks of a section's values; its name in a preset is that of its class."""
 
     def refuse(self, wrong: bool, key: str, remedy: str, value=_OF_THE_KEY) -> None:
         """Raise UserError if `wrong` holds; `value` where only a part of the key's is wrong."""
         if wrong:
             value = getattr(self, key) if value is _OF_THE_KEY else value
             name = f"{type(self).__name__.lower()}.{one_line(key)}"
-            raise UserError(f"{name} = {quoted(value)} is refused: {remedy}.")
+            raise UserError(f"{name} = {quoted(value)} is not possible: {remedy}.")
 
     def at_least(self, least: int, *keys: str) -> None:
         """Refuse those of `keys` that are under 0 or 1; None passes."""
@@ -56,7 +56,7 @@ class Data(Section):
 
     corpora: tuple[str, ...] = ("demo",)
     labels: tuple[str, ...] = MELD_LABELS
-    emotions: dict = field(default_factory=dict)  # a corpus's word -> its label, null: left out
+    emotions: dict = field(default_factory=dict)  # a corpus's emotion -> its label, null: excluded
     modalities: tuple[str, ...] = ("speech",)
     genders: str | None = None  # a CSV of speakers and genders instead of the corpus's own
     strict: bool = False
@@ -76,9 +76,9 @@ class Data(Section):
         for label in self.labels:  # it stands in the prompt, where markup would be a token
             marked = bool(set("<>{}|") & set(label)) or not label.strip()
             self.refuse(marked, "labels", "a label is a word, without any of < > { } |", label)
-        for word, label in self.emotions.items():
-            key, names = f"emotions.{word}", ", ".join(self.labels)
-            self.refuse(not isinstance(word, str), key, "write the word between quotes", label)
+        for emotion, label in self.emotions.items():
+            key, names = f"emotions.{emotion}", ", ".join(self.labels)
+            self.refuse(not isinstance(emotion, str), key, "write the word between quotes", label)
             wrong = label is not None and label not in self.labels
             self.refuse(wrong, key, f"choose one of data.labels ({names}), or null", label)
         self.refuse(self.folds < 2, "folds", "two folds or more are needed")

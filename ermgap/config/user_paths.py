@@ -1,4 +1,4 @@
-"""Paths that a user writes in a preset or on the command line, made absolute where they are read.
+"""Makes the paths of a preset or a command line absolute.
 
     make_absolute(values, base=Path.cwd())      # nested plain values of a configuration, in place
 
@@ -66,4 +66,4 @@ def _change(values: dict, key: str, change: Callable[[str], str]) -> None:
     if isinstance(value, str):
         values[key] = change(value)
     elif isinstance(value, (list, tuple)):
-        values[key] = [change(one) if isinstance(one, str) else one for one in value]
+        values[key] = [change(item) if isinstance(item, str) else item for item in value]

@@ -221,6 +221,6 @@ def _distribution(name: str, given, default, config: Config) -> BaseDistribution
         except (TypeError, ValueError):
             pass
     raise UserError(
-        f"sweep.space.{name} = {given!r} is refused: write [low, high], a list of choices, or "
+        f"sweep.space.{name} = {given!r} is not possible: write [low, high], a list of choices, or "
         f"false."
     )

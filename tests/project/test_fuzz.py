@@ -24,7 +24,7 @@ BATCH = 2_000  # hypothesis remembers all inputs of a run: 10,000 took 200 MB
 LONGEST_S = 5.0  # of the processor's time; the slowest input was at 0.2 s
 PLACE = (
     r"{}|the utterance |^\d+ (speaker|group)s? |"
-    r"^(no language|[a-z]+\.\w+|plugins)\b.* is refused: "
+    r"^(no language|[a-z]+\.\w+|plugins)\b.* is not possible: "
 )
 MOST_MB = 500  # that a reader's inputs may add to the process
 
