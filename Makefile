@@ -1,7 +1,7 @@
 # The project's commands. Each makes or mends `.venv` first; with nothing to do that takes no time.
 #
 #   make demo        the default sweep and its Pareto front (continues results/demo if unfinished)
-#   make test        the tests; `make test-slow` for the long ones
+#   make test        the tests, in two processes; `make test-slow` for the long ones
 #   make test-cluster  `ray up` over hosts in namespaces on this machine; needs root
 #   make faults      what a sweep survives: the fault table
 #   make lint        style, and known vulnerabilities of what is pinned
@@ -74,7 +74,7 @@ demo: setup
 	exec $(PY) sweeps/pareto.py $${unfinished:+--resume "$$unfinished"} $(ARGS)
 
 test: setup
-	@$(PY) -m pytest -m "not slow and not cluster" $(ARGS)
+	@$(PY) -m pytest -n 2 -m "not slow and not cluster" $(ARGS)
 
 test-slow: setup
 	@$(PY) -m pytest -m "slow and not cluster" $(ARGS)

@@ -26,6 +26,24 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
+STARTS_RAY = ("RealSweep", "ray.init(")  # in the text of a test file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """Workers of `make test` share out whole files; those that start Ray go to one of them.
+
+    So module fixtures are made once, and there is one Ray at a time on the machine.
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    class OneRayAtATime(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            text = (ROOT / file).read_text(encoding="utf-8")
+            return "ray" if any(word in text for word in STARTS_RAY) else file
+
+    return OneRayAtATime(config, log)
 
 
 @pytest.fixture(scope="session")
