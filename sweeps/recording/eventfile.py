@@ -1,9 +1,9 @@
-"""A TensorBoard events file without a thread, a queue or an open file of its own.
+"""Appends to a TensorBoard event file without a thread, a queue or an open file of its own.
 
-The usual writers have two threads and three descriptors a run, and wait for the disk with every
-flush, which a copy of the records need not do. Here each addition opens the file, appends whole
-records and closes it; all scalars of an epoch are one event. The messages are tensorboard's own,
-which import neither torch nor TensorFlow.
+The usual writers have two threads and three file descriptors a run, and wait for the disk with
+every flush, which a copy of the records need not do. Here each addition opens the file, appends
+whole records and closes it; all scalars of an epoch are one event. The message types are
+tensorboard's own, which import neither torch nor TensorFlow.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import io
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,19 +20,21 @@ from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+FIELDS = {"BOOL": "bool_value", "FLOAT64": "number_value", "STRING": "string_value"}
+
 
 class EventFile:
-    """The events of one run, from now on; an earlier session's lie in a file beside it.
+    """The file of one run's events from now on; an earlier process's are in a file beside it.
 
     Args:
-        folder: of the run; made when something is added.
+        folder: of the run; created with the first event.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / f"events.out.tfevents.{int(time.time())}.{os.getpid()}"
 
     def add(self, *summaries, step: int | None = None, when: float | None = None) -> None:
-        """An event for each of the summaries; `when` in seconds since 1970, or now."""
+        """Append an event for each summary; `when` is in s since 1970, None: now."""
         when = time.time() if when is None else when
         events = [
             event_pb2.Event(wall_time=when, step=step, summary=summary) for summary in summaries
@@ -49,7 +51,7 @@ class EventFile:
 
 
 def scalars(values: Mapping[str, float]) -> summary_pb2.Summary:
-    """One summary of all values, by tag."""
+    """One summary of all values by tag."""
     summary = summary_pb2.Summary()
     for name, value in values.items():
         summary.value.add(tag=_tag(name), simple_value=value)
@@ -57,8 +59,8 @@ def scalars(values: Mapping[str, float]) -> summary_pb2.Summary:
 
 
 def image(name: str, pixels: np.ndarray) -> summary_pb2.Summary:
-    """A picture: uint8 [height, width, 3 or 4]."""
-    from matplotlib.image import imsave  # slow to import, and here where a picture was drawn
+    """A summary of one picture, uint8 [height, width, 3 or 4]."""
+    from matplotlib.image import imsave  # slow, but imported already where a picture was drawn
 
     encoded = io.BytesIO()
     imsave(encoded, pixels, format="png")
@@ -70,47 +72,60 @@ def image(name: str, pixels: np.ndarray) -> summary_pb2.Summary:
     return summary
 
 
-def hparams(values: Mapping, metrics: Mapping[str, float]) -> list[summary_pb2.Summary]:
-    """What TensorBoard's page of hyperparameters reads of one trial, three summaries.
+def experiment(values: Mapping[str, Sequence], metrics: Sequence[str]) -> summary_pb2.Summary:
+    """What columns TensorBoard's page of hyperparameters has; it reads one summary of a sweep.
 
     Args:
-        values: hyperparameters by name: numbers, truth values and text; None is left out.
-        metrics: names under which `scalars` are written beside them.
+        values: some or all values of each hyperparameter, for its type.
+        metrics: tags of the scalars beside them.
     """
-    experiment, start = api_pb2.Experiment(), plugin_data_pb2.SessionStartInfo()
-    for name, value in values.items():
-        if value is None:
-            continue
-        kind, field = _kind(value)
-        setattr(start.hparams[name], field, value if kind != "STRING" else str(value))
-        experiment.hparam_infos.add(name=name, type=api_pb2.DataType.Value(f"DATA_TYPE_{kind}"))
+    described = api_pb2.Experiment()
+    for name, known in values.items():
+        kinds = {_kind(value) for value in known if value is not None}
+        if kinds:
+            kind = kinds.pop() if len(kinds) == 1 else "STRING"
+            described.hparam_infos.add(name=name, type=api_pb2.DataType.Value(f"DATA_TYPE_{kind}"))
     for name in metrics:
-        experiment.metric_infos.add(name=api_pb2.MetricName(tag=name))
+        described.metric_infos.add(name=api_pb2.MetricName(tag=name))
+    content = plugin_data_pb2.HParamsPluginData(experiment=described)
+    return _hparams_summary(metadata.EXPERIMENT_TAG, content)
+
+
+def hparams(values: Mapping) -> list[summary_pb2.Summary]:
+    """A trial's row of the page of hyperparameters: two summaries, for the run of its scalars.
+
+    Args:
+        values: hyperparameters by name: numbers, truth values and text; None is omitted.
+    """
+    start = plugin_data_pb2.SessionStartInfo()
+    for name, value in values.items():
+        if value is not None:
+            kind = _kind(value)
+            setattr(start.hparams[name], FIELDS[kind], str(value) if kind == "STRING" else value)
     end = plugin_data_pb2.SessionEndInfo(status=api_pb2.Status.Value("STATUS_SUCCESS"))
     contents = {
-        metadata.EXPERIMENT_TAG: plugin_data_pb2.HParamsPluginData(experiment=experiment),
-        metadata.SESSION_START_INFO_TAG: plugin_data_pb2.HParamsPluginData(
-            session_start_info=start
-        ),
-        metadata.SESSION_END_INFO_TAG: plugin_data_pb2.HParamsPluginData(session_end_info=end),
+        metadata.SESSION_START_INFO_TAG: {"session_start_info": start},
+        metadata.SESSION_END_INFO_TAG: {"session_end_info": end},
     }
-    summaries = []
-    for tag, content in contents.items():
-        summary = summary_pb2.Summary()
-        described = metadata.create_summary_metadata(content)
-        summary.value.add(tag=tag, metadata=described, tensor=metadata.NULL_TENSOR)
-        summaries.append(summary)
-    return summaries
+    return [
+        _hparams_summary(tag, plugin_data_pb2.HParamsPluginData(**content))
+        for tag, content in contents.items()
+    ]
 
 
-def _kind(value) -> tuple[str, str]:
+def _hparams_summary(tag: str, content) -> summary_pb2.Summary:
+    summary = summary_pb2.Summary()
+    described = metadata.create_summary_metadata(content)
+    summary.value.add(tag=tag, metadata=described, tensor=metadata.NULL_TENSOR)
+    return summary
+
+
+def _kind(value) -> str:
     if isinstance(value, bool):
-        return "BOOL", "bool_value"
-    if isinstance(value, (int, float)):
-        return "FLOAT64", "number_value"
-    return "STRING", "string_value"
+        return "BOOL"
+    return "FLOAT64" if isinstance(value, (int, float)) else "STRING"
 
 
 def _tag(name: str) -> str:
-    """The name without what TensorBoard takes for illegal."""
+    """The name without the characters that TensorBoard does not accept."""
     return re.sub(r"[^-/\w.]", "_", name).lstrip("/")

@@ -1,8 +1,8 @@
-"""TensorBoard events of a sweep: a run per trial, and `sweep` for the hypervolume and the front.
+"""Writes a sweep's TensorBoard events: a run per trial, and `sweep` with hypervolume and front.
 
-Written by the broker alone. After a resume the events go on where the records end: steps are our
-own epochs. Whatever is slow to import is imported by the thread that writes: every Tune trial and
-every worker imports the broker's module.
+Only the broker writes them. After a resume the events go on where the records end, since the steps
+are our own epochs. Slow imports are left to the thread that writes: every Tune trial and every
+worker imports the broker's module.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from sweeps.recording.seen import Seen
 if TYPE_CHECKING:
     from sweeps.recording.eventfile import EventFile
 
-SHARE = 0.1  # of the time at most goes into pictures, which hold the GIL
-BACKLOG = 1000  # rows that may wait for the pen; then the broker waits for it
+DRAWING_SHARE = 0.1  # of the time at most goes into pictures, which hold the GIL
+QUEUE_SIZE = 1000  # events that may wait for the writing thread; then the broker waits for it
 
 
 class Events:
-    """Writes `DIR/tb` from a thread of its own: drawing a front takes a second, for which no slot
-    shall wait. A failure to write or draw is logged and never stops a sweep.
+    """Writes `DIR/tb` in a thread of its own: drawing a front takes a second, for which no worker
+    group shall wait. A failure to write or draw is logged and never stops a sweep.
 
     Args:
         records: the sweep folder.
@@ -43,45 +43,46 @@ class Events:
 
     def __init__(self, records: Records, trials: Sequence[Trial] = ()) -> None:
         self.records, self.seen = records, Seen(records, trials)
-        self.ends = sum(trial.ended for trial in trials)
+        self.n_ended = sum(trial.ended for trial in trials)
         self.folder = Path(records.directory) / "tb"
         self.files: dict[str, EventFile] = {}  # of trials that run, and of the sweep
-        self.due: dict[str, float] = {}  # trials that ended since the last picture, and when
-        self.rests = -math.inf  # until when nothing is drawn
-        self.pen = ThreadPoolExecutor(1)
-        self.room = threading.BoundedSemaphore(BACKLOG)
+        self.not_drawn: dict[str, float] = {}  # trials that ended since the last picture, and when
+        self.next_drawing = -math.inf  # on the monotonic clock
+        self.experiment_written = False
+        self.writer = ThreadPoolExecutor(1)
+        self.queue = threading.BoundedSemaphore(QUEUE_SIZE)
 
     def epoch(self, row: dict) -> None:
-        """Scalars of one committed epoch."""
+        """Write the scalars of one committed epoch."""
         self._submit(self._epoch, row)
 
     def ended(self, hyperparameters: dict, trial_id: str, selected: dict) -> None:
-        """hparams with the objectives; soon, the sweep's hypervolume and front."""
+        """Write a trial's hyperparameters with its objectives; soon, hypervolume and front."""
         self._submit(self._ended, hyperparameters, trial_id, selected)
 
     def close(self) -> None:
         """Wait until everything is written."""
-        self.pen.submit(_logged, self._draw).result()
+        self.writer.submit(_logged, self._draw).result()
 
     def _submit(self, write: Callable, *arguments) -> None:
-        self.room.acquire()
-        self.pen.submit(self._written, write, *arguments)
+        self.queue.acquire()
+        self.writer.submit(self._write, write, *arguments)
 
-    def _written(self, write: Callable, *arguments) -> None:
+    def _write(self, write: Callable, *arguments) -> None:
         try:
             _logged(write, *arguments)
-            if time.monotonic() >= self.rests:
+            if time.monotonic() >= self.next_drawing:
                 _logged(self._draw)
         finally:
-            self.room.release()
+            self.queue.release()
 
     def _epoch(self, row: dict) -> None:
-        found = {
+        values = {
             name: value
             for name, value in scalars(row).items()
             if value is not None and math.isfinite(value)
         }
-        self._file(row["trial_id"]).add(_eventfile().scalars(found), step=row["epoch"])
+        self._file(row["trial_id"]).add(_eventfile().scalars(values), step=row["epoch"])
 
     def _ended(self, hyperparameters: dict, trial_id: str, selected: dict) -> None:
         objectives = {
@@ -89,41 +90,61 @@ class Events:
             for name in self.records.sweep["objectives"]
             if selected.get(name) is not None
         }
-        self.files.pop(trial_id, None)
-        self.due[trial_id] = time.time()
+        file = self._file(trial_id)
+        del self.files[trial_id]
+        self.not_drawn[trial_id] = time.time()
         if objectives:
-            shown = _eventfile().hparams(hyperparameters, objectives)
-            file = _eventfile().EventFile(self.folder / trial_id / "hparams")
-            file.add(*shown, _eventfile().scalars(objectives))
+            self._describe_hyperparameters(hyperparameters)
+            file.add(*_eventfile().hparams(hyperparameters))
+            file.add(_eventfile().scalars(objectives), step=selected.get("epoch"))
+
+    def _describe_hyperparameters(self, of_ended: dict) -> None:
+        """Tell TensorBoard once what all trials may have: it reads one description of a sweep."""
+        if self.experiment_written:
+            return
+        values: dict[str, list] = {
+            name: given.get("choices") or [given["low"]]
+            for name, given in (self.records.sweep.get("space") or {}).items()
+        }
+        for config in [*(trial.config for trial in self.seen.trials()), of_ended]:
+            for name, value in config.items():
+                values[name] = [*values.get(name, ()), value]
+        metrics = [f"objective/{name}" for name in self.records.sweep["objectives"]]
+        self._file("sweep").add(_eventfile().experiment(values, metrics))
+        self.experiment_written = True
 
     def _draw(self) -> None:
         """The hypervolume after each end since the last picture, and one picture for all."""
-        if not self.due:
+        if not self.not_drawn:
             return
         from analysis.figures import figures
 
-        due, self.due, start = self.due, {}, time.monotonic()
+        new, self.not_drawn, start = self.not_drawn, {}, time.monotonic()
         info, sweep = front.info(self.seen), self._file("sweep")
         values = {
             point.trial_id: [point.values[name] for name in info.objectives]
             for point in info.points
             if point.eligible
         }
-        seen = [value for trial_id, value in values.items() if trial_id not in due]
-        for trial_id, when in due.items():
-            seen += [values[trial_id]] if trial_id in values else []
-            volume = front.hypervolume(seen, reference=info.reference, directions=info.directions)
-            self.ends += 1
+        reached = [value for trial_id, value in values.items() if trial_id not in new]
+        for trial_id, when in new.items():
+            reached += [values[trial_id]] if trial_id in values else []
+            volume = front.hypervolume(
+                reached, reference=info.reference, directions=info.directions
+            )
+            self.n_ended += 1
             if math.isfinite(volume):
-                told = _eventfile().scalars({"sweep/hypervolume": volume})
-                sweep.add(told, step=self.ends, when=when)
+                summary = _eventfile().scalars({"sweep/hypervolume": volume})
+                sweep.add(summary, step=self.n_ended, when=when)
         image = figures.front_array(info)
-        sweep.add(_eventfile().image("sweep/front", image), step=self.ends)
-        took = time.monotonic() - start
-        self.rests = time.monotonic() + took / SHARE - took
+        sweep.add(_eventfile().image("sweep/front", image), step=self.n_ended)
+        end = time.monotonic()
+        self.next_drawing = end + (end - start) * (1 / DRAWING_SHARE - 1)
 
     def _file(self, run: str) -> EventFile:
-        return self.files.setdefault(run, _eventfile().EventFile(self.folder / run))
+        if run not in self.files:
+            self.files[run] = _eventfile().EventFile(self.folder / run)
+        return self.files[run]
 
 
 def _eventfile() -> ModuleType:
@@ -139,18 +160,20 @@ def _logged(function: Callable, *arguments) -> None:
 
 
 def scalars(row: dict) -> dict[str, float | None]:
-    """`tag -> value` of one row: losses per cell and gender, lambda, gaps, objectives, speed."""
-    found = {
+    """`tag -> value` of one row: losses per cell and side, lambda, gaps, objectives, speed."""
+    values = {
         "loss/train": row["train_loss"],
         "lambda": row.get("lambda_mean", row["lambda"]),
         "speed/utterances_per_second": row["utterances_per_second"],
         "memory/peak_mb": row["peak_memory_mb"],
     }
-    found |= {f"loss/{group}": value for group, value in row["losses"].items()}
+    values |= {f"loss/{group}": value for group, value in row["losses"].items()}
     dev = row["dev"]
     for name in ("acc", "w_f1", "max_gap", "worst_group_w_f1", "max_loss_gap"):
-        found[f"dev/{name}"] = dev[name]
-        found[f"selected/{name}"] = row["selected"].get(name)
+        values[f"dev/{name}"] = dev[name]
+        values[f"selected/{name}"] = row["selected"].get(name)
     for cell, gaps in dev["gaps"].items():
-        found |= {f"gap/{cell}/{name}": gaps[name] for name in ("tpr", "fpr", "w_f1", "acc", "avg")}
-    return found
+        values |= {
+            f"gap/{cell}/{name}": gaps[name] for name in ("tpr", "fpr", "w_f1", "acc", "avg")
+        }
+    return values
