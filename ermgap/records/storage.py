@@ -160,19 +160,24 @@ class Storage:
             self.fetch(f"{name}/{file}")
         return self.folder / name
 
-    def names(self, name: str) -> list[str]:
-        """Names of the files in a folder, in order; of none, none."""
+    def names(self, name: str, *, recursive: bool = False) -> list[str]:
+        """Names of the files in a folder, in order; empty where there is no such folder.
+
+        `recursive` lists the folders in it as well: "t0000/epoch-0001.pt".
+        """
         if self._bucket is None:
             folder = self.folder / name
-            found = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-            return sorted(one for one in found if not one.startswith("."))
+            paths = [path for path in folder.glob("**/*" if recursive else "*") if path.is_file()]
+            visible = [path for path in paths if not path.name.startswith(".")]
+            return sorted(path.relative_to(folder).as_posix() for path in visible)
         from pyarrow import fs
 
-        selector = fs.FileSelector(self._where(name), allow_not_found=True)
+        where = self._where(name)
+        selector = fs.FileSelector(where, allow_not_found=True, recursive=recursive)
         infos = self.patiently(
             lambda: self._bucket.get_file_info(selector), f"{name} cannot be listed"
         )
-        return sorted(info.base_name for info in infos if info.is_file)
+        return sorted(info.path.removeprefix(f"{where}/") for info in infos if info.is_file)
 
     # Remove -------------------------------------------------------------------------------------
 

@@ -216,6 +216,10 @@ class Records:
             flat[mixed] = flat[mixed].astype(str)
             self._replace("trials.parquet", lambda path: flat.to_parquet(path, index=False))
 
+    def with_checkpoints(self) -> set[str]:
+        """Ids of the trials whose checkpoints are in the storage."""
+        return {name.split("/")[0] for name in self.store.names("checkpoints", recursive=True)}
+
     def forget_checkpoints(self, trial_id: str) -> None:
         """Remove the checkpoints of a trial that has ended."""
         self.store.remove(f"checkpoints/{trial_id}")

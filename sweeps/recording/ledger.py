@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from ermgap.config import Config
-from ermgap.records import COMPLETE, Records, Rule, Trial
+from ermgap.records import COMPLETE, Records, Rule, StorageError, Trial
 from sweeps.recording.events import Events
 from sweeps.search import space
 from sweeps.search.gangs import Entry
@@ -33,7 +35,9 @@ class Ledger:
         self.records, self.config, self.lag = records, config, lag
         trials = records.trials()  # once: a sweep's rows are parsed in seconds, and not kept
         self.ended_before = sum(trial.ended for trial in trials)
-        self.over: dict[str, float] = {}  # trials whose checkpoints are still there, and since when
+        # Ended trials whose checkpoints are still stored, and since when; also those of a session
+        # that was killed before it removed them.
+        self.over = dict.fromkeys(_with_checkpoints(records, trials), time.monotonic())
         self.janitor = ThreadPoolExecutor(1)
         self.events = Events(records, trials)
         self.journal = Journal(records, config, trials=trials)
@@ -132,3 +136,13 @@ class Ledger:
             "selected": entry.selected,
             "time": time.time(),
         }
+
+
+def _with_checkpoints(records: Records, trials: Iterable[Trial]) -> list[str]:
+    """Ids of ended trials whose checkpoints are still stored; of a storage that refuses, none."""
+    try:
+        stored = records.with_checkpoints()
+    except StorageError as problem:
+        logging.getLogger(__name__).warning("%s", problem)
+        return []
+    return [trial.trial_id for trial in trials if trial.ended and trial.trial_id in stored]

@@ -79,6 +79,7 @@ def _run(
     known = records.trials()
     left = config.sweep.trials - sum(trial.ended for trial in known)
     if left <= 0:
+        _clear_up(records)
         return session, False
     gang = config.sweep.gang
     storage = records.sweep.get("storage")
@@ -263,6 +264,23 @@ def _answer(method, timeout: float | None = None):
         ) from problem
 
 
+def _clear_up(records: Records) -> None:
+    """What a session leaves undone that was killed between its last row and its end: rows that are
+    not yet in the bucket, and checkpoints.
+
+    Raises:
+        UserError: the storage failed for as long as is waited for it.
+    """
+    from ermgap.records import Mirror
+
+    with Mirror(records) as mirror:
+        pass
+    if mirror.error:
+        raise mirror.error
+    for trial_id in records.with_checkpoints():
+        records.forget_checkpoints(trial_id)
+
+
 # At the end: none of these may raise, or a later one would hide why the sweep ended --------------
 
 
@@ -272,7 +290,9 @@ def _end(broker, held, session: Session, interrupts: Interrupts) -> None:
 
     seen = interrupts.count
     try:
-        _answer(broker.close, ANSWER_S)
+        # It removes checkpoints, in a bucket one by one; Ctrl-C does not wait for it.
+        with suppress(KeyboardInterrupt), interrupts.raised(kept=False):
+            _answer(broker.close, ANSWER_S if session.hurried else CLOSE_S)
         if not session.hurried:
             held.join(CLOSE_S, hurry=lambda: interrupts.count > seen)
         else:

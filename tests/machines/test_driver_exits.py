@@ -222,6 +222,28 @@ def test_a_sweep_that_ends_by_itself_asks_once_and_clears_before_it_closes(scene
     assert order == sorted(order)
 
 
+@pytest.mark.parametrize("hurried", [False, True])
+def test_a_broker_that_removes_checkpoints_for_long_is_waited_for_unless_one_hurries(
+    scene, tmp_path, monkeypatch, hurried
+):
+    def get(answer: object, timeout: float | None = None) -> object:
+        if scene.passed[-1] == "close" and timeout and timeout < 30:
+            raise ray.exceptions.GetTimeoutError
+        return answer
+
+    monkeypatch.setattr(ray, "get", get)
+    if hurried:
+        scene.at["grow"] = twice(signal.SIGINT)
+    assert run(tmp_path).hurried is hurried
+    assert ("history" in scene.passed) is not hurried
+
+
+def test_ctrl_c_while_the_broker_closes_ends_the_waiting_and_keeps_its_history(scene, tmp_path):
+    scene.at["close"] = ENDINGS["Ctrl-C"]
+    run(tmp_path)
+    assert "history" in scene.passed
+
+
 def test_a_refused_command_asks_for_nothing_and_leaves_nothing(scene, tmp_path):
     with pytest.raises(UserError, match="give --storage a folder"):
         run(tmp_path, storage=None)
