@@ -11,7 +11,6 @@ where these differ, or with `verify=True`, are the bytes hashed. A damaged folde
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -23,6 +22,7 @@ from pathlib import Path
 from ermgap import cache_dir
 from ermgap.errors import UserError
 from ermgap.model.backbones.small_from_wheels import sha256
+from ermgap.records import claim
 
 MARKER = "ermgap.json"
 
@@ -70,12 +70,7 @@ def exclusive(path: Path, *, wait: bool = True) -> Iterator[bool]:
             "set ERMGAP_CACHE to a folder of yours."
         ) from problem
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            ours = True
-        except BlockingIOError:
-            ours = False
-        yield ours
+        yield claim(lock, wait=wait)
 
 
 def save(model, folder: Path) -> None:

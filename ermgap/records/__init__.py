@@ -4,10 +4,11 @@ A folder of this machine or a bucket behind one; what is written is whole or abs
 epoch is its commit. The records, not Optuna's or Ray's own files, are the source of truth.
 """
 
-from ermgap.records.bucket_mirror import Mirror
+from ermgap.records.bucket_mirror import Mirror, catch_up
 from ermgap.records.degenerate import COMPLETE, Rule, is_degenerate, judged
 from ermgap.records.files import (
     append_line,
+    claim,
     make_folder,
     plain,
     sync_folder,
@@ -31,6 +32,8 @@ __all__ = [
     "StorageError",
     "Trial",
     "absolute",
+    "catch_up",
+    "claim",
     "is_uri",
     "judged",
     "make_folder",

@@ -117,6 +117,22 @@ class Mirror:
             self.error = problem
 
 
+def catch_up(records: Records) -> None:
+    """Do what a session left undone that was killed between its last row and its end.
+
+    Its last rows are put into the bucket; the checkpoints, which no trial needs, are removed.
+
+    Raises:
+        UserError: as for `Mirror.error`.
+    """
+    with Mirror(records) as mirror:
+        pass
+    if mirror.error:
+        raise mirror.error
+    for trial_id in records.with_checkpoints():
+        records.forget_checkpoints(trial_id)
+
+
 def seal(records: Records) -> None:
     """Mark a sweep as done, here and, with what its end wrote, in its bucket.
 

@@ -9,6 +9,7 @@ Neither torch nor Ray is imported here.
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import math
 import os
@@ -16,6 +17,7 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import IO
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -85,6 +87,20 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def claim(file: int | IO, *, wait: bool = False) -> bool:
+    """Lock an open file or folder until it is closed or this process dies; False if another has it.
+
+    A file system without locks is no error: nobody else is known to have it. `wait` waits for it.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def escaped(text: str) -> str:

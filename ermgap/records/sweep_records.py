@@ -13,7 +13,6 @@ Neither torch nor Ray is imported here: any machine with pandas reads a sweep.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import weakref
 from collections.abc import Iterable, Mapping
@@ -27,7 +26,7 @@ from ermgap.config import old_forms, safe_yaml
 from ermgap.errors import UserError, first_line, in_shell
 from ermgap.records import bucket_restore
 from ermgap.records.degenerate import Rule, judged
-from ermgap.records.files import append_line, make_folder, plain, to_json, write_atomically
+from ermgap.records.files import append_line, claim, make_folder, plain, to_json, write_atomically
 from ermgap.records.storage import Storage, is_uri
 from ermgap.records.trial import Trial, parsed
 
@@ -194,17 +193,12 @@ class Records:
     def lock(self) -> None:
         """Claim the folder while this object lives; UserError if another process holds it."""
         handle = os.open(self.directory, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as problem:
+        if not claim(handle):
             os.close(handle)
             raise UserError(
                 f"another process is running the sweep in {self.directory}; wait until it ends, "
                 "or choose another --out."
-            ) from problem
-        except OSError:  # a file system without locks
-            os.close(handle)
-            return
+            )
         weakref.finalize(self, os.close, handle)
 
     def consolidate(self) -> None:

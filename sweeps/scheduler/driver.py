@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # pandas: half a second
 
 __all__ = ["begin", "make_ready", "require_devices", "run", "start_ray"]
 
-CLOSE_S = 60.0
+CLOSE_S = 60.0  # the broker removes checkpoints, in a bucket one by one
 ANSWER_S = 10.0  # for a broker that may have died
 
 
@@ -69,7 +69,7 @@ def _run(
     """
     import psutil
 
-    from ermgap.records import Mirror
+    from ermgap.records import Mirror, catch_up
     from sweeps.recording import progress
     from sweeps.scheduler import slots, trials
     from sweeps.search import order, proposals, warm_start
@@ -79,7 +79,7 @@ def _run(
     known = records.trials()
     left = config.sweep.trials - sum(trial.ended for trial in known)
     if left <= 0:
-        _clear_up(records)
+        catch_up(records)
         return session, False
     gang = config.sweep.gang
     storage = records.sweep.get("storage")
@@ -264,23 +264,6 @@ def _answer(method, timeout: float | None = None):
         ) from problem
 
 
-def _clear_up(records: Records) -> None:
-    """What a session leaves undone that was killed between its last row and its end: rows that are
-    not yet in the bucket, and checkpoints.
-
-    Raises:
-        UserError: the storage failed for as long as is waited for it.
-    """
-    from ermgap.records import Mirror
-
-    with Mirror(records) as mirror:
-        pass
-    if mirror.error:
-        raise mirror.error
-    for trial_id in records.with_checkpoints():
-        records.forget_checkpoints(trial_id)
-
-
 # At the end: none of these may raise, or a later one would hide why the sweep ended --------------
 
 
@@ -290,7 +273,6 @@ def _end(broker, held, session: Session, interrupts: Interrupts) -> None:
 
     seen = interrupts.count
     try:
-        # It removes checkpoints, in a bucket one by one; Ctrl-C does not wait for it.
         with suppress(KeyboardInterrupt), interrupts.raised(kept=False):
             _answer(broker.close, ANSWER_S if session.hurried else CLOSE_S)
         if not session.hurried:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import gc
 import json
 import math
@@ -364,6 +365,15 @@ def test_a_folder_is_run_by_one_process_at_a_time(records):
     with pytest.raises(UserError, match="another process"):
         other.lock()
     del records, other
+
+
+def test_a_file_system_without_locks_claims_nothing_and_refuses_nobody(records, monkeypatch):
+    def refuse(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    records.lock()
+    Records.open(records.directory).lock()
 
 
 def test_a_lock_ends_with_its_owner(records):

@@ -8,7 +8,6 @@ they were read as: a better reader needs no new calls.
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from pathlib import Path
 from threading import Lock
 
 from ermgap.errors import UserError
-from ermgap.records import append_line, make_folder
+from ermgap.records import append_line, claim, make_folder
 
 KEY = ("utterance_id", "modality", "prompt", "audio", "model")
 
@@ -39,7 +38,10 @@ class Kept:
         except OSError as problem:
             raise self._unwritable(problem) from problem
         try:
-            self._claim()
+            if not claim(self._file):
+                raise UserError(
+                    f"another process is adding answers to {self.path}; wait until it ends."
+                )
             self._file.seek(0)
             self.rows = answered(self._file.read())
         except BaseException:
@@ -50,16 +52,6 @@ class Kept:
     def __exit__(self, *problem: object) -> None:
         with self._lock:
             self._file.close()  # gives the claim back
-
-    def _claim(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as problem:
-            raise UserError(
-                f"another process is adding answers to {self.path}; wait until it ends."
-            ) from problem
-        except OSError:  # a file system without locks
-            return
 
     def add(self, key: tuple, content: Mapping) -> None:
         """Keep one answer (`answer` in `content`) or failure: on disk when this returns."""
