@@ -95,7 +95,11 @@ def table(info: front.FrontInfo, runs: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for trial_id, mine in runs.groupby("trial_id", sort=False):
         point = info.find(trial_id)
-        row = {"trial_id": trial_id, "loss": point.config.get("loss"), "on_front": point.on_front}
+        row = {
+            "trial_id": trial_id,
+            "loss": point.hyperparameters.get("loss"),
+            "on_front": point.on_front,
+        }
         dev = mine[mine["split"] == "dev"]
         row |= {"seeds": int((dev["status"] != "failed").sum())}
         row |= {"degenerate": int((dev["status"] == "degenerate").sum())}

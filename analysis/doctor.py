@@ -93,7 +93,7 @@ def edges(info: FrontInfo) -> dict[str, dict]:
     """
     found = {}
     for name, given in (info.sweep.get("space") or {}).items():
-        values = [p.config[name] for p in info.front if name in p.config]
+        values = [p.hyperparameters[name] for p in info.front if name in p.hyperparameters]
         if "choices" in given or len(values) < 2:
             continue
         low, high = given["low"], given["high"]

@@ -29,7 +29,7 @@ class Point:
     trial_id: str
     status: str
     reason: str | None
-    config: dict
+    hyperparameters: dict
     epoch: int | None
     values: dict[str, float]
     worst_cell: str | None = None
@@ -41,7 +41,7 @@ class Point:
     @property
     def is_erm(self) -> bool:
         """Whether the trial has no fairness term: the baseline."""
-        return self.config.get("loss") == "erm"
+        return self.hyperparameters.get("loss") == "erm"
 
     @property
     def kind(self) -> str:
@@ -245,7 +245,7 @@ def _point(trial: Trial, given: Mapping) -> Point:
         trial.trial_id,
         trial.status,
         trial.reason,
-        dict(given) | dict(trial.config),
+        dict(given) | dict(trial.hyperparameters),
         epoch,
         values,
         cell,

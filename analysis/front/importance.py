@@ -35,13 +35,13 @@ class Importance:
 def importance(info: FrontInfo) -> list[Importance]:
     """For every objective, the largest share first; empty with fewer than `FEWEST` trials."""
     points = [point for point in info.points if point.eligible]
-    names = dict.fromkeys(name for point in points for name in point.config)
+    names = dict.fromkeys(name for point in points for name in point.hyperparameters)
     found = []
     for objective in info.objectives:
         mine = []
         for name in names:
-            held = [point for point in points if point.config.get(name) is not None]
-            values = [point.config[name] for point in held]
+            held = [point for point in points if point.hyperparameters.get(name) is not None]
+            values = [point.hyperparameters[name] for point in held]
             if len(held) < FEWEST or len({str(value) for value in values}) < 2:
                 continue
             scores = rankdata([point.values[objective] for point in held])

@@ -103,7 +103,7 @@ def _point(info: FrontInfo, point: Point, errors: Mapping, found: Evidence) -> d
         "reason": point.reason,
         "epoch": point.epoch,
         "values": point.values,
-        "config": point.config,
+        "config": point.hyperparameters,
         "cell": point.worst_cell,
         "se": errors.get(point.trial_id, {}),
         "levelled": levelled(info, point) if point.eligible else False,

@@ -67,7 +67,7 @@ def families(info: FrontInfo, records: Records) -> list[Family]:
 
     Empty where fewer than two have some: there is nothing to compare.
     """
-    present = {str(p.config.get("loss")) for p in info.points if p.eligible}
+    present = {str(p.hyperparameters.get("loss")) for p in info.points if p.eligible}
     built_in = [loss for loss in losses.LOSSES if loss in present]
     order = [*built_in, *sorted(present - set(built_in))]
     if len(order) < 2:
@@ -120,7 +120,9 @@ def _pm(error: float) -> str:
 
 
 def _members(loss: str, info: FrontInfo) -> tuple[Point, ...]:
-    return tuple(p for p in info.points if p.eligible and str(p.config.get("loss")) == loss)
+    return tuple(
+        p for p in info.points if p.eligible and str(p.hyperparameters.get("loss")) == loss
+    )
 
 
 def _family(

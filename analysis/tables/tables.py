@@ -40,7 +40,7 @@ def trials(info: FrontInfo, bars: pd.DataFrame) -> pd.DataFrame:
             "epoch": p.epoch,
             **{name: p.values[name] for name in names},
             "worst_cell": p.worst_cell,
-            **{f"config.{key}": _plain(value) for key, value in p.config.items()},
+            **{f"config.{key}": _plain(value) for key, value in p.hyperparameters.items()},
         }
         for p in info.points
     ]
@@ -98,15 +98,17 @@ def display(
         for name in dict.fromkeys([*info.objectives, "acc", "max_gap", *(["w_f1"] * wide)]):
             row[f"{name} {UNITS[name]}"] = _cell(name, point, errors)
         row |= _backing(found.get(point.trial_id), wide=wide) if found else {}
-        row |= {key: _setting(point.config.get(key)) for key in settings}
+        row |= {key: _setting(point.hyperparameters.get(key)) for key in settings}
         rows.append(row)
     return pd.DataFrame(rows).fillna("-")
 
 
 def differing(points: Sequence[Point]) -> list[str]:
     """The hyperparameters in which the points differ, and the loss."""
-    names = dict.fromkeys(name for point in points for name in point.config)
-    return [n for n in names if n == "loss" or len({str(p.config.get(n)) for p in points}) > 1]
+    names = dict.fromkeys(name for point in points for name in point.hyperparameters)
+    return [
+        n for n in names if n == "loss" or len({str(p.hyperparameters.get(n)) for p in points}) > 1
+    ]
 
 
 def _brief(point: Point | None, errors: Mapping) -> dict | None:
@@ -120,7 +122,7 @@ def _brief(point: Point | None, errors: Mapping) -> dict | None:
         "worst_cell": point.worst_cell,
         "acc_se": se.get("acc_se"),
         "max_gap_se": se.get("max_gap_se"),
-        "config": point.config,
+        "config": point.hyperparameters,
     }
 
 

@@ -50,13 +50,14 @@ class Rule:
         loss = None if searched.get("points") else objective.get("loss")
         rule = cls(sweep["majority_rate"], given if _is_number(given) else None, loss)
         for trial in trials:
-            rule.note(trial.trial_id, trial.status, trial.config, trial.selected)
+            rule.note(trial.trial_id, trial.status, trial.hyperparameters, trial.selected)
         return rule
 
-    def note(self, trial_id: str, status: str, config: Mapping, selected: Mapping) -> None:
+    def note(self, trial_id: str, status: str, hyperparameters: Mapping, selected: Mapping) -> None:
         """Let a trial raise the floor, if it is a complete ERM trial."""
         score = _score(selected, "w_f1")
-        if status in COMPLETE and config.get("loss", self.loss) == "erm" and math.isfinite(score):
+        is_erm = hyperparameters.get("loss", self.loss) == "erm"
+        if status in COMPLETE and is_erm and math.isfinite(score):
             self.erm[trial_id] = score
 
     def floor(self, counts: Callable[[str], bool] = bool) -> float | None:

@@ -25,7 +25,7 @@ class Trial:
     trial_id: str
     status: str
     reason: str | None
-    config: dict
+    hyperparameters: dict
     epoch: int
     attempt: int
     selected: dict
@@ -39,7 +39,7 @@ class Trial:
             trial_id=last["trial_id"],
             status=last["status"],
             reason=last.get("reason"),
-            config=last["config"],
+            hyperparameters=last["config"],
             epoch=last["epoch"],
             attempt=last["attempt"],
             selected=last.get("selected") or {},

@@ -111,7 +111,9 @@ class Ledger:
 
     def _entry(self, trial: Trial) -> Entry:
         """Where a trial stands by its rows."""
-        entry = Entry(trial.trial_id, trial.config, epoch=trial.epoch, selected=trial.selected)
+        entry = Entry(
+            trial.trial_id, trial.hyperparameters, epoch=trial.epoch, selected=trial.selected
+        )
         entry.curve = curve(trial.rows, self.config)
         if trial.epoch:  # the session's end was no fault of the configuration
             entry.attempt = trial.attempt - 1

@@ -65,7 +65,7 @@ class Progress:
         )
         points = len(info.front)
         return (
-            f"{head} {numbers}  {_words(trial.config)}  | front {points}, hypervolume "
+            f"{head} {numbers}  {_words(trial.hyperparameters)}  | front {points}, hypervolume "
             f"{info.hypervolume:.3f}"
         )
 

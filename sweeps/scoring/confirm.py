@@ -80,7 +80,9 @@ def chosen(records: Records) -> dict[str, dict]:
     """The hyperparameters of each configuration to confirm, by its trial's id."""
     from analysis.front import front
 
-    return {point.trial_id: dict(point.config) for point in front.info(records).highlighted}
+    return {
+        point.trial_id: dict(point.hyperparameters) for point in front.info(records).highlighted
+    }
 
 
 def _folder(records: Records, config: Config, wanted: dict[str, dict], seeds: int) -> Records:

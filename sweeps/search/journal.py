@@ -54,7 +54,11 @@ class Journal:
         self.trials: dict[str, tuple[Mapping, str, Mapping]] = {}
         self.times: dict[str, tuple[float | None, float | None]] = {}
         for t in records.trials() if trials is None else trials:
-            self.trials[t.trial_id] = t.config, t.status if t.ended else "waiting", t.selected
+            self.trials[t.trial_id] = (
+                t.hyperparameters,
+                t.status if t.ended else "waiting",
+                t.selected,
+            )
             self.times[t.trial_id] = t.rows[0].get("time"), t.rows[-1].get("time")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._safely(self._write)

@@ -67,10 +67,10 @@ class RecordsSearcher(Stateless):
         self.offered: dict[str, tuple[int, dict]] = {}  # by the id of Tune's trial
         self.next_number = self.next_to_learn = 0
         for trial in earlier:
-            self.known.end(trial.config, trial.status, self._measured(trial), own=False)
+            self.known.end(trial.hyperparameters, trial.status, self._measured(trial), own=False)
         self.before = {number_of(trial.trial_id): trial for trial in trials}
         numbers = sorted(n for n, trial in self.before.items() if not trial.ended)
-        self.first = [(number, self.before[number].config) for number in numbers]
+        self.first = [(number, self.before[number].hyperparameters) for number in numbers]
         if lag is None or not trials:
             self._catch_up()
 
@@ -122,10 +122,10 @@ class RecordsSearcher(Stateless):
         for number in range(self.next_number, last + 1):
             if number in trials:
                 trial = trials[number]
-                self._enter(number, trial.config)
+                self._enter(number, trial.hyperparameters)
                 if trial.ended:
                     measured = self._measured(trial)
-                    self._hear(number, trial.config, trial.status, measured)
+                    self._hear(number, trial.hyperparameters, trial.status, measured)
             elif number < len(self.points):
                 self._count(number, self.points[number])
                 self.first.append((number, self.points[number]))

@@ -167,7 +167,7 @@ def _goes_through(records, folder, *, hovered: str, width: int) -> dict:
     )  # fmt: skip
     assert seen["errors"] == [] and seen["too wide"] == []
     assert seen["by table"].startswith(info.highlighted[0].trial_id)
-    lr = f"{info.find(hovered).config['lr']:.3g}"
+    lr = f"{info.find(hovered).hyperparameters['lr']:.3g}"
     assert seen["tip"].startswith(hovered) and f"lr = {lr}" in seen["tip"]
     for part in (hovered, "Configuration", "Recall by emotion", "Confusions", "Calibration",
                  "A fair model of this accuracy", "Utterances behind the gap"):  # fmt: skip

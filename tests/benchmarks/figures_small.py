@@ -47,14 +47,16 @@ def chosen(trials: list[Trial]) -> dict[str, Trial]:
     """The best trial by dev W-F1, and the best ERM, by the name they have in the table."""
     ended = [trial for trial in trials if trial.status == "finished"]
     best = max(ended, key=lambda trial: trial.selected["w_f1"])
-    erm = max((t for t in ended if t.config["loss"] == "erm"), key=lambda t: t.selected["w_f1"])
-    found = {f"best of the sweep ({best.trial_id}, {best.config['loss']})": best}
+    erm = max(
+        (t for t in ended if t.hyperparameters["loss"] == "erm"), key=lambda t: t.selected["w_f1"]
+    )
+    found = {f"best of the sweep ({best.trial_id}, {best.hyperparameters['loss']})": best}
     return found if erm is best else found | {f"best ERM ({erm.trial_id})": erm}
 
 
 def changes(trial: Trial) -> dict:
     """The trial's searched values as changes of the preset."""
-    return {SPACE[name].key: value for name, value in trial.config.items()}
+    return {SPACE[name].key: value for name, value in trial.hyperparameters.items()}
 
 
 def table(systems: dict[str, Trial], rows: list[dict], folds: list[int]) -> str:

@@ -50,7 +50,9 @@ def pack(folder: Path, file: Path = FILE) -> None:
     from ermgap.records import Records
 
     records = Records.open(folder)
-    trials = [t for t in records.trials() if "start" in t.config and t.status == "finished"]
+    trials = [
+        t for t in records.trials() if "start" in t.hyperparameters and t.status == "finished"
+    ]
     labels, epochs = records.sweep["labels"], records.sweep["config"]["train"]["epochs"]
     curves, luck, predicted = [], [], []
     for trial in trials:
@@ -71,9 +73,11 @@ def pack(folder: Path, file: Path = FILE) -> None:
         predicted.append([[labels.index(word) for word in part["prediction"]] for part in parts])
     told = {
         "labels": labels,
-        "space": {n: d for n, d in records.sweep["space"].items() if n in trials[0].config},
+        "space": {
+            n: d for n, d in records.sweep["space"].items() if n in trials[0].hyperparameters
+        },
         "majority": records.sweep["majority_rate"],
-        "configurations": [trial.config for trial in trials],
+        "configurations": [trial.hyperparameters for trial in trials],
     }
     kept = ["utterance_id", "language", "gender", "speaker", "label"]
     file.parent.mkdir(exist_ok=True)

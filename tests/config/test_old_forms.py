@@ -30,7 +30,7 @@ def test_a_sweep_written_with_old_keys_is_read_as_one_written_today(tmp_path):
     sections = config.Config().to_dict()
     records = fake_sweep.write(tmp_path / "sweep", [{"acc": 0.5, "max_gap": 0.1}], config=sections)
     trials = records.trials()
-    assert trials[0].config["schedule"] == "linear"
+    assert trials[0].hyperparameters["schedule"] == "linear"
 
     old = copy.deepcopy(sections)
     old["objective"]["weight"] = old["objective"].pop("schedule")
@@ -45,4 +45,6 @@ def test_a_sweep_written_with_old_keys_is_read_as_one_written_today(tmp_path):
     again = config.from_dict(read.sweep["config"])
     assert again.replace({"sweep.space": {}}) == config.Config()
     assert again.sweep.space == {"schedule": ["linear"]}
-    assert [trial.config for trial in read.trials()] == [trial.config for trial in trials]
+    assert [trial.hyperparameters for trial in read.trials()] == [
+        trial.hyperparameters for trial in trials
+    ]

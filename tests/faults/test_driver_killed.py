@@ -121,7 +121,7 @@ def test_a_finished_trial_is_not_run_again(killed: Story) -> None:
 def test_the_unfinished_trial_goes_on_after_its_last_committed_epoch(killed: Story) -> None:
     before = unfinished(killed.trials[0])
     after = killed.trials[1][before.trial_id]
-    assert after.config == before.config
+    assert after.hyperparameters == before.hyperparameters
     written = [line for line in killed.files[1].splitlines() if before.trial_id.encode() in line]
     assert len(written) == EPOCHS + 1  # its offer, and each epoch once
 

@@ -82,7 +82,7 @@ def test_twenty_kills_lose_nothing_and_run_nothing_twice(tmp_path):
     ) as run:
         run.out = tmp_path / "peace"
         assert run.ends() == 0, run.said
-    of = [{t.trial_id: t.config for t in Records.open(tmp_path / name).trials()}
+    of = [{t.trial_id: t.hyperparameters for t in Records.open(tmp_path / name).trials()}
           for name in ("out", "peace")]  # fmt: skip
     assert of[0] == of[1]
     assert kills == KILLS

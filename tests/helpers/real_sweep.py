@@ -201,7 +201,7 @@ class Ended:
         self.status, self.said, self.out = status, sweep.said, sweep.out
         self.rows = sweep.rows()
         trials = Records.open(sweep.out).trials()
-        self.trials: dict[str, Trial] = {trial.config["loss"]: trial for trial in trials}
+        self.trials: dict[str, Trial] = {trial.hyperparameters["loss"]: trial for trial in trials}
         self.left_over = sweep.left_over()
 
 

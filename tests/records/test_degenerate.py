@@ -41,7 +41,7 @@ def verdicts(folder, known: RecordsSearcher) -> list[set[str]]:
     records = Records.open(folder)
     trials, config = records.trials(), from_dict(records.sweep["config"])
     resumed = searcher(config, trials, rule=records.rule(()))
-    names = {json.dumps(t.config, sort_keys=True): t.trial_id for t in trials}
+    names = {json.dumps(t.hyperparameters, sort_keys=True): t.trial_id for t in trials}
     journal = {
         t.user_attrs["trial_id"] for t in study(folder).get_trials() if poor(t.constraints)
     }  # fmt: skip
@@ -84,7 +84,7 @@ def test_searcher_records_front_and_journal_agree_after_every_end(tmp_path, floo
 
 def unknown(folder, live: RecordsSearcher) -> set[str]:
     known = [t.params for t in live.study.trials]
-    return {t.trial_id for t in Records.open(folder).trials() if t.config not in known}
+    return {t.trial_id for t in Records.open(folder).trials() if t.hyperparameters not in known}
 
 
 def test_a_better_erm_makes_an_earlier_trial_degenerate_for_the_searcher_too():

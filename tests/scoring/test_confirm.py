@@ -51,7 +51,7 @@ def runs(seeds: int = 4) -> pd.DataFrame:
 
 def test_what_is_confirmed_is_the_front_erm_and_the_knee(sweep):
     assert list(confirm.chosen(sweep)) == ["t0000", "t0002", "t0001"]
-    assert confirm.chosen(sweep)["t0002"] == sweep.trials()[2].config
+    assert confirm.chosen(sweep)["t0002"] == sweep.trials()[2].hyperparameters
 
 
 def test_the_table_has_means_and_t_intervals_over_seeds(sweep):

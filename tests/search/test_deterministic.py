@@ -90,7 +90,7 @@ class Session:
         self.trials[name] = Trial(name, status, None, hyperparameters, 1, 1, selected, [])
 
     def proposals(self) -> dict[str, dict]:
-        return {name: self.trials[name].config for name in sorted(self.trials)}
+        return {name: self.trials[name].hyperparameters for name in sorted(self.trials)}
 
 
 def records(session: Session, *, lost: bool) -> list[Trial]:
@@ -100,7 +100,7 @@ def records(session: Session, *, lost: bool) -> list[Trial]:
         trials = [t for t in trials if t.ended or t is not trials[-1]]
     rule = Rule(MAJORITY)
     for trial in trials:
-        rule.note(trial.trial_id, trial.status, trial.config, trial.selected)
+        rule.note(trial.trial_id, trial.status, trial.hyperparameters, trial.selected)
     return judged(trials, rule)
 
 

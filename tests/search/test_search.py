@@ -29,9 +29,9 @@ def measured(seed: int) -> dict:
     return {"status": "finished", "reason": None, "epoch": 3} | scores
 
 
-def record(trial_id: str, config: dict, status: str = "finished", **selected) -> Trial:
+def record(trial_id: str, hyperparameters: dict, status: str = "finished", **selected) -> Trial:
     epoch = selected.pop("epoch", 2)
-    return Trial(trial_id, status, None, config, epoch, 1, selected, [])
+    return Trial(trial_id, status, None, hyperparameters, epoch, 1, selected, [])
 
 
 FAILED = {"status": "failed", "reason": "it was not finite"}
