@@ -29,7 +29,7 @@ if __name__ == "__main__":  # not the folder of the command, which would shadow 
 from ermgap.baselines import arguments
 from ermgap.config import from_dict
 from ermgap.errors import UserError, command_line, in_shell
-from ermgap.records import Records, absolute
+from ermgap.records import Records
 from ermgap.registry import load_plugins
 from sweeps.scheduler import evaluation
 from sweeps.scheduler.machines import machine
@@ -119,9 +119,8 @@ def _asked(given: argparse.Namespace) -> Benchmark:
         raise UserError(f"--folds {given.folds}: two folds or more are needed.")
     baseline = given.baseline or next((row.spec for row in rows if row.spec == "erm"), None)
     folder = folders.output_folder(given.out or folders.default_folder(given, "benchmark"))
-    storage = absolute(given.storage)
     split = given.split or "dev"
-    return Benchmark(config, rows, split, given.folds, baseline, folder, storage)
+    return Benchmark(config, rows, split, given.folds, baseline, folder, given.storage)
 
 
 def _reopened(given: argparse.Namespace) -> Benchmark:

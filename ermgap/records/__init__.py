@@ -15,7 +15,7 @@ from ermgap.records.files import (
     to_json,
     write_atomically,
 )
-from ermgap.records.storage import Storage, StorageError, absolute, is_uri, patience
+from ermgap.records.storage import Retry, Storage, StorageError, is_uri
 from ermgap.records.sweep_records import Records
 from ermgap.records.trial import ENDED, Trial, parsed
 
@@ -27,17 +27,16 @@ __all__ = [
     "ENDED",
     "Mirror",
     "Records",
+    "Retry",
     "Rule",
     "Storage",
     "StorageError",
     "Trial",
-    "absolute",
     "catch_up",
     "claim",
     "is_uri",
     "judged",
     "make_folder",
-    "patience",
     "plain",
     "sync_folder",
     "to_json",

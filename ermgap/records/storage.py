@@ -1,12 +1,12 @@
-"""Where checkpoints, predictions and adapters lie: a folder, or a bucket behind a folder.
+"""Where checkpoints, predictions and adapters are kept: in a folder, or in a bucket.
 
     store = Storage.at("s3://bucket/sweeps/demo", folder=here)     # or at a path: that folder
     store.write("predictions/t0000.parquet", lambda path: table.to_parquet(path))
     table = pd.read_parquet(store.fetch("predictions/t0000.parquet"))
 
 Buckets are reached by pyarrow (s3://, gs://), with the credentials and the AWS_ENDPOINT_URL of the
-environment. An object appears whole or not at all. A storage that refuses a write is tried again
-for ERMGAP_STORAGE_PATIENCE_S (default 600 s) before the sweep is stopped. Neither torch nor Ray is
+environment. An object appears whole or not at all. What a storage refuses is tried again for
+ERMGAP_STORAGE_PATIENCE_S (default 600 s) before the sweep is stopped. Neither torch nor Ray is
 imported here.
 """
 
@@ -29,13 +29,43 @@ SCHEMES = ("s3", "gs", "gcs")
 T = TypeVar("T")
 
 
-def patience() -> float:
-    """Seconds for which a disk or a bucket that refuses is tried again."""
-    return float(os.environ.get("ERMGAP_STORAGE_PATIENCE_S", "600"))
-
-
 class StorageError(UserError):
-    """A storage that went on refusing; the message says which, and how to go on."""
+    """A storage that failed for longer than it is waited for; the message says how to go on."""
+
+
+class Retry:
+    """The pauses between the tries of one action that a disk or a bucket refuses for a while.
+
+    Args:
+        place: path or URI of the storage.
+        trouble: what does not work, as a clause: "x.parquet cannot be written".
+        longest_s: a pause grows up to this.
+    """
+
+    def __init__(self, place: Path | str, trouble: str, *, longest_s: float = 15.0) -> None:
+        self.place, self.trouble, self.longest_s = place, trouble, longest_s
+        self.begun, self.next_s = time.monotonic(), min(0.5, longest_s)
+        self.warned = False
+        self.patience_s = float(os.environ.get("ERMGAP_STORAGE_PATIENCE_S", "600"))
+
+    def pause(self, problem: OSError) -> float:
+        """Seconds to wait before the next try; StorageError where the storage failed for long."""
+        waited = time.monotonic() - self.begun
+        message = f"{self.trouble} ({problem.strerror or first_line(problem)})"
+        if waited > self.patience_s:
+            raise StorageError(
+                f"the storage {self.place} failed for {waited:.0f} s: {message}; make room or make "
+                "it writable, then continue with --resume."
+            ) from problem
+        if not self.warned:
+            logging.getLogger(__name__).warning(
+                "%s; trying again for %.0f s", message, self.patience_s
+            )
+        self.warned = True
+        # Many workers that failed together shall not come back together.
+        pause = min(self.next_s * random.uniform(0.7, 1.3), self.patience_s)
+        self.next_s = min(2 * self.next_s, self.longest_s)
+        return pause
 
 
 def is_uri(place: Path | str) -> bool:
@@ -43,16 +73,11 @@ def is_uri(place: Path | str) -> bool:
     return "://" in str(place)
 
 
-def absolute(place: str | None) -> str | None:
-    """A place that means the same in another process: a URI as it is, a path from the root."""
-    return place if not place or is_uri(place) else str(Path(place).absolute())
-
-
 class Storage:
     """Files by name ("predictions/t0000.parquet") in a folder, or in a bucket.
 
     Args:
-        folder: where the files lie; of a bucket, where what is fetched lies.
+        folder: where the files are; of a bucket, where fetched copies are kept.
         uri: of the bucket and the prefix in it, or None.
 
     Raises:
@@ -72,9 +97,9 @@ class Storage:
         if folder is not None:
             return cls(folder, uri)
         temporary = tempfile.TemporaryDirectory(prefix="ermgap-")
-        made = cls(Path(temporary.name), uri)
-        made._temporary = temporary  # it goes when this object does
-        return made
+        storage = cls(Path(temporary.name), uri)
+        storage._temporary = temporary  # removed with this object
+        return storage
 
     # Write --------------------------------------------------------------------------------------
 
@@ -82,10 +107,10 @@ class Storage:
         """Write a file whole or not at all: `write` is given a temporary path.
 
         Raises:
-            StorageError: the storage refused for as long as is waited for it.
+            StorageError: the storage failed for as long as it is waited for.
         """
         path = self.folder / name
-        self.patiently(lambda: write_atomically(path, write), f"{name} cannot be written")
+        self._patiently(lambda: write_atomically(path, write), f"{name} cannot be written")
         if self._bucket is not None:
             self.upload(name)
             path.unlink(missing_ok=True)
@@ -98,64 +123,53 @@ class Storage:
         """
         with tempfile.TemporaryDirectory(prefix="ermgap-") as temporary:
             write(Path(temporary))
-            for made in sorted(Path(temporary).iterdir()):
-                self.write(f"{name}/{made.name}", lambda path, made=made: shutil.copy(made, path))
+            for file in sorted(Path(temporary).iterdir()):
+                self.write(f"{name}/{file.name}", lambda path, file=file: shutil.copy(file, path))
 
     def upload(self, name: str) -> None:
         """Copy a file of the folder into the bucket; nothing where there is no bucket."""
-        if self._bucket is not None:
-            where = self._where(name)
-            self.patiently(
-                lambda: _copy_in(self._bucket, where, self.folder / name), f"{where} is refused"
-            )
+        if self._bucket is None:
+            return
+        key = self._key(name)
 
-    def try_out(self) -> bool:
-        """Write and remove an object, at once or not at all; whether no sweep lies here yet.
+        def copy() -> None:
+            with open(self.folder / name, "rb") as source:
+                with self._bucket.open_output_stream(key) as target:
+                    shutil.copyfileobj(source, target, 1 << 20)
+
+        self._patiently(copy, f"{key} cannot be written")
+
+    def require_writable(self) -> bool:
+        """Write and remove an object of the bucket, in one try; whether no sweep is here yet.
 
         Raises:
             OSError: the bucket refuses.
         """
-        where = self._where(".writable")
-        with self._bucket.open_output_stream(where) as target:
+        key = self._key(".writable")
+        with self._bucket.open_output_stream(key) as target:
             target.write(b"yes")
-        self._bucket.delete_file(where)
-        return not self._bucket.get_file_info(self._where("sweep.yaml")).is_file
-
-    def patiently(self, action: Callable[[], T], trouble: str) -> T:
-        """Do `action`, again and again while it raises OSError and patience lasts."""
-        begun, pause = time.monotonic(), 0.5
-        while True:
-            try:
-                return action()
-            except OSError as problem:
-                waited = time.monotonic() - begun
-                words = f"{trouble} ({problem.strerror or first_line(problem)})"
-                if waited > patience():
-                    raise StorageError(
-                        f"the storage {self.uri or self.folder} failed for {waited:.0f} s: "
-                        f"{words}; make it writable, then continue with --resume."
-                    ) from problem
-                logging.getLogger(__name__).warning("%s; trying again", words)
-                # Many workers that failed together shall not come back together.
-                time.sleep(min(pause * random.uniform(0.7, 1.3), patience()))
-                pause = min(2 * pause, 15.0)
+        self._bucket.delete_file(key)
+        return not self._bucket.get_file_info(self._key("sweep.yaml")).is_file
 
     # Read ---------------------------------------------------------------------------------------
 
     def fetch(self, name: str) -> Path:
-        """The path of a file, copied from the bucket if that has another one; absent if there is
-        none."""
+        """The path of a file, which may be absent; of a bucket's file, that of an up-to-date copy.
+
+        Raises:
+            StorageError: as for `write`.
+        """
         path = self.folder / name
         if self._bucket is not None:
-            info = self.patiently(
-                lambda: self._bucket.get_file_info(self._where(name)), f"{name} cannot be read"
+            info = self._patiently(
+                lambda: self._bucket.get_file_info(self._key(name)), f"{name} cannot be read"
             )
             if info.is_file and not _is_copy(path, info):
                 self._download(name, path, info)
         return path
 
     def fetch_folder(self, name: str) -> Path:
-        """The path of a folder, with every file of the bucket's in it; absent if there is none."""
+        """The path of a folder, which may be absent, with copies of the bucket's files in it."""
         for file in self.names(name) if self._bucket is not None else ():
             self.fetch(f"{name}/{file}")
         return self.folder / name
@@ -172,17 +186,17 @@ class Storage:
             return sorted(path.relative_to(folder).as_posix() for path in visible)
         from pyarrow import fs
 
-        where = self._where(name)
-        selector = fs.FileSelector(where, allow_not_found=True, recursive=recursive)
-        infos = self.patiently(
+        key = self._key(name)
+        selector = fs.FileSelector(key, allow_not_found=True, recursive=recursive)
+        infos = self._patiently(
             lambda: self._bucket.get_file_info(selector), f"{name} cannot be listed"
         )
-        return sorted(info.path.removeprefix(f"{where}/") for info in infos if info.is_file)
+        return sorted(info.path.removeprefix(f"{key}/") for info in infos if info.is_file)
 
     # Remove -------------------------------------------------------------------------------------
 
     def remove(self, name: str) -> None:
-        """Remove a file or a folder, wherever it lies; what cannot be removed stays."""
+        """Remove a file or a folder of files, and its copy; what cannot be removed stays."""
         path = self.folder / name
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -192,23 +206,32 @@ class Storage:
             return
         try:
             files = self.names(name)
-            for where in [f"{name}/{file}" for file in files] or [name]:
-                self._bucket.delete_file(self._where(where))
+            for file in [f"{name}/{file}" for file in files] or [name]:
+                self._bucket.delete_file(self._key(file))
         except OSError as problem:
             logging.getLogger(__name__).debug("%s stays: %s", name, problem)
 
     # Inside -------------------------------------------------------------------------------------
 
-    def _where(self, name: str) -> str:
+    def _key(self, name: str) -> str:
         return f"{self._prefix}/{name}"
+
+    def _patiently(self, action: Callable[[], T], trouble: str) -> T:
+        """What `action` returns, tried again while it raises OSError (see `Retry`)."""
+        retry = Retry(self.uri or self.folder, trouble)
+        while True:
+            try:
+                return action()
+            except OSError as problem:
+                time.sleep(retry.pause(problem))
 
     def _download(self, name: str, path: Path, info) -> None:
         def copy(temporary: Path) -> None:
-            with self._bucket.open_input_stream(self._where(name)) as source:
+            with self._bucket.open_input_stream(self._key(name)) as source:
                 with open(temporary, "wb") as target:
                     shutil.copyfileobj(source, target, 1 << 20)
 
-        self.patiently(lambda: write_atomically(path, copy), f"{name} cannot be read")
+        self._patiently(lambda: write_atomically(path, copy), f"{name} cannot be read")
         os.utime(path, ns=(info.mtime_ns, info.mtime_ns))
 
 
@@ -224,26 +247,23 @@ def _open(uri: str):
     try:
         system, prefix = fs.FileSystem.from_uri(uri)
     except (OSError, ValueError, ArrowException) as problem:
-        words = first_line(problem)
-        raise UserError(f"{uri} cannot be opened ({words}); mend the URI.") from problem
+        raise UserError(
+            f"{uri} cannot be opened ({first_line(problem)}); correct the URI."
+        ) from problem
     if not prefix.strip("/"):
         raise UserError(f"{uri} names no bucket; give s3://BUCKET/PREFIX or gs://BUCKET/PREFIX.")
     return system, prefix.rstrip("/")
 
 
-def _copy_in(bucket, where: str, path: Path) -> None:
-    with open(path, "rb") as source, bucket.open_output_stream(where) as target:
-        shutil.copyfileobj(source, target, 1 << 20)
-
-
 def _is_copy(path: Path, info) -> bool:
-    """Whether a file is the bucket's: its size and time, fetched after the second it was put in.
+    """Whether a file is a copy of the bucket's: the same size and time, and fetched later.
 
-    Buckets tell whole seconds: what was fetched within one may have been replaced in it.
+    Buckets give times in whole seconds: what was fetched within the second of a write may have been
+    replaced in that second.
     """
     try:
-        have = path.stat()
+        copy = path.stat()
     except OSError:
         return False
-    same = (have.st_size, have.st_mtime_ns) == (info.size, info.mtime_ns)
-    return same and have.st_ctime_ns > info.mtime_ns + 2_000_000_000
+    same = (copy.st_size, copy.st_mtime_ns) == (info.size, info.mtime_ns)
+    return same and copy.st_ctime_ns > info.mtime_ns + 2_000_000_000

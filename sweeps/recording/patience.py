@@ -8,35 +8,25 @@ A row is the commit of an epoch, so the slot waits for its answer; the others go
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from ermgap.errors import UserError, first_line
-from ermgap.records import patience
+from ermgap.records import Retry
 
 PAUSE_S = 0.5
 T = TypeVar("T")
 
 
 async def keep_trying(write: Callable[[], T], directory: Path) -> T:
-    """Call `write` until it raises no OSError; its result.
+    """What `write` returns, called again while it raises OSError.
 
     Raises:
-        UserError: it did for as long as a storage is waited for
-        (`ermgap.records.storage.patience`).
+        StorageError: the disk failed for as long as a storage is waited for (`Retry`).
     """
-    begun = time.monotonic()
+    retry = Retry(directory, "rows cannot be written", longest_s=PAUSE_S)
     while True:
         try:
             return write()
         except OSError as problem:
-            waited = time.monotonic() - begun
-            if waited > patience():
-                raise UserError(
-                    f"{directory} could not be written for {waited:.0f} s "
-                    f"({problem.strerror or first_line(problem)}); make room or make it writable, "
-                    "then continue with --resume."
-                ) from problem
-            await asyncio.sleep(PAUSE_S)
+            await asyncio.sleep(retry.pause(problem))

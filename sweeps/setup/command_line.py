@@ -60,6 +60,7 @@ def options(description: str, *, many: bool) -> argparse.ArgumentParser:
     parser.add_argument("--resume", metavar="DIR", help="go on with an unfinished folder")
     parser.add_argument(
         "--storage",
+        type=lambda place: absolute_path(place, Path.cwd()),
         metavar="PATH|URI",
         help="folder that all nodes mount, or s3://BUCKET/PREFIX or gs://, for checkpoints, "
         "predictions and adapters",

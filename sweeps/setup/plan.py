@@ -16,7 +16,6 @@ from ermgap.config import OBJECTIVES, Config
 from ermgap.corpora import labels, split, table
 from ermgap.errors import UserError
 from ermgap.model import prompts
-from ermgap.records import absolute
 
 PRESETS = Path(__file__).parents[1] / "presets"
 PACKAGES = (
@@ -185,7 +184,7 @@ def describe_sweep(
         "languages": sorted(dev["language"].unique()),
         "synthetic": sorted(synthetic),
         "data": list(config.data.corpora),
-        "storage": absolute(storage),
+        "storage": storage,
         "versions": {"python": platform.python_version(), "prompts": prompts.version()}
         | {p: _version(p) for p in PACKAGES},
     }
