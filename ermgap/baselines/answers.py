@@ -20,7 +20,7 @@ from itertools import pairwise
 import pandas as pd
 
 from ermgap.baselines import words
-from ermgap.corpora.labels import ALIASES
+from ermgap.corpora.emotion_words import ALIASES
 
 UNPARSABLE = "(unparsable)"  # an answer that names no label, or several
 REFUSED = "(refused)"  # the model declined

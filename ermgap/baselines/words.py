@@ -1,7 +1,7 @@
 """The words by which an answer names an emotion, says no, or declines: data, no code.
 
-English holds the inflections of the labels and of `ermgap.corpora.labels.ALIASES`; German and
-Japanese hold their translations. Near-synonyms (furious, calm, excited) are left out on purpose:
+English holds the inflections of the labels and of `ermgap.corpora.emotion_words.ALIASES`; German
+and Japanese their translations. Near-synonyms (furious, calm, excited) are left out on purpose:
 which label they stand for is a judgement that would move a benchmark's figures.
 """
 

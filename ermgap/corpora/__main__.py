@@ -1,9 +1,9 @@
-"""What a corpus holds, before anything is trained on it.
+"""Describes corpora before anything is trained on them.
 
     python -m ermgap.corpora describe NAME[=PATH] ... [--genders FILE] [--window S] [--strict]
         [--outside]
 
-Prints utterances by split, language, gender and emotion, what was left out and why, and notes; for
+Prints utterances by split, language, gender and emotion, exclusions with reasons, and notes; for
 meld_st also the paper's numbers. A dash stands for a split that a run will draw by speaker. A
 mistake is one line and exit status 2.
 """
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         genders=options.genders,
         outside=options.outside,
     )
-    utterances, moves = split.follow(corpus.table)
+    utterances, moves = split.complete_groups(corpus.table)
     print(
         table.describe(
             utterances,
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, path in map(corpora.parse, options.names):
         if name == meld_st.NAME:
             print()
-            print(meld_st_paper.words(meld_st_paper.compare(corpus.table, path.absolute())))
+            print(meld_st_paper.to_text(meld_st_paper.compare(corpus.table, path.absolute())))
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

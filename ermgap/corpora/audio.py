@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ermgap.corpora.containers import CUT, Unusable, opened
+from ermgap.corpora.containers import TRUNCATED, UnusableClip, open_audio
 from ermgap.corpora.levels import Level
 from ermgap.corpora.table import excluded_frame
 from ermgap.errors import UserError
@@ -58,7 +58,7 @@ def read(
     """
     try:
         clip = _decode(path, start_s, end_s)
-    except Unusable as problem:
+    except UnusableClip as problem:
         raise UserError(f"the clip {path} is {problem}; replace it or take it out.") from problem
     samples = clip.samples
     if clip.rate != rate:
@@ -82,9 +82,9 @@ def _decode(
     path: str | Path, start_s: float, end_s: float | None, *, longest_s: float = math.inf
 ) -> _Clip:
     """The span of a file, or what it has of it; of what is longer one sample too many."""
-    with opened(path, start_s=start_s) as file:
+    with open_audio(path, start_s=start_s) as file:
         if file.samplerate > FASTEST:
-            raise Unusable(f"of more than {FASTEST:,} samples a second")
+            raise UnusableClip(f"of more than {FASTEST:,} samples a second")
         span_s = math.inf if end_s is None or math.isnan(end_s) else end_s - start_s
         rest = min(span_s * file.samplerate, longest_s * file.samplerate + 1)
         rest = round(rest) if math.isfinite(rest) else None
@@ -157,32 +157,32 @@ def _usable(span: tuple[str, float, float]) -> tuple[float, Level] | str:
     path, start, end = span
     try:
         return _examine(path, start, None if math.isnan(end) else end)
-    except Unusable as problem:
+    except UnusableClip as problem:
         return str(problem)
 
 
 def _examine(path: str, start: float, end: float | None) -> tuple[float, Level]:
     name = native(path)
     if not os.path.isfile(name):
-        raise Unusable("missing")
+        raise UnusableClip("missing")
     if os.path.getsize(name) == 0:
-        raise Unusable("empty")
+        raise UnusableClip("empty")
     clip = _decode(path, start, end, longest_s=LONGEST_S)
     count, slack = len(clip.samples), SLACK_S * clip.rate
     span = math.inf if end is None else (end - start) * clip.rate
     wanted = min(span, LONGEST_S * clip.rate + 1)
     if clip.promised is not None and count < min(wanted, clip.promised) - slack:
-        raise Unusable(CUT)
+        raise UnusableClip(TRUNCATED)
     if count < wanted - slack and end is not None or not count and start:
-        raise Unusable(TOO_SHORT)
+        raise UnusableClip(TOO_SHORT)
     if count == 0:
-        raise Unusable("empty")
+        raise UnusableClip("empty")
     if count > LONGEST_S * clip.rate:
-        raise Unusable(f"longer than {LONGEST_S:.0f} s")
+        raise UnusableClip(f"longer than {LONGEST_S:.0f} s")
     if count < SHORTEST_S * clip.rate:
-        raise Unusable(f"shorter than {SHORTEST_S} s")
+        raise UnusableClip(f"shorter than {SHORTEST_S} s")
     if problem := clip.level.problem(clip.samples):
-        raise Unusable(problem)
+        raise UnusableClip(problem)
     # A span's own end stays as it was written, but for what is rounded over the end of the file.
     whole = end is not None and count >= round(span)
     return (end if whole else start + count / clip.rate), clip.level

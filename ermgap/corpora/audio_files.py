@@ -15,7 +15,7 @@ SUFFIXES = frozenset(
     ".wav .wave .bwf .flac .ogg .oga .opus .mp3 .mp2 .aiff .aif .aifc .au .snd .caf .w64 .rf64 "
     ".sph .voc".split()
 )
-FOREIGN = frozenset(
+UNSUPPORTED = frozenset(
     ".m4a .m4b .m4r .mp4 .m4v .mov .webm .mkv .mka .weba .avi .amr .awb .3gp .3gpp .3g2 .wma .wmv "
     ".asf .aac .adts .ac3 .eac3 .dts .ape .wv .tta .tak .mpc .spx .ra .rm .dsf .dff .qcp .gsm "
     ".flv .ts .mts .mpg .mpeg .silk .raw .pcm".split()
@@ -39,13 +39,13 @@ def search(folder: Path) -> tuple[list[Path], list[Path]]:
     # glob follows symbolic links to folders, which Path.rglob passes over, and skips hidden names.
     names = glob.glob(os.path.join(glob.escape(str(folder)), "**", "*"), recursive=True)
     files = [Path(name) for name in sorted(names) if "__MACOSX" not in name.split(os.sep)]
-    files = [file for file in files if file.suffix.lower() in SUFFIXES | FOREIGN]
+    files = [file for file in files if file.suffix.lower() in SUFFIXES | UNSUPPORTED]
     files = [file for file in files if file.is_file()]
     readable = [file for file in files if file.suffix.lower() in SUFFIXES]
-    return readable, [file for file in files if file.suffix.lower() in FOREIGN]
+    return readable, [file for file in files if file.suffix.lower() in UNSUPPORTED]
 
 
-def foreign_name(path: str | os.PathLike) -> str:
+def unsupported_name(path: str | os.PathLike) -> str:
     """Why a file of this name cannot be decoded and what to do, or "" where the name says nothing.
 
     Reads as the end of "FILE is ...".
@@ -53,10 +53,12 @@ def foreign_name(path: str | os.PathLike) -> str:
     suffix = os.path.splitext(os.fspath(path))[1].lower()
     if suffix in HEADERLESS:
         return f"of raw samples without a header ({suffix}); write them as a WAV"
-    return f"in a format that is not read here ({suffix}); {REMEDY}" if suffix in FOREIGN else ""
+    return (
+        f"in a format that is not read here ({suffix}); {REMEDY}" if suffix in UNSUPPORTED else ""
+    )
 
 
-def foreign_bytes(mark: bytes) -> str:
+def unsupported_content(mark: bytes) -> str:
     """The same from a file's first bytes, whatever its name."""
     if mark[:4] == b"\0\5\x16\7":
         return "no sound but what macOS keeps beside a file (._NAME); remove it"

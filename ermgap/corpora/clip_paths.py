@@ -53,7 +53,7 @@ def require_inside(path: str, *, place: str) -> None:
         )
 
 
-class Inside:
+class FolderBounds:
     """Whether files lie below one of some folders once every symbolic link is followed."""
 
     def __init__(self, *folders: str | Path) -> None:
@@ -81,13 +81,13 @@ class Inside:
         return os.path.realpath(near) if name in ("", ".", "..") or os.path.islink(near) else near
 
 
-def respelt(path: Path) -> Path | None:
+def other_spelling(path: Path) -> Path | None:
     """The file or folder that an absolute path which does not exist is another spelling of."""
-    _, other = Clips(Path("/"), outside=True)._respelt(str(path))
+    _, other = ClipPaths(Path("/"), outside=True)._respelt(str(path))
     return Path(other) if other else None
 
 
-class Clips:
+class ClipPaths:
     """The files that the rows of one corpus mean, relative to `root` unless absolute.
 
     `within` are the folders in which they must lie, `root` if it is empty; `outside` allows all.
@@ -95,7 +95,7 @@ class Clips:
 
     def __init__(self, root: Path, *, outside: bool, within: tuple[str | Path, ...] = ()) -> None:
         self._root = str(root)
-        self._inside = None if outside else Inside(*(within or (root,)))
+        self._inside = None if outside else FolderBounds(*(within or (root,)))
         self._listed: dict[str, list[dict[str, list[str]]]] = {}
         self._kinds: Counter[str] = Counter()
         self._others: list[tuple[str, str]] = []  # paths as written, and of the files used instead

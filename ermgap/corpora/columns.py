@@ -1,10 +1,10 @@
-"""The names of columns, as people write them: which one is meant, and which are not read.
+"""Names of columns as people write them: known ones recognised, the others reported.
 
     recognised(["Path", " Split"], known=KNOWN, where="a.csv")     # ["path", "split"]
     unread_notes(["split_type", "mood"], read={"path"}, where="a.csv")
 
-Letter case and surrounding blanks do not count. A column under another name is never guessed at: a
-sentence says which name it should have.
+Letter case and surrounding blanks do not count. A column under another name is not read; a sentence
+says which name it should have.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LOOK_ALIKES = {
     "utterance_id": "uttid id utterance clipid segmentid",
     "corpus": "corpusname dataset datasetname",
 }  # fmt: skip
-_NAMES = {word: name for name, words in LOOK_ALIKES.items() for word in words.split()}
+_NAMES = {other: name for name, others in LOOK_ALIKES.items() for other in others.split()}
 _NAMES |= {name.replace("_", ""): name for name in LOOK_ALIKES if " " not in name}
 
 
@@ -46,9 +46,9 @@ def recognised(names: Sequence[str], *, known: Iterable[str], where: str) -> lis
     Raises UserError where two columns have one name.
     """
     spelling = {_folded(name): name for name in known}
-    found = [spelling.get(_folded(name), _bare(name)) for name in names]
+    result = [spelling.get(_folded(name), _bare(name)) for name in names]
     first: dict[str, str] = {}
-    for name, written in zip(found, names, strict=True):
+    for name, written in zip(result, names, strict=True):
         if name and name in first:
             same = first[name] == written
             raise UserError(
@@ -58,20 +58,20 @@ def recognised(names: Sequence[str], *, known: Iterable[str], where: str) -> lis
                 f"are both read as {name}; keep one."
             )
         first[name] = written
-    return found
+    return result
 
 
-def meant(name: str) -> str:
-    """The column that a name is probably meant for, or "" where none is like it."""
-    word = re.sub(r"[\W_]", "", name.casefold())[:40]
-    near = [word] if word in _NAMES else difflib.get_close_matches(word, _NAMES, n=1, cutoff=0.85)
+def likely_column(name: str) -> str:
+    """The column that a name probably stands for, or "" where none is like it."""
+    bare = re.sub(r"[\W_]", "", name.casefold())[:40]
+    near = [bare] if bare in _NAMES else difflib.get_close_matches(bare, _NAMES, n=1, cutoff=0.85)
     return _NAMES[near[0]] if near else ""
 
 
-def lacking(missing: Sequence[str], names: Sequence[str]) -> str:
-    """What a file has in place of the columns that it lacks, for a sentence."""
+def missing_hint(missing: Sequence[str], names: Sequence[str]) -> str:
+    """The columns that a file has in place of the missing ones, and which to rename."""
     audio = {"path": "audio"} if "audio" in missing else {}  # so `hf` calls the column
-    columns = {name: meant(name) for name in names[: 10 * MOST] if name}
+    columns = {name: likely_column(name) for name in names[: 10 * MOST] if name}
     like = [
         f"rename {quoted(name)} to {audio.get(column, column)}"
         for name, column in columns.items()
@@ -82,16 +82,14 @@ def lacking(missing: Sequence[str], names: Sequence[str]) -> str:
 
 
 def unread_notes(names: Sequence[str], *, read: Collection[str], where: str) -> tuple[str, ...]:
-    """A sentence on the columns that are not read, where there are such; look-alikes come first.
+    """A sentence on the columns `names` that are not read, if there are any, look-alikes first.
 
-    Args:
-        names: of the columns that are not read.
-        read: names of those that are; a column like one of these is not called its look-alike.
+    `read` are the columns that are read: another column is not called a look-alike of these.
     """
     names = [name for name in names if name]
     if not names:
         return ()
-    columns = {name: meant(name) for name in names[: 10 * MOST]}
+    columns = {name: likely_column(name) for name in names[: 10 * MOST]}
     # A group may be named in either of two ways.
     taken = set(read) | ({"split_group"} if "group" in read else set())
     like = {name: column for name, column in columns.items() if column and column not in taken}

@@ -22,10 +22,10 @@ from pathlib import Path
 import soundfile
 
 from ermgap.corpora import mpeg
-from ermgap.corpora.audio_files import foreign_bytes, foreign_name
+from ermgap.corpora.audio_files import unsupported_content, unsupported_name
 from ermgap.records.files import native
 
-CUT = "truncated or damaged"
+TRUNCATED = "truncated or damaged"
 CHAINED = "of several Ogg streams one after another, of which one is read; convert it with ffmpeg"
 UNKNOWN = "of unknown length"
 STREAMED = 0x7FFFF000  # a size from here on is a placeholder: written to a pipe, length not known
@@ -37,7 +37,7 @@ LONGEST_BLOCK = 1 << 20  # samples that are decoded at a time
 _ENDLESS = 1 << 62  # libsndfile's count of frames where it knows none
 
 
-class Unusable(Exception):
+class UnusableClip(Exception):
     """A clip that is left out; the message is the recorded reason."""
 
 
@@ -128,7 +128,7 @@ class _Content(io.RawIOBase):
 
 
 @contextmanager
-def opened(path: str | Path, *, start_s: float = 0.0) -> Iterator[Sound]:
+def open_audio(path: str | Path, *, start_s: float = 0.0) -> Iterator[Sound]:
     """The file, at a second of it. Raises Unusable with the reason; closes it in the end.
 
     Whatever a decoder raises is such a reason, also in the body of the `with`: unreadable where the
@@ -148,22 +148,24 @@ def opened(path: str | Path, *, start_s: float = 0.0) -> Iterator[Sound]:
             decoding = True
             file.skip(round(start_s * file.samplerate))
             yield file
-    except Unusable:
+    except UnusableClip:
         raise
     except Exception as problem:  # libsndfile's own, TypeError of a .raw, a bad disk's OSError
-        raise Unusable(CUT if decoding else foreign_name(path) or "unreadable") from problem
+        raise UnusableClip(
+            TRUNCATED if decoding else unsupported_name(path) or "unreadable"
+        ) from problem
 
 
 def _check(file: Sound, plan: Plan, size: int) -> None:
     """Raise Unusable for a file that is shorter than its header says; set what it promises."""
     for said, there in re.findall(r":\s*(\d+) \(should be (\d+)\)", file.extra_info):
         if int(there) + ROUNDED < int(said) < STREAMED:
-            raise Unusable(CUT)
+            raise UnusableClip(TRUNCATED)
     known = file.frames if file.frames < _ENDLESS and not plan.endless else None
     if known == 0 and size > 4096 and file.format not in ("WAV", "WAVEX"):
-        raise Unusable(f"{UNKNOWN} (its header counts no samples)")
+        raise UnusableClip(f"{UNKNOWN} (its header counts no samples)")
     if plan.as_it_is and known is not None and file.format == "MP3" and not plan.promised:
-        raise Unusable(UNKNOWN)
+        raise UnusableClip(UNKNOWN)
     file.promised = plan.promised or known
     file.linear = not plan.seekable
 
@@ -175,8 +177,8 @@ def _check(file: Sound, plan: Plan, size: int) -> None:
 def _plan(name: bytes, size: int, changed: int) -> Plan:  # size and time only tell versions apart
     with open(name, "rb") as file:
         mark = file.read(64)
-        if reason := foreign_bytes(mark):
-            raise Unusable(reason)
+        if reason := unsupported_content(mark):
+            raise UnusableClip(reason)
         if mark[:4] == b"RIFF" and mark[8:12] == b"WAVE":
             return _wav(file, size)
         if mark[:4] == b"fLaC":
@@ -226,7 +228,7 @@ def _require_known(file: io.BufferedIOBase, end: int) -> None:
     marks = (tail[:4], tail[1:5])  # odd data may be padded
     if tail.strip(b"\0") and not any(all(32 <= c < 127 for c in mark) for mark in marks):
         if tail[:3] not in (b"ID3", b"TAG"):
-            raise Unusable(f"{UNKNOWN} (its sound goes on after the end that its header names)")
+            raise UnusableClip(f"{UNKNOWN} (its sound goes on after the end that its header names)")
 
 
 def _flac(mark: bytes, size: int) -> Plan:
@@ -255,12 +257,12 @@ def _ogg(file: io.BufferedIOBase, size: int) -> Plan:
             break
         first = bool(page[5] & 2)
         if first and not begun:
-            raise Unusable(CHAINED)
+            raise UnusableClip(CHAINED)
         begun &= first
         last[page[14:18]] = page[5]
         at += length
     if not all(flags & 4 for flags in last.values()):
-        raise Unusable(CUT)
+        raise UnusableClip(TRUNCATED)
     return Plan()
 
 
@@ -273,7 +275,7 @@ def _mpeg(file: io.BufferedIOBase, at: int, end: int, *, inside: bool = False) -
     file.seek(stream.end)
     lost = stream.end + mpeg.AHEAD < end and not file.read(8).startswith(TAGS)
     if lost or declared is not None and stream.frames < declared - 2:
-        raise Unusable(CUT)
+        raise UnusableClip(TRUNCATED)
     if stream.xing and declared and stream.frames <= declared + 2 and not inside:
         return Plan(promised=max(declared - 2, 1) * stream.samples)
     promised = max(stream.frames - 2, 1) * stream.samples  # the first ones may lack what they need

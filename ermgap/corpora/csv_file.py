@@ -1,7 +1,7 @@
-"""A CSV file as spreadsheets and scripts write it: known columns by name, rows by number.
+"""A reader of CSV files as spreadsheets and scripts write them: columns by name, rows by number.
 
-    sheet = read_csv(Path("manifest.csv"), required=("path", "gender"), optional=("split",))
-    for row, named in sheet.records(): ...
+    table = read_csv(Path("manifest.csv"), required=("path", "gender"), optional=("split",))
+    for number, row in table.records(): ...
 
 UTF-8, with a header in its first row, separated by commas or by what the header shows: semicolons
 (spreadsheets in most of Europe), tabs or bars.
@@ -25,8 +25,8 @@ _MARK = re.compile(r'"?sep=([,;\t|])"?\r?\n')  # a first line for spreadsheets a
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """What a CSV holds.
+class CsvTable:
+    """The content of a CSV file.
 
     Attributes:
         header: the columns' names; known ones as they are asked for, whatever their letter case.
@@ -42,23 +42,23 @@ class Sheet:
 
     def records(self) -> Iterator[tuple[int, dict[str, str]]]:
         """(row number, fields by the column's name) of each row."""
-        for row, values in self.rows:
-            yield row, dict(zip(self.header, values, strict=True))
+        for number, values in self.rows:
+            yield number, dict(zip(self.header, values, strict=True))
 
     def notes(self, name: str) -> tuple[str, ...]:
         """Sentences on what is unusual about the file, which they call `name`."""
-        found = []
+        notes = []
         if self.separator != ",":
-            found.append(
-                f"{name} is separated by {SEPARATORS[self.separator]} in place of commas, and read "
-                "so; a number such as 1,25 in it is 1.25"
+            notes.append(
+                f"{name} is separated by {SEPARATORS[self.separator]}, not commas; a number such "
+                "as 1,25 in it is read as 1.25"
             )
         if self.blank:
-            found.append(f"{self.blank} rows of {name} are blank and were skipped")
-        return tuple(found)
+            notes.append(f"{self.blank} rows of {name} are blank and were skipped")
+        return tuple(notes)
 
 
-def read_csv(file: Path, *, required: Sequence[str], optional: Sequence[str] = ()) -> Sheet:
+def read_csv(file: Path, *, required: Sequence[str], optional: Sequence[str] = ()) -> CsvTable:
     """Read a CSV whose header names the `required` columns.
 
     Raises UserError for text that is not UTF-8, broken quotes, an empty file, a header that lacks a
@@ -72,7 +72,7 @@ def read_csv(file: Path, *, required: Sequence[str], optional: Sequence[str] = (
         numbered = [(i, row) for i, row in enumerate(reader, 1) if row and not (mark and i == 1)]
     except csv.Error as problem:
         raise UserError(
-            f"{file} is not a sound CSV (line {reader.line_num}: {one_line(str(problem))}); "
+            f"{file} is not a valid CSV (line {reader.line_num}: {one_line(str(problem))}); "
             "correct the quotes there."
         ) from problem
     rows = [(i, row) for i, row in numbered if any(map(str.strip, row))]
@@ -80,12 +80,12 @@ def read_csv(file: Path, *, required: Sequence[str], optional: Sequence[str] = (
         raise UserError(f"{file} is empty; its first row must name the columns.")
     header = columns.recognised(rows[0][1], known=(*required, *optional), where=str(file))
     if missing := [name for name in required if name not in header]:
-        hint = columns.lacking(missing, header)
+        hint = columns.missing_hint(missing, header)
         raise UserError(f"{file} lacks the column {', '.join(missing)}; {hint}.")
     if len(rows) == 1:
         raise UserError(f"{file} has a header and no rows; add one row a clip.")
-    fields = [(row, _fitted(values, header, f"{file}, row {row}")) for row, values in rows[1:]]
-    return Sheet(header, fields, separator, len(numbered) - len(rows))
+    fields = [(i, _fitted(row, header, f"{file}, row {i}")) for i, row in rows[1:]]
+    return CsvTable(header, fields, separator, len(numbered) - len(rows))
 
 
 def _text(file: Path) -> str:

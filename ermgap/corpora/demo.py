@@ -64,7 +64,7 @@ def _read(manifest: Path, *, outside: bool) -> list[dict[str, str]]:
     if missing := [name for name in FIELDS if name not in sheet.header]:
         raise UserError(f"{manifest} lacks the columns {', '.join(missing)}; {remedy}.")
     rows = []
-    here = clip_paths.Inside(manifest.parent)
+    here = clip_paths.FolderBounds(manifest.parent)
     for number, row in sheet.records():
         place = f"{manifest}, row {number}"
         clip_paths.require_file(row["path"], place=place)

@@ -24,7 +24,7 @@ EDGE = 320  # samples of silence at both ends, 20 ms
 
 
 @dataclass(frozen=True)
-class Cues:
+class VoiceCues:
     """How far a clip is from the plain voice; all zero is the plain voice."""
 
     pitch: float = 0.0  # octaves
@@ -40,7 +40,7 @@ class Cues:
     drive: float = 0.0  # saturation, 0 is none
 
 
-def speak(text: str, *, voice: str, cues: Cues, seed: int) -> np.ndarray:
+def speak(text: str, *, voice: str, cues: VoiceCues, seed: int) -> np.ndarray:
     """The words as float32 [n], mono at 16 kHz, at most 1.95 s: a longer clip is spoken faster.
 
     `voice` is espeak-ng's, such as `de+f3`; `seed` draws the breath.
@@ -61,7 +61,7 @@ def engine() -> str:
     return _run(["--version"]).decode().split("Data at")[0].strip()
 
 
-def _espeak(text: str, *, voice: str, cues: Cues) -> np.ndarray:
+def _espeak(text: str, *, voice: str, cues: VoiceCues) -> np.ndarray:
     pitch = int(np.clip(round(50 + 50 * cues.pitch), 0, 99))  # 50 steps are about an octave
     speed = round(PLAIN_SPEED * 2**cues.rate)
     marked = f'<prosody range="{round(100 * 2**cues.range)}%">{text}</prosody>'
@@ -111,7 +111,7 @@ def _breathe(sound: np.ndarray, *, amount: float, seed: int) -> np.ndarray:
     return sound + 3 * max(amount, 0) * envelope * noise
 
 
-def _shape(sound: np.ndarray, *, cues: Cues) -> np.ndarray:
+def _shape(sound: np.ndarray, *, cues: VoiceCues) -> np.ndarray:
     """Tremor, creak, swell and saturation."""
     time = np.arange(len(sound)) / RATE
     for depth, hertz in ((cues.tremor, 7.0), (cues.creak, 30.0)):

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ermgap.config import one_line
-from ermgap.corpora.audio_files import foreign_name, search
-from ermgap.corpora.clip_paths import respelt
+from ermgap.corpora.audio_files import search, unsupported_name
+from ermgap.corpora.clip_paths import other_spelling
 from ermgap.corpora.table import Corpus, excluded_frame, frame
 from ermgap.errors import UserError
 
@@ -21,7 +21,7 @@ def need_path(path: Path | None, *, corpus: str, what: str) -> Path:
     except (OSError, ValueError):  # longer than a name can be, a NUL in it, or not to be looked at
         there = False
     if not there:
-        other = respelt(path.absolute())
+        other = other_spelling(path.absolute())
         there_is = f" (there is {one_line(str(other))})" if other else ""
         raise UserError(f"there is no {path}{there_is}; {corpus}=PATH wants {what}.")
     return path.absolute()
@@ -50,7 +50,7 @@ def load_named(
     rows: dict[str, dict] = {}
     stems = {file.stem for file in files}
     excluded = [
-        {"corpus": corpus, "path": str(file), "reason": foreign_name(file)}
+        {"corpus": corpus, "path": str(file), "reason": unsupported_name(file)}
         for file in foreign
         if file.stem not in stems
     ]

@@ -1,4 +1,4 @@
-"""A speaker's gender, from a CSV with the columns `speaker` and `gender`.
+"""The gender of each speaker, from a CSV with the columns `speaker` and `gender`.
 
     genders = read(MELD)               # {"ross": "male", "all": "", ...}
     genders.get(spelt("Ross "))        # "male", "" where unknown, None where not listed
@@ -22,14 +22,14 @@ MELD = Path(__file__).parent / "data" / "meld_speaker_gender.csv"
 COLUMNS = ("speaker", "gender")
 
 
-def spelt(name: str) -> str:
-    """A name as the file is searched for it: case, spaces and forms of letters do not count."""
+def normalized_name(name: str) -> str:
+    """A name as it is looked up: case, spaces and forms of letters do not count."""
     name = unicodedata.normalize("NFC", name)
     return " ".join(name.replace("\u2019", "'").replace("\u2018", "'").split()).casefold()
 
 
 def read(file: Path) -> dict[str, str]:
-    """The gender (female, male, or "" for unknown) by `spelt` name.
+    """The gender (female, male, or "" for unknown) by `normalized_name` name.
 
     Raises UserError naming file and row for a file that is absent or no CSV, a missing column, an
     empty speaker, a gender in other words, and a speaker who is given two genders.
@@ -38,16 +38,19 @@ def read(file: Path) -> dict[str, str]:
         raise UserError(
             f"there is no file of genders {file}; write a CSV with the columns speaker and gender."
         )
-    found: dict[str, tuple[str, int]] = {}
-    for row, named in read_csv(file, required=COLUMNS).records():
-        place = f"{file}, row {row}"
-        name, gender = spelt(named["speaker"]), rows.gender(named["gender"].strip(), place=place)
+    genders: dict[str, tuple[str, int]] = {}
+    for number, row in read_csv(file, required=COLUMNS).records():
+        place = f"{file}, row {number}"
+        name, gender = (
+            normalized_name(row["speaker"]),
+            rows.gender(row["gender"].strip(), place=place),
+        )
         if not name:
             raise UserError(f"{place}: the speaker is empty; write a name, or remove the row.")
-        before, first = found.setdefault(name, (gender, row))
-        if before != gender:
+        known, first = genders.setdefault(name, (gender, number))
+        if known != gender:
             raise UserError(
-                f"{place}: {quoted(named['speaker'].strip())} is {gender or 'unknown'} here and "
-                f"{before or 'unknown'} in row {first}; keep one."
+                f"{place}: {quoted(row['speaker'].strip())} is {gender or 'unknown'} here and "
+                f"{known or 'unknown'} in row {first}; keep one."
             )
-    return {name: gender for name, (gender, _) in found.items()}
+    return {name: gender for name, (gender, _) in genders.items()}

@@ -22,7 +22,7 @@ import ermgap
 from ermgap.config import one_line
 from ermgap.config.user_paths import HUB_NAME
 from ermgap.corpora import columns, rows
-from ermgap.corpora.clip_paths import Clips
+from ermgap.corpora.clip_paths import ClipPaths
 from ermgap.corpora.manifest import from_rows
 from ermgap.corpora.table import Corpus
 from ermgap.errors import UserError
@@ -46,7 +46,7 @@ def load(path: Path | None, *, outside: bool = False, corpus: str | None = None)
     source = corpus or source_of(path)
     parts, unread = _parts(_on_disk(path) if here else _from_hub(path.as_posix()), path)
     root, within = (path.absolute(), ()) if here else (Path.cwd(), tuple(_caches()))
-    clips = Clips(root, outside=outside, within=within)
+    clips = ClipPaths(root, outside=outside, within=within)
     found: list[dict] = []
     read: set[str] = set()
     splits = _splits(list(parts))
@@ -114,7 +114,7 @@ def _parts(dataset, path: Path) -> tuple[dict, list[str]]:
         if missing := [name for name in REQUIRED if name not in names]:
             raise UserError(
                 f"{where} lacks the column {', '.join(missing)}; "
-                f"{columns.lacking(missing, names)} (with rename_column)."
+                f"{columns.missing_hint(missing, names)} (with rename_column)."
             )
         unread |= dict.fromkeys(name for name in names if name not in READ)
         pairs = zip(written, names, strict=True)
@@ -133,16 +133,18 @@ def _splits(keys: list[str]) -> dict[str, str]:
 
 def _open_notes(parts: dict, splits: dict[str, str], source: str) -> tuple[str, ...]:
     """A note on the parts in no split, unless there is but one and it is not called test."""
-    opened = [key for key, split in splits.items() if not split]
-    if not opened or (len(parts) == 1 and rows.SPLITS.get(opened[0].lower()) != "test"):
+    open_audio = [key for key, split in splits.items() if not split]
+    if not open_audio or (len(parts) == 1 and rows.SPLITS.get(open_audio[0].lower()) != "test"):
         return ()
-    names = ", ".join(f"{one_line(key)} ({len(parts[key])} utterances)" for key in opened)
+    names = ", ".join(f"{one_line(key)} ({len(parts[key])} utterances)" for key in open_audio)
     why = "only train, validation and test name a split"
     why = why if "dev" in splits.values() else "no part is called validation"
     return (f"of {source} these parts are left open, to be divided by speaker: {names}; {why}",)
 
 
-def _rows(part, *, clips: Clips, place: str, source: str, split: str, key: str) -> Iterator[dict]:
+def _rows(
+    part, *, clips: ClipPaths, place: str, source: str, split: str, key: str
+) -> Iterator[dict]:
     import datasets
 
     names = {
@@ -175,7 +177,7 @@ def _text(value, names: list[str] | None, place: str) -> str:
     return names[value] if names is not None else str(value)
 
 
-def _file(audio, folder: Path, place: str, clips: Clips) -> str:
+def _file(audio, folder: Path, place: str, clips: ClipPaths) -> str:
     """The path of the clip on this disk, written from the dataset's bytes when it is not there."""
     if isinstance(audio, str):
         audio = {"path": audio}

@@ -23,7 +23,7 @@ import soundfile
 
 from ermgap.corpora import demo_speech
 from ermgap.corpora.demo import EMOTIONS, FIELDS, FOLDER, GENDERS, LANGUAGES, PLANTED
-from ermgap.corpora.demo_speech import RATE, Cues
+from ermgap.corpora.demo_speech import RATE, VoiceCues
 from ermgap.errors import UserError, command_line
 
 SEED = 2
@@ -53,13 +53,15 @@ WEAK_SPREAD = 0.1
 
 
 CUES = {
-    "anger": Cues(pitch=0.15, range=0.8, rate=0.3, gain=6, tilt=4, drive=4, swell=-8),
-    "disgust": Cues(pitch=-0.35, range=-0.5, rate=-0.25, creak=1.0, tilt=-1, swell=-5),
-    "fear": Cues(pitch=0.5, range=-0.6, rate=0.4, gain=-4, tremor=1.0, breath=0.35),
-    "joy": Cues(pitch=0.5, range=1.2, rate=0.1, gain=2, tilt=1.5, glide=-0.2),
-    "neutral": Cues(),
-    "sadness": Cues(pitch=-0.2, range=-1.2, rate=-0.4, gain=-9, tilt=-5, breath=0.2, glide=-0.4),
-    "surprise": Cues(pitch=0.25, range=0.6, rate=-0.1, gain=2, glide=1.0, swell=10),
+    "anger": VoiceCues(pitch=0.15, range=0.8, rate=0.3, gain=6, tilt=4, drive=4, swell=-8),
+    "disgust": VoiceCues(pitch=-0.35, range=-0.5, rate=-0.25, creak=1.0, tilt=-1, swell=-5),
+    "fear": VoiceCues(pitch=0.5, range=-0.6, rate=0.4, gain=-4, tremor=1.0, breath=0.35),
+    "joy": VoiceCues(pitch=0.5, range=1.2, rate=0.1, gain=2, tilt=1.5, glide=-0.2),
+    "neutral": VoiceCues(),
+    "sadness": VoiceCues(
+        pitch=-0.2, range=-1.2, rate=-0.4, gain=-9, tilt=-5, breath=0.2, glide=-0.4
+    ),
+    "surprise": VoiceCues(pitch=0.25, range=0.6, rate=-0.1, gain=2, glide=1.0, swell=10),
 }
 
 
@@ -75,7 +77,7 @@ class Clip:
     number: int
     text: str
     expression: str
-    cues: Cues
+    cues: VoiceCues
     seed: int
 
     @property
@@ -138,19 +140,19 @@ def _clip(cell, *, number: int, phrases, rng: np.random.Generator) -> Clip:
     )
 
 
-def _cues(emotion: str, *, weak: bool, rng: np.random.Generator) -> Cues:
+def _cues(emotion: str, *, weak: bool, rng: np.random.Generator) -> VoiceCues:
     """The clip's cues: the emotion's own (and in the planted cell another's), each varied."""
     own, other = CUES[emotion], CUES[BORROWED[emotion]]
     spread = WEAK_SPREAD if weak else SPREAD
     values = {}
-    for name in (field.name for field in dataclasses.fields(Cues)):
+    for name in (field.name for field in dataclasses.fields(VoiceCues)):
         value = getattr(own, name)
         if weak:
             value = WEAK_OWN * value + WEAK_OTHER * getattr(other, name)
         values[name] = value * (1 + spread * rng.uniform(-1, 1))
     values["pitch"] += rng.normal(scale=0.05)
     values["rate"] += rng.normal(scale=0.05)
-    return Cues(**values)
+    return VoiceCues(**values)
 
 
 def speak(clip: Clip) -> np.ndarray:

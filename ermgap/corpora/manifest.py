@@ -24,8 +24,8 @@ import pandas as pd
 
 from ermgap.config import one_line, quoted
 from ermgap.corpora import columns, rows
-from ermgap.corpora.clip_paths import Clips
-from ermgap.corpora.csv_file import Sheet, read_csv
+from ermgap.corpora.clip_paths import ClipPaths
+from ermgap.corpora.csv_file import CsvTable, read_csv
 from ermgap.corpora.folder import need_path
 from ermgap.corpora.table import Corpus, excluded_frame, frame
 from ermgap.errors import UserError
@@ -55,7 +55,7 @@ def load(path: Path | None, *, outside: bool = False, corpus: str | None = None)
     sheet = read_csv(file, required=rows.REQUIRED, optional=rows.OPTIONAL)
     source = corpus or source_of(root)
     found = []
-    clips = Clips(file.parent, outside=outside)
+    clips = ClipPaths(file.parent, outside=outside)
     for row, named in sheet.records():
         place = f"{file}, row {row}"
         named = _with_points(named, sheet)
@@ -117,7 +117,7 @@ def _speaker_notes(table: pd.DataFrame) -> list[str]:
     return notes
 
 
-def _with_points(named: dict[str, str], sheet: Sheet) -> dict[str, str]:
+def _with_points(named: dict[str, str], sheet: CsvTable) -> dict[str, str]:
     """A row whose decimal commas are points, where a comma does not separate the columns."""
     if sheet.separator == ",":
         return named

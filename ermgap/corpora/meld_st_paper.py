@@ -1,9 +1,9 @@
-"""MELD-ST as it was loaded, beside the numbers of the paper and of the official release.
+"""Compares MELD-ST as it was loaded with the numbers of the paper and of the official release.
 
-    rows = compare(corpus.table, root)        # list of (what, here, stated)
-    print(words(rows))
+    rows = compare(corpus.table, root)        # list of (what is counted, count here, count stated)
+    print(to_text(rows))
 
-The paper is arXiv 2603.21050. Both are the releases' own counts; none is computed from data here.
+The paper is arXiv 2603.21050. The stated counts are copied from there and from the release.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OFFICIAL = {
     "ENG_JPN": {"train": 8069, "dev": 1008, "test": 1008},
 }  # rows of each CSV, hence utterances per language of the pair
 CAVEAT = (
-    "the paper does not say which utterances it left out: the official CSVs, English counted once, "
+    "the paper does not say which utterances it excluded: the official CSVs, English counted once, "
     "hold at least 33,369 (11,642 English, 11,642 German, 10,085 Japanese) before speakers of "
     "unknown gender go, so expect a full copy to give more than 29,252"
 )
@@ -37,9 +37,9 @@ def compare(table: pd.DataFrame, root: Path) -> list[tuple[str, int, int]]:
     as they are. Raises UserError as `meld_st.load` does.
     """
     here = table[table["corpus"] == NAME]
-    found = {"utterances": len(here)}
-    found |= here["gender"].value_counts().to_dict() | here["split"].value_counts().to_dict()
-    rows = [(what, int(found.get(what, 0)), stated) for what, stated in PAPER.items()]
+    counts = {"utterances": len(here)}
+    counts |= here["gender"].value_counts().to_dict() | here["split"].value_counts().to_dict()
+    rows = [(what, int(counts.get(what, 0)), stated) for what, stated in PAPER.items()]
     for pair in find_pairs(root)[0]:
         for split in SPLITS:
             file = pair.csv(root, split)
@@ -48,8 +48,8 @@ def compare(table: pd.DataFrame, root: Path) -> list[tuple[str, int, int]]:
     return rows
 
 
-def words(rows: list[tuple[str, int, int]]) -> str:
-    """The comparison as lines of plain text, with the caveat that belongs to it."""
+def to_text(rows: list[tuple[str, int, int]]) -> str:
+    """The comparison as lines of plain text, with a caveat."""
     width = max(len(what) for what, _, _ in rows)
     lines = [f"{NAME.ljust(width)}  {'here':>7}  {'stated':>7}  by"]
     for what, here, stated in rows:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ermgap.config import quoted
 from ermgap.corpora.csv_file import read_csv
-from ermgap.corpora.genders import spelt
+from ermgap.corpora.genders import normalized_name
 
 SPLITS = {"train": "train", "dev": "valid", "test": "test"}  # audio folder and table: CSV
 NUMBERS = {"season": "season", "episode": "episode", "dia_id": "dialogue", "utt_id": "utterance"}
@@ -84,7 +84,7 @@ def _read(root: Path, pair: Pair, split: str, genders: Mapping[str, str]) -> Ite
     wrong = _wrong_ids([row for _, row in rows])
     for (number, row), bad_id in zip(rows, wrong, strict=True):
         key = _key(row)
-        name = spelt(row["speaker"])
+        name = normalized_name(row["speaker"])
         known = {
             "pair": pair.folder,
             "split": split,

@@ -17,7 +17,7 @@ import pandas as pd
 
 from ermgap import config
 from ermgap.corpora import audio, audio_files
-from ermgap.corpora.clip_paths import Clips, require_file
+from ermgap.corpora.clip_paths import ClipPaths, require_file
 from ermgap.corpora.csv_file import read_csv
 from ermgap.corpora.table import frame
 from ermgap.errors import UserError
@@ -74,7 +74,7 @@ def _real(path: str) -> bytes:
 
 def _read_transcripts(file: Path) -> dict[bytes, str]:
     """Transcript by the real path of its clip; UserError for a CSV that cannot be read."""
-    clips, found = Clips(file.parent, outside=True), {}
+    clips, found = ClipPaths(file.parent, outside=True), {}
     for row, named in read_csv(file, required=("path", "transcript")).records():
         place = f"{file}, row {row}"
         require_file(named["path"], place=place)
@@ -122,6 +122,6 @@ def _found(files: Sequence[Path | str]) -> list[tuple[str, str]]:
             continue
         readable, foreign = audio_files.search(name)
         inside = [(str(path), "") for path in readable]
-        inside += [(str(path), audio_files.foreign_name(path)) for path in foreign]
+        inside += [(str(path), audio_files.unsupported_name(path)) for path in foreign]
         found += sorted(inside) or [(str(name), f"a folder without audio ({READ})")]
     return found

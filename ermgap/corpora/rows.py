@@ -1,7 +1,7 @@
-"""One row of a manifest, as text, into one row of the table; shared by `manifest` and `hf`.
+"""Parses one row of a manifest or dataset, given as text, into one row of the table.
 
-Values arrive as strings, whatever held them. A wrong value raises UserError that starts with the
-place (`FILE, row 7`); a speaker whose gender is declared unknown is an exclusion.
+A wrong value raises a UserError that starts with the place (`FILE, row 7`); a speaker whose gender
+is declared unknown is an exclusion.
 """
 
 from __future__ import annotations
@@ -43,37 +43,37 @@ def parse(values: Mapping[str, str], *, place: str, source: str, outside: bool =
     speaker, a speaker to the group, and both to the utterance itself, for which a cell that is
     empty or says NA, unknown or the like counts as empty.
     """
-    take = {key: (value or "").strip() for key, value in values.items()}
-    start = number(take.get("start_s", ""), column="start_s", place=place) or 0.0
-    end = number(take.get("end_s", ""), column="end_s", place=place)
-    number(take.get("duration_s", ""), column="duration_s", place=place)
+    fields = {key: (value or "").strip() for key, value in values.items()}
+    start = number(fields.get("start_s", ""), column="start_s", place=place) or 0.0
+    end = number(fields.get("end_s", ""), column="end_s", place=place)
+    number(fields.get("duration_s", ""), column="duration_s", place=place)
     if end is not None and end <= start:
         raise UserError(
             f"{place}: start_s {start:g} is not before end_s {end:g}; correct the span."
         )
-    path = take["path"]
+    path = fields["path"]
     require_file(path, place=place)
     if not outside:
         require_inside(path, place=place)
     span = f"#{start:.3f}-{'' if end is None else f'{end:.3f}'}" if start or end else ""
     default_id = f"{source}/{PurePosixPath(path).with_suffix('')}{span}"
-    utterance = _prefixed(take.get("utterance_id", ""), source, "/") or default_id
-    group = _prefixed(_name(take, "split_group") or _name(take, "group"), source, "_")
-    speaker = _prefixed(_name(take, "speaker"), source, "_") or group or utterance
+    utterance = _prefixed(fields.get("utterance_id", ""), source, "/") or default_id
+    group = _prefixed(_name(fields, "split_group") or _name(fields, "group"), source, "_")
+    speaker = _prefixed(_name(fields, "speaker"), source, "_") or group or utterance
     return {
         "utterance_id": utterance,
-        "corpus": take.get("corpus") or source,
-        "language": _language(take["language"], place),
-        "gender": gender(take["gender"], place=place),
-        "emotion": _emotion(take["emotion"], place),
+        "corpus": fields.get("corpus") or source,
+        "language": _language(fields["language"], place),
+        "gender": gender(fields["gender"], place=place),
+        "emotion": _emotion(fields["emotion"], place),
         "speaker": speaker,
         "group": group or speaker,
-        "split": _choice(take.get("split", "").lower(), SPLITS, column="split", place=place),
+        "split": _choice(fields.get("split", "").lower(), SPLITS, column="split", place=place),
         "path": path,
         "start_s": start,
         "end_s": np.nan if end is None else end,
-        "transcript": take.get("transcript", ""),
-        "synthetic": _flag(take.get("synthetic", "").lower(), place),
+        "transcript": fields.get("transcript", ""),
+        "synthetic": _flag(fields.get("synthetic", "").lower(), place),
     }
 
 
@@ -111,14 +111,14 @@ def _language(text: str, place: str) -> str:
 
 def gender(text: str, *, place: str) -> str:
     """`female`, `male`, or "" where it is declared unknown; raises UserError for other words."""
-    word = text.lower()
-    if word in UNKNOWN:
+    key = text.lower()
+    if key in UNKNOWN:
         return ""
-    if word in FEMALE | MALE:
-        return "female" if word in FEMALE else "male"
+    if key in FEMALE | MALE:
+        return "female" if key in FEMALE else "male"
     raise UserError(
-        f"{place}: the gender is {quoted(text)}; write female or male, or unknown to leave the "
-        "clip out."
+        f"{place}: the gender is {quoted(text)}; write female or male, or unknown to exclude "
+        "the clip."
     )
 
 

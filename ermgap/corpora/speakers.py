@@ -1,4 +1,4 @@
-"""Ids of speakers that differ in spelling alone: one voice that would count as two people."""
+"""A note on ids of speakers that differ in spelling alone: one voice may count as two people."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ def spelling_notes(table: pd.DataFrame) -> list[str]:
 
     Ids of speakers and of groups count; not an utterance's own, which stands for those not given.
     """
-    found: dict[tuple[str, ...], None] = {}
+    alike: dict[tuple[str, ...], None] = {}
     for column in ("speaker", "group"):
         names = pd.unique(table.loc[table[column] != table["utterance_id"], column])
         spellings: dict[tuple[str, ...], list[str]] = {}
         for name in sorted(names):
             spellings.setdefault(_key(name), []).append(name)
-        found |= {tuple(same): None for same in spellings.values() if len(same) > 1}
-    if not found:
+        alike |= {tuple(same): None for same in spellings.values() if len(same) > 1}
+    if not alike:
         return []
-    listed = "; ".join(map(_listed, list(found)[:MOST]))
-    more = f"; and {len(found) - MOST} more" if len(found) > MOST else ""
+    listed = "; ".join(map(_listed, list(alike)[:MOST]))
+    more = f"; and {len(alike) - MOST} more" if len(alike) > MOST else ""
     return [
         "ONE SPEAKER, SEVERAL IDS? These differ only in case, blanks, punctuation or zeros, yet "
         f"count as different people, on both sides of a split: {listed}{more}. Spell them alike "
@@ -35,13 +35,13 @@ def spelling_notes(table: pd.DataFrame) -> list[str]:
 
 
 def _listed(names: tuple[str, ...]) -> str:
-    """The ids with what tells them apart: blanks as they are, other forms of a letter escaped."""
+    """The ids so that their difference shows: other forms of a letter are escaped."""
     same_letters = len({unicodedata.normalize("NFKC", name) for name in names}) < len(names)
     return " and ".join((ascii if same_letters else repr)(name[:LONGEST]) for name in names[:MOST])
 
 
 def _key(name: str) -> tuple[str, ...]:
-    """An id as it is compared: `Spk_01`, `spk-1` and `SPK 1.0` are all (spk, 1)."""
+    """What alike ids have in common: `Spk_01`, `spk-1` and `SPK 1.0` are all (spk, 1)."""
     text = unicodedata.normalize("NFKC", name).casefold()
     text = re.sub(r"(?<=\d)\.0+(?!\d)", "", text)  # a number that pandas held as float
     bare = "".join(" " if unicodedata.category(c)[0] in "ZPSC" else c for c in text)

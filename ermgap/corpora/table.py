@@ -1,10 +1,9 @@
-"""The table of utterances: its columns, its checks, its counts, and the text printed before a run.
+"""The table of utterances: its columns, checks and counts, and the text that describes it.
 
     corpus = ermgap.corpora.load(["demo"])
     print(describe(corpus.table, excluded=corpus.excluded, notes=corpus.notes))
 
-One row is one utterance. Every loader returns a `Corpus`; `frame` builds its table from dicts and
-fills what a loader has no use for.
+One row is one utterance. Every loader returns a `Corpus`, whose table `frame` builds from dicts.
 """
 
 from __future__ import annotations
@@ -27,7 +26,8 @@ COLUMNS = (
 EXCLUDED = ("corpus", "path", "reason")
 GENDERS = ("female", "male")
 SPLITS = ("train", "dev", "test")
-_FILLED = ("utterance_id", "corpus", "emotion", "speaker", "group", "path")
+_ROW = ["split", "language", "gender"]  # of a table of counts
+_NEVER_BLANK = ("utterance_id", "corpus", "emotion", "speaker", "group", "path")
 _DEFAULTS = {"split": "", "start_s": 0.0, "end_s": np.nan, "transcript": "", "synthetic": False}
 
 
@@ -44,7 +44,7 @@ def excluded_frame(rows: Sequence[Mapping | pd.DataFrame]) -> pd.DataFrame:
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """What a loader returns: a table with COLUMNS, what it left out and why, and remarks to print.
+    """What a loader returns: a table with COLUMNS, exclusions with EXCLUDED, and notes to print.
 
     `split` may be "" (then `split.assign` fills it), `end_s` may be NaN (the end of the file).
     """
@@ -95,7 +95,7 @@ def check(table: pd.DataFrame) -> None:
         )
     if table.empty:
         raise UserError("the table of utterances is empty; name a corpus with clips.")
-    for column in _FILLED:
+    for column in _NEVER_BLANK:
         blank = table[column].isna() | (table[column].astype(str).str.strip() == "")
         _refuse(table, blank, f"has no {column}; fill it in")
     _refuse(
@@ -127,20 +127,20 @@ def _check_spans(table: pd.DataFrame) -> None:
 
 
 def _check_groups(table: pd.DataFrame) -> None:
-    given = table[table["split"] != ""]
-    splits = given.groupby("group")["split"].nunique()
-    torn = given[given["group"].isin(splits.index[splits > 1])]
+    assigned = table[table["split"] != ""]
+    splits = assigned.groupby("group")["split"].nunique()
+    torn = assigned[assigned["group"].isin(splits.index[splits > 1])]
     if len(torn):
         names = " and ".join(sorted(torn["split"].unique()))
         raise UserError(
-            f"{groups_are(torn)} in the splits {names} ({len(torn)} utterances), which would let a "
-            "run see its own test speakers; give each one split, leave all theirs empty, or name "
+            f"{describe_groups(torn)} in the splits {names} ({len(torn)} utterances), so a run "
+            "would see its own test speakers; give each one split, leave all theirs empty, or name "
             "finer groups in the column 'split_group'."
         )
 
 
-def groups_are(table: pd.DataFrame) -> str:
-    """The start of a sentence on a table's groups: `2 speakers ('a', 'b') are`, or `groups`."""
+def describe_groups(table: pd.DataFrame) -> str:
+    """The start of a sentence on a table's groups, such as `2 speakers ('a', 'b') are`."""
     names = pd.unique(table["group"])
     kind = "speaker" if (table["group"] == table["speaker"]).all() else "group"
     listed = ", ".join(quoted(name) for name in names[:3])
@@ -154,53 +154,49 @@ def _refuse(table: pd.DataFrame, bad: pd.Series, sentence: str) -> None:
         return
     row = table[bad.to_numpy()].iloc[0]
     others = f" ({int(bad.sum())} rows are like this)" if bad.sum() > 1 else ""
-    told = {key: one_line(value) if isinstance(value, str) else value for key, value in row.items()}
+    values = {
+        key: one_line(value) if isinstance(value, str) else value for key, value in row.items()
+    }
     raise UserError(
-        f"the utterance {told['utterance_id']!r} of the corpus {told['corpus']!r} "
-        f"{sentence.format(**told)}{others}."
+        f"the utterance {values['utterance_id']!r} of the corpus {values['corpus']!r} "
+        f"{sentence.format(**values)}{others}."
     )
 
 
 def counts(table: pd.DataFrame, *, labels: Sequence[str] | None = None) -> pd.DataFrame:
-    """Utterances per split, language, gender and emotion: columns of these names and `n` (int).
+    """Utterances (int) by split, language and gender (the index) and emotion (the columns).
 
-    Every combination of a split and language that occurs with both genders and all labels has a
-    row, so that an empty cell is a visible 0. `labels` default to the emotions of the table.
+    Every split and language that occurs has a row for both genders, and a column for every label
+    (None: the emotions of the table), so that an empty cell is a visible 0.
     """
+    tally = pd.crosstab([table[key] for key in _ROW], table["emotion"])
+    pairs = [
+        (split, language)
+        for split in (*SPLITS, "")
+        for language in sorted(table.loc[table["split"] == split, "language"].unique())
+    ]
+    rows = [(*pair, gender) for pair in pairs for gender in GENDERS]
+    index = pd.MultiIndex.from_tuples(rows, names=_ROW)
     labels = list(labels) if labels is not None else sorted(table["emotion"].unique())
-    keys = ["split", "language", "gender", "emotion"]
-    found = table.groupby(keys).size()
-    order = [name for name in [*SPLITS, ""] if (table["split"] == name).any()]
-    pairs = set(zip(table["split"], table["language"], strict=True))
-    index = pd.MultiIndex.from_tuples(
-        [
-            (split, language, gender, label)
-            for split in order
-            for language in sorted(language for name, language in pairs if name == split)
-            for gender in GENDERS
-            for label in labels
-        ],
-        names=keys,
-    )
-    return found.reindex(index, fill_value=0).rename("n").astype(int).reset_index()
+    return tally.reindex(index=index, columns=labels, fill_value=0)
 
 
 def warnings(table: pd.DataFrame) -> list[str]:
     """Sentences about languages whose split is whole and has no gap to train on or measure."""
-    found = []
+    sentences = []
     for language, part in table.groupby("language"):
         for split in [*SPLITS[:2], *(["test"] if (table["split"] == "test").any() else [])]:
             present = set(part.loc[part["split"] == split, "gender"])
             absent = [gender for gender in GENDERS if gender not in present]
             if absent and (part["split"] != "").all():
-                found.append(
+                sentences.append(
                     f"{language} has no {' and no '.join(absent)} utterance in {split}: "
                     "no gap is defined there."
                 )
-    return found
+    return sentences
 
 
-def reasons(excluded: pd.DataFrame, *, most: int = 12) -> str:
+def summarize_reasons(excluded: pd.DataFrame, *, most: int = 12) -> str:
     """Exclusions in one line: the commonest reasons with their counts."""
     if excluded.empty:
         return "it holds no clip"
@@ -226,7 +222,7 @@ def describe(
 ) -> str:
     """Plain text for the screen: counts per split, language, gender and emotion, with totals.
 
-    Below it: hours and speakers, which corpora are synthetic, what was left out, notes, warnings.
+    Below it: hours and speakers, synthetic corpora, exclusions with their reasons, notes, warnings.
     """
     synthetic = table.loc[table["synthetic"].astype(bool), "corpus"].value_counts(sort=False)
     hours = (table["end_s"] - table["start_s"]).sum() / 3600
@@ -240,26 +236,24 @@ def describe(
         for name, n in synthetic.items()
     ]
     for name, part in [] if excluded is None else excluded.groupby("corpus"):
-        lines.append(f"left out of {name}: {len(part)} ({reasons(part)})")
+        lines.append(f"excluded from {name}: {len(part)} ({summarize_reasons(part)})")
     lines += [f"note: {note}" for note in notes]
     return "\n".join(lines + [f"warning: {text}" for text in warnings(table)])
 
 
 def _grid(table: pd.DataFrame, labels: Sequence[str] | None) -> list[str]:
+    """Lines of `counts` with totals and numbers of speakers, in aligned columns."""
     tally = counts(table, labels=labels)
-    emotions = list(dict.fromkeys(tally["emotion"]))
-    rows = [["split", "language", "gender", *emotions, "total", "speakers"]]
-    keys = ["split", "language", "gender"]
-    for values, part in tally.groupby(keys, sort=False):
-        here = (table[keys] == list(values)).all(axis=1)
-        rows.append([*values, *part["n"], part["n"].sum(), table.loc[here, "speaker"].nunique()])
-    sums = tally.groupby("emotion", sort=False)["n"].sum()
-    rows.append(["all", "", "", *sums, sums.sum(), table["speaker"].nunique()])
+    speakers = table.groupby(_ROW)["speaker"].nunique().reindex(tally.index, fill_value=0)
+    rows = [[*_ROW, *tally.columns, "total", "speakers"]]
+    for key, row in zip(tally.index, tally.to_numpy(), strict=True):
+        rows.append([*key, *row, row.sum(), speakers[key]])
+    rows.append(["all", "", "", *tally.sum(), tally.to_numpy().sum(), table["speaker"].nunique()])
     cells = [[str(value) if value != "" else "-" for value in row] for row in rows]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
         "  ".join(
-            cell.ljust(width) if i < 3 else cell.rjust(width)
+            cell.ljust(width) if i < len(_ROW) else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in cells

@@ -79,9 +79,9 @@ def make_plan(config: Config) -> Plan:
             raise UserError(
                 f"the split leaves no utterance for {name}; use more speakers or other folds."
             )
-    labels.require_two(utterances, corpus.excluded)
+    labels.require_two_emotions(utterances, corpus.excluded)
     _require_texts(utterances, config, texts)
-    _, moves = split.follow(few)
+    _, moves = split.complete_groups(few)
     notes = [*corpus.notes, *moves, *_transcripts(utterances, data.modalities)]
     notes += [
         f"on dev {numbers} utterances are fewer than {least_of_cell(config)} of each "

@@ -79,7 +79,7 @@ def test_an_index_that_counts_too_few_frames_is_not_believed(tmp_path):
 
 
 def test_an_mp3_cut_short_is_damaged_if_its_index_tells_and_else_what_is_there(tmp_path):
-    for indexed, found in ((True, containers.CUT), (False, pytest.approx(2, abs=0.2))):
+    for indexed, found in ((True, containers.TRUNCATED), (False, pytest.approx(2, abs=0.2))):
         path = mp3(tmp_path / "a.mp3", voice(4), indexed=indexed)
         content = path.read_bytes()
         path.write_bytes(content[: len(content) // 2])
@@ -102,7 +102,7 @@ def test_tags_between_frames_are_passed_over_and_a_large_hole_is_damage(tmp_path
     path.write_bytes(frames + tag + frames + b"APETAGEX" + bytes(range(256)) * 200)
     assert outcome(path) == pytest.approx(2 * counted_frames(frames) * 1152 / RATE, abs=0.06)
     path.write_bytes(frames + b"\xff" * 3_000_000 + frames)
-    assert outcome(path) == containers.CUT
+    assert outcome(path) == containers.TRUNCATED
 
 
 def test_a_whole_mp3_keeps_the_length_that_was_encoded(tmp_path):
@@ -150,7 +150,7 @@ def flac_declaring(path: Path, samples: int) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("declared", "found"), [(0, 2.0), (16000, 2.0), (32000, 2.0), (80000, containers.CUT)]
+    ("declared", "found"), [(0, 2.0), (16000, 2.0), (32000, 2.0), (80000, containers.TRUNCATED)]
 )
 def test_a_flac_is_as_long_as_its_frames_and_damaged_if_they_are_too_few(tmp_path, declared, found):
     path = flac_declaring(tmp_path / "a.flac", declared)
@@ -167,7 +167,7 @@ def test_an_ogg_without_an_end_is_cut_and_one_of_several_streams_is_refused(tmp_
     content = path.read_bytes()
     assert outcome(path) == 3.0
     path.write_bytes(content[: content.rfind(b"OggS")])  # a page's end: nothing is half there
-    assert outcome(path) == containers.CUT
+    assert outcome(path) == containers.TRUNCATED
     path.write_bytes(content * 2)
     assert outcome(path) == containers.CHAINED
 
@@ -179,7 +179,7 @@ def test_every_container_that_is_shorter_than_its_header_says_is_cut(tmp_path, f
     soundfile.write(path, voice(2, rate=16000), 16000, format=form, subtype="PCM_16")
     assert outcome(path) == 2.0
     path.write_bytes(path.read_bytes()[:-20000])
-    assert outcome(path) == containers.CUT
+    assert outcome(path) == containers.TRUNCATED
 
 
 @pytest.mark.parametrize("riff", [b"\0\0\0\0", b"\x24\0\0\0", b"\xff\xff\xff\xff"])

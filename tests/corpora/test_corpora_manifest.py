@@ -94,7 +94,7 @@ def test_a_clip_that_is_missing_is_left_out_and_all_missing_is_an_error(folder):
     corpus = corpora.load([f"manifest={write(folder, *ROWS, 'no.wav,en,joy,male,02')}"])
     assert corpus.excluded[["corpus", "reason"]].to_numpy().tolist() == [["voices", "missing"]]
     write(folder, "no.wav,en,joy,male,02")
-    with pytest.raises(UserError, match="nothing is left of the corpus 'manifest': 1 x missing"):
+    with pytest.raises(UserError, match="nothing remains of the corpus 'manifest': 1 x missing"):
         corpora.load([f"manifest={folder}"])
 
 
@@ -112,7 +112,7 @@ BAD_ROWS = {
     "x.wav,en,joy,male,01,more": "row 3: it has 6 fields where the header has 5",
     "x.wav,en,joy": "row 3: it has 3 fields where the header has 5",
     "a.wav,en,joy,female,01": "row 3: the utterance 'voices/a' is already in row 2",
-    '"x.wav,en,joy,male,01': "is not a sound CSV",
+    '"x.wav,en,joy,male,01': "is not a valid CSV",
 }
 
 

@@ -232,7 +232,7 @@ def test_csvs_without_any_audio_leave_nothing_and_say_so(root):
     for pair, (audio, _) in tree.PAIRS.items():
         shutil.rmtree(root / pair / "ENG")
         shutil.rmtree(root / pair / audio)
-    with pytest.raises(UserError, match="nothing is left of the corpus 'meld_st': 144 x missing"):
+    with pytest.raises(UserError, match="nothing remains of the corpus 'meld_st': 144 x missing"):
         load(root)
 
 

@@ -133,7 +133,7 @@ def test_the_recorded_engine_speaks_the_shipped_durations(manifest):
 
 @needs_espeak
 def test_a_clip_that_would_be_too_long_is_spoken_faster():
-    slow = demo_speech.Cues(rate=-1.0)
+    slow = demo_speech.VoiceCues(rate=-1.0)
     sound = demo_speech.speak("We were at the station.", voice="en+m1", cues=slow, seed=0)
     assert 1.5 < len(sound) / 16000 <= 1.95
 
@@ -141,7 +141,7 @@ def test_a_clip_that_would_be_too_long_is_spoken_faster():
 @needs_espeak
 def test_faster_cues_shorten_a_clip_and_gain_makes_it_louder():
     def say(**cues: float) -> np.ndarray:
-        settings = demo_speech.Cues(**cues)
+        settings = demo_speech.VoiceCues(**cues)
         return demo_speech.speak("The bus stops here.", voice="en+f2", cues=settings, seed=0)
 
     assert len(say(rate=0.5)) < 0.85 * len(say())

@@ -71,7 +71,7 @@ def test_many_peaks_are_counted_under_one_reason():
          "reason": f"of an implausible level (peak 8,{i}; samples should lie in [-1, 1])"}
         for i in range(100, 150)
     ]  # fmt: skip
-    text = table.reasons(table.excluded_frame([*rows, rows[0] | {"reason": "empty"}]))
+    text = table.summarize_reasons(table.excluded_frame([*rows, rows[0] | {"reason": "empty"}]))
     assert text == (
         "50 x of an implausible level (peak 8,100 and others; samples should lie in [-1, 1]); "
         "1 x empty"

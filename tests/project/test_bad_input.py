@@ -69,8 +69,8 @@ MISTAKES: dict[str, tuple[Callable[[Place], list[str]], tuple[str, ...]]] = {
     "no emotion that is a label": (manifest_of(GOOD.replace("joy,m", "boredom,m")), ("boredom",)),
     "a single speaker": (one_speaker, ("split", "groups")),
     # The audio
-    "no readable audio": (unreadable_audio, ("nothing is left", "manifest")),
-    "no audio at all": (manifest_of(GOOD.replace("0_joy", "gone")), ("nothing is left",)),
+    "no readable audio": (unreadable_audio, ("nothing remains", "manifest")),
+    "no audio at all": (manifest_of(GOOD.replace("0_joy", "gone")), ("nothing remains",)),
     "a damaged clip under --strict": (
         lambda place: [place.file("voices/0_joy.wav", b"x") and "--strict", *place.fine()],
         ("0_joy.wav",),

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from ermgap.corpora import audio, table
-from ermgap.corpora.clip_paths import Inside
+from ermgap.corpora.clip_paths import FolderBounds
 from ermgap.errors import UserError, printable
 from ermgap.records import files
 
@@ -56,7 +56,7 @@ def test_a_command_ends_as_it_should_on_any_terminal(corpus, root, command, term
     assert "Traceback" not in printed
     if command in ("describe", "pareto"):
         assert done.returncode == 0, printed
-        assert r"left out of c\xf6rpus: 1 (1 x emotion '\u8b0e' is not" in printed
+        assert r"excluded from c\xf6rpus: 1 (1 x emotion '\u8b0e' is not" in printed
         assert "31 utterances" in printed
     else:
         assert done.returncode == 2 and printed.startswith("error: ")
@@ -82,7 +82,8 @@ def test_an_escaped_name_leads_out_of_a_corpus_no_more_than_another(tmp_path):
     (tmp_path / "secret.wav").touch()
     os.symlink(tmp_path / "secret.wav", os.fsencode(tmp_path / "corpus") + b"/\xe4.wav")
     with pytest.raises(UserError, match="lies outside of the corpus"):
-        Inside(tmp_path / "corpus").require(str(tmp_path / "corpus" / r"\xe4.wav"), place="row 1")
+        escaped = str(tmp_path / "corpus" / r"\xe4.wav")
+        FolderBounds(tmp_path / "corpus").require(escaped, place="row 1")
 
 
 def test_what_steers_a_terminal_is_not_printed(tmp_path):

@@ -71,7 +71,7 @@ MISTAKES: dict[str, tuple[Callable[[Fakes], list[str]], tuple[str, ...]]] = {
     "an unknown corpus": (other_data("emodbb"), ("emodbb", "emodb")),
     "a corpus whose path is gone": (other_data("emodb=/nowhere/at/all"), ("/nowhere/at/all",)),
     "a corpus without rows": (without_rows, ("manifest.csv", "no rows")),
-    "a corpus without clips": (without_clips, ("nothing is left",)),
+    "a corpus without clips": (without_clips, ("nothing remains",)),
     "no test split": (fine(*MODELS, "--split", "test"), ("no test utterances", "--split")),
     "an unknown split": (fine(*MODELS, "--split", "train"), ("--split", "train")),
     # Folds

@@ -111,7 +111,7 @@ def test_broken_quotes_are_named_with_their_line_under_every_separator(folder):
     for separator in ",;\t|":
         text = separator.join(HEADER) + "\n" + separator.join(['"a.wav', *ROWS[0][1:]]) + "\n"
         (folder / "manifest.csv").write_text(text)
-        assert "is not a sound CSV (line 2: " in refused(folder)
+        assert "is not a valid CSV (line 2: " in refused(folder)
 
 
 def test_genders_are_read_from_a_spreadsheets_csv_too(tmp_path):
@@ -183,7 +183,7 @@ def test_columns_that_are_not_read_are_listed_and_look_alikes_first(folder):
     ],
 )  # fmt: skip
 def test_a_column_is_known_by_the_names_that_people_give_it(name, column):
-    assert columns.meant(name) == column
+    assert columns.likely_column(name) == column
 
 
 def test_a_required_column_under_another_name_is_told_its_name(folder):

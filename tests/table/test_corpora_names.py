@@ -80,7 +80,7 @@ def test_a_saved_dataset_may_have_any_name_too(two, tmp_path, isolated_cache):
 
 
 def test_the_name_of_a_loader_keeps_its_meaning(two):
-    with pytest.raises(UserError, match="nothing is left of the corpus 'emodb': 16 x its name is"):
+    with pytest.raises(UserError, match="nothing remains of the corpus 'emodb': 16 x its name is"):
         corpora.load([f"emodb={two[0]}"])
 
 
@@ -123,7 +123,7 @@ def test_a_name_that_leads_to_no_corpus_of_its_own_is_one_sentence(
 
 def test_what_is_wrong_with_one_of_two_manifests_names_its_folder(two):
     (two[1] / "manifest.csv").write_text(f"{HEADER}\ngone.wav,en,joy,male,1\n")
-    with pytest.raises(UserError, match=f"nothing is left of the corpus 'manifest={two[1]}'"):
+    with pytest.raises(UserError, match=f"nothing remains of the corpus 'manifest={two[1]}'"):
         corpora.load([f"manifest={folder}" for folder in two])
 
 

@@ -69,7 +69,7 @@ def test_describe_prints_counts_exclusions_notes_and_the_papers_numbers(places):
     assert run.returncode == 0 and run.stderr == ""
     lines = run.stdout.splitlines()
     assert lines[0].split()[:3] == ["split", "language", "gender"]
-    assert "left out of meld_st: 48 (48 x the same English utterance" in run.stdout
+    assert "excluded from meld_st: 48 (48 x the same English utterance" in run.stdout
     assert "note: meld_st's genders are inferred from the characters" in run.stdout
     compared = [line.split() for line in lines]
     assert ["utterances", "144", "29,252", "the", "paper"] in compared  # demo is not counted in
@@ -152,8 +152,8 @@ def test_a_users_own_genders_replace_the_shipped_ones(places, tmp_path, capsys):
 
 def test_names_match_whatever_their_case_spaces_and_apostrophes(tmp_path):
     file = write_genders(tmp_path / "g.csv", "Joey’s  Hand Twin,male", "joey's hand twin,man")
-    assert genders.read(file) == {genders.spelt(" JOEY'S HAND  TWIN"): "male"}
-    assert genders.spelt("Rene\u0301") == genders.spelt("Ren\u00e9")
+    assert genders.read(file) == {genders.normalized_name(" JOEY'S HAND  TWIN"): "male"}
+    assert genders.normalized_name("Rene\u0301") == genders.normalized_name("Ren\u00e9")
 
 
 BAD = {

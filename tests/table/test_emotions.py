@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+import yaml
 
 from ermgap import corpora
 from ermgap.config import Config
 from ermgap.corpora import table as tables
-from ermgap.corpora.emotion_words import WORDS, fold, meaning
+from ermgap.corpora.emotion_words import FILE, canonical_emotion, normalize
 from ermgap.corpora.labels import MELD_LABELS, keep_labels
 from ermgap.errors import UserError
 from sweeps import pareto
@@ -86,8 +87,8 @@ def test_the_keys_of_public_corpora_are_understood(corpus):
 
 
 def test_no_word_means_two_emotions_and_no_code_is_shorter_than_two_letters():
-    for language, emotions in WORDS.items():
-        words = [fold(word) for line in emotions.values() for word in line.split(", ")]
+    for language, emotions in yaml.safe_load(FILE.read_text(encoding="utf-8")).items():
+        words = [normalize(word) for listed in emotions.values() for word in listed]
         assert sorted(set(words)) == sorted(words), language
         assert all(len(word) > 1 or not word.isascii() for word in words)
 
@@ -96,7 +97,10 @@ def test_what_is_ambiguous_or_another_emotion_is_left_out():
     letters = ["A", "W", "F", "N", "S", "01", "3", "fe", "su", "xxx", "other", "Joy?"]
     others = ["excited", "exc", "frustration", "calm", "boredom", "contempt", "anxiety"]
     assert set(read(*letters, *others)) == {""}
-    assert (meaning("平静", language="ja"), meaning("平静", language="zh")) == ("neutral", "calm")
+    assert (canonical_emotion("平静", language="ja"), canonical_emotion("平静", language="zh")) == (
+        "neutral",
+        "calm",
+    )
     assert read("平静", "tri", "Freude", language="en") == ["", "", "joy"]
 
 
@@ -133,7 +137,7 @@ def test_one_emotion_is_refused_before_training_with_the_words_that_are_none(tmp
         make_plan(config(tmp_path, ["W", "L", "sad"]))
     text = str(refused.value)
     assert text.startswith("fewer than two emotions are in both train and dev (train: sadness 6")
-    assert "16 utterances were left out" in text and "w 8, l 8" in text and "data.emotions" in text
+    assert "16 utterances were excluded" in text and "w 8, l 8" in text and "data.emotions" in text
     assert "\n" not in text and text.endswith(".")
     words = ["--data", f"manifest={tmp_path}", "--out", str(tmp_path / "out")]
     with pytest.raises(UserError, match="fewer than two emotions"):
@@ -161,7 +165,7 @@ def test_emotions_that_train_and_dev_do_not_share_are_refused(tmp_path):
 
 
 def test_a_corpus_of_which_no_word_is_a_label_says_which_words(tmp_path):
-    with pytest.raises(UserError, match=r"nothing is left of .* w 8, l 8; .*data\.emotions"):
+    with pytest.raises(UserError, match=r"nothing remains of .* w 8, l 8; .*data\.emotions"):
         make_plan(config(tmp_path, ["W", "L"]))
 
 

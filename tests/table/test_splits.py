@@ -8,7 +8,7 @@ import pytest
 
 from ermgap import corpora
 from ermgap.corpora import table as tables
-from ermgap.corpora.split import assign, follow
+from ermgap.corpora.split import assign, complete_groups
 from ermgap.errors import UserError
 
 
@@ -209,28 +209,28 @@ def conflicting(open_speakers: int, *, speakers: int = 4) -> pd.DataFrame:
 
 def test_rows_that_follow_their_speaker_are_counted_and_named():
     table = conflicting(3, speakers=6)
-    followed, (note,) = follow(table)
+    followed, (note,) = complete_groups(table)
     assert note.startswith("3 speakers ('en_female_0', 'en_female_1', 'en_female_2') are in test")
     assert "27 of these were moved to test" in note
     assert (followed["split"] == "test").sum() == 30 and (followed["split"] == "").sum() == 90
     result = assign(table, seed=0)
     assert set(result.loc[followed["split"] == "test", "split"]) == {"test"}
-    assert follow(result)[1] == []
+    assert complete_groups(result)[1] == []
 
 
 def test_one_row_that_follows_is_said_in_the_singular_and_groups_are_called_groups():
     table = conflicting(1)
     table = table[(table["split"] == "test") | (table["utterance_id"].str.contains("/[1]$"))]
-    assert "1 of these was moved to test" in follow(table)[1][0]
+    assert "1 of these was moved to test" in complete_groups(table)[1][0]
     table["speaker"] = "x"
-    assert follow(table)[1][0].startswith("1 group ('en_female_0') is in test")
+    assert complete_groups(table)[1][0].startswith("1 group ('en_female_0') is in test")
 
 
 def test_rows_move_to_every_split_with_a_note_for_each():
     table = even("en", speakers=4, clips=10)
     for group, split in (("en_female_0", "train"), ("en_male_0", "dev"), ("en_male_1", "dev")):
         table.loc[table.index[table["group"] == group][0], "split"] = split
-    notes = follow(table)[1]
+    notes = complete_groups(table)[1]
     assert [("9 of these" in note, "18 of these" in note) for note in notes] == [
         (False, True),
         (True, False),
@@ -239,8 +239,8 @@ def test_rows_move_to_every_split_with_a_note_for_each():
 
 def test_nothing_moves_where_splits_are_whole_or_open():
     table = even("en", speakers=4)
-    assert follow(table)[1] == []
-    assert follow(assign(table, seed=0))[1] == []
+    assert complete_groups(table)[1] == []
+    assert complete_groups(assign(table, seed=0))[1] == []
 
 
 def test_a_gap_that_is_lost_to_moved_rows_is_refused_with_that_cause():

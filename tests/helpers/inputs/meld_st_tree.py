@@ -241,7 +241,7 @@ FILES = {  # what happens to a CSV, and the sentence
     "a column stands twice": (replaced("sentiment", "emotion"), "has the column 'emotion' twice"),
     "it has colons": (lambda f: f.write_text(f.read_text().replace(",", ":")), "lacks the"),
     "it is not UTF-8": (lambda f: f.write_bytes("id,ä\n1,ö\n".encode("latin-1")), "is not UTF-8"),
-    "a quote is left open": (replaced('scene 0"', "scene 0"), "is not a sound CSV"),
+    "a quote is left open": (replaced('scene 0"', "scene 0"), "is not a valid CSV"),
     "a row is short": (cut_first_row, "row 2: it has 8 fields where the header has 10"),
     "a row is long": (replaced("Rachel,", "Rachel,x,"), "row 2: it has 11 fields"),
     "it is empty": (lambda f: f.write_text(""), "is empty"),
