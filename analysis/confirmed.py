@@ -19,8 +19,8 @@ from scipy import stats
 from analysis.figures import figures, layout
 from analysis.figures.figures import BLUE, INK, ORANGE, SOFT
 from analysis.front import front
-from analysis.front.axes import AXES
 from analysis.tables.tables import PLOTS
+from ermgap.config import METRICS
 from ermgap.errors import UserError
 from ermgap.records import Records, write_atomically
 
@@ -53,7 +53,7 @@ def runs(records: Records) -> pd.DataFrame | None:
         made = pd.read_parquet(path) if path.exists() else None
     except (OSError, ValueError):
         return None
-    needed = {"trial_id", "seed", "split", "status", *front.SCORES}
+    needed = {"trial_id", "seed", "split", "status", *METRICS}
     return made if made is not None and needed <= set(made) else None
 
 
@@ -103,7 +103,7 @@ def table(info: front.FrontInfo, runs: pd.DataFrame) -> pd.DataFrame:
         dev = mine[mine["split"] == "dev"]
         row |= {"seeds": int((dev["status"] != "failed").sum())}
         row |= {"degenerate": int((dev["status"] == "degenerate").sum())}
-        for name in front.SCORES:
+        for name in METRICS:
             row[name] = point.values[name]
             for split in ("dev", "test"):
                 values = mine.loc[mine["split"] == split, name].dropna().to_numpy()
@@ -172,17 +172,17 @@ def draw(info: front.FrontInfo, made: pd.DataFrame, path: Path) -> None:
     figure = Figure(figsize=(4.6 * len(names) + 0.6, 0.55 * len(made) + 1.7), layout="constrained")
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     place = np.arange(len(made))[::-1]
-    for axes, name, better in zip(panels, names, info.directions, strict=True):
-        words, factor, *_ = AXES[name]
+    for axes, name in zip(panels, names, strict=True):
+        metric = METRICS[name]
         for mark, shift, color, word in MARKS:
             column = name if mark == "search" else f"{name}_{mark}"
-            half = factor * made.get(f"{column}_half", pd.Series(0.0, made.index))
+            half = metric.scale * made.get(f"{column}_half", pd.Series(0.0, made.index))
             filled = {} if mark != "search" else {"markerfacecolor": "white"}
             axes.errorbar(
-                factor * made[column], place + shift, xerr=half.fillna(0), fmt="o", color=color,
-                markersize=6, elinewidth=1.4, label=word, **filled,
+                metric.scale * made[column], place + shift, xerr=half.fillna(0), fmt="o",
+                color=color, markersize=6, elinewidth=1.4, label=word, **filled,
             )  # fmt: skip
-        axes.set_xlabel(f"{words}\n{layout.BETTER[better]}", color=INK)
+        axes.set_xlabel(f"{metric.label}\n{metric.better}", color=INK)
         axes.set_yticks(place, [_name(one) for _, one in made.iterrows()])
         axes.grid(axis="y", color="#EEEEEE")
         axes.set_axisbelow(True)
@@ -197,7 +197,7 @@ def draw_front(info: front.FrontInfo, made: pd.DataFrame, path: Path) -> None:
     """The plane of the front: arrows from what the search saw to the mean on test (else on dev)."""
     x, y = names = layout.plane(info)
     split = "test" if np.isfinite(made[f"{y}_test"]).any() else "dev"
-    factor = np.array([AXES[name][1] for name in names])
+    factor = np.array([METRICS[name].scale for name in names])
     seen = made[[x, y]].to_numpy(float) * factor
     left = made[[f"{x}_{split}", f"{y}_{split}"]].to_numpy(float) * factor
     there = np.isfinite(seen).all(1) & np.isfinite(left).all(1)

@@ -22,6 +22,7 @@ from analysis.front import COMPLETE, FrontInfo, front
 from analysis.statistics import largest_of
 from analysis.statistics.uncertainty import classes_of, dev_predictions
 from ermgap import metrics
+from ermgap.config import GENDERS
 from ermgap.errors import UserError
 from ermgap.records import Records
 
@@ -243,7 +244,7 @@ def _comparable(
     counts = metrics.confusions(coded)
     cells = metrics.counted_cells(counts, min_support=min_support, cell_support=cell_support)
     speakers = table[_SPEAKER].drop_duplicates().groupby(_SPEAKER[:2]).size().unstack(fill_value=0)
-    fewest = speakers.reindex(columns=metrics.GENDERS, fill_value=0).min(axis=1)
+    fewest = speakers.reindex(columns=GENDERS, fill_value=0).min(axis=1)
     languages = [cell.split("/", 1)[0] for cell in coded.cells]
     halved = fewest.reindex(languages).to_numpy() >= 2
     return metrics.supported_classes(counts, min_support=min_support), cells & halved

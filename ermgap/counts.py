@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from ermgap.config import GENDERS
 from ermgap.errors import UserError
 
-GENDERS = ("female", "male")
 OVERALL = "overall"  # in the place of a language: what pools them
 
 

@@ -15,17 +15,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from ermgap.counts import GENDERS, OVERALL, EncodedPredictions, Margins, confusions, encode
+from ermgap.config import GAP_TITLES, GENDERS, METRICS
+from ermgap.counts import OVERALL, EncodedPredictions, Margins, confusions, encode
 
 __all__ = [
-    "FALLING", "GAPS", "GENDERS", "OVERALL", "EncodedPredictions", "Margins", "accuracy",
+    "GAPS", "OVERALL", "EncodedPredictions", "Margins", "accuracy",
     "confusions", "counted_cells", "differences", "encode", "evaluate", "gap_sizes", "gender_gaps",
     "minimum_per_side", "rates", "sides_with_support", "supported_classes", "uncounted_cells",
     "violation", "weighted_f1",
 ]  # fmt: skip
 
-GAPS = ("tpr", "fpr", "w_f1", "acc")
-FALLING = ("max_gap", "max_loss_gap")  # less is better
+GAPS = tuple(name for name in GAP_TITLES if name != "avg")
 
 
 def accuracy(counts: np.ndarray | Margins) -> np.ndarray:
@@ -224,7 +224,7 @@ def violation(name: str, value: float | None, limit: float) -> float:
     """
     if value is None or not np.isfinite(value):
         return 1.0
-    return float(value - limit if name in FALLING else limit - value)
+    return float(value - limit if METRICS[name].direction == "min" else limit - value)
 
 
 def _with_overall(cells: Sequence[str], counts: np.ndarray) -> tuple[list[str], np.ndarray]:

@@ -24,8 +24,8 @@ import pandas as pd
 
 from ermgap import config
 from ermgap.adapters import load_adapter, settings_of
+from ermgap.config import SPEECH
 from ermgap.corpora import audio, own_audio
-from ermgap.corpora.own_audio import SPEECH
 from ermgap.errors import UserError, command_line, printable
 from ermgap.records import write_atomically
 

@@ -20,9 +20,9 @@ import pandas as pd
 
 from analysis.figures import figures, layout
 from analysis.front import FrontInfo
-from analysis.front.axes import AXES
 from analysis.statistics import Panel
 from analysis.statistics.uncertainty import classes_of, dev_predictions
+from ermgap.config import METRICS
 from ermgap.errors import UserError
 from ermgap.records import Records
 
@@ -130,7 +130,7 @@ def draw(found: Attainment, info: FrontInfo, path: Path) -> None:
     """Write the picture at 150 dpi: the measured front over the band of the middle half."""
     names = layout.plane(info)
     order = [found.names.index(name) for name in names]
-    factor = np.array([AXES[name][1] for name in names])
+    factor = np.array([METRICS[name].scale for name in names])
     minimised = layout.direction(info, names[0]) == "min"
     places = {level: at[:, order] * factor for level, at in found.surfaces.items() if len(at)}
     core = layout.places(info.highlighted, names)

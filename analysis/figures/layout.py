@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.front import FrontInfo, Point, caption, choose
-from analysis.front.axes import AXES, BETTER
 from analysis.statistics import Evidence
+from ermgap.config import METRICS
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ def picture(
     spans = [_bar(errors.get(p.trial_id), (x, y)) for p in points]
     spans = np.reshape(spans, (-1, 2)) * core[:, None]
     inner = np.concatenate([at[core] - spans[core], at[core] + spans[core]])
-    xlim = limits(inner[:, 0], at[:, 0], least=AXES[x][2], top=AXES[x][3])
-    ylim = limits(inner[:, 1], at[:, 1], least=AXES[y][2], top=AXES[y][3])
+    xlim = limits(inner[:, 0], at[:, 0], least=METRICS[x].least_span, top=METRICS[x].top)
+    ylim = limits(inner[:, 1], at[:, 1], least=METRICS[y].least_span, top=METRICS[y].top)
     marks = tuple(
         _mark(p, place, span, xlim, ylim) for p, place, span in zip(points, at, spans, strict=True)
     )
@@ -75,8 +75,8 @@ def picture(
         staircase=staircase(info, x, y),
         xlim=xlim,
         ylim=ylim,
-        xlabel=axis_title(info, x),
-        ylabel=axis_title(info, y),
+        xlabel=METRICS[x].axis_title,
+        ylabel=METRICS[y].axis_title,
         labels=named_points(info),
         title=f"Accuracy against gender gap: {info.name}",
         caption=tuple(
@@ -97,7 +97,7 @@ def frame(
     """
     names = plane(info)
     xlim, ylim = (
-        limits(core[:, k], others[:, k], least=AXES[name][2], top=AXES[name][3])
+        limits(core[:, k], others[:, k], least=METRICS[name].least_span, top=METRICS[name].top)
         for k, name in enumerate(names)
     )
     return Picture(
@@ -105,8 +105,8 @@ def frame(
         staircase=np.empty((0, 2)),
         xlim=xlim,
         ylim=ylim,
-        xlabel=axis_title(info, names[0]),
-        ylabel=axis_title(info, names[1]),
+        xlabel=METRICS[names[0]].axis_title,
+        ylabel=METRICS[names[1]].axis_title,
         labels={},
         title=f"{title}: {info.name}",
         caption=tuple(caption),
@@ -125,8 +125,8 @@ def null_band(
     known = [p for p in known if np.isfinite(found[p.trial_id].band.high)]
     if x != "max_gap" or not known:
         return np.empty((0, 2))
-    across = np.array([found[p.trial_id].band.high for p in known]) * AXES[x][1]
-    upward = np.array([p.values[y] for p in known]) * AXES[y][1]
+    across = np.array([found[p.trial_id].band.high for p in known]) * METRICS[x].scale
+    upward = np.array([p.values[y] for p in known]) * METRICS[y].scale
     height = np.linspace(*ylim, 20)
     if len(known) < 3 or np.ptp(upward) < 1e-9:
         return np.stack([np.full(20, np.median(across)), height], 1)
@@ -187,7 +187,7 @@ def corners(at: np.ndarray, *, minimised: bool) -> np.ndarray:
 
 def places(points: Sequence[Point], names: tuple[str, str]) -> np.ndarray:
     """Where points stand in the plane of two objectives, in axis units, [n, 2]."""
-    at = [[point.values[name] * AXES[name][1] for name in names] for point in points]
+    at = [[point.values[name] * METRICS[name].scale for name in names] for point in points]
     return np.reshape(np.array(at, float), (len(points), 2))
 
 
@@ -253,7 +253,7 @@ def _about_the_drawing(info: FrontInfo, marks: Sequence[Mark]) -> list[str]:
     if any(mark.off for mark in marks):
         notes.append("Triangles at an edge stand for points outside the picture.")
     if len(info.objectives) > 2:
-        left = [AXES[name][0] for name in info.objectives if name not in plane(info)]
+        left = [METRICS[name].label for name in info.objectives if name not in plane(info)]
         notes.append(f"Not drawn, but part of the front: {left[0]}.")
     return notes
 
@@ -288,10 +288,5 @@ def _mark(point: Point, place, span, xlim, ylim) -> Mark:
 
 def _bar(errors: Mapping | None, names: tuple[str, str]) -> list[float]:
     """Half lengths of a point's bars in axis units; 0 where there is none."""
-    values = [(errors or {}).get(f"{name}_se", 0.0) * AXES[name][1] for name in names]
+    values = [(errors or {}).get(f"{name}_se", 0.0) * METRICS[name].scale for name in names]
     return [value if np.isfinite(value) else 0.0 for value in values]
-
-
-def axis_title(info: FrontInfo, name: str) -> str:
-    """Words of an axis: what, its unit, and which way is better."""
-    return f"{AXES[name][0][:-1]}; {BETTER[direction(info, name)]})"

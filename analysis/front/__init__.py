@@ -1,5 +1,5 @@
 """The front of a sweep: records go in, its points, the front among them and choices come out."""
 
-from analysis.front.front import COMPLETE, SCORES, FrontInfo, Point
+from analysis.front.front import COMPLETE, FrontInfo, Point
 
-__all__ = ["COMPLETE", "FrontInfo", "Point", "SCORES"]
+__all__ = ["COMPLETE", "FrontInfo", "Point"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from analysis.front.front import FrontInfo
+from ermgap.config import METRICS
 
 
 def caption(info: FrontInfo, *, errors: bool, band: bool = False) -> list[str]:
@@ -16,7 +17,8 @@ def caption(info: FrontInfo, *, errors: bool, band: bool = False) -> list[str]:
         first += f" Synthetic speech, not human: {', '.join(synthetic)}."
     train = (sweep.get("config") or {}).get("train") or {}
     rule = train.get("select", "w_f1")
-    chosen = "the last one" if rule == "last" else f"the one of the best dev {_word(rule)}"
+    metric = METRICS[rule].short if rule in METRICS else rule
+    chosen = "the last one" if rule == "last" else f"the one of the best dev {metric}"
     lines = [first, f"Each point is one trial, at its selected epoch: {chosen}."]
     if info.complete < info.planned:
         word = "Sweep" if info.done or info.ended >= info.planned else "Unfinished sweep"
@@ -32,8 +34,3 @@ def caption(info: FrontInfo, *, errors: bool, band: bool = False) -> list[str]:
             "these speakers."
         )
     return lines
-
-
-def _word(rule: str) -> str:
-    words = {"w_f1": "weighted F1", "acc": "accuracy", "worst_group_w_f1": "worst-group W-F1"}
-    return words.get(rule, rule)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analysis.front.front import FrontInfo, Point
+from ermgap.config import METRICS
 
 if TYPE_CHECKING:
     from analysis.statistics import Backing, Evidence
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 EMPTY = "The front is empty: no finished trial is usable yet."
 GAP_LIMITS = (0.05, 0.10, 0.15)  # fractions
 LOSSES = (0.01, 0.02, 0.05)  # of accuracy against ERM, fractions
-ACCURACIES = ("acc", "w_f1")
-FAIRNESSES = ("max_gap", "worst_group_w_f1", "max_loss_gap")
 
 
 @dataclass(frozen=True)
@@ -206,14 +205,15 @@ def _unit(info: FrontInfo) -> np.ndarray:
 
 
 def _most_accurate(info: FrontInfo, found: Evidence | None = None) -> Choice:
-    return _best_of(info, ACCURACIES, rule="most accurate")
+    return _best_of(info, rule="most accurate", fairness=False)
 
 
 def _fairest(info: FrontInfo, found: Evidence | None = None) -> Choice:
-    return _best_of(info, FAIRNESSES, rule="fairest")
+    return _best_of(info, rule="fairest", fairness=True)
 
 
-def _best_of(info: FrontInfo, names: Sequence[str], *, rule: str) -> Choice:
+def _best_of(info: FrontInfo, *, rule: str, fairness: bool) -> Choice:
+    names = [name for name, metric in METRICS.items() if metric.fairness == fairness]
     objective = next((name for name in info.objectives if name in names), None)
     if objective is None:
         return Choice(rule, None, f"No {rule} point: none of {', '.join(names)} is an objective.")

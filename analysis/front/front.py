@@ -15,11 +15,10 @@ from functools import cached_property
 
 import numpy as np
 
+from ermgap.config import METRICS
 from ermgap.errors import UserError
 from ermgap.metrics import OVERALL, uncounted_cells, violation
 from ermgap.records import COMPLETE, ENDED, Records, Trial
-
-SCORES = ("acc", "w_f1", "max_gap", "worst_group_w_f1", "max_loss_gap")
 
 
 @dataclass(frozen=True)
@@ -237,7 +236,7 @@ def _costs(values: Sequence[Sequence[float]], directions: Sequence[str]) -> np.n
 
 
 def _point(trial: Trial, given: Mapping) -> Point:
-    values = {name: _number(trial.selected.get(name)) for name in SCORES}
+    values = {name: _number(trial.selected.get(name)) for name in METRICS}
     epoch = trial.selected.get("epoch")
     row = next((row for row in trial.rows if row.get("epoch") == epoch), {})
     cell = (row.get("dev") or {}).get("worst_cell")

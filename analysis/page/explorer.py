@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 
 from analysis.figures import figures, layout
-from analysis.front import SCORES, FrontInfo, Point, choose, importance
-from analysis.front.axes import AXES
+from analysis.front import FrontInfo, Point, choose, importance
 from analysis.statistics import Evidence
 from analysis.statistics.evidence import levelled
 from analysis.statistics.uncertainty import classes_of, dev_predictions
 from ermgap import metrics
+from ermgap.config import METRICS
 from ermgap.errors import UserError
 from ermgap.records import Records, Trial, to_json
 
@@ -74,8 +74,12 @@ def data(
         details[trial_id] = _history(trials[trial_id]) | _behind(records, trials[trial_id], texts)
     band = layout.picture(info, bars, found).band
     return {
-        "axes": {n: {"words": AXES[n][0], "factor": AXES[n][1]} for n in SCORES},
-        "better": dict.fromkeys(SCORES, "max") | dict.fromkeys(metrics.FALLING, "min"),
+        "axes": {
+            name: {"title": metric.title, "label": metric.label, "long": metric.axis_title,
+                   "factor": metric.scale, "span": metric.least_span,
+                   "direction": metric.direction}
+            for name, metric in METRICS.items()
+        },
         "x": x,
         "y": y,
         "objectives": info.objectives,

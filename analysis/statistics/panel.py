@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 
 from ermgap import metrics
+from ermgap.config import GENDERS
 from ermgap.errors import UserError
-from ermgap.metrics import GENDERS, Margins
+from ermgap.metrics import Margins
 
 SPEAKER = ["corpus", "speaker"]
 

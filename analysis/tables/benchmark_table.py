@@ -20,12 +20,12 @@ import pandas as pd
 from analysis.statistics import Panel
 from analysis.statistics.uncertainty import spread
 from ermgap import metrics
+from ermgap.config import GAP_TITLES
 from ermgap.errors import UserError
-from ermgap.metrics import Margins
+from ermgap.metrics import OVERALL, Margins
 from ermgap.records import is_degenerate
 
-OVERALL = "overall"
-SCORES = ("w_f1", "acc", "tpr_gap", "fpr_gap", "w_f1_gap", "acc_gap", "avg_gap")  # the columns
+SCORES = ("w_f1", "acc", *(f"{name}_gap" for name in GAP_TITLES))  # the columns
 COMPARED = ("avg_gap", "acc", "w_f1")  # with the baseline, on each overall block
 _TOLD = ("split", "fold", "language", "gender", "speaker")
 _COUNTS = ("n", "n_female", "n_male", "classes", "unparsable")
@@ -199,7 +199,7 @@ def _scores(counts: np.ndarray | Margins, classes: np.ndarray) -> dict[str, np.n
     margins = Margins.of(counts)
     both = Margins(*(part.sum(-2) for part in margins))
     gaps = metrics.gender_gaps(margins, classes=classes)
-    named = {f"{name}_gap": gaps[name] for name in (*metrics.GAPS, "avg")}
+    named = {f"{name}_gap": gaps[name] for name in GAP_TITLES}
     return {"w_f1": metrics.weighted_f1(both), "acc": metrics.accuracy(both)} | named
 
 

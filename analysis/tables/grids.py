@@ -17,11 +17,12 @@ import numpy as np
 import pandas as pd
 
 from analysis.tables.benchmark_table import COMPARED, OVERALL, SCORES, BenchmarkTable
+from ermgap.config import GAP_TITLES, GENDERS
 
-HEADS = ("W-F1", "ACC", "TPR gap", "FPR gap", "W-F1 gap", "ACC gap", "AVG gap")  # of SCORES
-CHANGES = ("AVG gap", "ACC", "W-F1")  # of COMPARED
+TITLES = {name: GAP_TITLES[name] for name in ("w_f1", "acc")} | {
+    f"{name}_gap": f"{title} gap" for name, title in GAP_TITLES.items()
+}
 WITH_ERROR = ("w_f1", "acc", "avg_gap", "max_gap")
-HIGHER = ("w_f1", "acc")  # is better; of the others lower is
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def grids(table: BenchmarkTable) -> list[Grid]:
     for block, part in table.rows.groupby("block", sort=False):
         columns = [_column(part, key) for key in SCORES]
         columns.append([f"{row.n_female:,}/{row.n_male:,}" for row in part.itertuples()])
-        header = ["System", *HEADS, "n (F/M)"]
+        header = ["System", *(TITLES[key] for key in SCORES), "n (F/M)"]
         if unparsable:
             columns.append([f"{n:,}" for n in part["unparsable"]])
             header.append("no label")
@@ -122,7 +123,7 @@ def undefined(table: BenchmarkTable) -> list[str]:
 def _reasons(row, table: BenchmarkTable) -> list[str]:
     if row.n == 0:
         return ["no prediction"]
-    absent = [name for name in ("female", "male") if getattr(row, f"n_{name}") == 0]
+    absent = [name for name in GENDERS if getattr(row, f"n_{name}") == 0]
     reasons = [f"no {name} utterance, so no gap is defined" for name in absent]
     if not absent and row.classes == 0:
         least = table.facts["min_support"]
@@ -145,7 +146,14 @@ def _changes(table: BenchmarkTable) -> list[Grid]:
     for modality, part in others[others["language"] == OVERALL].groupby("modality", sort=False):
         columns = [_column(part, f"delta_{key}", sign="+") for key in COMPARED]
         title = f"Difference to {table.baseline}, {OVERALL}, {modality}"
-        made.append(Grid(title, ["System", *CHANGES], _across(part, columns), frozenset()))
+        made.append(
+            Grid(
+                title,
+                ["System", *(TITLES[key] for key in COMPARED)],
+                _across(part, columns),
+                frozenset(),
+            )
+        )
     return made
 
 
@@ -176,6 +184,6 @@ def _best(part: pd.DataFrame, keys: Sequence[str]) -> frozenset[tuple[int, int]]
     for column, key in enumerate(keys, 1):
         values = part[key].where(fair).to_numpy(float)
         if np.isfinite(values).any():
-            best = np.nanmax(values) if key in HIGHER else np.nanmin(values)
+            best = np.nanmax(values) if not key.endswith("_gap") else np.nanmin(values)
             places |= {(int(i), column) for i in np.flatnonzero(np.abs(values - best) < 1e-12)}
     return frozenset(places)

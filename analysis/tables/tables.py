@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.front import FrontInfo, Point, choose, front
-from analysis.front.axes import AXES
+from analysis.front import FrontInfo, Point, choose
 from analysis.statistics import Evidence, evidence
 from analysis.tables.markup import LATEX
+from ermgap.config import METRICS
 
 PLOTS = Path("analysis/plots")
-UNITS = {name: "%" for name in front.SCORES} | {"max_gap": "points", "max_loss_gap": "nats"}
 
 
 def trials(info: FrontInfo, bars: pd.DataFrame) -> pd.DataFrame:
@@ -28,7 +27,7 @@ def trials(info: FrontInfo, bars: pd.DataFrame) -> pd.DataFrame:
     Columns: trial_id, kind, status, reason, front, degenerate, epoch, the objectives first and then
     the other scores, acc_se, max_gap_se, worst_cell, and `config.<name>` for each hyperparameter.
     """
-    names = [*info.objectives, *(name for name in front.SCORES if name not in info.objectives)]
+    names = [*info.objectives, *(name for name in METRICS if name not in info.objectives)]
     rows = [
         {
             "trial_id": p.trial_id,
@@ -96,7 +95,7 @@ def display(
     for point in info.highlighted:
         row = {"trial": point.trial_id, "": "front" if point.on_front else "(ERM, dominated)"}
         for name in dict.fromkeys([*info.objectives, "acc", "max_gap", *(["w_f1"] * wide)]):
-            row[f"{name} {UNITS[name]}"] = _cell(name, point, errors)
+            row[f"{name} {METRICS[name].unit}"] = _cell(name, point, errors)
         row |= _backing(found.get(point.trial_id), wide=wide) if found else {}
         row |= {key: _setting(point.hyperparameters.get(key)) for key in settings}
         rows.append(row)
@@ -159,13 +158,12 @@ def _points(value: float, *, sign: str = "") -> str:
 
 
 def _cell(name: str, point: Point, errors: Mapping) -> str:
-    _, factor, *_ = AXES[name]
-    value, error = point.values[name] * factor, errors.get(point.trial_id, {}).get(f"{name}_se")
-    digits = 1 if factor == 100 else 3
+    metric, value = METRICS[name], point.values[name]
+    error = errors.get(point.trial_id, {}).get(f"{name}_se")
     if not np.isfinite(value):
         return "undefined"
-    shown = f"{value:.{digits}f}"
-    return shown if error is None or not np.isfinite(error) else f"{shown} ± {error * factor:.1f}"
+    shown = metric.text(value)
+    return shown if error is None or not np.isfinite(error) else f"{shown} ± {metric.text(error)}"
 
 
 def _setting(value: object) -> str:

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ermgap.config import MODALITIES
 from ermgap.errors import UserError
 from ermgap.registry import Registry
 
 __all__ = [
-    "MODALITIES",
     "SYSTEMS",
     "Context",
     "System",
@@ -34,7 +34,6 @@ __all__ = [
     "predictions_table",
 ]
 
-MODALITIES = ("speech", "speech+text")  # the paper's unimodal and multimodal
 _KEPT = ["utterance_id", "language", "gender", "speaker", "group", "split"]
 
 

@@ -24,6 +24,7 @@ import torch
 from ermgap.baselines import Context, System, check_modality, predictions_table
 from ermgap.baselines.answers import parse_answer
 from ermgap.baselines.arguments import named, place
+from ermgap.config import SPEECH
 from ermgap.corpora import audio
 from ermgap.errors import UserError
 from ermgap.model import prompts
@@ -97,7 +98,7 @@ def question(
 ) -> str:
     """What is asked about the audio."""
     asked = QUESTION.format(labels=", ".join(labels))
-    if modality == prompts.SPEECH:
+    if modality == SPEECH:
         return asked
     return TRANSCRIPT.format(transcript=quoted(transcript, tokens)) + asked
 

@@ -13,9 +13,9 @@ import pandas as pd
 import torch
 
 from ermgap.adapters import load_adapter
-from ermgap.baselines import MODALITIES, Context, System
+from ermgap.baselines import Context, System
 from ermgap.baselines.arguments import adapter_settings
-from ermgap.config import Backbone
+from ermgap.config import MODALITIES, Backbone
 from ermgap.distributed import World
 from ermgap.model import prompts, qwen2_audio
 from ermgap.model.batches import Examples, cells_of

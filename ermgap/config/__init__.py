@@ -7,13 +7,11 @@ of YAML, and `user_paths` makes every path that a user writes absolute.
 """
 
 from ermgap.config import losses, old_forms
+from ermgap.config.metrics_table import GAP_TITLES, METRICS, Metric
 from ermgap.config.parsing import differing_keys, tuples_to_lists
 from ermgap.config.presets import Config, apply_settings, companions, from_dict, load
 from ermgap.config.safe_yaml import one_line, quoted
 from ermgap.config.schema import (
-    MELD_LABELS,
-    MODALITIES,
-    OBJECTIVES,
     Adapter,
     Backbone,
     Data,
@@ -22,16 +20,28 @@ from ermgap.config.schema import (
     Train,
 )
 from ermgap.config.user_paths import absolute_corpus, absolute_path, make_absolute
+from ermgap.config.vocabulary import (
+    GENDERS,
+    MELD_LABELS,
+    MODALITIES,
+    SPEECH,
+    SPEECH_AND_TEXT,
+)
 
 __all__ = [
     "Adapter",
     "Backbone",
     "Config",
     "Data",
+    "GAP_TITLES",
+    "GENDERS",
     "MELD_LABELS",
+    "METRICS",
     "MODALITIES",
-    "OBJECTIVES",
+    "Metric",
     "Objective",
+    "SPEECH",
+    "SPEECH_AND_TEXT",
     "Sweep",
     "Train",
     "absolute_corpus",

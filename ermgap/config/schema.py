@@ -10,19 +10,12 @@ import math
 from dataclasses import dataclass, field
 
 from ermgap.config import old_forms
+from ermgap.config.metrics_table import METRICS
 from ermgap.config.safe_yaml import one_line, quoted
+from ermgap.config.vocabulary import MELD_LABELS, MODALITIES
 from ermgap.errors import UserError
 
-MELD_LABELS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
-MODALITIES = ("speech", "speech+text")
 WINDOWS = (2, 4, 6, 10, 30)
-OBJECTIVES = {
-    "acc": "max",
-    "w_f1": "max",
-    "worst_group_w_f1": "max",
-    "max_gap": "min",
-    "max_loss_gap": "min",
-}
 
 
 _OF_THE_KEY = object()
@@ -212,7 +205,8 @@ class Train(Section):
         self.refuse(not 0 <= self.warmup < 1, "warmup", "it is a share of training below 1")
         self.refuse(self.clip_norm <= 0, "clip_norm", "the norm is positive")
         self.at_least(0, "seed")
-        self.one_of("select", ("w_f1", "acc", "worst_group_w_f1", "last"))
+        rising = [name for name, metric in METRICS.items() if metric.direction == "max"]
+        self.one_of("select", (*rising, "last"))
 
 
 @dataclass(frozen=True)
@@ -244,11 +238,11 @@ class Sweep(Section):
         self.refuse(not 2 <= len(names) <= 3, "objectives", "name two or three objectives")
         self.refuse(len(set(names)) < len(names), "objectives", "each is named once")
         for name in names:
-            remedy = f"choose from {', '.join(OBJECTIVES)}"
-            self.refuse(name not in OBJECTIVES, "objectives", remedy, value=name)
+            remedy = f"choose from {', '.join(METRICS)}"
+            self.refuse(name not in METRICS, "objectives", remedy, value=name)
         for name, limit in self.constraints.items():
-            key, remedy = f"constraints.{name}", f"choose from {', '.join(OBJECTIVES)}"
-            self.refuse(name not in OBJECTIVES, key, remedy, value=limit)
+            key, remedy = f"constraints.{name}", f"choose from {', '.join(METRICS)}"
+            self.refuse(name not in METRICS, key, remedy, value=limit)
             number = isinstance(limit, (int, float)) and not isinstance(limit, bool)
             remedy = "write a number such as 0.5; gaps and accuracies are fractions"
             self.refuse(not number or not abs(limit) < math.inf, key, remedy, value=limit)

@@ -1,7 +1,7 @@
 """Corpora: folders on disk go in, one table of utterances with exclusions and notes comes out.
 
     from ermgap import corpora
-    corpus = corpora.load(["emodb=PATH", "ravdess=PATH"], labels=corpora.MELD_LABELS)
+    corpus = corpora.load(["emodb=PATH", "ravdess=PATH"], labels=config.MELD_LABELS)
     split_table = split.assign(corpus.table, seed=0)
     print(table.describe(split_table, excluded=corpus.excluded, notes=corpus.notes))
 
@@ -23,6 +23,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ermgap.config import MELD_LABELS
 from ermgap.corpora import (
     audio,
     corpus_request,
@@ -36,13 +37,13 @@ from ermgap.corpora import (
     ravdess,
 )
 from ermgap.corpora import table as tables
-from ermgap.corpora.labels import MELD_LABELS, keep_labels
+from ermgap.corpora.labels import keep_labels
 from ermgap.corpora.speakers import spelling_notes
 from ermgap.corpora.table import COLUMNS, Corpus
 from ermgap.errors import UserError
 from ermgap.registry import Registry
 
-__all__ = ["CORPORA", "MELD_LABELS", "Corpus", "load", "parse"]
+__all__ = ["CORPORA", "Corpus", "load", "parse"]
 
 
 CORPORA = Registry("corpus")

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ermgap import corpora
+from ermgap.config import MELD_LABELS
 from ermgap.corpora import meld_st, meld_st_paper, split, table
 from ermgap.errors import UserError, command_line
 
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         table.describe(
             utterances,
             excluded=corpus.excluded,
-            labels=corpora.MELD_LABELS,
+            labels=MELD_LABELS,
             notes=[*corpus.notes, *moves],
         )
     )

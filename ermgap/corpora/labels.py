@@ -18,7 +18,6 @@ from ermgap.corpora.emotion_words import ALIASES, canonical_emotion, normalize
 from ermgap.corpora.table import Corpus, excluded_frame
 from ermgap.errors import UserError
 
-MELD_LABELS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
 REASON = re.compile(r"emotion (['\"])(?P<emotion>.*)\1 is not one of the labels")
 MOST = 8  # emotions in a message
 

@@ -21,8 +21,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from ermgap.config import GENDERS
 from ermgap.corpora import demo_speech
-from ermgap.corpora.demo import EMOTIONS, FIELDS, FOLDER, GENDERS, LANGUAGES, PLANTED
+from ermgap.corpora.demo import EMOTIONS, FIELDS, FOLDER, LANGUAGES, PLANTED
 from ermgap.corpora.demo_speech import RATE, VoiceCues
 from ermgap.errors import UserError, command_line
 

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ermgap import config
+from ermgap.config import SPEECH, SPEECH_AND_TEXT
 from ermgap.corpora import audio, audio_files
 from ermgap.corpora.clip_paths import ClipPaths, require_file
 from ermgap.corpora.csv_file import read_csv
@@ -24,7 +25,6 @@ from ermgap.errors import UserError
 from ermgap.records.files import native
 
 READ = "libsndfile reads WAV, FLAC, Ogg, Opus, MP3 and AIFF; convert others"
-SPEECH, BOTH = "speech", "speech+text"
 
 
 def table(
@@ -52,14 +52,16 @@ def table(
     made["transcript"] = [given.get(_real(path), "") for path in made["path"]]
     if given and not made["transcript"].any():
         raise UserError(f"{transcripts} names none of the files; its paths are relative to it.")
-    made["modality"] = np.where((made["transcript"] != "") & (BOTH in known), BOTH, SPEECH)
+    made["modality"] = np.where(
+        (made["transcript"] != "") & (SPEECH_AND_TEXT in known), SPEECH_AND_TEXT, SPEECH
+    )
     lacking = (made["problem"] == "") & ~made["modality"].isin(known)
     made.loc[lacking, "problem"] = "without a transcript, which this adapter needs"
     return made
 
 
 def _require_modality(known: Sequence[str], *, asked: bool) -> None:
-    if asked and BOTH not in known:
+    if asked and SPEECH_AND_TEXT not in known:
         raise UserError("this adapter was trained on speech alone; leave out --transcripts.")
     if not asked and SPEECH not in known:
         raise UserError(

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from ermgap.corpora.table import GENDERS, SPLITS, describe_groups
+from ermgap.config import GENDERS
+from ermgap.corpora.table import SPLITS, describe_groups
 from ermgap.errors import UserError
 
 

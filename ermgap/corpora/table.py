@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from ermgap.config import one_line, quoted
+from ermgap.config import GENDERS, one_line, quoted
 from ermgap.errors import UserError
 from ermgap.records.files import escaped
 
@@ -24,7 +24,6 @@ COLUMNS = (
     "path", "start_s", "end_s", "transcript", "synthetic",
 )  # fmt: skip
 EXCLUDED = ("corpus", "path", "reason")
-GENDERS = ("female", "male")
 SPLITS = ("train", "dev", "test")
 _ROW = ["split", "language", "gender"]  # of a table of counts
 _NEVER_BLANK = ("utterance_id", "corpus", "emotion", "speaker", "group", "path")

@@ -14,9 +14,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ermgap.config import GENDERS, SPEECH
 from ermgap.model.packing import BLOCK, Packing, blocks, moved
-from ermgap.model.prompts import SPEECH
-from ermgap.objective.group_sums import GENDERS
 
 
 @dataclass(frozen=True)

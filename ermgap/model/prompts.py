@@ -20,13 +20,12 @@ from pathlib import Path
 
 import yaml
 
-from ermgap.config import MODALITIES, safe_yaml
+from ermgap.config import MODALITIES, SPEECH, SPEECH_AND_TEXT, safe_yaml
 from ermgap.errors import UserError
 from ermgap.registry import Registry
 
 AUDIO, AUDIO_BOS, AUDIO_EOS = "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"
 END = "<|im_end|>"
-SPEECH, BOTH = MODALITIES
 LONGEST = 1000  # characters of a transcript that are read; MELD's longest has 400
 FILE = Path(__file__).with_name("prompts.yaml")
 
@@ -114,7 +113,7 @@ def read(file: Path = FILE) -> dict[str, dict[str, dict[str, str]]]:
     except (TypeError, KeyError, AttributeError) as problem:
         raise UserError(
             f"{file} is no file of prompts; it holds `prompts:`, under it names, and under each "
-            f"name a text for {SPEECH} and {BOTH}, as ermgap/model/prompts.yaml does."
+            f"name a text for {SPEECH} and {SPEECH_AND_TEXT}, as ermgap/model/prompts.yaml does."
         ) from problem
     for name, texts in found.items():
         for modality, languages in texts.items():
@@ -242,15 +241,17 @@ def _by_language(text: str | Mapping[str, str]) -> dict[str, str]:
 
 
 def _check(text: str, where: str, modality: str) -> None:
-    wanted = int(modality == BOTH)
+    wanted = int(modality == SPEECH_AND_TEXT)
     if modality not in MODALITIES:
-        raise UserError(f"{where} has a text for {modality!r}; write {SPEECH} or {BOTH}.")
+        raise UserError(
+            f"{where} has a text for {modality!r}; write {SPEECH} or {SPEECH_AND_TEXT}."
+        )
     if text.count("{audio}") != 1 or AUDIO in text:
         raise UserError(f"{where} ({modality}) must hold {{audio}} once, and no {AUDIO} beside it.")
     if text.count("{transcript}") != wanted or "{transcript}" in text.split("{audio}")[0]:
         raise UserError(
             f"{where} ({modality}) must hold {{transcript}} "
-            f"{'once, after {audio}' if wanted else 'nowhere: that is ' + BOTH}."
+            f"{'once, after {audio}' if wanted else 'nowhere: that is ' + SPEECH_AND_TEXT}."
         )
 
 

@@ -21,7 +21,6 @@ from torch import Tensor
 from ermgap import config
 from ermgap.objective.gap_estimators import ESTIMATORS, Estimator
 from ermgap.objective.group_sums import (
-    GENDERS,
     cell_names,
     group_means,
     group_sums,
@@ -32,7 +31,6 @@ from ermgap.objective.schedules import SCHEDULES, Schedule
 
 __all__ = [
     "ESTIMATORS",
-    "GENDERS",
     "LOSSES",
     "SCHEDULES",
     "Estimator",

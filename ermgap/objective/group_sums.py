@@ -23,8 +23,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-GENDERS = ("female", "male")
-
 
 def group_sums(losses: Tensor, cell: Tensor, gender: Tensor, *, cells: int) -> Tensor:
     """S, Q and N of one shard; the global batch's are the sum over the shards.

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ermgap import __version__
-from ermgap.config import losses
+from ermgap.config import GAP_TITLES, losses
 from ermgap.metrics import uncounted_cells
 
 if TYPE_CHECKING:
@@ -119,12 +119,13 @@ def _metrics(told: Told) -> list[str]:
 
 
 def _gaps(dev: Mapping) -> str:
-    names = {"tpr": "TPR", "fpr": "FPR", "w_f1": "W-F1", "acc": "ACC", "avg": "AVG"}
     rows = [
-        [cell, gaps["n_female"], gaps["n_male"], *(_percent(gaps[name]) for name in names)]
+        [cell, gaps["n_female"], gaps["n_male"], *(_percent(gaps[name]) for name in GAP_TITLES)]
         for cell, gaps in dev["gaps"].items()
     ]
-    return _table(["cell", "n female", "n male", *(f"{name} gap" for name in names.values())], rows)
+    return _table(
+        ["cell", "n female", "n male", *(f"{name} gap" for name in GAP_TITLES.values())], rows
+    )
 
 
 def caveats(told: Told) -> list[str]:

@@ -16,11 +16,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from ermgap.config import GENDERS
 from ermgap.distributed import World
 from ermgap.errors import RunFailed
 from ermgap.model.fsdp import step_pieces
 from ermgap.model.qwen2_audio import SpeechLLM
-from ermgap.objective import GENDERS
 from ermgap.training.batch_sampler import epoch_batches, micro_batches, shard
 from ermgap.training.checkpoint import Unreadable
 from ermgap.training.context import Material

@@ -12,18 +12,16 @@ import pandas as pd
 import torch
 
 from ermgap import metrics
-from ermgap.config import Config
+from ermgap.config import GENDERS, METRICS, Config
 from ermgap.distributed import World
 from ermgap.errors import RunFailed
 from ermgap.model import prompts
 from ermgap.model.lora import Adapter
-from ermgap.objective import GENDERS, Objective, cell_names, group_means
+from ermgap.objective import Objective, cell_names, group_means
 from ermgap.records import Storage
 from ermgap.training import checkpoint, model_card
 from ermgap.training.context import Material
 from ermgap.training.evaluation import predictions
-
-SELECTED = ("acc", "w_f1", "max_gap", "worst_group_w_f1", "max_loss_gap")
 
 
 @dataclass(frozen=True)
@@ -139,7 +137,7 @@ class Member:
             self.stale += 1
             return False
         self.stale = 0
-        self.selected = {"epoch": self.epoch} | {name: dev[name] for name in SELECTED}
+        self.selected = {"epoch": self.epoch} | {name: dev[name] for name in METRICS}
         return True
 
     def _group_losses(self, sums: torch.Tensor) -> dict[str, float]:

@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from analysis.front import front
+from ermgap.config import GAP_TITLES, METRICS
 from ermgap.records import Records, Trial
 from sweeps.recording.seen import Seen
 
@@ -169,11 +170,9 @@ def scalars(row: dict) -> dict[str, float | None]:
     }
     values |= {f"loss/{group}": value for group, value in row["losses"].items()}
     dev = row["dev"]
-    for name in ("acc", "w_f1", "max_gap", "worst_group_w_f1", "max_loss_gap"):
+    for name in METRICS:
         values[f"dev/{name}"] = dev[name]
         values[f"selected/{name}"] = row["selected"].get(name)
     for cell, gaps in dev["gaps"].items():
-        values |= {
-            f"gap/{cell}/{name}": gaps[name] for name in ("tpr", "fpr", "w_f1", "acc", "avg")
-        }
+        values |= {f"gap/{cell}/{name}": gaps[name] for name in GAP_TITLES}
     return values

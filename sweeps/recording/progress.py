@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from analysis.front import front
+from ermgap.config import METRICS
 from ermgap.records import Records, Trial
 from sweeps.recording.seen import Seen
 
@@ -102,8 +103,8 @@ class Progress:
 
 
 def show(name: str, value: float | None) -> str:
-    """A metric in percent points, as a person reads it."""
-    return f"{name} {'undefined' if value is None else format(100 * value, '.1f')}"
+    """A metric's name and value, as a person reads it."""
+    return f"{name} {'undefined' if value is None else METRICS[name].text(value)}"
 
 
 def _words(hyperparameters: Mapping) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import pandas as pd
 
 from ermgap import metrics
-from ermgap.config import Config
+from ermgap.config import METRICS, Config
 from ermgap.errors import UserError, in_shell
 from ermgap.records import Records, bucket_mirror, write_atomically
 from sweeps.scheduler.machines import machine
@@ -116,7 +116,6 @@ def _config(records: Records) -> Config:
 
 def _judge(child: Records, config: Config, *, address: str | None) -> pd.DataFrame:
     """A row a point, seed and split: trial_id (of the search), seed, split, status, metrics, n."""
-    from analysis.front import SCORES
 
     trials = {trial.trial_id: trial for trial in child.trials()}
     utterances = child.table()
@@ -138,7 +137,7 @@ def _judge(child: Records, config: Config, *, address: str | None) -> pd.DataFra
                 table = tables[trial.trial_id, split]
                 data = config.data
                 found = metrics.evaluate(table, labels=data.labels, **data.support)
-                row |= {key: found[key] for key in (*SCORES, "majority_rate")} | {"n": len(table)}
+                row |= {key: found[key] for key in (*METRICS, "majority_rate")} | {"n": len(table)}
             rows.append(row)
     return pd.DataFrame(rows)
 

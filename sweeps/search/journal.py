@@ -23,7 +23,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, Jou
 from optuna.trial import TrialState, create_trial
 
 from ermgap import metrics
-from ermgap.config import OBJECTIVES, Config
+from ermgap.config import METRICS, Config
 from ermgap.records import COMPLETE, Records, Rule, Trial
 from sweeps.search import space
 
@@ -107,7 +107,9 @@ class Journal:
         self.study = optuna.create_study(
             study_name=self.name,
             storage=storage,
-            directions=["maximize" if OBJECTIVES[n] == "max" else "minimize" for n in objectives],
+            directions=[
+                "maximize" if METRICS[n].direction == "max" else "minimize" for n in objectives
+            ],
             sampler=optuna.samplers.RandomSampler(),
         )
         self.study.set_metric_names(list(objectives))

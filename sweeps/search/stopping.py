@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ermgap.config import OBJECTIVES, Config
+from ermgap.config import METRICS, Config
 from ermgap.records import Records, Trial, to_json, write_atomically
 from ermgap.records import Rule as Degenerate
 from sweeps.search.order import knows
@@ -87,7 +87,7 @@ class Rungs:
         self.rule = Rule(
             () if sweep.points else config.rungs,
             1 / sweep.stop_factor,
-            tuple(OBJECTIVES[name] for name in sweep.objectives),
+            tuple(METRICS[name].direction for name in sweep.objectives),
             (sweep.stop_margin,) * len(sweep.objectives),
         )
         self.reached: dict[int, dict[str, dict]] = {epoch: {} for epoch in self.rule.rungs}

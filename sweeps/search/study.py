@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from ermgap.config import OBJECTIVES, Config, losses
+from ermgap.config import METRICS, Config, losses
 from ermgap.errors import UserError
 from ermgap.records import COMPLETE, Rule
 from ermgap.registry import Registry
@@ -63,7 +63,8 @@ class Study:
                 "run it with sweeps/train.py, or set sweep.space.loss=false."
             )
         directions = [
-            "maximize" if OBJECTIVES[n] == "max" else "minimize" for n in config.sweep.objectives
+            "maximize" if METRICS[n].direction == "max" else "minimize"
+            for n in config.sweep.objectives
         ]
         self.optuna = optuna.create_study(directions=directions, sampler=self._sampler(known))
 

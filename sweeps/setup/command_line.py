@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ermgap.config import OBJECTIVES, Config, absolute_corpus, absolute_path, load
+from ermgap.config import METRICS, Config, absolute_corpus, absolute_path, load
 from ermgap.corpora import parse as parse_corpus
 from ermgap.errors import UserError
 from ermgap.records import is_uri
@@ -77,7 +77,7 @@ def options(description: str, *, many: bool) -> argparse.ArgumentParser:
     )
     if many:
         parser.add_argument("--trials", type=int, help="how many configurations in all")
-        parser.add_argument("--objectives", metavar="a,b[,c]", help="of " + ", ".join(OBJECTIVES))
+        parser.add_argument("--objectives", metavar="a,b[,c]", help="of " + ", ".join(METRICS))
         parser.add_argument(
             "--warm-start",
             nargs="+",

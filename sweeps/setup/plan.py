@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ermgap import corpora, metrics
-from ermgap.config import OBJECTIVES, Config
+from ermgap.config import GENDERS, METRICS, SPEECH_AND_TEXT, Config
 from ermgap.corpora import labels, split, table
 from ermgap.errors import UserError
 from ermgap.model import prompts
@@ -124,7 +124,7 @@ def _small_cells(utterances: pd.DataFrame, least: int) -> dict[str, str]:
     """Languages with fewer dev utterances of a gender, and how many they have."""
     dev = utterances[utterances["split"] == "dev"]
     n = dev.groupby(["language", "gender"]).size().unstack(fill_value=0)
-    n = n.reindex(columns=metrics.GENDERS, fill_value=0)
+    n = n.reindex(columns=GENDERS, fill_value=0)
     few = n[n.min(axis=1) < least]
     return {name: f"{name} {female} female and {male} male" for name, female, male
             in few.itertuples()}  # fmt: skip
@@ -132,7 +132,7 @@ def _small_cells(utterances: pd.DataFrame, least: int) -> dict[str, str]:
 
 def _transcripts(utterances: pd.DataFrame, modalities: Sequence[str]) -> list[str]:
     """What speech+text cannot use, or not whole; UserError if it can use nothing."""
-    if prompts.BOTH not in modalities:
+    if SPEECH_AND_TEXT not in modalities:
         return []
     length = utterances["transcript"].fillna("").str.strip().str.len()
     if not (length > 0).any():
@@ -154,7 +154,7 @@ def describe_sweep(
     """The content of sweep.yaml."""
     dev = utterances[utterances["split"] == "dev"]
     spoken = dev["transcript"].fillna("").str.strip() != ""
-    judged = [dev[spoken] if name == prompts.BOTH else dev for name in config.data.modalities]
+    judged = [dev[spoken] if name == SPEECH_AND_TEXT else dev for name in config.data.modalities]
     emotions = pd.concat(judged)["emotion"]  # of each prediction: an utterance once a modality
     emotions = emotions if len(emotions) else dev["emotion"]
     majority = float(emotions.value_counts(normalize=True).iloc[0])
@@ -171,7 +171,7 @@ def describe_sweep(
         "config": config.to_dict(),
         "labels": list(config.data.labels),
         "objectives": list(config.sweep.objectives),
-        "directions": {name: OBJECTIVES[name] for name in config.sweep.objectives},
+        "directions": {name: METRICS[name].direction for name in config.sweep.objectives},
         "reference_point": {name: reference[name] for name in config.sweep.objectives},
         "majority_rate": majority,
         "space": ranges(config),

@@ -12,7 +12,7 @@ import pytest
 from ermgap import baselines as systems
 from ermgap import metrics
 from ermgap.baselines.answers import FAILED, REFUSED, UNPARSABLE, parse_answer, tally
-from ermgap.corpora import MELD_LABELS
+from ermgap.config import MELD_LABELS
 from ermgap.corpora import table as tables
 from ermgap.errors import UserError
 

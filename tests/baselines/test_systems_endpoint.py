@@ -44,7 +44,7 @@ from ermgap.baselines.endpoint.kept_answers import Kept
 from ermgap.baselines.endpoint.replies import retry_after
 from ermgap.baselines.endpoint.request import Pace
 from ermgap.baselines.endpoint.spec import Target, read
-from ermgap.corpora import MELD_LABELS
+from ermgap.config import MELD_LABELS
 from ermgap.corpora import table as tables
 from ermgap.errors import UserError
 

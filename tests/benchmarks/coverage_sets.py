@@ -17,7 +17,8 @@ from scipy.special import expit
 
 from analysis.statistics.panel import largest
 from ermgap import metrics
-from ermgap.metrics import GENDERS, Margins
+from ermgap.config import GENDERS
+from ermgap.metrics import Margins
 
 LABELS = ("neutral", "joy", "anger", "sadness", "surprise")
 PRIOR = np.array([0.36, 0.2, 0.16, 0.16, 0.12])

@@ -187,7 +187,7 @@ def _peer(spec: dict, given, table):
 
     folder = BACKBONES.find("small")(given.backbone)
     processor = Qwen2AudioProcessor.from_pretrained(folder, local_files_only=True)
-    template = prompts.find(given.backbone.prompt)[prompts.SPEECH][""]
+    template = prompts.find(given.backbone.prompt)["speech"][""]
     made = [
         peer_data.SpeechData(
             part, processor, template=template, labels=given.data.labels,

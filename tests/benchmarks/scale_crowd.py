@@ -16,7 +16,7 @@ import pandas as pd
 import psutil
 
 from ermgap import metrics
-from ermgap.config import MELD_LABELS, OBJECTIVES, Config, load
+from ermgap.config import GENDERS, MELD_LABELS, METRICS, Config, load
 from ermgap.records import Records
 from sweeps.scheduler.broker import Broker
 from sweeps.search import searcher as search
@@ -61,7 +61,10 @@ def create(folder: Path, config: Config) -> Records:
     """A sweep folder as `machine.begin` makes one."""
     objectives = list(config.sweep.objectives)
     described = {"config": config.to_dict(), "labels": list(MELD_LABELS), "n_dev": SIZES["dev"]}
-    described |= {"objectives": objectives, "directions": {n: OBJECTIVES[n] for n in objectives}}
+    described |= {
+        "objectives": objectives,
+        "directions": {n: METRICS[n].direction for n in objectives},
+    }
     described |= {"reference_point": {"acc": 0.25, "max_gap": 0.3}, "majority_rate": 0.25}
     return Records.create(folder, sweep=described | {"trials": config.sweep.trials}, table=table())
 
@@ -95,7 +98,7 @@ class Training:
         }  # fmt: skip
         dev = self.dev | scores | {"gaps": gaps, "majority_rate": 0.25}
         losses = {f"{language}/{modality}/{gender}": float(rng.random()) for gender in
-                  metrics.GENDERS for language in LANGUAGES for modality in MODALITIES}  # fmt: skip
+                  GENDERS for language in LANGUAGES for modality in MODALITIES}  # fmt: skip
         told = {"trial_id": job["trial_id"], "attempt": job["attempt"], "epoch": epoch}
         # Patience ends trials at all epochs from 6 on.
         over = int(job["trial_id"][1:]) * 7 % (self.epochs - 5) + 6

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 
 from ermgap import corpora
+from ermgap.config import GENDERS, MELD_LABELS
 from ermgap.corpora import emodb, ravdess
 from ermgap.corpora import table as tables
 from ermgap.errors import UserError
@@ -167,7 +168,7 @@ def good() -> pd.DataFrame:
     base = {"corpus": "made", "language": "en", "emotion": "joy", "end_s": 1.0}
     return tables.frame(
         [
-            {**base, "utterance_id": f"u{i}", "gender": tables.GENDERS[i % 2], "speaker": f"s{i}",
+            {**base, "utterance_id": f"u{i}", "gender": GENDERS[i % 2], "speaker": f"s{i}",
              "path": f"/u{i}.wav", "split": ("train", "dev")[i // 2]}
             for i in range(4)
         ]
@@ -211,7 +212,7 @@ def test_a_table_comes_back_from_parquet_as_it_was(tmp_path):
 
 
 def test_counts_add_up_and_show_empty_cells():
-    counts = tables.counts(good(), labels=corpora.MELD_LABELS)
+    counts = tables.counts(good(), labels=MELD_LABELS)
     assert counts.shape == (2 * 1 * 2, 7)  # splits, languages, genders; labels
     assert counts.to_numpy().sum() == 4
     assert (counts.drop(columns="joy") == 0).all(axis=None)
@@ -245,9 +246,9 @@ def test_the_corpora_package_imports_neither_torch_nor_ray_nor_datasets():
 @pytest.mark.parametrize(
     ("name", "labels", "kept", "female", "excluded"),
     [
-        ("emodb", corpora.MELD_LABELS, 350, 199, 58),
-        ("emodb", [*corpora.MELD_LABELS, "boredom"], 408, 231, 0),
-        ("ravdess", [*corpora.MELD_LABELS, "calm"], 719, 360, 1),
+        ("emodb", MELD_LABELS, 350, 199, 58),
+        ("emodb", [*MELD_LABELS, "boredom"], 408, 231, 0),
+        ("ravdess", [*MELD_LABELS, "calm"], 719, 360, 1),
     ],
 )
 def test_a_real_corpus_has_the_counts_that_its_publisher_states(

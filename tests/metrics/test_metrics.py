@@ -9,6 +9,7 @@ from fairlearn.metrics import MetricFrame, false_positive_rate, true_positive_ra
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
 
 from ermgap import metrics
+from ermgap.config import GENDERS
 from ermgap.errors import UserError
 from ermgap.records import is_degenerate
 
@@ -72,7 +73,7 @@ def fairlearn_rate_gap(cell: pd.DataFrame, rate, classes: list[str]) -> float:
 
 def classes_with_support(cell: pd.DataFrame, least: int) -> list[str]:
     counts = pd.crosstab(cell["label"], cell["gender"]).reindex(
-        index=LABELS, columns=metrics.GENDERS, fill_value=0
+        index=LABELS, columns=GENDERS, fill_value=0
     )
     return list(counts.index[(counts >= least).all(axis=1)])
 
@@ -162,7 +163,7 @@ def test_maxima_and_minima_are_over_language_cells_and_not_over_the_pooled_ones(
     means = table.assign(loss=-np.array(truth)).pivot_table(
         index=["language", "modality"], columns="gender", values="loss"
     )
-    both = means.reindex(columns=metrics.GENDERS)
+    both = means.reindex(columns=GENDERS)
     differences = (both["female"] - both["male"]).abs()
     largest = differences[["/".join(cell) in gaps for cell in differences.index]].max()
     assert found["max_loss_gap"] == pytest.approx(largest, nan_ok=True)
@@ -175,7 +176,7 @@ def test_counts_equal_the_confusion_matrix_of_each_group(seed):
     counts = metrics.confusions(coded)
     for (language, modality, gender), group in table.groupby(["language", "modality", "gender"]):
         cell = coded.cells.index(f"{language}/{modality}")
-        ours = counts[cell, metrics.GENDERS.index(gender)]
+        ours = counts[cell, GENDERS.index(gender)]
         theirs = confusion_matrix(group["label"], group["prediction"], labels=list(LABELS))
         np.testing.assert_array_equal(ours[:, :-1], theirs)
         present = theirs.sum(1) > 0
@@ -215,7 +216,7 @@ def test_too_few_utterances_of_every_class_leave_two_of_four_gaps():
 def cell(language: str, female: int, male: int, *, right=(0.6, 0.6), labels=LABELS[:4]):
     """A cell of so many utterances, labels in turn, of which a share is recognised by gender."""
     parts = []
-    for gender, n, share in zip(metrics.GENDERS, (female, male), right, strict=True):
+    for gender, n, share in zip(GENDERS, (female, male), right, strict=True):
         label = np.resize(labels, n)
         hit = np.arange(n) >= n - round(n * share)
         parts.append(pd.DataFrame({"language": language, "modality": "speech", "gender": gender,

@@ -15,12 +15,11 @@ import torch
 import true_structure
 import yaml
 
-from ermgap.config import MELD_LABELS
+from ermgap.config import MELD_LABELS, SPEECH, SPEECH_AND_TEXT
 from ermgap.errors import UserError
 from ermgap.model import prompts
 from ermgap.model.backbones import random_tiny, tokens
 from ermgap.model.batches import Examples, cells_of
-from ermgap.model.prompts import BOTH, SPEECH
 
 # A sweep's records name the version: other texts under one number would make two runs look alike.
 PUBLISHED = {1: "3bb34fc1"}
@@ -89,12 +88,12 @@ def test_every_prompt_of_the_file_has_its_text_for_both_modalities():
     assert prompts.version() == told["version"]
     for name, texts in told["prompts"].items():
         found = prompts.find(name)
-        assert set(found) == {SPEECH, BOTH}
+        assert set(found) == {SPEECH, SPEECH_AND_TEXT}
         for modality, text in texts.items():
             wanted = {"": text} if isinstance(text, str) else dict(text)
             wanted |= {"": wanted.pop("default")} if "default" in wanted else {}
             assert found[modality] == wanted and "" in wanted
-    assert set(prompts.find("chat-native")[BOTH]) == {"", "de", "ja"}
+    assert set(prompts.find("chat-native")[SPEECH_AND_TEXT]) == {"", "de", "ja"}
 
 
 def test_other_texts_have_another_version():
@@ -103,7 +102,7 @@ def test_other_texts_have_another_version():
     assert hashlib.sha256(texts).hexdigest()[:8] == PUBLISHED[prompts.version()]
 
 
-@pytest.mark.parametrize("modality", [SPEECH, BOTH])
+@pytest.mark.parametrize("modality", [SPEECH, SPEECH_AND_TEXT])
 def test_a_language_is_asked_in_its_own_words_and_others_in_the_default(words, modality):
     prompt = prompts.build(words, prompts.find("chat-native"), MELD_LABELS)
     said = {
@@ -131,10 +130,12 @@ def test_a_transcript_adds_no_special_token_and_changes_nothing_around_it(words,
     added = set(words.get_added_vocab().values())
     for i, transcript in enumerate(HOSTILE):
         language = ("de", "ja", "en")[i % 3]
-        texts = prompts.find(name)[BOTH]
+        texts = prompts.find(name)[SPEECH_AND_TEXT]
         text = texts.get(language, texts[""]).replace("{labels}", ", ".join(MELD_LABELS))
         start, rest = text.split("{audio}")
-        before, after = prompt.around(language=language, modality=BOTH, transcript=transcript)
+        before, after = prompt.around(
+            language=language, modality=SPEECH_AND_TEXT, transcript=transcript
+        )
         assert list(before) == words(start)["input_ids"]
         # Behind the audio: its end, then what holds the transcript, then the prompt's own end.
         body, end = rest.removeprefix("<|audio_eos|>").split("<|im_end|>", 1)
@@ -156,7 +157,7 @@ def test_the_audio_tokens_of_a_batch_are_those_of_the_clips_whatever_is_said(wor
     table = table.assign(language="en", gender="female", emotion="joy")
     table["utterance_id"] = [f"u{i}" for i in range(len(table))]
     store = Store({name: torch.zeros(1 + i % 7, 4) for i, name in enumerate(table["utterance_id"])})
-    cells = cells_of(table, [SPEECH, BOTH])
+    cells = cells_of(table, [SPEECH, SPEECH_AND_TEXT])
     examples = Examples(table, store=store, prompt=prompt, labels=MELD_LABELS, cells=cells)
     assert len(examples) == 2 * len(table)
     for row, name in enumerate(examples.ids):
@@ -190,15 +191,15 @@ def sentence(problem) -> str:
 
 GOOD = "x {audio} y"
 WRONG = {
-    "no slot": ({BOTH: GOOD}, "must hold {transcript} once, after {audio}"),
-    "two slots": ({BOTH: GOOD + "{transcript}{transcript}"}, "{transcript} once"),
-    "slot first": ({BOTH: "{transcript} {audio}"}, "after {audio}"),
+    "no slot": ({SPEECH_AND_TEXT: GOOD}, "must hold {transcript} once, after {audio}"),
+    "two slots": ({SPEECH_AND_TEXT: GOOD + "{transcript}{transcript}"}, "{transcript} once"),
+    "slot first": ({SPEECH_AND_TEXT: "{transcript} {audio}"}, "after {audio}"),
     "slot in speech": ({SPEECH: GOOD + "{transcript}"}, "{transcript} nowhere"),
     "no audio": ({SPEECH: "x"}, "{audio} once"),
     "two audios": ({SPEECH: GOOD + GOOD}, "{audio} once"),
     "a placeholder": ({SPEECH: GOOD + "<|AUDIO|>"}, "no <|AUDIO|>"),
     "other modality": ({"text": GOOD}, "write speech or speech+text"),
-    "no text": ({SPEECH: {"de": "x"}, BOTH: None}, "is no file of prompts"),
+    "no text": ({SPEECH: {"de": "x"}, SPEECH_AND_TEXT: None}, "is no file of prompts"),
     "a list": ([GOOD], "is no file of prompts"),
 }
 
@@ -239,12 +240,15 @@ def test_an_unknown_name_is_refused_with_the_nearest():
     sentence(problem)
 
 
-@pytest.mark.parametrize("modality", [SPEECH, BOTH])
+@pytest.mark.parametrize("modality", [SPEECH, SPEECH_AND_TEXT])
 def test_a_language_without_a_text_is_refused_by_name_and_not_asked_nothing(words, modality):
-    text = {SPEECH: "hör {audio} zu", BOTH: "hör {audio} zu: {transcript}"}
+    text = {SPEECH: "hör {audio} zu", SPEECH_AND_TEXT: "hör {audio} zu: {transcript}"}
     prompt = prompts.build(words, {modality: {"de": text[modality]}}, MELD_LABELS)
     assert prompt.around(language="de", modality=modality)[0]
-    for language, other in (("en", modality), ("de", {SPEECH: BOTH, BOTH: SPEECH}[modality])):
+    for language, other in (
+        ("en", modality),
+        ("de", {SPEECH: SPEECH_AND_TEXT, SPEECH_AND_TEXT: SPEECH}[modality]),
+    ):
         with pytest.raises(UserError, match=f"'{language}'") as problem:
             prompt.around(language=language, modality=other)
         assert other in sentence(problem)

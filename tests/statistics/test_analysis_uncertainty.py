@@ -9,6 +9,7 @@ from fake_sweep import LABELS, predictions, utterances, write
 
 from analysis.statistics.uncertainty import bootstrap, standard_errors
 from ermgap import metrics
+from ermgap.config import GENDERS
 
 
 def balanced(speakers: int, *, each: int = 20) -> pd.DataFrame:
@@ -16,7 +17,7 @@ def balanced(speakers: int, *, each: int = 20) -> pd.DataFrame:
     rows = [
         {"language": language, "gender": gender, "speaker": f"{language}{gender}{number}"}
         for language in ("de", "en", "ja")
-        for gender in metrics.GENDERS
+        for gender in GENDERS
         for number in range(speakers)
         for _ in range(each)
     ]

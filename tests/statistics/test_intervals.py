@@ -14,6 +14,7 @@ from test_analysis_uncertainty import balanced
 from analysis.statistics import Panel, intervals
 from analysis.statistics.panel import largest
 from ermgap import metrics
+from ermgap.config import GENDERS
 
 
 def panel_of(table, *, systems: int = 1, right: float = 0.6, handicap: float = 0.2) -> Panel:
@@ -36,7 +37,7 @@ def test_the_interval_of_an_accuracy_gap_is_welch_s_over_speakers():
         [table["language"], table["gender"], table["speaker"]]
     )
     for language in ("de", "en", "ja"):
-        sides = [hits.mean()[language, gender].to_numpy() for gender in metrics.GENDERS]
+        sides = [hits.mean()[language, gender].to_numpy() for gender in GENDERS]
         wanted = stats.ttest_ind(*sides, equal_var=False).confidence_interval(0.95)
         row = told.loc[(f"{language}/speech", "acc", "all")]
         assert row["gap"] == pytest.approx(sides[0].mean() - sides[1].mean())
@@ -50,7 +51,7 @@ def test_errors_of_other_gaps_are_near_scipy_s_bootstrap_over_speakers():
     told = intervals.signed(panel, "m").query("cell == 'de/speech'").set_index(["metric", "class"])
     rows = [
         np.flatnonzero((panel.units["language"] == "de") & (panel.units["gender"] == gender))
-        for gender in metrics.GENDERS
+        for gender in GENDERS
     ]
     order = intervals.parts(panel)
     for part in (("tpr", "joy"), ("fpr", "joy"), ("w_f1", "all")):

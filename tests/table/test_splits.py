@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from ermgap import corpora
+from ermgap.config import MELD_LABELS
 from ermgap.corpora import table as tables
 from ermgap.corpora.split import assign, complete_groups
 from ermgap.errors import UserError
@@ -18,7 +19,7 @@ def make(speakers: dict[str, tuple[str, str, int]], *, seed: int = 0) -> pd.Data
     rows = [
         {
             "utterance_id": f"{name}/{i}", "corpus": "made", "language": language,
-            "gender": gender, "emotion": str(random.choice(corpora.MELD_LABELS)),
+            "gender": gender, "emotion": str(random.choice(MELD_LABELS)),
             "speaker": name, "path": f"/{name}/{i}.wav", "end_s": 1.0,
         }
         for name, (language, gender, n) in speakers.items()
@@ -189,7 +190,7 @@ def test_every_fold_of_real_speech_has_unseen_speakers_of_both_genders_in_both_l
     shared_data,
 ):
     names = [f"{name}={shared_data / name}" for name in ("emodb", "ravdess")]
-    table = corpora.load(names, labels=corpora.MELD_LABELS).table
+    table = corpora.load(names, labels=MELD_LABELS).table
     for fold in range(4):
         result = assign(table, seed=0, fold=fold, folds=4)
         assert not sides(result)["dev"] & sides(result)["train"]

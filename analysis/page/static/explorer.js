@@ -14,7 +14,7 @@
     made.addEventListener("change", () => act(made.value));
     return made;
   };
-  const scores = Object.keys(data.axes).map(name => [name, data.axes[name].words.replace(/ \(.*/, "")]);
+  const scores = Object.keys(data.axes).map(name => [name, data.axes[name].title]);
   pick("Across", "pick-x", scores, state.x, value => { state.x = value; draw(); });
   pick("Upward", "pick-y", scores, state.y, value => { state.y = value; draw(); });
   const tick = (words, id, on, act) => {

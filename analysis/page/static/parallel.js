@@ -47,7 +47,7 @@ function importance(data, box) {
   for (const name of data.objectives) {
     const mine = data.importance.filter(one => one.objective === name);
     if (!mine.length) continue;
-    html("h4", {}, box, `What goes with ${data.axes[name].words.replace(/ \(.*/, "").toLowerCase()}`);
+    html("h4", {}, box, `What goes with ${data.axes[name].title.toLowerCase()}`);
     const W = 420, root = svg("svg", { viewBox: `0 0 ${W} ${mine.length * 20 + 4}`, style: "max-width:420px", role: "img",
       "aria-label": `Hyperparameters by the share of ${name} that each explains` }, box);
     mine.forEach((one, i) => {

@@ -10,7 +10,7 @@ function extent(data, points, name, wide) {
   const values = core.length ? core.flatMap(reach).filter(known) : of(points);
   if (!values.length) return [0, 1];
   let low = values.reduce((a, b) => Math.min(a, b)), high = values.reduce((a, b) => Math.max(a, b));
-  const span = Math.max(high - low, factor === 100 ? 6 : 0.1);
+  const span = Math.max(high - low, data.axes[name].span);
   const near = of(points).filter(v => wide || (v >= low - span / 2 && v <= high + span / 2));
   low = near.reduce((a, b) => Math.min(a, b), low); high = near.reduce((a, b) => Math.max(a, b), high);
   const middle = (low + high) / 2, room = Math.max(high - low, span) * 0.58;
@@ -47,8 +47,7 @@ function scatter(data, state, box, choose) {
     svg("line", { x1: LEFT, x2: WIDE - RIGHT, y1: Y(v), y2: Y(v), class: "grid" }, root);
     svg("text", { x: LEFT - 6, y: Y(v) + 4, "text-anchor": "end", class: "soft" }, root, v);
   }
-  const better = name => data.better[name] === "max" ? "higher is better" : "lower is better";
-  const words = name => WIDE < 640 ? data.axes[name].words : `${data.axes[name].words.slice(0, -1)}; ${better(name)})`;
+  const words = name => WIDE < 640 ? data.axes[name].label : data.axes[name].long;
   svg("text", { x: (LEFT + WIDE - RIGHT) / 2, y: HIGH - 8, "text-anchor": "middle" }, root, words(state.x));
   svg("text", { x: 0, y: 0, "text-anchor": "middle",
     transform: `translate(14 ${(TOP + HIGH - BOTTOM) / 2}) rotate(-90)` }, root, words(state.y));
@@ -64,7 +63,7 @@ function steps(front, state, data, at, parent) {
   if (!two || front.length < 2) return;
   const places = front.map(at).sort((a, b) => a[0] - b[0] || b[1] - a[1]);
   let path = `M${places[0]}`;
-  for (const [x, y] of places.slice(1)) path += data.better[state.x] === "min" ? `H${x}V${y}` : `V${y}H${x}`;
+  for (const [x, y] of places.slice(1)) path += data.axes[state.x].direction === "min" ? `H${x}V${y}` : `V${y}H${x}`;
   svg("path", { d: path, class: "steps" }, parent);
 }
 
