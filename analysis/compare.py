@@ -19,6 +19,7 @@ from analysis.figures import figures, layout
 from analysis.figures.family_picture import LOOKS, at, stairs
 from analysis.front import FrontInfo, front
 from analysis.report import PLOTS, read
+from ermgap.config import METRICS
 from ermgap.errors import UserError
 from ermgap.records import Records, write_atomically
 
@@ -125,8 +126,8 @@ def draw(
             axes.step(
                 curve[column], curve["hypervolume"], where="post", color=colour, linewidth=1.6
             )
-    panels[0].set_xlabel(layout.axis_title(infos[0], names[0]))
-    panels[0].set_ylabel(layout.axis_title(infos[0], names[1]))
+    panels[0].set_xlabel(METRICS[names[0]].axis_title)
+    panels[0].set_ylabel(METRICS[names[1]].axis_title)
     for axes, (_, words) in zip(panels[1:], AXES, strict=True):
         axes.set(xlabel=words, ylabel="Hypervolume so far", ylim=(0, None), xlim=(0, None))
     for axes in panels:
