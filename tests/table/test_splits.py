@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from ermgap import corpora
-from ermgap.config import MELD_LABELS
+from ermgap.config import GENDERS, MELD_LABELS
 from ermgap.corpora import table as tables
 from ermgap.corpora.split import assign, complete_groups
 from ermgap.errors import UserError
@@ -33,7 +33,7 @@ def even(languages: str, *, speakers: int, clips: int = 20) -> pd.DataFrame:
         {
             f"{language}_{gender}_{i}": (language, gender, clips)
             for language in languages.split()
-            for gender in tables.GENDERS
+            for gender in GENDERS
             for i in range(speakers)
         }
     )
@@ -42,7 +42,7 @@ def even(languages: str, *, speakers: int, clips: int = 20) -> pd.DataFrame:
 def skewed(*, speakers: int = 120) -> pd.DataFrame:
     """Television-like: six voices hold most utterances, many hold one or two."""
     sizes = [1500, 1300, 1200, 1100, 1000, 900] + [2 + 60 // (i + 1) for i in range(speakers - 6)]
-    return make({f"s{i}": ("en", tables.GENDERS[i % 2], n) for i, n in enumerate(sizes)})
+    return make({f"s{i}": ("en", GENDERS[i % 2], n) for i, n in enumerate(sizes)})
 
 
 def sides(table: pd.DataFrame) -> dict[str, set[str]]:
@@ -134,7 +134,7 @@ def test_skewed_groups_still_give_even_folds_of_each_gender_and_emotion(seed):
 def test_groups_of_several_languages_and_genders_stay_whole_and_balanced():
     random = np.random.default_rng(0)
     table = make({f"{x}{i}": (x, g, 40) for x in ("de", "en") for i, g in
-                  enumerate(tables.GENDERS * 4)})  # fmt: skip
+                  enumerate(GENDERS * 4)})  # fmt: skip
     table["group"] = [f"dialogue{i}" for i in random.integers(0, 60, len(table))]
     result = assign(table, seed=0, folds=4)
     assert (result.groupby("group")["split"].nunique() == 1).all()
@@ -161,7 +161,7 @@ def test_more_folds_than_groups_of_a_gender_deals_that_gender_to_fewer_folds():
 
 
 def test_a_gender_with_one_group_stays_in_train_and_is_warned_about():
-    speakers = {f"{g}{i}": ("en", g, 9) for g in tables.GENDERS for i in range(4)}
+    speakers = {f"{g}{i}": ("en", g, 9) for g in GENDERS for i in range(4)}
     table = make(speakers | {"x": ("ja", "female", 9), "y": ("ja", "male", 9),
                              "z": ("ja", "male", 9)})  # fmt: skip
     result = assign(table, seed=0)
