@@ -23,7 +23,7 @@ from ermgap import metrics
 from ermgap.config import GAP_TITLES
 from ermgap.errors import UserError
 from ermgap.metrics import OVERALL, Margins
-from ermgap.records import is_degenerate
+from ermgap.records import FLOOR_SHARE, is_degenerate
 
 SCORES = ("w_f1", "acc", *(f"{name}_gap" for name in GAP_TITLES))  # the columns
 COMPARED = ("avg_gap", "acc", "w_f1")  # with the baseline, on each overall block
@@ -229,7 +229,8 @@ def _filled(rows: pd.DataFrame, systems: list[str]) -> pd.DataFrame:
 
 
 def _degenerate(rows: pd.DataFrame, baseline: str | None) -> pd.Series:
-    floors = rows["block"].map(rows[rows["system"] == baseline].set_index("block")["w_f1"] / 2)
+    of_baseline = rows[rows["system"] == baseline].set_index("block")["w_f1"]
+    floors = rows["block"].map(FLOOR_SHARE * of_baseline)
     columns = (rows["acc"], rows["w_f1"], rows["majority_rate"], floors)
     own = [
         is_degenerate(acc=a, w_f1=f, majority_rate=m, floor=None if np.isnan(low) else low)

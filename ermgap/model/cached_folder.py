@@ -24,7 +24,8 @@ from ermgap.errors import UserError
 from ermgap.model.backbones.small_from_wheels import sha256
 from ermgap.records import claim
 
-MARKER = "ermgap.json"
+MARKER = "files.json"
+OLD_MARKER = "ermgap.json"  # its earlier name: such folders are still used
 
 
 def build_once(key: str, *, build: Callable[[Path], None], verify: bool = False) -> Path:
@@ -48,7 +49,8 @@ def build_once(key: str, *, build: Callable[[Path], None], verify: bool = False)
 def intact(folder: Path, *, verify: bool = False) -> bool:
     """Whether each file in the marker has its size and modification time, or else its sha256."""
     try:
-        files = json.loads((folder / MARKER).read_text(encoding="utf-8"))["files"]
+        marker = folder / (MARKER if (folder / MARKER).exists() else OLD_MARKER)
+        files = json.loads(marker.read_text(encoding="utf-8"))["files"]
         return all(_same(folder / name, told, verify=verify) for name, told in files.items())
     except (OSError, ValueError, KeyError, TypeError):
         return False

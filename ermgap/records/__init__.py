@@ -5,7 +5,7 @@ epoch is its commit. The records, not Optuna's or Ray's own files, are the sourc
 """
 
 from ermgap.records.bucket_mirror import Mirror, catch_up
-from ermgap.records.degenerate import COMPLETE, Rule, is_degenerate, judged
+from ermgap.records.degenerate import COMPLETE, FLOOR_SHARE, Rule, is_degenerate, judged
 from ermgap.records.files import (
     append_line,
     claim,
@@ -25,6 +25,7 @@ __all__ = [
     "parsed",
     "COMPLETE",
     "ENDED",
+    "FLOOR_SHARE",
     "Mirror",
     "Records",
     "Retry",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ermgap.records.trial import Trial
 
 COMPLETE = ("finished", "degenerate")  # the statuses of a trial that ran to its end
-SHARE = 0.5  # of ERM's best W-F1: the default floor
+FLOOR_SHARE = 0.5  # of ERM's best W-F1: the default floor
 
 
 @dataclass
@@ -69,7 +69,7 @@ class Rule:
         if self.given is not None:
             return self.given
         scores = [score for trial_id, score in self.erm.items() if counts(trial_id)]
-        return SHARE * max(scores) if scores else None
+        return FLOOR_SHARE * max(scores) if scores else None
 
     def status(self, selected: Mapping, counts: Callable[[str], bool] = bool) -> str:
         """`finished` or `degenerate`: what a complete trial with these dev scores is."""

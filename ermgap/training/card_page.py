@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ermgap import __version__
 from ermgap.config import GAP_TITLES, losses
 from ermgap.metrics import uncounted_cells
+from ermgap.records import is_degenerate
 
 if TYPE_CHECKING:
     from ermgap.training.model_card import Told
@@ -145,8 +146,12 @@ def caveats(told: Told) -> list[str]:
         found.append(f"Speech of {', '.join(acted)} is acted, and tells little of other speech.")
     if told.synthetic:
         found.append("Synthetic voices are no people: no claim about people follows from them.")
-    if _known(told.dev["acc"]) and told.dev["acc"] <= told.dev["majority_rate"]:
-        found.append("It is no better than always giving one label, so its gaps mean nothing.")
+    scores = {name: told.dev[name] for name in ("acc", "w_f1", "majority_rate")}
+    if is_degenerate(**scores, floor=told.config.sweep.floor):
+        found.append(
+            "It is degenerate: no better than always giving one label, or its W-F1 is under "
+            "sweep.floor. So its gaps mean nothing."
+        )
     found.append("The licences of backbone and corpora bind whoever uses this adapter.")
     return found
 

@@ -141,6 +141,13 @@ def test_a_copied_folder_is_recognised_by_its_bytes(isolated_cache):
     assert _builds(isolated_cache) == 1
 
 
+def test_a_folder_whose_marker_has_its_earlier_name_is_not_built_again(isolated_cache):
+    folder = cached_folder.build_once("one", build=_fake)
+    (folder / cached_folder.MARKER).rename(folder / cached_folder.OLD_MARKER)
+    cached_folder.build_once("one", build=_fake)
+    assert _builds(isolated_cache) == 1
+
+
 def test_verify_finds_a_byte_that_changed_without_a_trace(isolated_cache):
     folder = cached_folder.build_once("one", build=_fake)
     told = json.loads((folder / cached_folder.MARKER).read_text())["files"]["model.safetensors"]
