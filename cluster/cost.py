@@ -57,18 +57,18 @@ class Estimate:
 
 
 def estimate(sweep: Sweep) -> Estimate:
-    """The plan of a sweep whose trials all take the same time.
+    """Hours and dollars of a sweep whose trials all take the same time.
 
     The sweep holds all of its GPUs from the first trial to the last (it asks the autoscaler for
     every slot at once), so the last, partly filled round is paid for in full, and so is the time in
     which nodes are set up, each computes the frozen features, and, at the end, idles. Several GPUs
     a trial are taken to divide its time evenly, which is the best they can do.
     """
-    items = sweep.utterances / sweep.rate + sweep.dev / sweep.dev_rate
-    epoch_s = items * sweep.modalities / sweep.workers
+    seconds = sweep.utterances / sweep.rate + sweep.dev / sweep.dev_rate
+    epoch_s = seconds * sweep.modalities / sweep.workers
     trial_h = epoch_s * sweep.epochs * (1 - sweep.saved) / 3600
     at_once = min(sweep.gpus // sweep.workers, sweep.trials)
-    held = at_once * sweep.workers
+    gpus = at_once * sweep.workers
     features = (sweep.utterances + sweep.dev) / sweep.extract_rate if sweep.extract_rate else 0.0
     wall = sweep.start_minutes / 60 + features / 3600 + math.ceil(sweep.trials / at_once) * trial_h
     until = wall + sweep.idle_minutes / 60
@@ -78,10 +78,10 @@ def estimate(sweep: Sweep) -> Estimate:
         at_once=at_once,
         wall_h=wall,
         busy_gpu_h=sweep.trials * trial_h * sweep.workers,
-        paid_gpu_h=held * until,
-        gpu_dollars=held * until * sweep.price,
+        paid_gpu_h=gpus * until,
+        gpu_dollars=gpus * until * sweep.price,
         head_dollars=until * sweep.head_price,
-        dollars_an_hour=held * sweep.price + sweep.head_price,
+        dollars_an_hour=gpus * sweep.price + sweep.head_price,
     )
 
 
@@ -92,8 +92,8 @@ def measured(path: Path, run: str) -> dict[str, float]:
         ValueError: no such file, or none of that form, or without that run.
     """
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        runs = told["summary"]["runs"]
+        benchmark = json.loads(path.read_text(encoding="utf-8"))
+        runs = benchmark["summary"]["runs"]
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise ValueError(
             f"--measured {path} is no file that 'make bench-gpu' wrote ({type(problem).__name__}); "
@@ -105,23 +105,23 @@ def measured(path: Path, run: str) -> dict[str, float]:
         "rate": runs[run]["train_utterances_per_second"],
         "dev_rate": runs[run]["eval_utterances_per_second"],
     }
-    tower = told["measured"].get(run, {}).get("tower_seconds")
+    tower = benchmark["measured"].get(run, {}).get("tower_seconds")
     return rates | ({"extract_rate": 1 / tower} if tower else {})
 
 
-def words(sweep: Sweep, found: Estimate, source: str) -> str:
-    """The estimate for people to read."""
+def text(sweep: Sweep, plan: Estimate, source: str) -> str:
+    """The estimate for people to read; `source` says where the rates come from."""
     return "\n".join(
         (
-            f"one trial     {found.trial_h:.2f} h on {sweep.workers} GPU"
-            f"{'s' * (sweep.workers > 1)}: {sweep.epochs} epochs of {found.epoch_s:.0f} s"
+            f"one trial     {plan.trial_h:.2f} h on {sweep.workers} GPU"
+            f"{'s' * (sweep.workers > 1)}: {sweep.epochs} epochs of {plan.epoch_s:.0f} s"
             + (f", {sweep.saved:.0%} of them saved by early stopping" if sweep.saved else ""),
-            f"the sweep     {found.wall_h:.1f} h: {sweep.trials} trials, {found.at_once} at a time,"
+            f"the sweep     {plan.wall_h:.1f} h: {sweep.trials} trials, {plan.at_once} at a time,"
             f" after {sweep.start_minutes:g} minutes of set-up",
-            f"GPU-hours     {found.paid_gpu_h:.1f} paid, of them {found.busy_gpu_h:.1f} in trials",
-            f"an hour       {found.dollars_an_hour:.2f} dollars while all run",
-            f"in all        {found.gpu_dollars + found.head_dollars:.2f} dollars: "
-            f"{found.gpu_dollars:.2f} for GPUs, {found.head_dollars:.2f} for the head",
+            f"GPU-hours     {plan.paid_gpu_h:.1f} paid, of them {plan.busy_gpu_h:.1f} in trials",
+            f"an hour       {plan.dollars_an_hour:.2f} dollars while all run",
+            f"in all        {plan.gpu_dollars + plan.head_dollars:.2f} dollars: "
+            f"{plan.gpu_dollars:.2f} for GPUs, {plan.head_dollars:.2f} for the head",
             f"rates         {sweep.rate:.1f} utterances/s in training and {sweep.dev_rate:.1f} in "
             f"evaluation on one GPU ({source})",
             "not in it     disks, storage, transfers; epochs repeated after a lost node; --confirm",
@@ -129,18 +129,20 @@ def words(sweep: Sweep, found: Estimate, source: str) -> str:
     )
 
 
-def above(kind: type, least: float, most: float = math.inf):
-    """A parser of numbers of a kind: above `least`, or equal to it if it is 0 and kind is float."""
+def number(kind: type, least: float, most: float = math.inf):
+    """A parser of an argument: an int or a float (`kind`) of at least `least` and below `most`."""
 
-    def parse(text: str):
+    def parse(argument: str):
         try:
-            value = kind(text)
+            value = kind(argument)
         except ValueError:
             value = math.nan
-        if not (least <= value < most) or not math.isfinite(value):
+        if not least <= value < most:  # nor is NaN
             bound = f" and below {most:g}" if most < math.inf else ""
             what = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"{text!r} is not {what} of at least {least:g}{bound}")
+            raise argparse.ArgumentTypeError(
+                f"{argument!r} is not {what} of at least {least:g}{bound}"
+            )
         return value
 
     return parse
@@ -148,54 +150,56 @@ def above(kind: type, least: float, most: float = math.inf):
 
 def parser() -> argparse.ArgumentParser:
     """The options; prices have no default, since they change and differ by region."""
-    made = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    count, money = above(int, 1), above(float, 0)
-    fast = above(float, 0.001)
-    made.add_argument("--utterances", type=count, required=True, help="of the training split")
-    made.add_argument("--dev", type=above(int, 0), default=0, help="judged after every epoch")
-    made.add_argument("--modalities", type=count, default=1, help="2 for speech and speech+text")
-    made.add_argument("--epochs", type=count, required=True)
-    made.add_argument("--trials", type=count, required=True)
-    made.add_argument("--rate", type=fast, help="utterances/s in training on one GPU")
-    made.add_argument("--dev-rate", type=fast, help="in evaluation; by default as in training")
-    made.add_argument("--extract-rate", type=fast, help="of the frozen features, computed once")
-    made.add_argument(
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    count, money, rate = number(int, 1), number(float, 0), number(float, 0.001)
+    options.add_argument("--utterances", type=count, required=True, help="of the training split")
+    options.add_argument("--dev", type=number(int, 0), default=0, help="judged after every epoch")
+    options.add_argument("--modalities", type=count, default=1, help="2 for speech and speech+text")
+    options.add_argument("--epochs", type=count, required=True)
+    options.add_argument("--trials", type=count, required=True)
+    options.add_argument("--rate", type=rate, help="utterances/s in training on one GPU")
+    options.add_argument("--dev-rate", type=rate, help="in evaluation; by default as in training")
+    options.add_argument("--extract-rate", type=rate, help="of the frozen features, computed once")
+    options.add_argument(
         "--measured", type=Path, metavar="FILE", help="rates that make bench-gpu wrote"
     )
-    made.add_argument("--run", default="ours", help="which run of --measured (default: ours)")
-    made.add_argument("--gpus", type=count, default=1)
-    made.add_argument("--workers", type=count, default=1, help="GPUs a trial (sweep.workers)")
-    made.add_argument(
+    options.add_argument("--run", default="ours", help="which run of --measured (default: ours)")
+    options.add_argument("--gpus", type=count, default=1)
+    options.add_argument("--workers", type=count, default=1, help="GPUs a trial (sweep.workers)")
+    options.add_argument(
         "--saved",
-        type=above(float, 0, 1),
+        type=number(float, 0, 1),
         default=0.0,
         help="share of epochs that early stopping saves; it is off by default, and saved 0.21 to "
         "0.61 in replays (tests/benchmarks/results/search-stopping.md)",
     )
-    made.add_argument("--price", type=money, required=True, help="dollars an hour of one GPU")
-    made.add_argument("--head-price", type=money, default=0.0, help="dollars an hour of the head")
-    made.add_argument(
+    options.add_argument("--price", type=money, required=True, help="dollars an hour of one GPU")
+    options.add_argument(
+        "--head-price", type=money, default=0.0, help="dollars an hour of the head"
+    )
+    options.add_argument(
         "--start-minutes", type=money, default=10.0, help="until a node trains (10, not measured)"
     )
-    made.add_argument("--idle-minutes", type=money, default=10.0, help="idle_timeout_minutes (10)")
-    return made
+    options.add_argument(
+        "--idle-minutes", type=money, default=10.0, help="idle_timeout_minutes (10)"
+    )
+    return options
 
 
 def read(arguments: list[str] | None) -> tuple[Sweep, str]:
     """The sweep of a command line, and where its rates come from; ValueError for a mistake."""
-    made = parser()
+    options = parser()
 
     def refuse(message: str):
         raise ValueError(message.removeprefix("argument ").rstrip(".") + ".")
 
-    made.error = refuse  # type: ignore[method-assign]
-    given = vars(made.parse_args(arguments))
+    options.error = refuse  # type: ignore[method-assign]
+    given = vars(options.parse_args(arguments))
     file, run = given.pop("measured"), given.pop("run")
     if (file is None) == (given["rate"] is None):
         raise ValueError("give the speed of one GPU once, by --rate or by --measured.")
     rates = measured(file, run) if file else {"dev_rate": given["rate"]}
-    told = {name: value for name, value in given.items() if value is not None}
-    sweep = Sweep(**(rates | told))
+    sweep = Sweep(**(rates | {name: value for name, value in given.items() if value is not None}))
     if sweep.workers > sweep.gpus:
         raise ValueError(
             f"a trial of {sweep.workers} GPUs does not fit on {sweep.gpus}; raise --gpus or lower "
@@ -205,13 +209,13 @@ def read(arguments: list[str] | None) -> tuple[Sweep, str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; 2 and one sentence for a mistake."""
+    """The command; returns its exit status, 2 after one sentence on a mistake."""
     try:
         sweep, source = read(arguments)
     except ValueError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2
-    print(words(sweep, estimate(sweep), source))
+    print(text(sweep, estimate(sweep), source))
     return 0
 
 

@@ -21,16 +21,16 @@ def sizes(filesystem, folder: str) -> dict[str, int]:
     """Size in bytes of every file below a folder, by its path within it; {} without the folder."""
     from pyarrow import fs
 
-    found = filesystem.get_file_info(fs.FileSelector(folder, recursive=True, allow_not_found=True))
+    below = fs.FileSelector(folder, recursive=True, allow_not_found=True)
     return {
         info.path[len(folder) :].lstrip("/"): info.size
-        for info in found
+        for info in filesystem.get_file_info(below)
         if info.type == fs.FileType.File and info.size
     }
 
 
 def fetch(bucket: str, target: Path) -> str:
-    """Copy `bucket`/data to `target`; what was done, in words.
+    """Copy `bucket`/data to `target`; returns a sentence on what was done.
 
     Raises:
         ValueError: the bucket's name is no URI of a bucket, or nothing lies there.
@@ -47,8 +47,8 @@ def fetch(bucket: str, target: Path) -> str:
     if not wanted:
         raise ValueError(f"{bucket.rstrip('/')}/data is empty; upload the corpora there first.")
     local = fs.LocalFileSystem()
-    have = sizes(local, str(target))
-    if all(have.get(name) == size for name, size in wanted.items()):
+    copied = sizes(local, str(target))
+    if all(copied.get(name) == size for name, size in wanted.items()):
         return f"{target} holds all {len(wanted)} files of {bucket}/data"
     target.mkdir(parents=True, exist_ok=True)
     fs.copy_files(path, str(target), source_filesystem=source, destination_filesystem=local)
@@ -56,13 +56,13 @@ def fetch(bucket: str, target: Path) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """The command line; 1 and one sentence where something is wrong."""
+    """The command; returns its exit status, 1 after one sentence on what is wrong."""
     if len(arguments) != 1:
-        print("error: say where to, such as /mnt/shared/data.", file=sys.stderr)
+        print("error: give one folder to copy to, such as /mnt/shared/data.", file=sys.stderr)
         return 1
     bucket = os.environ.get("ERMGAP_BUCKET", "")
     if not bucket:
-        print(f"no ERMGAP_BUCKET: data are expected in {arguments[0]}, on a folder nodes share")
+        print(f"no ERMGAP_BUCKET: data are expected in {arguments[0]}, a folder that nodes share")
         return 0
     try:
         print(fetch(bucket, Path(arguments[0]).absolute()))

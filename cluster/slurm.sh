@@ -22,7 +22,7 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output=ermgap-%j.log
-# Two minutes before the end this script is told, and lets the epochs in flight end.
+# Two minutes before the end this script gets a SIGTERM, and lets the epochs in flight end.
 #SBATCH --signal=B:TERM@120
 
 set -euo pipefail
@@ -68,7 +68,7 @@ fi
 mkdir -p results
 pid_file=$PWD/results/.slurm-$SLURM_JOB_ID.pid
 rm -f "$pid_file"
-# Only the driver is told: a SIGTERM to Ray itself would end the epochs at once.
+# To the driver alone: a SIGTERM to Ray itself would end the epochs at once.
 # shellcheck disable=SC2317,SC2329  # called by the trap
 notice() {
     echo "Slurm is about to end this job; the epochs in flight may end."

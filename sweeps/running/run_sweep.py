@@ -77,9 +77,9 @@ def finish(prepared: folders.Prepared, session: Session, *, command: str) -> int
         print(f"stopped; go on with: python sweeps/{command}.py --resume {in_shell(folder)}")
         return 130
     records.consolidate()
-    stopping.look_back(records, prepared.config)
+    stopping.write_hindsight(records, prepared.config)
     report.write(folder)
-    journal.tell(records, prepared.config)
+    journal.write(records, prepared.config)
     if prepared.config.sweep.points:
         tables.tell_points(prepared.config, records)
     timing.tell(records, session)

@@ -43,58 +43,62 @@ class Benchmark:
         return [row.spec for row in self.rows if row.trained]
 
     @property
-    def parts(self) -> list[int]:
+    def fold_numbers(self) -> list[int]:
         """The folds that are run."""
         return list(range(self.folds)) if self.folds else [self.config.data.fold]
 
     @property
-    def left(self) -> list[int]:
+    def untrained(self) -> list[int]:
         """The folds that are still to be trained."""
         return [
-            fold for fold in self.parts if self.trained and not (self.of(fold) / "DONE").exists()
+            fold
+            for fold in self.fold_numbers
+            if self.trained and not (self.folder_of(fold) / "DONE").exists()
         ]
 
-    def of(self, fold: int) -> Path:
+    def folder_of(self, fold: int) -> Path:
         """The folder of one fold's records."""
         return self.folder / f"fold-{fold}"
 
-    def of_fold(self, fold: int) -> Config:
+    def config_of(self, fold: int) -> Config:
         """The configuration of one fold: its speakers held out, every trained row a point."""
-        points = {row.spec: row.point for row in self.rows if row.trained}
+        points = {row.spec: row.hyperparameters for row in self.rows if row.trained}
         changes: dict = {"sweep.points": points, "sweep.trials": max(len(points), 1)}
         if self.folds:
             changes |= {"data.folds": self.folds, "data.fold": fold, "train.select": "last"}
         return self.config.replace(changes)
 
 
-def judged_of(asked: Benchmark, plans: Mapping[int, planning.Plan]) -> pd.DataFrame:
+def judged_of(benchmark: Benchmark, plans: Mapping[int, planning.Plan]) -> pd.DataFrame:
     """The utterances that systems are judged on, with the `fold` in which they are held out.
 
     A gender with fewer speakers than there are folds is held out more than once: the first counts.
     """
-    parts = [
-        plan.utterances[plan.utterances["split"] == asked.split].assign(fold=fold)
+    fold_numbers = [
+        plan.utterances[plan.utterances["split"] == benchmark.split].assign(fold=fold)
         for fold, plan in plans.items()
     ]
-    return pd.concat(parts, ignore_index=True).drop_duplicates("utterance_id", ignore_index=True)
+    return pd.concat(fold_numbers, ignore_index=True).drop_duplicates(
+        "utterance_id", ignore_index=True
+    )
 
 
-def train(asked: Benchmark, plans: Mapping[int, planning.Plan], *, address: str | None) -> int:
+def train(benchmark: Benchmark, plans: Mapping[int, planning.Plan], *, address: str | None) -> int:
     """Train every row on every fold that is left; the exit status, 0 if all came to their end.
 
     A Ray that was started here stays: rows are asked next.
     """
     from sweeps.scheduler import driver
 
-    left = asked.left
-    for fold in left:
-        planning.require_a_cell(asked.of_fold(fold), plans[fold].utterances)
-    for fold in left:
-        config = asked.of_fold(fold)
-        records = _records(asked, fold, config, plans[fold].utterances)
+    untrained = benchmark.untrained
+    for fold in untrained:
+        planning.require_a_cell(benchmark.config_of(fold), plans[fold].utterances)
+    for fold in untrained:
+        config = benchmark.config_of(fold)
+        records = _records(benchmark, fold, config, plans[fold].utterances)
         records.lock()
-        if asked.folds:
-            print(f"fold {fold + 1} of {asked.folds}")
+        if benchmark.folds:
+            print(f"fold {fold + 1} of {benchmark.folds}")
         session = driver.run(config, records, address=address, leave=False)
         records.consolidate()
         ended = sum(trial.ended for trial in records.trials())
@@ -104,12 +108,12 @@ def train(asked: Benchmark, plans: Mapping[int, planning.Plan], *, address: str 
     return 0
 
 
-def _records(asked: Benchmark, fold: int, config: Config, utterances: pd.DataFrame) -> Records:
-    folder, storage = asked.of(fold), None
+def _records(benchmark: Benchmark, fold: int, config: Config, utterances: pd.DataFrame) -> Records:
+    folder, storage = benchmark.folder_of(fold), None
     if (folder / "sweep.yaml").exists():
         return Records.open(folder)
-    if asked.storage:  # beside each other there, so that all folds share the features
-        storage = f"{asked.storage}/{asked.folder.absolute().name}-fold-{fold}"
+    if benchmark.storage:  # beside each other there, so that all folds share the features
+        storage = f"{benchmark.storage}/{benchmark.folder.absolute().name}-fold-{fold}"
         folders.make_storage(storage, folder)
     told = planning.describe_sweep(
         config, preset="benchmark", utterances=utterances, storage=storage

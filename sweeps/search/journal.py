@@ -1,9 +1,9 @@
 """A copy of the sweep as an Optuna study, which `optuna-dashboard DIR/optuna.journal` opens live.
 
-The records are the truth; the journal is written from them, and searched by nobody. Each session
-begins by writing it anew (an append-only file: the study is deleted in it and made again), so that
-what a killed session left half written is gone. So does a floor that rises: Optuna lets no trial
-that has ended be changed.
+The records are the truth; the journal is written from them, and never read by a search. Each
+session begins by writing it anew (an append-only file: the study is deleted in it and made again),
+so that what a killed session left half written is gone. So does a floor that rises, since Optuna
+lets no trial that has ended be changed.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ STATES = {"stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
 class Journal:
-    """Writes the journal of one sweep; nobody else does.
+    """The only writer of a sweep's journal.
 
-    A journal that cannot be written is given up with a warning: no trial is lost for it.
+    Where the journal cannot be written, a warning says so once, and the sweep goes on without.
 
     Args:
         records: the sweep folder. config: of the sweep.
@@ -95,12 +95,14 @@ class Journal:
                 write(*arguments)
         except Exception as problem:
             self.broken = True
-            logging.getLogger(__name__).warning("%s is given up: %s", self.path, problem)
+            logging.getLogger(__name__).warning(
+                "%s is not written any further: %s", self.path, problem
+            )
 
     def _write(self) -> None:
         self.known = {}
-        _mend(self.path)
-        storage = JournalStorage(_Copy(str(self.path), lock_obj=_Alone("")))
+        _drop_half_line(self.path)
+        storage = JournalStorage(_Backend(str(self.path), lock_obj=_NoLock("")))
         if self.name in [study.study_name for study in storage.get_all_studies()]:
             optuna.delete_study(study_name=self.name, storage=storage)
         objectives = self.config.sweep.objectives
@@ -132,33 +134,33 @@ class Journal:
         sound = all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
         state = STATES.get(status, TrialState.COMPLETE if sound else TrialState.FAIL)
         complete = state == TrialState.COMPLETE
-        known = violations(status, selected, self.config) if complete else {}
+        constraints = violations(status, selected, self.config) if complete else {}
         if trial_id not in self.known:
-            more = {"values": values, "constraints": known} if complete else {}
+            more = {"values": values, "constraints": constraints} if complete else {}
             self._add(trial_id, hyperparameters, state=state, **more)
             return
         trial = optuna.Trial(self.study, self._key(trial_id))
-        for name, value in known.items():
+        for name, value in constraints.items():
             trial.set_constraint(name, value)
         self.study.tell(self.known[trial_id], values if complete else None, state=state)
 
     def _add(self, trial_id: str, hyperparameters: Mapping, **more) -> None:
         ranges = space.distributions(self.config)
-        shown = {
+        distributions = {
             n: d for n, v in hyperparameters.items() if (d := _around(ranges.get(n), v)) is not None
         }
-        made = create_trial(
-            params={name: hyperparameters[name] for name in shown},
-            distributions=shown,
+        trial = create_trial(
+            params={name: hyperparameters[name] for name in distributions},
+            distributions=distributions,
             user_attrs={"trial_id": trial_id, "configuration": dict(hyperparameters)},
             **more,
         )
         begun, ended = self.times.get(trial_id, (None, None))
-        if begun and made.datetime_start:
-            made.datetime_start = datetime.fromtimestamp(begun)
-        if ended and made.datetime_complete:
-            made.datetime_complete = datetime.fromtimestamp(ended)
-        self.study.add_trial(made)
+        if begun and trial.datetime_start:
+            trial.datetime_start = datetime.fromtimestamp(begun)
+        if ended and trial.datetime_complete:
+            trial.datetime_complete = datetime.fromtimestamp(ended)
+        self.study.add_trial(trial)
         self.known[trial_id] = len(self.known)
 
     def _key(self, trial_id: str) -> int:
@@ -167,21 +169,21 @@ class Journal:
         )
 
 
-def tell(records: Records, config: Config) -> None:
-    """Write the journal of a sweep that nobody runs; its front is then that of the report."""
+def write(records: Records, config: Config) -> None:
+    """Write the journal of a sweep that does not run, from its records."""
     Journal(records, config)
 
 
 def violations(status: str, selected: Mapping, config: Config) -> dict[str, float]:
     """Optuna's constraints of a trial that ran to its end: positive where one is violated."""
-    found = {"degenerate": 1.0 if status == "degenerate" else -1.0}
-    for name, limit in config.sweep.constraints.items():
-        found[name] = metrics.violation(name, selected.get(name), limit)
-    return found
+    return {"degenerate": 1.0 if status == "degenerate" else -1.0} | {
+        name: metrics.violation(name, selected.get(name), limit)
+        for name, limit in config.sweep.constraints.items()
+    }
 
 
 def _around(distribution: BaseDistribution | None, value) -> BaseDistribution | None:
-    """The distribution, made wide enough for the value of a named point; None if it cannot be."""
+    """The distribution, widened to the value of a named point; None where that is impossible."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution if value in distribution.choices else None
     if not isinstance(distribution, FloatDistribution) or (distribution.log and value <= 0):
@@ -191,26 +193,24 @@ def _around(distribution: BaseDistribution | None, value) -> BaseDistribution | 
     )
 
 
-def _mend(path: Path) -> None:
+def _drop_half_line(path: Path) -> None:
     """Cut off the half-written line that a killed session may have left."""
     if not path.exists():
         return
     with open(path, "rb+") as file:
-        whole = file.read().rfind(b"\n") + 1
-        file.truncate(whole)
+        file.truncate(file.read().rfind(b"\n") + 1)
 
 
-class _Copy(JournalFileBackend):
-    """Without an fsync: what a crash of the machine takes of it, the next session tells anew."""
+class _Backend(JournalFileBackend):
+    """Without an fsync: what a crash of the machine takes of it, the next session writes anew."""
 
     def append_logs(self, logs: list[dict]) -> None:
         with open(self._file_path, "ab") as file:
-            file.write(
-                "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
-            )
+            lines = [json.dumps(log, separators=(",", ":")) + "\n" for log in logs]
+            file.write("".join(lines).encode())
 
 
-class _Alone(JournalFileOpenLock):
+class _NoLock(JournalFileOpenLock):
     """The sweep folder is locked for its driver: a lock file here would outlive a kill."""
 
     def acquire(self) -> bool:

@@ -1,9 +1,9 @@
 """Optuna as a searcher of Ray Tune that learns from the records, and only from them.
 
-Trial ids are ours (`t0000`) and travel in the configuration. What Optuna is told is what the
-records hold (study.py); an interrupted trial is not told. A resumed sweep rebuilds the study from
-the records, so a crash can leave no zombie in it. In a deterministic sweep (order.py) it comes to
-the very state that it would have without the interruption.
+Trial ids are ours (`t0000`) and travel in the configuration. Optuna learns what the records hold
+(study.py), and nothing of an interrupted trial. A resumed sweep rebuilds the study from the
+records, so a crash can leave no zombie in it. In a deterministic sweep (order.py) it comes to the
+very state that it would have without the interruption.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class RecordsSearcher(Stateless):
             ones are offered first, under their own ids.
         earlier: trials of other sweeps, to learn from as well.
         points: what a new sweep begins with; ERM and the paper's configuration by default.
-        rule: tells which trials are degenerate, as before any has ended; by default their status
-            alone does.
+        rule: which trials are degenerate, as before any has ended; by default their status alone
+            says so.
         lag: see `order.lag_of`.
 
     Raises:
-        UserError: the sampler or a range of the space is not known.
+        UserError: the sampler is not known, or a range of the space is not possible.
     """
 
     def __init__(
@@ -59,15 +59,15 @@ class RecordsSearcher(Stateless):
         self.interrupted = False
         points = space.named_points(config) if points is None else points
         self.points = points[: config.sweep.trials]
-        self.known = Study(config, rule=rule, known=len(trials))
-        self.losses = Shares(config)
+        self.learnt = Study(config, rule=rule, earlier=len(trials))
+        self.shares = Shares(config)
         self.counted: set[int] = set()  # numbers of all trials that were proposed
         self.asked: dict[int, int] = {}  # place in the study of those that it takes for running
         self.ended: dict[int, tuple] = {}  # what is not learnt yet: hyperparameters, status, scores
         self.offered: dict[str, tuple[int, dict]] = {}  # by the id of Tune's trial
         self.next_number = self.next_to_learn = 0
         for trial in earlier:
-            self.known.end(trial.hyperparameters, trial.status, self._measured(trial), own=False)
+            self.learnt.end(trial.hyperparameters, trial.status, self._measured(trial), own=False)
         self.before = {number_of(trial.trial_id): trial for trial in trials}
         numbers = sorted(n for n, trial in self.before.items() if not trial.ended)
         self.first = [(number, self.before[number].hyperparameters) for number in numbers]
@@ -76,16 +76,16 @@ class RecordsSearcher(Stateless):
 
     @property
     def study(self) -> optuna.Study:
-        """What has been learnt."""
-        return self.known.optuna
+        """Optuna's study: what has been learnt."""
+        return self.learnt.study
 
     @property
     def erm(self) -> int:
         """Number of ERM trials that were proposed."""
-        return self.losses.proposed["erm"]
+        return self.shares.proposed["erm"]
 
     def suggest(self, trial_id: str) -> dict | str | None:
-        """A configuration for Tune's trial: our trial id and the chosen values.
+        """Our trial id and the hyperparameters for Tune's trial.
 
         None: not before another trial has ended.
         """
@@ -109,7 +109,7 @@ class RecordsSearcher(Stateless):
         number, hyperparameters = self.offered.pop(trial_id, (None, None))
         status = (result or {}).get("status", "failed")
         if hyperparameters is not None and status != "interrupted":
-            self._hear(number, hyperparameters, status, result or {})
+            self._end(number, hyperparameters, status, result or {})
 
     def _catch_up(self) -> None:
         """Go through the trials of earlier sessions, once, by number.
@@ -125,7 +125,7 @@ class RecordsSearcher(Stateless):
                 self._enter(number, trial.hyperparameters)
                 if trial.ended:
                     measured = self._measured(trial)
-                    self._hear(number, trial.hyperparameters, trial.status, measured)
+                    self._end(number, trial.hyperparameters, trial.status, measured)
             elif number < len(self.points):
                 self._count(number, self.points[number])
                 self.first.append((number, self.points[number]))
@@ -136,33 +136,33 @@ class RecordsSearcher(Stateless):
         """A trial of an earlier session takes its place in the study, as running."""
         inside = number >= len(self.points) and space.inside(hyperparameters, self.config)
         if inside and self.lag is None:
-            self.asked[number] = self.known.begin(hyperparameters)
+            self.asked[number] = self.learnt.begin(hyperparameters)
         elif inside:  # the sampler comes to the state that it had then
             self._learn_until(number - self.lag)
-            self.asked[number] = self.known.repeat(number, self.losses.fixed(), hyperparameters)
+            self.asked[number] = self.learnt.repeat(number, self.shares.fixed(), hyperparameters)
         self._count(number, hyperparameters)
 
     def _propose(self, number: int) -> dict:
         if self.lag is not None:
             self._learn_until(number - self.lag)
-        fixed, anew = self.losses.fixed(), self.lag is not None
-        self.asked[number], hyperparameters = self.known.propose(number, fixed, anew=anew)
+        fixed, reseed = self.shares.fixed(), self.lag is not None
+        self.asked[number], hyperparameters = self.learnt.propose(number, fixed, reseed=reseed)
         self._count(number, hyperparameters)
         return hyperparameters
 
     def _count(self, number: int, hyperparameters: Mapping) -> None:
         self.counted.add(number)
         self.next_number = max(self.next_number, number + 1)
-        self.losses.count(hyperparameters)
+        self.shares.count(hyperparameters)
 
     def _may_propose(self, number: int) -> bool:
         """Whether all those have ended whose ends the proposal is to know."""
         if self.lag is None:
             return True
-        due = range(self.next_to_learn, number - self.lag + 1)
-        return all(one in self.ended for one in due if one in self.counted)
+        due = self.counted.intersection(range(self.next_to_learn, number - self.lag + 1))
+        return due <= self.ended.keys()
 
-    def _hear(self, number: int, hyperparameters: dict, status: str, measured: dict) -> None:
+    def _end(self, number: int, hyperparameters: dict, status: str, measured: dict) -> None:
         self.ended[number] = hyperparameters, status, measured
         if self.lag is None:
             self._learn(number)
@@ -174,17 +174,17 @@ class RecordsSearcher(Stateless):
         self.next_to_learn = max(self.next_to_learn, last + 1)
 
     def _learn(self, number: int) -> None:
-        """Let the study know how a trial ended, and which others are degenerate by it."""
+        """Enter the end of a trial in the study, and which others are degenerate by it."""
         hyperparameters, status, measured = self.ended.pop(number)
         floor = self.rule.floor() if self.rule else None
         if self.rule:
             self.rule.note(space.trial_id(number), status, hyperparameters, measured)
-        self.known.end(hyperparameters, status, measured, place=self.asked.pop(number, None))
+        self.learnt.end(hyperparameters, status, measured, place=self.asked.pop(number, None))
         if self.rule and self.rule.floor() != floor:
-            self.known.judge_again()
+            self.learnt.judge_again()
 
     def _measured(self, trial: Trial) -> dict:
-        """What the broker would tell of the end of a trial."""
+        """What the broker's outcome of an ended trial holds."""
         return trial.selected | {CURVE: curve(trial.rows, self.config)}
 
 
@@ -196,14 +196,14 @@ def searcher(
     rule: Rule | None = None,
     lag: int | None = None,
 ) -> Stateless:
-    """What proposes a sweep's configurations: its named points if it has any, else a search."""
+    """The searcher of a sweep: over its named points if it has any, else by Optuna."""
     if config.sweep.points:
         return PointsSearcher(config, trials)
     return RecordsSearcher(config, trials, earlier=earlier, rule=rule, lag=lag)
 
 
 def require_space(config: Config) -> None:
-    """Refuse what cannot be searched: the first points, the ends of every range, each choice.
+    """Check the first points, the ends of every range and each choice.
 
     Raises:
         UserError: names the hyperparameter and what the configuration says of its value.
@@ -218,5 +218,5 @@ def require_space(config: Config) -> None:
         try:
             objective.check_registered(space.apply(point, config).objective)
         except UserError as mistake:
-            words = ", ".join(f"{name} = {value}" for name, value in point.items())
-            raise UserError(f"the sweep would try {words}, but {mistake}") from mistake
+            values = ", ".join(f"{name} = {value}" for name, value in point.items())
+            raise UserError(f"the sweep would try {values}, but {mistake}") from mistake

@@ -10,7 +10,7 @@ from sweeps.search import space
 
 
 class Shares:
-    """How many trials of each loss a sweep has, and whose turn it is.
+    """Number of trials of each loss in a sweep, and the loss of the next proposal.
 
     Left to the sampler, half of a short sweep's first draws would be ERM.
 
@@ -37,13 +37,12 @@ class Shares:
         ERM while it has less than its share, so that the baseline is tuned too; else the loss of
         which there are fewest, in turn where there are several.
         """
-        others = [loss for loss in self.losses if loss != "erm"]
         if len(self.losses) < 2:
             return {}
+        others = [loss for loss in self.losses if loss != "erm"]
         total = self.proposed.total()
         due = self.proposed["erm"] < self.erm_share * (total + 1)
         if "erm" in self.losses and (due or not others):
             return {"loss": "erm"}
         turn = total % len(others)
-        fewest = min(others[turn:] + others[:turn], key=self.proposed.__getitem__)
-        return {"loss": fewest}
+        return {"loss": min(others[turn:] + others[:turn], key=self.proposed.__getitem__)}

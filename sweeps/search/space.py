@@ -48,7 +48,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A hyperparameter; `when` sees the values chosen before it (registry order).
+    """A hyperparameter; `when` sees the values before it (registry order).
 
     `values` may be a function of the configuration, where another setting decides the unit.
     """
@@ -79,7 +79,7 @@ def free_exponent(hyperparameters: Mapping) -> bool:
 
 
 def tolerated(config: Config) -> Range:
-    """epsilon is in the unit of the gap that drives the weight: a fraction, or nats."""
+    """The range of epsilon, in the unit of the gap that the schedule follows: fraction or nats."""
     return Range(0, 0.5) if config.objective.gap == "loss" else Range(0, 0.05)
 
 
@@ -114,21 +114,34 @@ def distributions(config: Config) -> dict[str, BaseDistribution]:
     """
     for name in config.sweep.space:
         SPACE.find(name)
-    found = {}
+    searched = {}
     for name, parameter in SPACE.items():
         default = parameter.of(config)
         given = config.sweep.space.get(name, default)
         if given is not False:
-            found[name] = _distribution(name, given, default, config)
-    return found
+            searched[name] = _distribution(name, given, default, config)
+    return searched
 
 
 def propose(trial: optuna.Trial, config: Config) -> dict:
-    """Ask Optuna for the values of one configuration; conditional ones only where they count."""
-    hyperparameters: dict = {}
-    for name, distribution in distributions(config).items():
-        if counts(name, hyperparameters, config):
-            hyperparameters[name] = trial._suggest(name, distribution)
+    """The hyperparameters that Optuna suggests for a trial; conditional ones only if they count."""
+    return choose(trial._suggest, distributions(config), unsearched(config))
+
+
+def choose(
+    draw: Callable[[str, BaseDistribution], object],
+    searched: Mapping[str, BaseDistribution],
+    given: Mapping,
+) -> dict:
+    """Values by `draw` of each searched hyperparameter that counts under those before it.
+
+    Args:
+        searched: as `distributions`. given: as `unsearched`.
+    """
+    hyperparameters, seen = {}, dict(given)
+    for name, distribution in searched.items():
+        if SPACE[name].when(seen):
+            hyperparameters[name] = seen[name] = draw(name, distribution)
     return hyperparameters
 
 
@@ -152,7 +165,7 @@ def inside(hyperparameters: Mapping, config: Config) -> bool:
 
 
 def apply(hyperparameters: Mapping, config: Config) -> Config:
-    """The configuration with the chosen values in place."""
+    """The configuration with these hyperparameters in place."""
     return config.replace({_key(name): value for name, value in hyperparameters.items()})
 
 
@@ -211,7 +224,7 @@ def _distribution(name: str, given, default, config: Config) -> BaseDistribution
     if isinstance(given, Choice):
         return CategoricalDistribution(given.options)
     if isinstance(given, (list, tuple)) and given:
-        if isinstance(default, Choice) and not any(isinstance(one, (list, dict)) for one in given):
+        if isinstance(default, Choice) and not any(isinstance(v, (list, dict)) for v in given):
             return CategoricalDistribution(tuple(given))
         log = isinstance(default, Around) or (isinstance(default, Range) and default.log)
         try:
@@ -222,5 +235,5 @@ def _distribution(name: str, given, default, config: Config) -> BaseDistribution
             pass
     raise UserError(
         f"sweep.space.{name} = {given!r} is not possible: write [low, high], a list of choices, or "
-        f"false."
+        "false."
     )

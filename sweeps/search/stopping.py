@@ -1,8 +1,8 @@
 """Early stopping under several objectives: at a rung, the better part of what reached it goes on.
 
-    desk = Rungs(config)
-    desk.note(trial_id, row)                # of every committed epoch, after a restart too
-    if beaten := desk.beaten(trial_id, row): ...    # None, or why the configuration is stopped
+    rungs = Rungs(config)
+    rungs.note(trial_id, row)                    # of every committed epoch, after a restart too
+    if reason := rungs.beaten(trial_id, row): ...    # None, or why the configuration is stopped
 
 Successive halving (Jamieson and Talwalkar 2016), asynchronous as in ASHA (Li et al. 2020): a trial
 that reaches a rung is compared with all that did so before it and never waits for more. With
@@ -28,14 +28,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ermgap.config import METRICS, Config
-from ermgap.records import Records, Trial, to_json, write_atomically
-from ermgap.records import Rule as Degenerate
+from ermgap.records import Records, Rule, Trial, to_json, write_atomically
 from sweeps.search.order import knows
 
 
 @dataclass(frozen=True)
-class Rule:
-    """When to stop.
+class StoppingRule:
+    """Which trials go on from a rung.
 
     Attributes:
         rungs: epochs after which a trial is compared, ascending; none stops nothing.
@@ -84,7 +83,7 @@ class Rungs:
         self, config: Config, trials: Iterable[Trial] = (), *, lag: int | None = None
     ) -> None:
         self.config, self.lag, sweep = config, lag, config.sweep
-        self.rule = Rule(
+        self.rule = StoppingRule(
             () if sweep.points else config.rungs,
             1 / sweep.stop_factor,
             tuple(METRICS[name].direction for name in sweep.objectives),
@@ -97,44 +96,45 @@ class Rungs:
                     self.note(trial.trial_id, row)
 
     def note(self, trial_id: str, row: Mapping) -> None:
-        """Keep what a committed epoch tells, if a rung is there."""
+        """Keep what a committed epoch reached, if a rung is there."""
         if row["epoch"] in self.reached:
-            self.reached[row["epoch"]][trial_id] = _told(row)
+            self.reached[row["epoch"]][trial_id] = _reached(row)
 
     def beaten(self, trial_id: str, row: Mapping) -> str | None:
         """Why the configuration is stopped with this epoch; None if it goes on."""
         epoch = row["epoch"]
         if epoch not in self.reached:
             return None
-        there = self.reached[epoch] | {trial_id: _told(row)}
-        there = {name: told for name, told in there.items() if knows(trial_id, name, self.lag)}
+        there = self.reached[epoch] | {trial_id: _reached(row)}
+        there = {name: it for name, it in there.items() if knows(trial_id, name, self.lag)}
         if self._goes_on(trial_id, there):
             return None
         return f"not among the best of {len(there)} after epoch {epoch}"
 
     def hindsight(self, stopped: Mapping[str, int]) -> dict[str, int]:
-        """Of trials that were stopped after an epoch each, how many all that is known would keep.
+        """How many trials were stopped, and how many of them would go on by all that is known now.
 
         Args:
             stopped: the epoch by trial.
         """
-        kept = 0
-        for trial_id, epoch in stopped.items():
-            there = self.reached.get(epoch, {})
-            kept += trial_id in there and self._goes_on(trial_id, there)
-        return {"stopped": len(stopped), "regretted": int(kept)}
+        regretted = [
+            trial_id
+            for trial_id, epoch in stopped.items()
+            if trial_id in (there := self.reached.get(epoch, {})) and self._goes_on(trial_id, there)
+        ]
+        return {"stopped": len(stopped), "regretted": len(regretted)}
 
     def _goes_on(self, trial_id: str, there: Mapping[str, dict]) -> bool:
         """Whether one of the trials that reached a rung goes on from it."""
-        rule = Degenerate(there[trial_id]["majority_rate"], self.config.sweep.floor)
+        rule = Rule(there[trial_id]["majority_rate"], self.config.sweep.floor)
         rule.loss = self.config.objective.loss
-        for name, told in there.items():
-            rule.note(name, "finished", told["config"], told["selected"])
-        values = {name: self._values(told["selected"], rule) for name, told in there.items()}
+        for name, it in there.items():
+            rule.note(name, "finished", it["hyperparameters"], it["selected"])
+        values = {name: self._values(it["selected"], rule) for name, it in there.items()}
         mine = values.pop(trial_id)
         return self.rule.goes_on(mine, list(values.values()))
 
-    def _values(self, selected: Mapping, rule: Degenerate) -> list[float]:
+    def _values(self, selected: Mapping, rule: Rule) -> list[float]:
         """The objectives of the epoch selected so far; NaN where it is degenerate."""
         names = self.config.sweep.objectives
         if rule.status(selected) == "degenerate":
@@ -142,14 +142,17 @@ class Rungs:
         return [float("nan") if selected[n] is None else float(selected[n]) for n in names]
 
 
-def _told(row: Mapping) -> dict:
+def _reached(row: Mapping) -> dict:
     """What a rung keeps of a row."""
-    told = {"config": row.get("config", {}), "selected": row["selected"]}
-    return told | {"majority_rate": row["dev"]["majority_rate"]}
+    return {
+        "hyperparameters": row.get("config", {}),
+        "selected": row["selected"],
+        "majority_rate": row["dev"]["majority_rate"],
+    }
 
 
-def look_back(records: Records, config: Config) -> None:
-    """Write stopping.json: of the trials that were stopped, how many hindsight would have kept."""
+def write_hindsight(records: Records, config: Config) -> None:
+    """Write stopping.json: how many trials were stopped, and how many should not have been."""
     if not config.rungs:
         return
     trials = records.trials()
@@ -161,7 +164,7 @@ def look_back(records: Records, config: Config) -> None:
 
 
 def curve(rows: Sequence[Mapping], config: Config) -> list[list]:
-    """What a trial's rows showed at the rungs: [share of the training left, objectives] each."""
+    """What a trial's rows showed at the rungs: [share of the training to come, objectives] each."""
     epochs = config.train.epochs
     return [
         [(epochs - row["epoch"]) / (epochs - 1), [row["selected"].get(n) for n in
@@ -171,17 +174,14 @@ def curve(rows: Sequence[Mapping], config: Config) -> list[list]:
     ]  # fmt: skip
 
 
-def until(epoch: int, told: Sequence[list], config: Config) -> list[list]:
+def until(epoch: int, points: Sequence[list], config: Config) -> list[list]:
     """The part of a `curve` that a trial had shown after an epoch."""
-    left = (config.train.epochs - epoch) / max(config.train.epochs - 1, 1)
-    return [one for one in told if one[0] >= left - 1e-9]
+    remaining = (config.train.epochs - epoch) / max(config.train.epochs - 1, 1)
+    return [point for point in points if point[0] >= remaining - 1e-9]
 
 
 def ranks(costs: np.ndarray) -> np.ndarray:
-    """Non-domination rank of each row of costs [n, m], int [n]: 0 is the front.
-
-    Fronts are peeled off one after another; equal rows have equal ranks. By moocore.
-    """
+    """Non-domination rank of each row of costs [n, m], int [n]: 0 is the front; equal rows tie."""
     import moocore  # only where something is stopped
 
     return moocore.pareto_rank(costs)

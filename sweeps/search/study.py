@@ -1,4 +1,4 @@
-"""What a search has learnt, as an Optuna study in memory, and the samplers that propose from it.
+"""The search's trials so far as an Optuna study in memory, and the samplers that propose from it.
 
 A finished trial is in it with its objectives, a degenerate one with a violated constraint as well,
 one that was stopped early as PRUNED, without values, a failed one as FAIL.
@@ -36,7 +36,7 @@ SAMPLERS["gp"] = lambda config, *, seed, startup: optuna.samplers.GPSampler(
 )
 SAMPLERS["random"] = lambda config, *, seed, startup: UniformSampler(config)
 
-SCORES = "scores"  # user attribute of a trial: what the rule of degenerate trials reads
+SCORES = "scores"  # user attribute of a trial: what the rule for degenerate trials reads
 
 
 class Study:
@@ -44,17 +44,17 @@ class Study:
 
     Args:
         config: the sweep's configuration.
-        rule: tells which trials are degenerate; without one their status does.
-        known: number of trials of earlier sessions, which must not be drawn again.
+        rule: which trials are degenerate; without one their status says so.
+        earlier: number of trials of earlier sessions, whose random numbers are not drawn again.
 
     Attributes:
-        optuna: the study itself; a trial's number in it is its place.
+        study: Optuna's; a trial's number in it is its place.
 
     Raises:
-        UserError: the sampler or a range of the space is not known.
+        UserError: the sampler is not known, or a range of the space is not possible.
     """
 
-    def __init__(self, config: Config, *, rule: Rule | None = None, known: int = 0) -> None:
+    def __init__(self, config: Config, *, rule: Rule | None = None, earlier: int = 0) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.config, self.rule = config, rule
         if "loss" in space.distributions(config) and config.objective.loss not in losses.LOSSES:
@@ -66,46 +66,44 @@ class Study:
             "maximize" if METRICS[n].direction == "max" else "minimize"
             for n in config.sweep.objectives
         ]
-        self.optuna = optuna.create_study(directions=directions, sampler=self._sampler(known))
+        self.study = optuna.create_study(directions=directions, sampler=self._sampler(earlier))
 
-    def propose(self, number: int, fixed: Mapping, *, anew: bool) -> tuple[int, dict]:
-        """Ask the sampler for the sweep's `number`-th trial: its place, and its hyperparameters.
+    def propose(self, number: int, fixed: Mapping, *, reseed: bool) -> tuple[int, dict]:
+        """The place and the hyperparameters of the sweep's `number`-th trial, from the sampler.
 
         Args:
             fixed: hyperparameters that are given.
-            anew: the sampler's random numbers are those of this trial, whatever came before it.
+            reseed: draw the random numbers of this trial, whatever came before it.
         """
-        if isinstance(self.optuna.sampler, UniformSampler):
-            self.optuna.sampler.number = number
-        elif anew:
-            self.optuna.sampler = self._sampler(number)
+        if isinstance(self.study.sampler, UniformSampler):
+            self.study.sampler.number = number
+        elif reseed:
+            self.study.sampler = self._sampler(number)
         if fixed:
-            self.optuna.enqueue_trial(dict(fixed))
+            self.study.enqueue_trial(dict(fixed))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            asked = self.optuna.ask()
-            return asked.number, space.propose(asked, self.config)
+            trial = self.study.ask()
+            return trial.number, space.propose(trial, self.config)
 
     def repeat(self, number: int, fixed: Mapping, hyperparameters: Mapping) -> int:
-        """As `propose` with `anew`, of what an earlier session proposed; returns the trial's place.
+        """Ask again for what an earlier session proposed; returns the trial's place.
 
-        So the sampler comes to the state that it had then.
+        As `propose` with `reseed`, so that the sampler comes to the state that it had then.
         """
-        own = isinstance(self.optuna.sampler, UniformSampler)
-        if own:
-            self.optuna.sampler.repeated = hyperparameters
-        place, proposed = self.propose(number, fixed, anew=True)
-        if own:
-            self.optuna.sampler.repeated = None
+        sampler = self.study.sampler
+        sampler.repeated = hyperparameters  # read by our own samplers alone
+        place, proposed = self.propose(number, fixed, reseed=True)
+        sampler.repeated = None
         if proposed == hyperparameters:
             return place
-        self.optuna.tell(place, state=TrialState.FAIL)  # another version or order made it
+        self.study.tell(place, state=TrialState.FAIL)  # another version or order made it
         return self.begin(hyperparameters)
 
     def begin(self, hyperparameters: Mapping) -> int:
         """Add a trial that runs and that the sampler has not been asked for; returns its place."""
-        self.optuna.add_trial(self._trial(hyperparameters, TrialState.RUNNING))
-        return len(self.optuna.get_trials(deepcopy=False)) - 1
+        self.study.add_trial(self._trial(hyperparameters, TrialState.RUNNING))
+        return len(self.study.get_trials(deepcopy=False)) - 1
 
     def end(
         self,
@@ -116,10 +114,10 @@ class Study:
         place: int | None = None,
         own: bool = True,
     ) -> None:
-        """Say how a trial ended.
+        """Enter how a trial ended.
 
         Args:
-            status, measured: as the broker tells the outcome.
+            status, measured: of the broker's outcome.
             place: where it runs in the study; None: it is added if the search could have proposed
                 it and there is something to learn from it.
             own: of this sweep, so that its rule applies; the status of another's stands.
@@ -141,21 +139,21 @@ class Study:
         else:
             state = TrialState.PRUNED if status == "stopped" else TrialState.FAIL
         if place is None:
-            self.optuna.add_trial(self._trial(hyperparameters, state, **more))
+            self.study.add_trial(self._trial(hyperparameters, state, **more))
         else:
             self._tell(place, state, **more)
 
     def judge_again(self) -> None:
-        """The floor has changed: a new study, since Optuna lets no trial that ended be changed."""
-        before = self.optuna.get_trials(deepcopy=False)
+        """Judge all by a new floor, in a new study: Optuna lets no trial that ended be changed."""
+        before = self.study.get_trials(deepcopy=False)
         now = [self._judged(trial) for trial in before]
-        if any(a is not b for a, b in zip(now, before, strict=True)):
-            directions, sampler = self.optuna.directions, self.optuna.sampler
-            self.optuna = optuna.create_study(directions=directions, sampler=sampler)
-            self.optuna.add_trials(now)
+        if any(new is not old for new, old in zip(now, before, strict=True)):
+            directions, sampler = self.study.directions, self.study.sampler
+            self.study = optuna.create_study(directions=directions, sampler=sampler)
+            self.study.add_trials(now)
 
     def _judged(self, trial: FrozenTrial) -> FrozenTrial:
-        """The trial, or a copy of it if it is degenerate and was not, or the other way round."""
+        """The trial itself, or a copy where the rule now says otherwise about it."""
         if trial.state != TrialState.COMPLETE or SCORES not in trial.user_attrs:
             return trial
         degenerate = violations(self.rule.status(trial.user_attrs[SCORES]), {}, self.config)
@@ -182,29 +180,29 @@ class Study:
         values: list[float] | None = None,
         constraints: Mapping = {},
     ) -> None:
-        key = self.optuna.get_trials(deepcopy=False)[place]._trial_id
-        asked = optuna.Trial(self.optuna, key)
+        key = self.study.get_trials(deepcopy=False)[place]._trial_id
+        trial = optuna.Trial(self.study, key)
         for name, value in user_attrs.items():
-            asked.set_user_attr(name, value)
+            trial.set_user_attr(name, value)
         for name, value in constraints.items():
-            asked.set_constraint(name, value)
-        self.optuna.tell(place, values, state=state)
+            trial.set_constraint(name, value)
+        self.study.tell(place, values, state=state)
 
     def _trial(self, hyperparameters: Mapping, state: TrialState, **more) -> FrozenTrial:
-        known = space.active(hyperparameters, self.config)
+        distributions = space.active(hyperparameters, self.config)
         return create_trial(
             state=state,
-            params={name: hyperparameters[name] for name in known},
-            distributions=known,
+            params={name: hyperparameters[name] for name in distributions},
+            distributions=distributions,
             **more,
         )
 
     def _values(self, status: str, measured: Mapping) -> list[float] | None:
         values = [measured.get(name) for name in self.config.sweep.objectives]
-        fine = status in COMPLETE and all(
+        complete = status in COMPLETE and all(
             isinstance(value, (int, float)) and math.isfinite(value) for value in values
         )
-        return [float(value) for value in values] if fine else None
+        return [float(value) for value in values] if complete else None
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         """A sampler whose random numbers no other session, and no other trial, has drawn."""

@@ -1,7 +1,8 @@
 """Earlier sweeps that a new one learns from: `--warm-start DIR`.
 
 Their rows are copied into the new folder (`earlier/0`, `earlier/1` ...), so that a resumed sweep
-does not need the old ones. They tell the search where to look; they are no points of the new front.
+does not need the old ones. The search learns from them where to look; they are no points of the new
+front.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ FILES = ("sweep.yaml", "trials.jsonl")
 
 
 def require(folders: Sequence[str], config: Config) -> None:
-    """Refuse what cannot be learnt from, and print what can; nothing is written."""
+    """Print how many trials of each folder can be learnt from; nothing is written.
+
+    Raises:
+        UserError: a folder has none, or the sweep does not search."""
     if folders and config.sweep.points:
-        raise UserError(
-            "--warm-start is for a search; this sweep names its points, so leave it away."
-        )
+        raise UserError("--warm-start is for a search; this sweep names its points, so omit it.")
     for folder in folders:
         records = Records.open(folder)
         usable = _usable(records, config)
@@ -31,10 +33,10 @@ def require(folders: Sequence[str], config: Config) -> None:
             ended = [trial for trial in records.trials() if trial.ended]
             raise UserError(
                 f"--warm-start {folder} has no trial to learn from ({len(ended)} ended, none with "
-                f"{config.train.epochs} epochs); name another, or leave it away."
+                f"{config.train.epochs} epochs); name another, or omit it."
             )
-        told = {k: records.sweep["config"].get(k) for k in SECTIONS}
-        keys = differing_keys(told, {k: config.to_dict()[k] for k in SECTIONS})
+        earlier = {k: records.sweep["config"].get(k) for k in SECTIONS}
+        keys = differing_keys(earlier, {k: config.to_dict()[k] for k in SECTIONS})
         note = f"; it differs in {', '.join(keys)}" if keys else ""
         print(f"warm start: {len(usable)} trials of {folder}{note}")
 
@@ -42,15 +44,15 @@ def require(folders: Sequence[str], config: Config) -> None:
 def copy(folders: Sequence[str], out: Path) -> None:
     """Copy the rows of earlier sweeps into the folder of a new one."""
     for number, folder in enumerate(folders):
-        into = out / "earlier" / str(number)
-        into.mkdir(parents=True)
-        of = Records.open(folder).directory
+        target = out / "earlier" / str(number)
+        target.mkdir(parents=True)
+        source = Records.open(folder).directory
         for name in FILES:
-            shutil.copyfile(of / name, into / name)
+            shutil.copyfile(source / name, target / name)
 
 
 def trials(records: Records, config: Config) -> list[Trial]:
-    """What the sweep may learn from, as `copy` left it."""
+    """The trials that the sweep may learn from, of the copied folders."""
     folders = sorted((records.directory / "earlier").glob("*/"))
     return [trial for folder in folders for trial in _usable(Records.open(folder), config)]
 

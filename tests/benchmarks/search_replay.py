@@ -17,7 +17,7 @@ import search_design
 
 from analysis.front import front
 from ermgap.config import Config, Sweep, Train
-from sweeps.search.stopping import Rule
+from sweeps.search.stopping import StoppingRule
 
 FILE = Path(__file__).parent / "results" / "search-stopping.md"
 ORDERS = 200
@@ -27,7 +27,7 @@ RULES = [
 ]
 
 
-def replay(curves: np.ndarray, rule: Rule, order: np.ndarray) -> tuple[list[int], int]:
+def replay(curves: np.ndarray, rule: StoppingRule, order: np.ndarray) -> tuple[list[int], int]:
     """Trials that ran to their end, and epochs spent; curves [n, epochs, 2] are acc and max_gap."""
     seen: dict[int, list] = {epoch: [] for epoch in rule.rungs}
     finished, spent, last = [], 0, curves.shape[1]
@@ -66,7 +66,7 @@ def main() -> None:
     for grace, factor, margin in RULES:
         sweep = Sweep(stop_after=grace, stop_factor=factor)
         rungs = Config(train=Train(epochs=epochs), sweep=sweep).rungs
-        rule = Rule(rungs, 1 / factor, DIRECTIONS, (margin, margin))
+        rule = StoppingRule(rungs, 1 / factor, DIRECTIONS, (margin, margin))
         told = []
         for order in orders:
             finished, spent = replay(curves, rule, order)

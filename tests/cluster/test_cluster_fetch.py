@@ -88,4 +88,4 @@ def test_a_target_that_cannot_be_written_is_said_in_one_sentence(bucket, tmp_pat
 
 
 def test_the_target_is_asked_for():
-    assert "say where to" in fetch(Path("/x").as_uri()).stderr
+    assert "give one folder" in fetch(Path("/x").as_uri()).stderr

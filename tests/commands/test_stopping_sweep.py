@@ -14,7 +14,7 @@ from ermgap.records import Records
 from sweeps.recording.events import Events
 from sweeps.scheduler.broker import Broker
 from sweeps.search.searcher import RecordsSearcher
-from sweeps.search.stopping import curve, look_back
+from sweeps.search.stopping import curve, write_hindsight
 
 STOPPING = {"stop_after": 1, "stop_factor": 2, "stop_margin": 0.0}
 SPARED = ("t0000", "t0001")  # ERM and the paper's configuration
@@ -150,7 +150,7 @@ def test_hindsight_counts_what_all_that_is_known_would_have_kept(tmp_path):
 
     on(folder, story)
     records = Records.open(folder)
-    look_back(records, from_dict(records.sweep["config"]))
+    write_hindsight(records, from_dict(records.sweep["config"]))
     told = json.loads((folder / "stopping.json").read_text())
     assert told == {"stopped": 3, "regretted": 1}  # t0003 is second of four
 

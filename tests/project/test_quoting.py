@@ -53,8 +53,8 @@ def quiet(monkeypatch):
     for module, name in (
         (report, "write"),
         (bucket_mirror, "seal"),
-        (journal, "tell"),
-        (stopping, "look_back"),
+        (journal, "write"),
+        (stopping, "write_hindsight"),
         (timing, "tell"),
     ):
         monkeypatch.setattr(module, name, lambda *given: None)

@@ -222,11 +222,13 @@ def test_of_many_trials_the_front_and_the_newest_are_looked_at(monkeypatch):
     for n in best:
         trials[n] = finished(n, [0.9, 0.1])
     trials[99] = finished(99, [], TrialState.PRUNED)
-    hyperparameters = [trial.number for trial in sampler.telling(trials, np.array([-1.0, 1.0]))]
+    hyperparameters = [trial.number for trial in sampler.informative(trials, np.array([-1.0, 1.0]))]
     assert len(hyperparameters) == 10 and hyperparameters == sorted(hyperparameters)
     assert set(best) <= set(hyperparameters) and {95, 96, 97, 98, 99} <= set(hyperparameters)
     none = [finished(n, [], TrialState.PRUNED) for n in range(30)]
-    assert [t.number for t in sampler.telling(none, np.array([-1.0, 1.0]))] == list(range(20, 30))
+    assert [t.number for t in sampler.informative(none, np.array([-1.0, 1.0]))] == list(
+        range(20, 30)
+    )
 
 
 @pytest.mark.parametrize("most", [8, 1000])

@@ -74,7 +74,7 @@ def test_its_front_is_that_of_the_report_degenerate_and_outside_points_apart(tmp
 
     on(folder, story)
     records = Records.open(folder)
-    journal.tell(records, from_dict(records.sweep["config"]))
+    journal.write(records, from_dict(records.sweep["config"]))
     info = front.info(records)
     kinds = {point.trial_id: point.kind for point in info.points}
     assert kinds == {"t0000": "front", "t0001": "front", "t0002": "dominated",

@@ -89,10 +89,10 @@ def test_at_full_budget_alone_the_model_is_scikit_learns_with_the_same_kernel():
 def test_what_was_stopped_early_improves_the_prediction_at_full_budget():
     few, _ = seen(6, rungs=False)
     stopped, _ = seen(30, seed=1, rungs=True)
-    early = stopped.left > 0
+    early = stopped.remaining > 0
     both = Observations(
         np.concatenate([few.features, stopped.features[early]]),
-        np.concatenate([few.left, stopped.left[early]]),
+        np.concatenate([few.remaining, stopped.remaining[early]]),
         np.concatenate([few.trial, stopped.trial[early] + 100]),
         np.concatenate([few.values, stopped.values[early]]),
     )

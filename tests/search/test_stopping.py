@@ -7,13 +7,13 @@ import pytest
 
 from ermgap.config import Config, Sweep, Train
 from sweeps.search import stopping
-from sweeps.search.stopping import Rule
+from sweeps.search.stopping import StoppingRule
 
 DIRECTIONS = ("max", "min")
 
 
-def rule(fraction: float = 0.5, margins=(0.0, 0.0), directions=DIRECTIONS) -> Rule:
-    return Rule((1, 2, 4), fraction, directions, margins)
+def rule(fraction: float = 0.5, margins=(0.0, 0.0), directions=DIRECTIONS) -> StoppingRule:
+    return StoppingRule((1, 2, 4), fraction, directions, margins)
 
 
 def clouds(n: int, *, seed: int, objectives: int = 2, ties: bool = False) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Configurations of a sweep as points: of a unit cube to draw from, of a feature space to model in.
+"""Hyperparameters as points of a unit cube, to draw from, and of a feature space, to model in.
 
 A configuration is drawn as u in [0, 1]^P, one number a hyperparameter. Its features are what a
 kernel measures distances between: a number becomes its place in its range (on its own scale), a
@@ -28,15 +28,12 @@ class Encoding:
     """
 
     def __init__(self, config: Config) -> None:
-        self.config = config
         self.distributions = space.distributions(config)
         self.options = {name: _options(d) for name, d in self.distributions.items()}
         self.choice = np.array([bool(options) for options in self.options.values()])
         widths = [len(options) or 1 for options in self.options.values()]
         self.groups = np.repeat(np.arange(len(widths)), widths)
-        # A proposal makes thousands of configurations: what is the same in all is found once.
-        self.given = space.unsearched(config)
-        self.when = {name: space.SPACE[name].when for name in self.distributions}
+        self.given = space.unsearched(config)  # once: a proposal makes thousands of configurations
 
     def decode(self, point: np.ndarray, fixed: Mapping = {}) -> dict:
         """The values at u [P]: those of `fixed` as they are, and only what counts."""
@@ -44,38 +41,29 @@ class Encoding:
         return self.choose(lambda name, distribution: _value(distribution, at[name]), fixed)
 
     def choose(self, draw: Callable, fixed: Mapping = {}) -> dict:
-        """A configuration by `draw(name, distribution)` of each hyperparameter that counts."""
-        hyperparameters, seen = {}, dict(self.given)
-        for name, distribution in self.distributions.items():
-            if self.when[name](seen):
-                hyperparameters[name] = fixed[name] if name in fixed else draw(name, distribution)
-                seen[name] = hyperparameters[name]
-        return hyperparameters
+        """Values by `draw(name, distribution)` of what counts; those of `fixed` as they are."""
+        return space.choose(
+            lambda name, distribution: fixed[name] if name in fixed else draw(name, distribution),
+            self.distributions,
+            self.given,
+        )
 
     def encode(self, hyperparameters: Mapping) -> np.ndarray:
         """u [P] of values; 0.5 where one does not count."""
-        return np.array(
-            [
-                _unit(distribution, hyperparameters[name]) if name in hyperparameters else 0.5
-                for name, distribution in self.distributions.items()
-            ]
-        )
+        return np.array([self._unit(name, hyperparameters) for name in self.distributions])
 
     def features(self, configurations: Sequence[Mapping]) -> np.ndarray:
         """Float64 [n, F]."""
-        made = np.zeros((len(configurations), len(self.groups)))
-        for row, hyperparameters in zip(made, configurations, strict=True):
+        features = np.zeros((len(configurations), len(self.groups)))
+        for row, hyperparameters in zip(features, configurations, strict=True):
             column = 0
             for name, options in self.options.items():
                 if not options:
-                    known = name in hyperparameters
-                    row[column] = (
-                        _unit(self.distributions[name], hyperparameters[name]) if known else 0.5
-                    )
+                    row[column] = self._unit(name, hyperparameters)
                 elif name in hyperparameters:
                     row[column + options.index(hyperparameters[name])] = APART
                 column += len(options) or 1
-        return made
+        return features
 
     def near(self, point: np.ndarray, rng: np.random.Generator, *, scale: float) -> np.ndarray:
         """A neighbour of u [P]: numbers move by `scale` (reflected at the ends), options rarely.
@@ -88,6 +76,11 @@ class Encoding:
         stays = rng.random(len(point)) < np.where(self.choice, 0.8, 0.5)
         stays[rng.integers(len(point))] = False
         return np.where(stays, point, moved)
+
+    def _unit(self, name: str, hyperparameters: Mapping) -> float:
+        if name not in hyperparameters:
+            return 0.5
+        return _position(self.distributions[name], hyperparameters[name])
 
 
 def _options(distribution) -> tuple:
@@ -103,7 +96,7 @@ def _value(distribution, u: float):
     return float(low + (high - low) * u)
 
 
-def _unit(distribution, value) -> float:
+def _position(distribution, value) -> float:
     if options := _options(distribution):
         return (options.index(value) + 0.5) / len(options)
     low, high = distribution.low, distribution.high

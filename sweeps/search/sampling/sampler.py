@@ -1,6 +1,6 @@
-"""The default sampler: where is the front expected to grow most?
+"""Optuna samplers: the default, which looks for where the front may grow most, and `random`.
 
-An Optuna sampler. After a few quasi-random configurations it fits a Gaussian process to each
+After a few quasi-random configurations the default fits a Gaussian process to each
 objective (sweeps/search/sampling/surrogate.py), from finished and stopped trials alike, and
 proposes the configuration with the largest expected improvement of the hypervolume
 (sweeps/search/sampling/improvement.py), times the probability that it violates no constraint. Noise
@@ -38,7 +38,8 @@ from sweeps.search.sampling.improvement import expected_improvement
 from sweeps.search.sampling.surrogate import Observations, Surrogate
 from sweeps.search.stopping import ranks
 
-CURVE = "curve"  # user attribute of a trial: [[share of the training left, objective values], ...]
+CURVE = "curve"  # user attribute of a trial: [[share of the training to come, objectives], ...]
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 CANDIDATES = 512
 MOST = 200  # observations in a fit; the oldest rungs go first. And trials that are looked at
 GROWTH = 1.25  # of the ended trials until the settings of many are fitted anew
@@ -46,7 +47,7 @@ TRUSTING = 0.1  # times the model's standard deviation, where a proposal trusts 
 
 
 class UniformSampler(optuna.samplers.BaseSampler):
-    """Draws each configuration anew, and the same one for the same seed and number.
+    """Uniform draws: the same configuration for the same seed and trial number.
 
     So a sweep that was interrupted proposes what an uninterrupted one does.
 
@@ -102,22 +103,24 @@ class FrontSampler(UniformSampler):
         self.fitted: dict[str, int] = {}  # with how many ended trials
 
     def propose(self, study: optuna.Study, trial: FrozenTrial, fixed: dict) -> dict:
-        """Spread out at first, then by the model."""
+        """The values, those of `fixed` as they are: spread out at first, then by the model."""
         self.rng = np.random.default_rng((self.seed, self.number))
-        others = [one for one in study.get_trials(deepcopy=False) if one.number != trial.number]
-        ended = [one for one in others if one.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+        others = [
+            other for other in study.get_trials(deepcopy=False) if other.number != trial.number
+        ]
+        ended = [other for other in others if other.state in ENDED]
         usable = _usable(ended)
         if len(ended) < self.startup or not usable:
             spread = qmc.Sobol(self.size, rng=np.random.default_rng(self.seed))
             if self.number:
                 spread.fast_forward(self.number)
             return self.encoding.decode(spread.random(1)[0], fixed)
-        known = [one.params for one in others]
+        known = [other.params for other in others]
         signs = np.array([-1.0 if d.name == "MAXIMIZE" else 1.0 for d in study.directions])
-        running = [one for one in others if one.state == TrialState.RUNNING and one.params]
+        running = [other for other in others if other.state == TrialState.RUNNING and other.params]
         running, self.many, self.ended = running[-MOST:], len(others) > MOST, len(ended)
         if self.many:
-            ended = telling(ended, signs)
+            ended = informative(ended, signs)
             usable = _usable(ended)
         if self.number % 4 == 0:
             few = _study(study, ended + running) if self.many else study
@@ -125,15 +128,15 @@ class FrontSampler(UniformSampler):
             if drawn not in known:
                 return drawn
         with _one_thread():  # the workers have the cores
-            score = self._score(ended, usable, [one.params for one in running], signs)
+            score = self._score(ended, usable, [other.params for other in running], signs)
             if self.repeated is not None:  # the fits were all that later proposals depend on
                 return dict(self.repeated)
-            return self._best(score, [one.params for one in usable], known, fixed)
+            return self._best(score, [other.params for other in usable], known, fixed)
 
     def _by_density(self, study: optuna.Study, trial: FrozenTrial, fixed: dict) -> dict:
-        """TPE, one hyperparameter after the other, of those that count."""
+        """A draw near good trials: TPE, one hyperparameter after the other, of those that count."""
         trial = copy(trial)
-        trial.number = -1  # TPE leaves out whoever has its number, and those of `_study` are new
+        trial.number = -1  # TPE omits the trial of its number, and those of `_study` are new
         tpe = optuna.samplers.TPESampler(seed=int(self.rng.integers(2**31)), n_startup_trials=0)
         return self.encoding.choose(
             lambda name, distribution: tpe.sample_independent(study, trial, name, distribution),
@@ -153,7 +156,7 @@ class FrontSampler(UniformSampler):
             self._model(f"objective {j}", _values(ended, j, sign), running)
             for j, sign in enumerate(signs)
         ]
-        tried = encoding.features([one.params for one in usable])
+        tried = encoding.features([trial.params for trial in usable])
         known = np.stack([model.predict(tried)[0] for model in models], 1)
         worst, best = known.max(0), known.min(0)
         reference = worst + 0.1 * np.where(worst > best, worst - best, 1.0)
@@ -169,29 +172,27 @@ class FrontSampler(UniformSampler):
             at = encoding.features(configurations)
             mean, sd = (np.stack(part, 1) for part in zip(*[m.predict(at) for m in models],
                                                           strict=True))  # fmt: skip
-            found = expected_improvement(mean, trust * sd, front=front, reference=reference)
+            gains = expected_improvement(mean, trust * sd, front=front, reference=reference)
             for limit in limits:
                 middle, width = limit.predict(at)
-                found = found * ndtr(-middle / width)
-            return found
+                gains = gains * ndtr(-middle / width)
+            return gains
 
         return score
 
     def _model(self, name: str, rows: list[tuple], running: Sequence[dict]) -> Surrogate:
-        """Fit to rows of (trial number, params, left, value); what runs counts as its mean."""
+        """Fit to rows of (trial number, params, remaining, value); what runs counts as its mean."""
         rows = sorted(rows, key=lambda row: (row[2] == 0, row[0]))[-MOST:]
-        number, hyperparameters, left, values = zip(*rows, strict=True)
-        seen = Observations(
+        number, hyperparameters, remaining, values = zip(*rows, strict=True)
+        observations = Observations(
             self.encoding.features(hyperparameters),
-            np.array(left),
+            np.array(remaining),
             np.array(number),
             np.array(values),
         )
-        hint, kept = (
-            self.hints.get(name),
-            self.many and self.ended < GROWTH * self.fitted.get(name, 0),
-        )
-        model = Surrogate(seen, groups=self.encoding.groups, hint=hint, fit=not kept)
+        hint = self.hints.get(name)
+        kept = self.many and self.ended < GROWTH * self.fitted.get(name, 0)
+        model = Surrogate(observations, groups=self.encoding.groups, hint=hint, fit=not kept)
         self.hints[name] = model.settings
         self.fitted[name] = self.fitted[name] if kept else self.ended
         if running:
@@ -210,13 +211,15 @@ class FrontSampler(UniformSampler):
             for scale in (0.3, 0.1, 0.03)
             for _ in range(CANDIDATES // 3)
         ]
-        found = score([encoding.decode(point, fixed) for point in points])
+        scores = score([encoding.decode(point, fixed) for point in points])
         for scale in (0.1, 0.03, 0.01):
-            top = [points[i] for i in np.argsort(-found, kind="stable")[:8]]
+            top = [points[i] for i in np.argsort(-scores, kind="stable")[:8]]
             fresh = [encoding.near(point, rng, scale=scale) for point in top for _ in range(16)]
             points = top + fresh
-            found = score([encoding.decode(point, fixed) for point in points])
-        for i in np.argsort(-found, kind="stable"):  # a configuration twice would be a wasted trial
+            scores = score([encoding.decode(point, fixed) for point in points])
+        for i in np.argsort(
+            -scores, kind="stable"
+        ):  # a configuration twice would be a wasted trial
             best = encoding.decode(points[i], fixed)
             if best not in known:
                 break
@@ -234,17 +237,19 @@ def _one_thread() -> Iterator[None]:
 
 
 def _values(trials: Sequence[FrozenTrial], objective: int, sign: float) -> list[tuple]:
-    """(trial number, params, left, value, signed to be minimised) of every rung and end."""
+    """(trial number, params, remaining, value, signed to be minimised) of every rung and end."""
     rows = []
     for trial in trials:
         if sign > 0 and trial.constraints.get("degenerate", -1.0) > 0:
             continue  # the gap of a model that always says the same is small and means nothing
-        seen = [(left, values[objective]) for left, values in trial.user_attrs.get(CURVE, [])]
+        seen = [
+            (remaining, values[objective]) for remaining, values in trial.user_attrs.get(CURVE, [])
+        ]
         if trial.state == TrialState.COMPLETE:
             seen.append((0.0, trial.values[objective]))
         rows += [
-            (trial.number, trial.params, left, sign * value)
-            for left, value in seen
+            (trial.number, trial.params, remaining, sign * value)
+            for remaining, value in seen
             if value is not None and np.isfinite(value)
         ]
     return rows
@@ -268,7 +273,7 @@ def _usable(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     ]
 
 
-def telling(ended: Sequence[FrozenTrial], signs: np.ndarray) -> list[FrozenTrial]:
+def informative(ended: Sequence[FrozenTrial], signs: np.ndarray) -> list[FrozenTrial]:
     """At most MOST of many trials: half of them nearest to the front, in layers of non-domination,
     and the newest; by number.
     """
@@ -284,6 +289,6 @@ def telling(ended: Sequence[FrozenTrial], signs: np.ndarray) -> list[FrozenTrial
 
 def _study(like: optuna.Study, trials: Sequence[FrozenTrial]) -> optuna.Study:
     """A study of these trials alone: TPE's time grows with their number."""
-    made = optuna.create_study(directions=like.directions)
-    made.add_trials(trials)
-    return made
+    study = optuna.create_study(directions=like.directions)
+    study.add_trials(trials)
+    return study

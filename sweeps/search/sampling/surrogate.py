@@ -1,16 +1,16 @@
-"""What a configuration will reach, learnt from finished and stopped trials: a Gaussian process.
+"""A Gaussian process: what a configuration will reach, from finished and stopped trials.
 
 After epoch e of E a trial of configuration x shows
 
-    y = m + f(x) + left(e)^kappa * (b + g(x)) + t + n,        left(e) = (E - e) / (E - 1)
+    y = m + f(x) + r(e)^kappa * (b + g(x)) + t + n,        r(e) = (E - e) / (E - 1)
 
 f is what x is worth after the whole budget, b + g(x) how far it still is from it, t the luck of a
 trial (it stays over its epochs), n that of an evaluation. All parts are Gaussian, so that a trial
 that was stopped at an early rung says something of f, and less than one that ended. The term in
-`left` is the linear truncated fidelity kernel of BoTorch with its exponent free. Lengthscales have
+r(e) is the linear truncated fidelity kernel of BoTorch with its exponent free. Lengthscales have
 a rather narrow prior, since a sweep has few trials: where they were freer, or longer (Hvarfner,
 Hellsten and Nardi 2024), the design problems of tests/benchmarks/search_problems.py needed more
-trials; where they were held tighter, hyperparameters without effect could not be told as such.
+trials; where they were tighter, hyperparameters without effect could not be recognised.
 Everything is float64.
 """
 
@@ -33,15 +33,15 @@ DIFFERENCES = 100_000  # held at once outside a fit
 
 @dataclass(frozen=True)
 class Observations:
-    """What was seen, a row each.
+    """What trials have shown, a row for each rung or end.
 
     Attributes:
-        features: [n, F]. left: [n], share of the training left, 0 to 1.
+        features: [n, F]. remaining: [n], share of the training that is to come, 0 to 1.
         trial: int [n], equal where the trial is. values: [n].
     """
 
     features: np.ndarray
-    left: np.ndarray
+    remaining: np.ndarray
     trial: np.ndarray
     values: np.ndarray
 
@@ -57,18 +57,22 @@ class Surrogate:
 
     def __init__(
         self,
-        seen: Observations,
+        observations: Observations,
         *,
         groups: np.ndarray,
         hint: np.ndarray | None = None,
         fit: bool = True,
     ) -> None:
         self.groups = torch.as_tensor(groups)
-        self.centre = float(np.mean(seen.values))
-        self.spread = float(np.std(seen.values)) or 1.0
-        self.x, self.left = torch.as_tensor(seen.features), torch.as_tensor(seen.left)
-        self.same = torch.as_tensor(seen.trial)[:, None] == torch.as_tensor(seen.trial)[None]
-        self.y = torch.as_tensor((seen.values - self.centre) / self.spread)
+        self.centre = float(np.mean(observations.values))
+        self.spread = float(np.std(observations.values)) or 1.0
+        self.x = torch.as_tensor(observations.features)
+        self.remaining = torch.as_tensor(observations.remaining)
+        self.same = (
+            torch.as_tensor(observations.trial)[:, None]
+            == torch.as_tensor(observations.trial)[None]
+        )
+        self.y = torch.as_tensor((observations.values - self.centre) / self.spread)
         count = int(groups.max()) + 1
         mode = [LENGTH[0]] * count + [middle for middle, _ in START.values()]
         sd = [LENGTH[1]] * count + [width for _, width in START.values()]
@@ -91,11 +95,11 @@ class Surrogate:
         )
 
     def believe(self, features: np.ndarray) -> None:
-        """Take the model's mean at features [k, F] for seen: configurations that still run."""
+        """Condition on the model's own mean at features [k, F], those of running trials."""
         mean = torch.as_tensor((self.predict(features)[0] - self.centre) / self.spread)
         more, count = len(features), len(self.y)
         self.x = torch.cat([self.x, torch.as_tensor(features)])
-        self.left = torch.cat([self.left, torch.zeros(more, dtype=torch.float64)])
+        self.remaining = torch.cat([self.remaining, torch.zeros(more, dtype=torch.float64)])
         self.y = torch.cat([self.y, mean])
         same = torch.eye(count + more, dtype=torch.bool)
         same[:count, :count] = self.same
@@ -137,7 +141,7 @@ class Surrogate:
         part = self._parts(theta)
         near = self._matern(self.x, self.x, part["scale"])
         # 0 ** kappa has no gradient with respect to kappa that is a number.
-        late = torch.where(self.left > 0, self.left.clamp_min(1e-9) ** part["kappa"], 0.0)
+        late = torch.where(self.remaining > 0, self.remaining.clamp_min(1e-9) ** part["kappa"], 0.0)
         eye = torch.eye(len(self.y), dtype=torch.float64)
         return (
             part["signal"] * near
