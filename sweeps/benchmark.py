@@ -39,9 +39,18 @@ from sweeps.scoring.systems import DEFAULT, rows_of
 from sweeps.setup import command_line as cli
 from sweeps.setup import folders, plan
 
-COMMAND = "python sweeps/benchmark.py"
-# What may not change between a benchmark and its `--resume`.
-TOLD = ("utterance_id", "language", "gender", "speaker", "group", "emotion", "transcript", "split")
+OPTIONS = ("split", "folds", "baseline")  # kept in sweep.yaml under these names
+# Columns of the utterances that may not change between a benchmark and its `--resume`.
+UNCHANGED = (
+    "utterance_id",
+    "language",
+    "gender",
+    "speaker",
+    "group",
+    "emotion",
+    "transcript",
+    "split",
+)
 
 
 def options() -> argparse.ArgumentParser:
@@ -62,51 +71,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     given = cli.parse(options(), arguments)
     cli.refuse_uri(given, "resume")
-    asked = _reopened(given) if given.resume else _asked(given)
-    if not given.dry_run and (asked.left or judging.on_workers(asked)):
+    benchmark = _reopened(given) if given.resume else _new(given)
+    if not given.dry_run and (benchmark.untrained or judging.on_workers(benchmark)):
         driver.begin(given.address)
-    plans = {fold: plan.make_plan(asked.of_fold(fold)) for fold in asked.parts}
-    first = plans[asked.parts[0]]
-    print(first.words)
-    judged = folds.judged_of(asked, plans)
-    _require(asked, judged, first.utterances, given)
-    print(_budget(asked, judged))
+    plans = {fold: plan.make_plan(benchmark.config_of(fold)) for fold in benchmark.fold_numbers}
+    first = plans[benchmark.fold_numbers[0]]
+    print(first.description)
+    judged = folds.judged_of(benchmark, plans)
+    _require(benchmark, judged, first.utterances, given)
+    print(_budget(benchmark, judged))
     if given.dry_run:
         return 0
-    if judging.on_workers(asked):
-        evaluation.require(asked.config, given.address)
-    if asked.left:
-        first_left = asked.of_fold(asked.left[0])
+    if judging.on_workers(benchmark):
+        evaluation.require(benchmark.config, given.address)
+    if benchmark.untrained:
+        config = benchmark.config_of(benchmark.untrained[0])
         driver.make_ready(
-            first_left, given.address, asked.folder, asked.storage, left=first_left.sweep.trials
+            config, given.address, benchmark.folder, benchmark.storage, left=config.sweep.trials
         )
-    records = _records(asked, first.utterances, resumed=bool(given.resume))
-    print(f"results: {asked.folder}")
-    if status := folds.train(asked, plans, address=given.address):
-        print(f"stopped; go on with: {COMMAND} --resume {in_shell(asked.folder)}")
+    records = _records(benchmark, first.utterances, resumed=bool(given.resume))
+    print(f"results: {benchmark.folder}")
+    stopped = (
+        f"stopped; continue with: python sweeps/benchmark.py --resume {in_shell(benchmark.folder)}"
+    )
+    if status := folds.train(benchmark, plans, address=given.address):
+        print(stopped)
         return status
     try:
-        found = judging.predictions(asked, judged, address=given.address)
+        predictions = judging.predictions(benchmark, judged, address=given.address)
     except (UserError, KeyboardInterrupt):
-        print(f"stopped; go on with: {COMMAND} --resume {in_shell(asked.folder)}")
+        print(stopped)
         raise
     if not given.address:
         machine.leave()
-    tables.tell(
-        dict(found.values()),
-        config=asked.config,
+    tables.write(
+        dict(predictions.values()),
+        config=benchmark.config,
         utterances=first.utterances,
-        folder=asked.folder,
-        baseline=found[asked.baseline][0] if asked.baseline in found else None,
+        folder=benchmark.folder,
+        baseline=predictions[benchmark.baseline][0] if benchmark.baseline in predictions else None,
     )
     records.mark_done()
     return 0
 
 
-# What is asked for --------------------------------------------------------------------------------
+# The options --------------------------------------------------------------------------------------
 
 
-def _asked(given: argparse.Namespace) -> Benchmark:
+def _new(given: argparse.Namespace) -> Benchmark:
     config = cli.make_config(given)
     rows = rows_of(given.models or DEFAULT)
     if "=" in (given.baseline or ""):
@@ -114,26 +126,25 @@ def _asked(given: argparse.Namespace) -> Benchmark:
     if given.baseline and given.baseline not in [row.spec for row in rows]:
         raise UserError(f"--baseline {given.baseline} is not one of the rows; add it to --models.")
     if given.folds is not None and given.split == "test":
-        raise UserError("--folds judges each fold's own speakers; leave --split test away.")
+        raise UserError("--folds judges each fold's own speakers; omit --split test.")
     if given.folds is not None and given.folds < 2:
-        raise UserError(f"--folds {given.folds}: two folds or more are needed.")
-    baseline = given.baseline or next((row.spec for row in rows if row.spec == "erm"), None)
-    folder = folders.output_folder(given.out or folders.default_folder(given, "benchmark"))
-    split = given.split or "dev"
-    return Benchmark(config, rows, split, given.folds, baseline, folder, given.storage)
+        raise UserError(f"--folds {given.folds} is not possible: two folds or more are needed.")
+    return Benchmark(
+        config,
+        rows,
+        split=given.split or "dev",
+        folds=given.folds,
+        baseline=given.baseline or next((row.spec for row in rows if row.spec == "erm"), None),
+        folder=folders.output_folder(given.out or folders.default_folder(given, "benchmark")),
+        storage=given.storage,
+    )
 
 
 def _reopened(given: argparse.Namespace) -> Benchmark:
     records = Records.open(given.resume)
-    told = records.sweep
-    kind = told.get("kind", "sweep")
-    if kind != "benchmark":
-        command = "train" if kind == "train" else "pareto"
-        raise UserError(
-            f"{given.resume} holds no benchmark; it was made by sweeps/{command}.py, so resume it "
-            "with that command."
-        )
-    if "models" not in told:
+    folders.require_kind(records, "benchmark")
+    sweep = records.sweep
+    if "models" not in sweep:
         raise UserError(
             f"{given.resume} is a fold of a benchmark; resume the folder above it, "
             f"--resume {in_shell(Path(given.resume).absolute().parent)}."
@@ -144,79 +155,72 @@ def _reopened(given: argparse.Namespace) -> Benchmark:
     if named:
         flags = ", ".join("--" + name.replace("_", "-") for name in named)
         raise UserError(
-            f"--resume goes on with what {given.resume} was started with; leave away "
+            f"--resume continues with what {given.resume} was started with; omit "
             f"{flags.replace('--settings', '--set')}, or begin another benchmark with --out."
         )
-    config = from_dict(told["config"], where=f"{given.resume}/sweep.yaml")
+    config = from_dict(sweep["config"], where=f"{given.resume}/sweep.yaml")
     load_plugins(config.plugins)
-    return Benchmark(
-        config,
-        rows_of(told["models"]),
-        told["split"],
-        told["folds"],
-        told["baseline"],
-        Path(given.resume),
-        told["storage"],
-    )
+    kept = {name: sweep[name] for name in (*OPTIONS, "storage")}
+    return Benchmark(config, rows_of(sweep["models"]), folder=Path(given.resume), **kept)
 
 
 def _require(
-    asked: Benchmark, judged: pd.DataFrame, utterances: pd.DataFrame, given: argparse.Namespace
+    benchmark: Benchmark, judged: pd.DataFrame, utterances: pd.DataFrame, given: argparse.Namespace
 ) -> None:
-    """Refuse what cannot be run, before anything is written."""
+    """UserError for what cannot be run, before anything is written."""
     from sweeps.running import run_sweep
 
     if given.resume:
-        _require_same(asked, utterances)
-    if asked.left:
-        run_sweep.require(asked.of_fold(asked.left[0]), given.address)
+        _require_same(benchmark, utterances)
+    if benchmark.untrained:
+        run_sweep.require(benchmark.config_of(benchmark.untrained[0]), given.address)
     if judged.empty:
         raise UserError(
-            f"the corpora have no {asked.split} utterances; leave --split {asked.split} away, "
+            f"the corpora have no {benchmark.split} utterances; omit --split {benchmark.split}, "
             "or give a corpus or a manifest that names its splits."
         )
-    if len(empty := set(asked.parts) - set(judged["fold"])):
+    if len(empty := set(benchmark.fold_numbers) - set(judged["fold"])):
         raise UserError(
             f"fold {min(empty)} holds no utterance out that an earlier one does not (corpora that "
-            "come with their own splits are not dealt anew); give fewer --folds, or leave it away."
+            "come with their own splits are not dealt anew); give fewer --folds, or none."
         )
-    judging.require(asked, judged)
+    judging.require(benchmark, judged)
 
 
-def _require_same(asked: Benchmark, utterances: pd.DataFrame) -> None:
-    """Other utterances would be dealt to other folds: what is trained would have heard some."""
-    known = Records.open(asked.folder).table()
+def _require_same(benchmark: Benchmark, utterances: pd.DataFrame) -> None:
+    """UserError for other utterances than at the start: trained folds may have heard them."""
+    known = Records.open(benchmark.folder).table()
     then, now = (
-        table[list(TOLD)].astype(str).sort_values(TOLD[0], ignore_index=True)
+        table[list(UNCHANGED)].astype(str).sort_values(UNCHANGED[0], ignore_index=True)
         for table in (known, utterances)
     )
     if not then.equals(now):
         raise UserError(
-            f"the corpora are not what they were when {asked.folder} was begun ({len(then)} "
+            f"the corpora are not what they were when {benchmark.folder} was begun ({len(then)} "
             f"utterances then, {len(now)} now); restore them, or begin another with --out."
         )
 
 
-def _budget(asked: Benchmark, judged: pd.DataFrame) -> str:
-    each = f" on each of {asked.folds} folds" if asked.folds else ""
-    trained = f"{len(asked.trained)} of them trained{each} for {asked.config.train.epochs} epochs"
+def _budget(benchmark: Benchmark, judged: pd.DataFrame) -> str:
+    config, each = benchmark.config, f" on each of {benchmark.folds} folds" * bool(benchmark.folds)
+    trained = f"{len(benchmark.trained)} of them trained{each} for {config.train.epochs} epochs"
     return (
-        f"benchmark: {len(asked.rows)} systems, {trained if asked.trained else 'none trained'}; "
-        f"judged on {len(judged)} {asked.split} utterances in "
-        f"{' and '.join(asked.config.data.modalities)}"
+        f"benchmark: {len(benchmark.rows)} systems, "
+        f"{trained if benchmark.trained else 'none trained'}; judged on {len(judged)} "
+        f"{benchmark.split} utterances in {' and '.join(config.data.modalities)}"
     )
 
 
-def _records(asked: Benchmark, utterances: pd.DataFrame, *, resumed: bool) -> Records:
+def _records(benchmark: Benchmark, utterances: pd.DataFrame, *, resumed: bool) -> Records:
     if resumed:
-        records = Records.open(asked.folder)
+        records = Records.open(benchmark.folder)
     else:
-        told = plan.describe_sweep(
-            asked.config, preset="benchmark", utterances=utterances, storage=asked.storage
+        sweep = plan.describe_sweep(
+            benchmark.config, preset="benchmark", utterances=utterances, storage=benchmark.storage
         )
-        told |= {"kind": "benchmark", "models": [row.spec for row in asked.rows]}
-        told |= {"split": asked.split, "folds": asked.folds, "baseline": asked.baseline}
-        records = Records.create(asked.folder, sweep=told, table=utterances)
+        sweep |= {"kind": "benchmark", "models": [row.spec for row in benchmark.rows]}
+        sweep |= {name: getattr(benchmark, name) for name in OPTIONS}
+        records = Records.create(benchmark.folder, sweep=sweep, table=utterances)
     records.lock()
     records.clear_done()
     return records

@@ -6,7 +6,7 @@ Ray Data hands chunks of clips to a pool of actors that load the backbone once e
 becomes one file of the feature store under PATH/features, where a sweep with the same --storage
 finds it. What is there is not computed again: an extraction that was killed loses the chunks in
 flight, and one that has nothing to do only looks. Without this command each worker of a sweep
-computes what is missing by itself, which is enough for thousands of clips on one machine.
+computes what is missing itself, which is enough for thousands of clips on one machine.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def extract(
     cpus: int | None = None,
     note: Callable[[str], None] = print,
 ) -> Extracted:
-    """See to it that `storage` holds the features of every utterance of `table`.
+    """Compute the features of every utterance of `table` that `storage` lacks.
 
     They are those that `features.ensure(..., cache=storage)` computes, on a CPU to the bit. Joins
     the Ray cluster at `address`, or starts Ray here, unless Ray runs already.
@@ -65,7 +65,7 @@ def extract(
         storage: folder; the store is under `storage / "features"`.
         address: of a running Ray cluster, such as auto.
         cpus: that an actor holds; see `plan_pool`.
-        note: is told of progress, a line a chunk.
+        note: gets progress, a line a chunk.
 
     Raises:
         UserError: as `features.ensure`; also for a folder that some node does not see, and for
@@ -101,7 +101,7 @@ def extract(
 def _rows(
     chunks: Sequence[Sequence[str]], clips: Mapping[str, tuple], pool: Pool, wanted: dict
 ) -> Iterator[dict]:
-    """What the actors answer for each chunk, in the order in which they end."""
+    """What an `Extractor` returns of each chunk, in the order in which they end."""
     import ray
     import ray.data
 
@@ -112,7 +112,7 @@ def _rows(
     for keys in chunks:
         columns = map(list, zip(*(clips[key] for key in keys), strict=True))
         work.append({"key": list(keys)} | dict(zip(names, columns, strict=True)))
-    answers = ray.data.from_items(work, override_num_blocks=len(work)).map_batches(
+    results = ray.data.from_items(work, override_num_blocks=len(work)).map_batches(
         Extractor,
         fn_constructor_kwargs=wanted,
         batch_size=1,
@@ -121,11 +121,11 @@ def _rows(
         num_cpus=pool.cpus,
         num_gpus=1 if pool.gpu else 0,
     )
-    yield from answers.iter_rows()
+    yield from results.iter_rows()
 
 
 def _roll(storage: Path) -> Path:
-    """An empty file in the store, in which every actor signs as it starts if it sees it."""
+    """A new file in the store, to which every actor that sees it adds a line as it starts."""
     roll = storage / "features" / f".started-{uuid.uuid4().hex}"
     try:
         roll.parent.mkdir(parents=True, exist_ok=True)
@@ -142,18 +142,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = cli.parse(cli.options(__doc__.splitlines()[0], many=False), arguments)
     cli.refuse_uri(given, "storage")
     if given.out or given.resume:
-        raise UserError("features have no folder of results; leave --out and --resume away.")
+        raise UserError("features have no folder of results; omit --out and --resume.")
     if not given.storage:
-        raise UserError("where to? Give --storage a folder that all nodes mount.")
+        raise UserError("--storage is missing: give it a folder that all nodes mount.")
     config = cli.make_config(given)
     if not given.dry_run:
         machine.begin(given.address)
     plan = planning.make_plan(config)
-    print(plan.words)
+    print(plan.description)
     if given.dry_run:
         return 0
-    made = extract(config, plan.utterances, storage=given.storage, address=given.address)
-    print(f"features: {made.folder} holds {made.clips} clips, {made.computed} computed now")
+    done = extract(config, plan.utterances, storage=given.storage, address=given.address)
+    print(f"features: {done.folder} holds {done.clips} clips, {done.computed} computed now")
     return 0
 
 

@@ -27,7 +27,7 @@ from sweeps.setup import command_line as cli
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status, raises UserError for mistakes."""
     given = cli.parse(cli.options(__doc__.splitlines()[0], many=True), arguments)
-    return run_sweep.carry_out(given, kind="sweep", require=run_sweep.require)
+    return run_sweep.run(given, kind="sweep", require=run_sweep.require)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Train one configuration: a slot with one job, with the records, events and pictures of a sweep.
+"""Train one configuration, with the records, events and pictures of a sweep.
 
     python sweeps/train.py --preset small --data emodb=PATH --set objective.loss=minmaxgap \\
         --set objective.schedule=linear --set objective.lambda_max=0.1
@@ -22,14 +22,13 @@ from sweeps.setup import command_line as cli
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status, raises UserError for mistakes."""
     given = cli.parse(cli.options(__doc__.splitlines()[0], many=False), arguments)
-    given.settings.append("sweep.trials=1")
-    if given.resume:
-        given.settings.pop()
-    return run_sweep.carry_out(given, kind="train", require=require, wanted=single)
+    if not given.resume:
+        given.settings.append("sweep.trials=1")
+    return run_sweep.run(given, kind="train", require=require, wanted=single)
 
 
 def require(config: Config, address: str | None) -> None:
-    """UserError for an objective that is not registered, or for devices that are missing."""
+    """UserError for an objective or a device that does not exist."""
     from ermgap import objective  # imports torch: only now
     from sweeps.scheduler import driver
 

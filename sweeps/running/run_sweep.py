@@ -1,7 +1,4 @@
-"""From the parsed options of a command to its report: what `pareto` and `train` have in common.
-
-status = carry_out(given, kind="sweep", require=require)
-"""
+"""A sweep from the options of its command to its report: what `pareto` and `train` share."""
 
 from __future__ import annotations
 
@@ -18,24 +15,22 @@ if TYPE_CHECKING:
     from sweeps.recording.timing import Session
 
 
-def carry_out(
+def run(
     given: argparse.Namespace, *, kind: str, require: Callable, wanted: Callable | None = None
 ) -> int:
-    """From the parsed options to the report; returns the exit status.
+    """Run a sweep from the parsed options to its report; returns the exit status.
 
     Args:
         given: the options.
         kind: of the folder, sweep or train.
-        require: raises UserError for what (config, address) cannot carry.
+        require: raises UserError where (config, address) cannot run.
         wanted: see `driver.run`.
     """
     from sweeps.scheduler import driver
     from sweeps.scoring import confirm
 
-    seeds = getattr(given, "confirm", None)
-
     def check(config: Config) -> None:
-        confirm.require(seeds, config)
+        confirm.require(given.confirm, config)
         if not given.resume:
             require(config, given.address)
 
@@ -48,15 +43,15 @@ def carry_out(
     if prepared is None:
         return 0
     config, records, address = prepared.config, prepared.records, given.address
-    session = driver.run(config, records, address=address, wanted=wanted, leave=not seeds)
+    session = driver.run(config, records, address=address, wanted=wanted, leave=not given.confirm)
     status = finish(prepared, session, command="pareto" if kind == "sweep" else kind)
-    if status or not seeds:
+    if status or not given.confirm:
         return status
-    return confirm.run(records, config, seeds=seeds, address=address)
+    return confirm.run(records, config, seeds=given.confirm, address=address)
 
 
 def require(config: Config, address: str | None) -> None:
-    """UserError for a space that cannot be searched, or for devices that do not carry it."""
+    """UserError for a space that cannot be searched, or for devices that do not suffice."""
     from sweeps.scheduler import driver
     from sweeps.search import searcher  # imports Optuna and torch: only now
 
@@ -65,27 +60,28 @@ def require(config: Config, address: str | None) -> None:
 
 
 def finish(prepared: folders.Prepared, session: Session, *, command: str) -> int:
-    """Front, pictures, report and where the time went; `DONE`, unless something is left to run."""
+    """Write front, report and where the time went, and `DONE` if all trials have ended."""
     from analysis import report
     from ermgap.records import bucket_mirror
     from sweeps.recording import timing
     from sweeps.scoring import tables
     from sweeps.search import journal, stopping
 
-    records, folder = prepared.records, prepared.records.directory
+    config, records, folder = prepared.config, prepared.records, prepared.records.directory
+    stopped = f"stopped; continue with: python sweeps/{command}.py --resume {in_shell(folder)}"
     if session.interrupted and not any("dev" in row for row in records.rows()):  # no report of it
-        print(f"stopped; go on with: python sweeps/{command}.py --resume {in_shell(folder)}")
+        print(stopped)
         return 130
     records.consolidate()
-    stopping.write_hindsight(records, prepared.config)
+    stopping.write_hindsight(records, config)
     report.write(folder)
-    journal.write(records, prepared.config)
-    if prepared.config.sweep.points:
-        tables.tell_points(prepared.config, records)
+    journal.write(records, config)
+    if config.sweep.points:
+        tables.write_points(config, records)
     timing.tell(records, session)
     ended = sum(trial.ended for trial in records.trials())
-    if session.interrupted or ended < prepared.config.sweep.trials:
-        print(f"stopped; go on with: python sweeps/{command}.py --resume {in_shell(folder)}")
+    if session.interrupted or ended < config.sweep.trials:
+        print(stopped)
         return 130 if session.interrupted else 1
     bucket_mirror.seal(records)
     print(f"watch: tensorboard --logdir {in_shell(folder / 'tb')}")

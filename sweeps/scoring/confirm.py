@@ -2,12 +2,12 @@
 
     python sweeps/pareto.py --resume results/small --confirm 5
 
-A point of a front was chosen because its dev values were good, so part of them is luck. Here each
-chosen configuration is trained anew with seeds that the search did not use, and judged on dev and
+A point is on the front because its dev values were good, so part of them is luck. Here each
+configuration of them is trained anew with seeds that the search did not use, and judged on dev and
 on test: the only place of a sweep that touches test. All of it lies in DIR/confirm, a sweep folder
 of its own over named points, which `--resume DIR --confirm S` goes on with, or extends to more
 seeds. Writes confirm/confirmed.parquet (a row a configuration, seed and split), and the analysis
-draws confirm.png and tells confirm.csv (analysis/confirmed.py).
+draws confirm.png and writes confirm.csv (analysis/confirmed.py).
 """
 
 from __future__ import annotations
@@ -26,24 +26,26 @@ FOLDER = "confirm"
 
 
 def require(seeds: int | None, config: Config) -> None:
-    """UserError for seeds that cannot be run."""
+    """UserError for a number of seeds, or a sweep, that cannot be confirmed."""
     if seeds is None:
         return
     if seeds < 2:
-        raise UserError(f"--confirm {seeds}: give two seeds or more, or there is no spread.")
+        raise UserError(
+            f"--confirm {seeds} is not possible: give two seeds or more, so that there is a spread."
+        )
     if config.sweep.points:
         raise UserError(
-            "--confirm reruns what a search chose, and this sweep names its points; give them "
+            "--confirm reruns what a search found, and this sweep names its points; give them "
             "train.seed of their own instead."
         )
 
 
 def run(records: Records, config: Config, *, seeds: int, address: str | None) -> int:
-    """Train what is not trained yet, judge it, write and print the table; the exit status."""
+    """Train what is not trained yet, judge it, write the table; returns the exit status."""
     from analysis import confirmed
     from sweeps.scheduler import driver
 
-    wanted = chosen(records)
+    wanted = to_confirm(records)
     if not wanted:
         print("nothing to confirm: no trial is on the front and none is ERM")
         return 0
@@ -57,14 +59,17 @@ def run(records: Records, config: Config, *, seeds: int, address: str | None) ->
     session = driver.run(planned, child, address=address, leave=False)
     child.consolidate()
     trials = child.trials()
-    again = f"python sweeps/pareto.py --resume {in_shell(records.directory)} --confirm {seeds}"
+    stopped = (
+        f"stopped; continue with: python sweeps/pareto.py --resume {in_shell(records.directory)} "
+        f"--confirm {seeds}"
+    )
     if session.interrupted or sum(t.ended for t in trials) < planned.sweep.trials:
-        print(f"stopped; go on with: {again}")
+        print(stopped)
         return 130 if session.interrupted else 1
     try:
         table = _judge(child, planned, address=address)
     except (UserError, KeyboardInterrupt):
-        print(f"stopped; go on with: {again}")
+        print(stopped)
         raise
     if not address:
         machine.leave()
@@ -76,7 +81,7 @@ def run(records: Records, config: Config, *, seeds: int, address: str | None) ->
     return 0
 
 
-def chosen(records: Records) -> dict[str, dict]:
+def to_confirm(records: Records) -> dict[str, dict]:
     """The hyperparameters of each configuration to confirm, by its trial's id."""
     from analysis.front import front
 
@@ -86,11 +91,11 @@ def chosen(records: Records) -> dict[str, dict]:
 
 
 def _folder(records: Records, config: Config, wanted: dict[str, dict], seeds: int) -> Records:
-    """The folder with all that is wanted among its points; those that it has keep their ids."""
+    """The sweep folder of the reruns: new ones are added to its points, which keep their ids."""
     directory = records.directory / FOLDER
     known = Records.open(directory) if (directory / "sweep.yaml").exists() else None
     points = dict(_config(known).sweep.points) if known else {}
-    for seed in range(1, seeds + 1):  # seed by seed: a gang shares one
+    for seed in range(1, seeds + 1):  # seed by seed: companions share one
         for trial_id, values in wanted.items():
             seeded = values | {"train.seed": config.train.seed + seed}
             points.setdefault(f"{trial_id} seed {seed}", seeded)
@@ -122,8 +127,8 @@ def _judge(child: Records, config: Config, *, address: str | None) -> pd.DataFra
     splits = [split for split in ("dev", "test") if (utterances["split"] == split).any()]
     if "test" not in splits:
         print(
-            "the corpora have no test utterances, so only dev is told; a sweep that begins with "
-            "--set data.test=true keeps a fold of speakers for it"
+            "the corpora have no test utterances, so only dev is judged; a sweep that begins with "
+            "--set data.test=true keeps a fold of speakers for test"
         )
     ended = [name for name, trial in trials.items() if trial.status != "failed"]
     tables = _predictions(child, config, ended, splits, address=address)
@@ -136,8 +141,8 @@ def _judge(child: Records, config: Config, *, address: str | None) -> pd.DataFra
             if trial.status != "failed":
                 table = tables[trial.trial_id, split]
                 data = config.data
-                found = metrics.evaluate(table, labels=data.labels, **data.support)
-                row |= {key: found[key] for key in (*METRICS, "majority_rate")} | {"n": len(table)}
+                scores = metrics.evaluate(table, labels=data.labels, **data.support)
+                row |= {key: scores[key] for key in (*METRICS, "majority_rate")} | {"n": len(table)}
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -145,10 +150,10 @@ def _judge(child: Records, config: Config, *, address: str | None) -> pd.DataFra
 def _predictions(
     child: Records, config: Config, ended: list[str], splits: list[str], *, address: str | None
 ) -> dict[tuple[str, str], pd.DataFrame]:
-    """By trial and split: what training left on dev; on test the saved adapter answers, once."""
-    made = {(name, "dev"): child.predictions(name) for name in ended if "dev" in splits}
+    """Predictions by trial and split: training's own on dev; on test the saved adapter's, kept."""
+    predictions = {(name, "dev"): child.predictions(name) for name in ended if "dev" in splits}
     if "test" not in splits:
-        return made
+        return predictions
     utterances = child.table().query("split == 'test'")
     requests = {
         (name, "test"): judging.of_adapter(
@@ -167,4 +172,4 @@ def _predictions(
         features=child.features,
         address=address,
     )
-    return made | {key: answered[request.kept] for key, request in requests.items()}
+    return predictions | {key: answered[request.kept] for key, request in requests.items()}

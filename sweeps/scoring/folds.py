@@ -1,4 +1,4 @@
-"""The folds of a benchmark: what each trains, where its records lie, and whom it holds out."""
+"""The folds of a benchmark: what each trains, where its records lie, what it holds out."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from sweeps.setup import plan as planning
 
 @dataclasses.dataclass
 class Benchmark:
-    """What is asked for, as `sweep.yaml` of its folder keeps it.
+    """A benchmark that a command line or the sweep.yaml of its folder describes.
 
     Attributes:
         config: of the run; every fold's is made of it.
-        rows: of the table, trained and asked.
+        rows: of the table, in its order.
         split: dev or test, on which they are judged.
         folds: how many speaker folds are run; None: the one that the configuration names.
         baseline: spec of the row that others are compared with.
@@ -49,7 +49,7 @@ class Benchmark:
 
     @property
     def untrained(self) -> list[int]:
-        """The folds that are still to be trained."""
+        """The folds that have rows to train and are not done."""
         return [
             fold
             for fold in self.fold_numbers
@@ -74,19 +74,17 @@ def judged_of(benchmark: Benchmark, plans: Mapping[int, planning.Plan]) -> pd.Da
 
     A gender with fewer speakers than there are folds is held out more than once: the first counts.
     """
-    fold_numbers = [
+    parts = [
         plan.utterances[plan.utterances["split"] == benchmark.split].assign(fold=fold)
         for fold, plan in plans.items()
     ]
-    return pd.concat(fold_numbers, ignore_index=True).drop_duplicates(
-        "utterance_id", ignore_index=True
-    )
+    return pd.concat(parts, ignore_index=True).drop_duplicates("utterance_id", ignore_index=True)
 
 
 def train(benchmark: Benchmark, plans: Mapping[int, planning.Plan], *, address: str | None) -> int:
-    """Train every row on every fold that is left; the exit status, 0 if all came to their end.
+    """Train every row on every untrained fold; returns the exit status, 0 if all trials ended.
 
-    A Ray that was started here stays: rows are asked next.
+    A Ray that was started here stays, since rows are asked next.
     """
     from sweeps.scheduler import driver
 
@@ -115,7 +113,7 @@ def _records(benchmark: Benchmark, fold: int, config: Config, utterances: pd.Dat
     if benchmark.storage:  # beside each other there, so that all folds share the features
         storage = f"{benchmark.storage}/{benchmark.folder.absolute().name}-fold-{fold}"
         folders.make_storage(storage, folder)
-    told = planning.describe_sweep(
+    sweep = planning.describe_sweep(
         config, preset="benchmark", utterances=utterances, storage=storage
     )
-    return Records.create(folder, sweep={"kind": "benchmark"} | told, table=utterances)
+    return Records.create(folder, sweep={"kind": "benchmark"} | sweep, table=utterances)

@@ -1,6 +1,6 @@
-"""What the rows of a benchmark predict: read from where it is kept, or asked for and kept there.
+"""The predictions of a benchmark's rows: read from their files, or asked for and written to them.
 
-A trained row's predictions are those of its folds' records; on test, or were they lost, its
+A trained row's predictions are those of its folds' records; on test, or if they are lost, its
 adapters are asked. A row that is asked has `systems/NN.parquet`, whole or not at all, so that
 `--resume` asks nothing twice. Models answer on the workers (evaluation.py); an endpoint is asked
 from here.
@@ -26,25 +26,27 @@ from sweeps.scoring.systems import Row, require_asked
 from sweeps.search import space
 
 
-def require(asked: Benchmark, judged: pd.DataFrame) -> None:
-    """Refuse a row that cannot be asked, and print what asking costs; nothing is written."""
-    for number, row in enumerate(asked.rows):
-        if not row.trained and not _place(asked, number).exists():
-            cost = require_asked(row.spec, _context(asked.config, asked.folder), judged)
+def require(benchmark: Benchmark, judged: pd.DataFrame) -> None:
+    """Print what asking costs; UserError for a row that cannot be asked. Nothing is written."""
+    for number, row in enumerate(benchmark.rows):
+        if not row.trained and not _kept(benchmark, number).exists():
+            cost = require_asked(row.spec, _context(benchmark.config, benchmark.folder), judged)
             if cost:
                 print(cost)
 
 
-def on_workers(asked: Benchmark) -> bool:
+def on_workers(benchmark: Benchmark) -> bool:
     """Whether a row that is not trained is still to be asked on the workers."""
     return any(
-        not row.trained and not _place(asked, number).exists() and not systems.on_driver(row.spec)
-        for number, row in enumerate(asked.rows)
+        not row.trained
+        and not _kept(benchmark, number).exists()
+        and not systems.on_driver(row.spec)
+        for number, row in enumerate(benchmark.rows)
     )
 
 
 def predictions(
-    asked: Benchmark, judged: pd.DataFrame, *, address: str | None
+    benchmark: Benchmark, judged: pd.DataFrame, *, address: str | None
 ) -> dict[str, tuple[str, pd.DataFrame]]:
     """Each row's name in the table and its predictions on the judged utterances, by its spec.
 
@@ -52,37 +54,38 @@ def predictions(
     system cannot answer, and when none has predictions.
     """
     wanted = {
-        row.spec: _of_trained(asked, row, judged)
+        row.spec: _of_trained(benchmark, row, judged)
         if row.trained
-        else [Request(row.spec, judged, _place(asked, number))]
-        for number, row in enumerate(asked.rows)
+        else [Request(row.spec, judged, _kept(benchmark, number))]
+        for number, row in enumerate(benchmark.rows)
     }
     answered = answers(
         [request for requests in wanted.values() for request in requests],
-        config=asked.config,
-        folder=asked.folder,
-        features=None if is_uri(asked.storage or "") else asked.storage,
+        config=benchmark.config,
+        folder=benchmark.folder,
+        features=None if is_uri(benchmark.storage or "") else benchmark.storage,
         address=address,
     )
-    found: dict[str, tuple[str, pd.DataFrame]] = {}
-    for row in asked.rows:
+    predicted: dict[str, tuple[str, pd.DataFrame]] = {}
+    for row in benchmark.rows:
         tables = [answered[request.kept] for request in wanted[row.spec]]
         if not tables:
-            print(f"{row.words} has no predictions: its training failed; it is left out of the "
-                  "table")  # fmt: skip
+            print(f"{row.title} has no predictions: its training failed; it is not in the table")
             continue
-        name = row.words or str(tables[0]["system"].iloc[0])
-        if row.trained and asked.split == "dev":
+        name = row.title or str(tables[0]["system"].iloc[0])
+        if row.trained and benchmark.split == "dev":
             tables = [
                 _held_out(table, judged, fold)
-                for table, fold in zip(tables, asked.parts, strict=True)
+                for table, fold in zip(tables, benchmark.fold_numbers, strict=True)
             ]
         table = pd.concat(tables, ignore_index=True).drop(columns="system", errors="ignore")
-        names = [known for known, _ in found.values()]
-        found[row.spec] = (f"{name} ({row.spec})" if name in names else name, table)
-    if not found:
-        raise UserError(f"no system has predictions; look into {asked.folder}/fold-*/trials.jsonl.")
-    return found
+        titles = [title for title, _ in predicted.values()]
+        predicted[row.spec] = (f"{name} ({row.spec})" if name in titles else name, table)
+    if not predicted:
+        raise UserError(
+            f"no system has predictions; look into {benchmark.folder}/fold-*/trials.jsonl."
+        )
+    return predicted
 
 
 def answers(
@@ -93,7 +96,7 @@ def answers(
     features: str | None,
     address: str | None,
 ) -> dict[Path, pd.DataFrame]:
-    """The predictions of every request, by its file: what is kept is read, the rest is asked.
+    """The predictions of every request, by its file: those kept are read, the others asked for.
 
     What was answered once is not asked again; requests that failed are, by `--resume`.
 
@@ -102,11 +105,11 @@ def answers(
         folder: of the results; a system may keep its answers there.
         features, address: see `evaluation.on_workers`.
     """
-    found = {one.kept: _read(one.kept) for one in requests if one.kept.exists()}
-    missing = [one for one in requests if one.kept not in found]
+    answered = {r.kept: _read(r.kept) for r in requests if r.kept.exists()}
+    missing = [request for request in requests if request.kept not in answered]
 
     def done(request: Request, table: pd.DataFrame) -> None:
-        found[request.kept] = table
+        answered[request.kept] = table
         if failed := int((table["prediction"] == FAILED).sum()):
             print(f"{failed} of {len(table)} answers are missing; --resume asks anew")
             return
@@ -118,15 +121,18 @@ def answers(
                 "there, and continue with --resume."
             ) from problem
 
-    if models := [one for one in missing if not systems.on_driver(one.spec)]:
+    if models := [request for request in missing if not systems.on_driver(request.spec)]:
         evaluation.on_workers(
             models, config=config, features=features, address=address, folder=folder, done=done
         )
-    for one in missing:
-        if systems.on_driver(one.spec):
-            told = {"context": _context(config, folder), "name": one.name, "note": print}
-            done(one, evaluator.ask(one.spec, one.utterances, **told))
-    return found
+    context = _context(config, folder)
+    for request in missing:
+        if systems.on_driver(request.spec):
+            table = evaluator.ask(
+                request.spec, request.utterances, context=context, name=request.name, note=print
+            )
+            done(request, table)
+    return answered
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -139,27 +145,27 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _context(config: Config, folder: Path) -> Context:
-    """Of systems that are asked from here, which have no model here."""
+    """The context of systems that are asked from here, and have no model here."""
     return Context(config.data.labels, config, "cpu", folder)
 
 
 # Rows that were trained ---------------------------------------------------------------------------
 
 
-def _of_trained(asked: Benchmark, row: Row, judged: pd.DataFrame) -> list[Request]:
+def _of_trained(benchmark: Benchmark, row: Row, judged: pd.DataFrame) -> list[Request]:
     """A request a fold, on dev kept by training; none where the training of one failed."""
     requests = []
-    for fold in asked.parts:
-        records = Records.open(asked.of(fold))
-        trial = _trial(asked, row, records)
+    for fold in benchmark.fold_numbers:
+        records = Records.open(benchmark.folder_of(fold))
+        trial = _trial(benchmark, row, records)
         if trial.status == "failed":
             return []
-        utterances, kept = judged, asked.folder / "systems" / f"{row.spec}.parquet"
-        if asked.split == "dev":
+        utterances, kept = judged, benchmark.folder / "systems" / f"{row.spec}.parquet"
+        if benchmark.split == "dev":
             table = records.table()
             utterances = table[table["split"] == "dev"]
             kept = records.store.fetch(f"predictions/{trial.trial_id}.parquet")
-        requests.append(of_adapter(records, trial.trial_id, utterances, kept, name=row.words))
+        requests.append(of_adapter(records, trial.trial_id, utterances, kept, name=row.title))
     return requests
 
 
@@ -171,9 +177,9 @@ def of_adapter(
     return Request(f"adapter={folder}", utterances, kept, name)
 
 
-def _trial(asked: Benchmark, row: Row, records: Records) -> Trial:
-    """By its id: slots begin several at a time, so the records have them in any order."""
-    trial_id = space.trial_id(asked.trained.index(row.spec))
+def _trial(benchmark: Benchmark, row: Row, records: Records) -> Trial:
+    """The trial of a row in a fold's records, which have trials in any order."""
+    trial_id = space.trial_id(benchmark.trained.index(row.spec))
     return next(trial for trial in records.trials() if trial.trial_id == trial_id)
 
 
@@ -183,6 +189,6 @@ def _held_out(table: pd.DataFrame, judged: pd.DataFrame, fold: int) -> pd.DataFr
     return table[table["utterance_id"].isin(here)].assign(fold=fold)
 
 
-def _place(asked: Benchmark, number: int) -> Path:
-    """Where the answers of a row that is asked are kept."""
-    return asked.folder / "systems" / f"{number:02d}.parquet"
+def _kept(benchmark: Benchmark, number: int) -> Path:
+    """The file with the answers of a row that is asked."""
+    return benchmark.folder / "systems" / f"{number:02d}.parquet"

@@ -1,7 +1,7 @@
-"""The rows that a benchmark is asked for: systems that it trains, and systems that it asks.
+"""The rows of a benchmark: systems that it trains, and systems that it asks.
 
-`systems.yaml` names what is trained: hyperparameters over the preset's configuration. Everything
-else is a name of `ermgap.baselines.SYSTEMS`, with an argument where it needs one.
+`systems.yaml` has those that are trained, by hyperparameters over the preset's configuration. Any
+other is a name of `ermgap.baselines.SYSTEMS`, with an argument where it needs one.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ class Row:
 
     Attributes:
         spec: as the user wrote it, a path in it made absolute.
-        words: its name in the table; None: the system says it itself.
-        point: hyperparameters to train with; None for a system that is only asked.
+        title: its name in the table; None: the system's answers hold it.
+        hyperparameters: to train with; None for a system that is only asked.
     """
 
     spec: str
-    words: str | None = None
-    point: dict | None = None
+    title: str | None = None
+    hyperparameters: dict | None = None
 
     @property
     def trained(self) -> bool:
         """Whether it is trained here."""
-        return self.point is not None
+        return self.hyperparameters is not None
 
 
 def rows_of(specs: Sequence[str]) -> list[Row]:
     """The rows of `--models`; `all` stands for every trained system.
 
     Raises:
-        UserError: a name is neither trained nor asked, or stands there twice.
+        UserError: a name is unknown, or occurs twice.
     """
     known = yaml.safe_load(FILE.read_text(encoding="utf-8"))
     wanted = [name for spec in specs for name in (known if spec == "all" else [spec])]
@@ -59,32 +59,32 @@ def rows_of(specs: Sequence[str]) -> list[Row]:
 
 def _row(spec: str, known: dict) -> Row:
     if spec in known:
-        return Row(spec, known[spec]["words"], dict(known[spec]["point"]))
-    word = spec.partition("=")[0].strip()
-    if word in known:
-        raise UserError(f"--models {spec}: what is trained here takes no argument; write {word}.")
-    if word not in systems.SYSTEMS:
+        return Row(spec, known[spec]["title"], dict(known[spec]["hyperparameters"]))
+    name = spec.partition("=")[0].strip()
+    if name in known:
+        raise UserError(f"--models {spec}: what is trained here takes no argument; write {name}.")
+    if name not in systems.SYSTEMS:
         names = [*known, *systems.SYSTEMS]
-        near = difflib.get_close_matches(word, names, n=1)
+        near = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(names)}."
         raise UserError(f"--models {spec}: there is no system of this name; {hint}")
     return Row(arguments.absolute(spec))
 
 
 def require_asked(spec: str, context: systems.Context, utterances: pd.DataFrame) -> str:
-    """Refuse a system that cannot be asked, as far as that shows without loading a model.
+    """A sentence on what it will cost to ask a system about the utterances, "" if only time.
 
-    Returns a sentence on what asking it about the utterances will cost, "" if only time. Raises
-    UserError for an endpoint without its key, an adapter that does not fit, and the like.
+    Raises UserError for an endpoint without its key, an adapter that does not fit, and whatever
+    else shows without loading a model.
     """
-    word, argument = systems.parse(spec)
-    if word == "openai":
-        endpoint = systems.SYSTEMS.find(word)(argument, context)
+    name, argument = systems.parse(spec)
+    if name == "openai":
+        endpoint = systems.SYSTEMS.find(name)(argument, context)
         return endpoint.estimate(utterances, context.config.data.modalities)
-    if word == "zero-shot" and argument:
+    if name == "zero-shot" and argument:
         BACKBONES.find(argument)
-    elif word == "adapter":
+    elif name == "adapter":
         arguments.adapter_settings(argument, context)
-    elif word in ("generated", "voxtral") and argument:
+    elif name in ("generated", "voxtral") and argument:
         arguments.place(argument)
     return ""

@@ -1,4 +1,4 @@
-"""The paper's table of a benchmark or of a sweep over named points: printed, and written."""
+"""The paper's table of a benchmark or of a sweep over named points, printed and written."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ermgap.records import Records
 from sweeps.search import space
 
 
-def tell(
-    found: Mapping[str, pd.DataFrame],
+def write(
+    predictions: Mapping[str, pd.DataFrame],
     *,
     config: Config,
     utterances: pd.DataFrame,
@@ -24,40 +24,40 @@ def tell(
     """Print the table and write it.
 
     Args:
-        found: predictions by the name of the row.
+        predictions: by the name of the row.
         config: of the run, for labels and support.
-        utterances: the corpora's, which say what is synthetic.
+        utterances: of the corpora; they say which corpora are synthetic.
         folder: gets benchmark.csv, .tex, .html and .md.
         baseline: the row that others are compared with, if it is there.
     """
-    made = benchmark_table.table(
-        found,
+    table = benchmark_table.table(
+        predictions,
         labels=config.data.labels,
         **config.data.support,
-        baseline=baseline if baseline in found else None,
+        baseline=baseline if baseline in predictions else None,
         synthetic=sorted(utterances.loc[utterances["synthetic"].astype(bool), "corpus"].unique()),
     )
-    print(formats.to_text(made))
-    for path in formats.write(made, folder):
+    print(formats.to_text(table))
+    for path in formats.write(table, folder):
         print(f"written: {path}")
 
 
-def tell_points(config: Config, records: Records) -> None:
-    """The table of a sweep over named points on dev, in their order; ERM is the baseline."""
+def write_points(config: Config, records: Records) -> None:
+    """Print and write the table of a sweep over named points on dev; ERM is the baseline."""
     trials = {trial.trial_id: trial for trial in records.trials()}
-    found, baseline = {}, None
+    predictions, baseline = {}, None
     for number, (name, point) in enumerate(config.sweep.points.items()):
         trial_id = space.trial_id(number)
         trial, table = trials.get(trial_id), records.predictions(trial_id)
         if trial is None or table is None or trial.status == "failed":
-            print(f"{name} has no predictions; it is left out of the table")
+            print(f"{name} has no predictions; it is not in the table")
             continue
-        found[name] = table
+        predictions[name] = table
         if point.get("loss") == "erm" and baseline is None:
             baseline = name
-    if found:
-        tell(
-            found,
+    if predictions:
+        write(
+            predictions,
             config=config,
             utterances=records.table(),
             folder=records.directory,

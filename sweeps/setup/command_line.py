@@ -1,4 +1,4 @@
-"""What the commands of `sweeps/` share: their options, and the configuration these make."""
+"""The options that the commands of `sweeps/` share, and the configuration these make."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SMOKE = {
 
 
 def options(description: str, *, many: bool) -> argparse.ArgumentParser:
-    """The parser of a command; `many` for one that runs more than one configuration."""
+    """The parser of a command; `many`: with the options of a search."""
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
     parser.add_argument(
         "--preset", help="demo (the default), small, paper, ablation, or a YAML file"
@@ -57,7 +57,7 @@ def options(description: str, *, many: bool) -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder of the results; default results/PRESET"
     )
-    parser.add_argument("--resume", metavar="DIR", help="go on with an unfinished folder")
+    parser.add_argument("--resume", metavar="DIR", help="continue an unfinished folder")
     parser.add_argument(
         "--storage",
         type=lambda place: absolute_path(place, Path.cwd()),
@@ -75,6 +75,7 @@ def options(description: str, *, many: bool) -> argparse.ArgumentParser:
         action="store_true",
         help="a tiny random model, 48 clips: every file in 90 s",
     )
+    parser.set_defaults(trials=None, objectives=None, warm_start=[], confirm=None)
     if many:
         parser.add_argument("--trials", type=int, help="how many configurations in all")
         parser.add_argument("--objectives", metavar="a,b[,c]", help="of " + ", ".join(METRICS))
@@ -96,7 +97,7 @@ def options(description: str, *, many: bool) -> argparse.ArgumentParser:
 
 
 def make_config(given: argparse.Namespace) -> Config:
-    """The configuration that a command line asks for; UserError as the configuration raises it."""
+    """The configuration of a command line; UserError as the configuration raises it."""
     smoke = [f"{key}={value}" for key, value in SMOKE.items()] if given.smoke_test else []
     preset = plan.preset_path(given.preset or "demo")
     config = load(preset, [*smoke, *given.settings])
@@ -107,11 +108,11 @@ def make_config(given: argparse.Namespace) -> Config:
         changes["data.corpora"] = [absolute_corpus(name, Path.cwd()) for name in named]
     if given.strict:
         changes["data.strict"] = True
-    if getattr(given, "trials", None) is not None:
+    if given.trials is not None:
         changes["sweep.trials"] = given.trials
-    if getattr(given, "objectives", None):
+    if given.objectives:
         changes["sweep.objectives"] = [name.strip() for name in given.objectives.split(",")]
-    if getattr(given, "genders", None):
+    if given.genders:
         changes["data.genders"] = absolute_path(given.genders, Path.cwd())
     if config.sweep.points:
         changes["sweep.trials"] = len(config.sweep.points)
@@ -128,12 +129,12 @@ def refuse_uri(given: argparse.Namespace, option: str) -> None:
 
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse; mistakes of form are UserErrors like all others."""
+    """The parsed options; UserError for mistakes of form."""
     if cache := os.environ.get("ERMGAP_CACHE"):  # workers start in another folder
         os.environ["ERMGAP_CACHE"] = os.path.abspath(cache)
-    parser.error = _refuse  # type: ignore[method-assign]
+    parser.error = _raise  # type: ignore[method-assign]
     return parser.parse_args(arguments)
 
 
-def _refuse(message: str):
+def _raise(message: str):
     raise UserError(f"{message}; see --help.")

@@ -1,4 +1,4 @@
-"""The folder of a command's results: a new one, or one that `--resume` goes on with."""
+"""The folder of a command's results: a new one, or one that `--resume` continues."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sweeps.setup import plan as planning
 
 @dataclass
 class Prepared:
-    """A sweep folder, made or reopened, and the configuration to go on with."""
+    """A sweep folder, made or reopened, and the configuration to run."""
 
     config: Config
     records: Records
@@ -40,7 +40,7 @@ def prepare(
     Args:
         given: the options.
         kind: of the folder, sweep or train.
-        check: refuses what the command cannot run, before anything is written or gone on with.
+        check: raises UserError for what the command cannot run, before anything is written.
         ready: waits for Ray and raises UserError where (config, folder, storage) cannot run on it;
             called after all else is checked, before anything is written.
     """
@@ -49,10 +49,9 @@ def prepare(
     config = command_line.make_config(given)
     out = output_folder(given.out or default_folder(given, kind))
     plan = planning.make_plan(config)
-    print(plan.words)
+    print(plan.description)
     check(config)
-    warm = getattr(given, "warm_start", [])
-    warm_start.require(warm, config)
+    warm_start.require(given.warm_start, config)
     # Two sweeps may be given one storage: each has its own folder there.
     storage = f"{given.storage.rstrip('/')}/{out.name}" if given.storage else None
     sweep = planning.describe_sweep(
@@ -67,7 +66,9 @@ def prepare(
         make_storage(storage, out)
     ready(config, out, storage)
     print(f"results: {out}")
-    warm_start.copy(warm, out)  # before the folder is a sweep's, or a crash here would forget it
+    warm_start.copy(
+        given.warm_start, out
+    )  # before the folder is a sweep's, or a crash here would forget it
     records = Records.create(out, sweep={"kind": kind} | sweep, table=plan.utterances)
     records.lock()
     return Prepared(config, records, resumed=False)
@@ -80,10 +81,10 @@ def default_folder(given: argparse.Namespace, kind: str) -> Path:
 
 
 def output_folder(wanted: Path) -> Path:
-    """`wanted`, or with a number behind it if a finished sweep lies there.
+    """`wanted`, or with a number behind it if a finished sweep is there.
 
     Raises:
-        UserError: an unfinished sweep lies there, or something that is no sweep.
+        UserError: an unfinished sweep is there, or something that is no sweep.
     """
     folder, number = wanted, 1
     while _exists(folder):
@@ -135,7 +136,7 @@ def try_out(folder: Path) -> None:
 
 
 def make_storage(place: str, out: Path) -> None:
-    """See to it that a sweep can write to its storage, a folder or a bucket.
+    """Make a sweep's storage, a folder or a bucket, ready for writing.
 
     Raises:
         UserError: it cannot be written, or holds another sweep.
@@ -163,7 +164,7 @@ def make_storage(place: str, out: Path) -> None:
 
 
 def budget(config: Config, utterances) -> str:
-    """The dry count: trials, epochs, utterances, steps."""
+    """A line on what a sweep will train: trials, epochs, utterances, steps."""
     train, dev = (int((utterances["split"] == name).sum()) for name in ("train", "dev"))
     steps = -(-train // config.train.batch)
     return (
@@ -173,6 +174,21 @@ def budget(config: Config, utterances) -> str:
     )
 
 
+def require_kind(records: Records, kind: str) -> None:
+    """UserError for a folder that another command made."""
+    known = records.sweep.get("kind", "sweep")
+    if known == "confirm":
+        raise UserError(
+            f"{records.directory} holds the reruns of a sweep; resume the folder above it, with "
+            "--confirm SEEDS."
+        )
+    if known != kind:
+        command = "pareto" if known == "sweep" else known
+        raise UserError(
+            f"{records.directory} was made by sweeps/{command}.py; resume it with that command."
+        )
+
+
 def _reopen(
     given: argparse.Namespace, kind: str, check: Callable, ready: Callable
 ) -> Prepared | None:
@@ -180,40 +196,27 @@ def _reopen(
     if is_uri(given.resume):
         print(f"restored {given.resume} to {records.directory}")
         given.resume = str(records.directory)
-    made_as = records.sweep.get("kind", "sweep")
-    if made_as != kind:
-        command = "pareto" if made_as == "sweep" else made_as
-        raise UserError(
-            f"{given.resume} was made by sweeps/{command}.py; resume it with that command."
-        )
-    kept = copy.deepcopy(records.sweep["config"])
-    make_absolute(kept, base=Path.cwd())  # of a sweep that was begun when paths were kept as given
-    config = from_dict(kept, where=f"{given.resume}/sweep.yaml")
+    require_kind(records, kind)
+    sections = copy.deepcopy(records.sweep["config"])
+    make_absolute(sections, base=Path.cwd())  # older sweeps kept paths as given
+    config = from_dict(sections, where=f"{given.resume}/sweep.yaml")
     load_plugins(config.plugins)
     if given.out or given.storage:
-        raise UserError("--resume goes on in its own folder; leave --out and --storage away.")
-    if getattr(given, "warm_start", []):
-        raise UserError("--resume knows what the sweep learns from; leave --warm-start away.")
-    if (
-        given.preset
-        or given.data
-        or given.settings
-        or given.smoke_test
-        or getattr(given, "objectives", None)
-    ):
+        raise UserError("--resume continues in its own folder; omit --out and --storage.")
+    if given.warm_start:
+        raise UserError("--resume knows what the sweep learns from; omit --warm-start.")
+    if given.preset or given.data or given.settings or given.smoke_test or given.objectives:
         _refuse_differences(given, config, preset=records.sweep.get("preset"))
-    trials = getattr(given, "trials", None)
-    if trials is not None and trials < config.sweep.trials:
-        raise UserError(
-            f"--trials {trials} is fewer than the {config.sweep.trials} of {given.resume}; give "
-            f"as many or more."
-        )
-    if trials is not None and trials > config.sweep.trials:
-        config = config.replace({"sweep.trials": trials})
+    if given.trials is not None:
+        if given.trials < config.sweep.trials:
+            raise UserError(
+                f"--trials {given.trials} is fewer than the {config.sweep.trials} of "
+                f"{given.resume}; give as many or more."
+            )
+        config = config.replace({"sweep.trials": given.trials})
     check(config)
-    records.table()  # a damaged one is refused here, not in every worker
-    trials_so_far = records.trials()
-    ended = sum(trial.ended for trial in trials_so_far)
+    records.table()  # a damaged one is an error here, not in every worker
+    ended = sum(trial.ended for trial in records.trials())
     torn = " (a half-written last row was left out)" if records.torn else ""
     print(f"resuming {given.resume}: {ended} of {config.sweep.trials} trials have ended{torn}")
     if given.dry_run:
@@ -241,5 +244,5 @@ def _refuse_differences(given: argparse.Namespace, config: Config, *, preset: st
     if keys:
         raise UserError(
             f"{given.resume} was started with other values of {', '.join(keys)}; "
-            "leave these options away, or start a new sweep with --out."
+            "omit these options, or start a new sweep with --out."
         )

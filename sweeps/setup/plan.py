@@ -1,4 +1,4 @@
-"""What a sweep is about to do, before anything is launched: utterances, splits, counts, sizes."""
+"""The plan of a sweep, before anything is launched: utterances, splits, counts, sizes."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ GAP_REFERENCE = 0.30
 
 @dataclass(frozen=True)
 class Plan:
-    """The utterances of a sweep with their `split` filled, and the words to print about them."""
+    """The utterances of a sweep with their `split` filled, and a description to print."""
 
     utterances: pd.DataFrame
-    words: str
+    description: str
 
 
 def preset_path(name: str) -> Path:
@@ -70,9 +70,9 @@ def make_plan(config: Config) -> Plan:
         outside=data.outside,
         emotions=data.emotions,
     )
-    few = corpus.table if data.limit is None else _few(corpus.table, data.limit)
+    sample = corpus.table if data.limit is None else _sample(corpus.table, data.limit)
     utterances = split.assign(
-        few, seed=data.split_seed, fold=data.fold, folds=data.folds, test=data.test
+        sample, seed=data.split_seed, fold=data.fold, folds=data.folds, test=data.test
     )
     for name in ("train", "dev"):
         if not (utterances["split"] == name).any():
@@ -81,15 +81,17 @@ def make_plan(config: Config) -> Plan:
             )
     labels.require_two_emotions(utterances, corpus.excluded)
     _require_texts(utterances, config, texts)
-    _, moves = split.complete_groups(few)
+    _, moves = split.complete_groups(sample)
     notes = [*corpus.notes, *moves, *_transcripts(utterances, data.modalities)]
     notes += [
         f"on dev {numbers} utterances are fewer than {least_of_cell(config)} of each "
         "(data.cell_support): that gap is measured, and does not count for the largest"
         for numbers in _small_cells(utterances, least_of_cell(config)).values()
     ]
-    words = table.describe(utterances, excluded=corpus.excluded, labels=data.labels, notes=notes)
-    return Plan(utterances, words)
+    excluded, names = corpus.excluded, data.labels
+    return Plan(
+        utterances, table.describe(utterances, excluded=excluded, labels=names, notes=notes)
+    )
 
 
 def _require_texts(utterances: pd.DataFrame, config: Config, texts: Mapping) -> None:
@@ -131,7 +133,7 @@ def _small_cells(utterances: pd.DataFrame, least: int) -> dict[str, str]:
 
 
 def _transcripts(utterances: pd.DataFrame, modalities: Sequence[str]) -> list[str]:
-    """What speech+text cannot use, or not whole; UserError if it can use nothing."""
+    """Notes on what speech+text omits or cuts; UserError if it can use nothing."""
     if SPEECH_AND_TEXT not in modalities:
         return []
     length = utterances["transcript"].fillna("").str.strip().str.len()
@@ -141,11 +143,11 @@ def _transcripts(utterances: pd.DataFrame, modalities: Sequence[str]) -> list[st
             "write data.modalities: [speech]."
         )
     missing, long = int((length == 0).sum()), int((length > prompts.LONGEST).sum())
-    notes = [f"{missing} utterances have no transcript and are left out of speech+text"] * (
-        missing > 0
-    )
-    cut = f"{long} transcripts are cut to their first {prompts.LONGEST} characters"
-    return notes + [cut] * (long > 0)
+    notes = {
+        f"{missing} utterances have no transcript and are left out of speech+text": missing,
+        f"{long} transcripts are cut to their first {prompts.LONGEST} characters": long,
+    }
+    return [note for note, count in notes.items() if count]
 
 
 def describe_sweep(
@@ -186,12 +188,12 @@ def describe_sweep(
         "data": list(config.data.corpora),
         "storage": storage,
         "versions": {"python": platform.python_version(), "prompts": prompts.version()}
-        | {p: _version(p) for p in PACKAGES},
+        | {name: _version(name) for name in PACKAGES},
     }
 
 
 def ranges(config: Config) -> dict[str, dict]:
-    """What each searched hyperparameter may be: low, high and log, or choices."""
+    """The range of each searched hyperparameter: low, high and log, or choices."""
     from sweeps.search import space  # Optuna: only now
 
     return {
@@ -202,7 +204,7 @@ def ranges(config: Config) -> dict[str, dict]:
     }
 
 
-def _few(utterances: pd.DataFrame, limit: int) -> pd.DataFrame:
+def _sample(utterances: pd.DataFrame, limit: int) -> pd.DataFrame:
     """About `limit` rows, in turn from each split, language, gender and, there, emotion."""
     group = ["split", "language", "gender"]
     turn = utterances.groupby([*group, "emotion"]).cumcount()

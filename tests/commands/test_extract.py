@@ -211,7 +211,7 @@ def test_a_cluster_that_cannot_do_it_is_refused():
 def test_the_command_asks_for_a_storage_it_can_write_and_nothing_else(table, tmp_path):
     with pytest.raises(UserError, match="--storage"):
         extract.main([])
-    with pytest.raises(UserError, match="leave --out and"):
+    with pytest.raises(UserError, match="omit --out and"):
         extract.main(["--storage", str(tmp_path), "--out", "x"])
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"--storage .*file cannot be written"):

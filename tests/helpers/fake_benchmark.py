@@ -85,8 +85,8 @@ class Fakes:
         self.stop: int | None = None
         self.failed: tuple[str, ...] = ()
         self.missing = 0
-        tell = tables.tell
-        patch.setattr(tables, "tell", lambda found, **told: (self._see(found), tell(found, **told)))
+        write = tables.write
+        patch.setattr(tables, "write", lambda rows, **more: (self._see(rows), write(rows, **more)))
         patch.setattr(driver, "begin", lambda address: None)
         patch.setattr(driver, "make_ready", lambda *given, **more: None)
         patch.setattr(driver, "run", self._train)

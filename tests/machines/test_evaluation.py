@@ -104,7 +104,7 @@ def test_ctrl_c_ends_the_evaluators_and_resume_asks_what_is_missing(tmp_path):
         run.process.send_signal(signal.SIGINT)
         assert run.ends() == 130, run.said
         assert run.left_over() == []
-    assert "stopped; go on with: python sweeps/benchmark.py --resume out" in run.said
+    assert "stopped; continue with: python sweeps/benchmark.py --resume out" in run.said
     assert "Traceback" not in run.said
     assert [path.name for path in (run.out / "systems").iterdir()] == ["00.parquet"]
     os.utime(run.out / "systems" / "00.parquet", (0, 0))

@@ -50,8 +50,8 @@ def runs(seeds: int = 4) -> pd.DataFrame:
 
 
 def test_what_is_confirmed_is_the_front_erm_and_the_knee(sweep):
-    assert list(confirm.chosen(sweep)) == ["t0000", "t0002", "t0001"]
-    assert confirm.chosen(sweep)["t0002"] == sweep.trials()[2].hyperparameters
+    assert list(confirm.to_confirm(sweep)) == ["t0000", "t0002", "t0001"]
+    assert confirm.to_confirm(sweep)["t0002"] == sweep.trials()[2].hyperparameters
 
 
 def test_the_table_has_means_and_t_intervals_over_seeds(sweep):
@@ -139,7 +139,7 @@ def test_a_real_sweep_is_confirmed_on_test_and_then_over_one_more_seed(tmp_path)
     with RealSweep(tmp_path, "pareto.py", *sweep, "--confirm", "2") as first:
         assert first.ends() == 0, first.said
     main = Records.open(first.out)
-    chosen = confirm.chosen(main)
+    chosen = confirm.to_confirm(main)
     made = pd.read_parquet(first.out / "confirm" / confirmed.FILE)
     assert set(made["trial_id"]) == set(chosen) and set(made["split"]) == {"dev", "test"}
     assert set(made["seed"]) == {1, 2} and len(made) == 4 * len(chosen)

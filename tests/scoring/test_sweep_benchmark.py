@@ -228,7 +228,7 @@ def test_ctrl_c_keeps_what_was_trained_and_the_table_is_the_same_afterwards(
 ) -> None:
     made.stop = 1
     assert made.run(*FOLDS) == 130
-    line = f"stopped; go on with: python sweeps/benchmark.py --resume {made.out}"
+    line = f"stopped; continue with: python sweeps/benchmark.py --resume {made.out}"
     assert capsys.readouterr().out.splitlines()[-1] == line
     assert made.written() == {} and not (made.out / "DONE").exists()
     made.stop = None

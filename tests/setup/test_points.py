@@ -170,7 +170,7 @@ def test_the_table_of_points_has_their_names_and_order_whichever_ended_first(tmp
     rows.write_text("".join(rows.read_text().splitlines(keepends=True)[::-1]))
     points = {"second": {"loss": "minmaxgap"}, "first": {"loss": "erm"}}
     points |= {"broken": {"loss": "groupdro"}, "lost": {"loss": "vrex"}}
-    tables.tell_points(settings(points).replace({"data.min_support": 1}), records)
+    tables.write_points(settings(points).replace({"data.min_support": 1}), records)
     said = capsys.readouterr().out
     assert "lost has no predictions" in said and "broken has no predictions" in said
     assert "Difference to first" in said

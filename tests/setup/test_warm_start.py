@@ -73,5 +73,5 @@ def test_differences_are_told_and_named_points_refused(tmp_path, capsys):
     warm_start.require([str(old.directory)], config)
     told = capsys.readouterr().out
     assert "2 trials" in told and "data.corpora" in told and "backbone.window_s" in told
-    with pytest.raises(UserError, match="leave it away"):
+    with pytest.raises(UserError, match="omit it"):
         warm_start.require([str(old.directory)], config.replace({"sweep.points": {"a": {}}}))

@@ -173,7 +173,7 @@ def test_a_map_works_in_a_plan_and_is_recorded(tmp_path):
     made = config(tmp_path, ["W", "exc"], **{"data.emotions": {"w": "anger", "exc": "joy"}})
     plan = make_plan(made)
     assert plan.utterances["emotion"].value_counts().to_dict() == {"anger": 8, "joy": 8}
-    assert "emotions of" in plan.words and "w as anger" in plan.words
+    assert "emotions of" in plan.description and "w as anger" in plan.description
     told = describe_sweep(made, preset="demo", utterances=plan.utterances, storage=None)
     assert told["config"]["data"]["emotions"] == {"w": "anger", "exc": "joy"}
 

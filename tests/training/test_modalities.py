@@ -220,10 +220,10 @@ def corpus(folder, transcripts: list[str]) -> Config:
 
 def test_missing_and_overlong_transcripts_are_counted_in_words(tmp_path):
     config = corpus(tmp_path, ["one", "", "three", " ", "five", "six", "seven " * 300, ""])
-    said = make_plan(config).words
+    said = make_plan(config).description
     assert "3 utterances have no transcript and are left out of speech+text" in said
     assert "1 transcripts are cut to their first 1000 characters" in said
-    alone = make_plan(config.replace({"data.modalities": [SPEECH]})).words
+    alone = make_plan(config.replace({"data.modalities": [SPEECH]})).description
     assert "transcript" not in alone
 
 
@@ -242,7 +242,7 @@ def test_a_language_that_the_prompt_has_no_text_for_is_refused_before_anything_t
         make_plan(config.replace({"backbone.prompt": str(prompt)}))
     assert "\n" not in str(problem.value)
     prompt.write_text("prompts: {own: {speech: '{audio} {labels}?'}}")
-    assert "8 utterances" in make_plan(config.replace({"backbone.prompt": str(prompt)})).words
+    assert "8 utterances" in make_plan(config.replace({"backbone.prompt": str(prompt)})).description
 
 
 def test_a_language_without_transcripts_has_no_cell_with_text(table):
