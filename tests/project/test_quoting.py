@@ -89,7 +89,7 @@ def test_what_a_confirmation_says_when_it_stops_can_be_pasted(folder, monkeypatc
     planned = types.SimpleNamespace(
         sweep=types.SimpleNamespace(trials=2), train=types.SimpleNamespace(epochs=1)
     )
-    monkeypatch.setattr(confirm, "chosen", lambda records: {"t0000": {}})
+    monkeypatch.setattr(confirm, "to_confirm", lambda records: {"t0000": {}})
     monkeypatch.setattr(confirm, "_folder", lambda *given: child)
     monkeypatch.setattr(confirm, "_config", lambda child: planned)
     monkeypatch.setattr(driver, "run", lambda *given, **more: Session(interrupted=True))

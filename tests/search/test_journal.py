@@ -104,4 +104,4 @@ def test_a_journal_that_cannot_be_written_costs_no_trial(tmp_path, caplog):
 
     on(folder, story)
     assert [trial.status for trial in Records.open(folder).trials()] == ["finished"]
-    assert "is given up" in caplog.text
+    assert "is not written any further" in caplog.text

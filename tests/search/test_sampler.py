@@ -99,7 +99,7 @@ def test_what_was_stopped_early_improves_the_prediction_at_full_budget():
     # The finished trials' own rungs tell how far an early value is from a late one.
     own, _ = seen(6, rungs=True)
     both = Observations(*(np.concatenate([getattr(both, f), getattr(own, f)[6:]])
-                          for f in ("features", "left", "trial", "values")))  # fmt: skip
+                          for f in ("features", "remaining", "trial", "values")))  # fmt: skip
     at = np.random.default_rng(2).random((200, 2))
     errors = [np.abs(Surrogate(data, groups=np.arange(2)).predict(at)[0] - truth(at)).mean()
               for data in (few, both)]  # fmt: skip
