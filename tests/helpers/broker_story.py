@@ -19,12 +19,12 @@ FAIR = {"loss": "minmaxgap", "schedule": "linear", "lambda_max": 0.1, "lr": 0.00
 SOON = 0.02
 
 
-def create(folder: Path, *, space: dict | None = None, **sweep) -> Path:
+def create(folder: Path, *, ranges: dict | None = None, **sweep) -> Path:
     config = Config().replace({f"sweep.{key}": value for key, value in sweep.items()})
     described = {"config": config.to_dict(), "labels": ["a", "b"], "trials": 10, "n_dev": 8}
     described |= {"objectives": ["acc", "max_gap"], "directions": {"acc": "max", "max_gap": "min"}}
     described |= {"reference_point": {"acc": 0.2, "max_gap": 0.3}, "majority_rate": 0.2}
-    described |= {"space": space or {}}
+    described |= {"space": ranges or {}}
     values = {"utterance_id": "u", "corpus": "c", "speaker": "s", "split": "dev"}
     table = pd.DataFrame([values])
     Records.create(folder, sweep=described, table=table)

@@ -62,7 +62,7 @@ def test_tensorboard_lists_each_trial_once_with_its_hyperparameters(tmp_path):
         "lambda_max": {"low": 0.01, "high": 1.0, "log": True},
         "relative": {"choices": [False, True]},
     }
-    folder = create(tmp_path / "sweep", space=space)
+    folder = create(tmp_path / "sweep", ranges=space)
     on(folder, story)
     runs = EventMultiplexer().AddRunsFromDirectory(str(folder / "tb")).Reload()
     provider, context = MultiplexerDataProvider(runs, str(folder / "tb")), RequestContext()
