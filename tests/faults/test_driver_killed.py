@@ -1,4 +1,4 @@
-"""The driver dies, or is asked to stop: `--resume` loses nothing and runs nothing twice."""
+"""A killed driver, a killed worker, Ctrl-C: nothing is lost and nothing runs twice."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from real_sweep import RealSweep, options, rows_of
+from real_sweep import RealSweep, kill, options, rows_of
 
 from ermgap.records import Records, Trial
 
 # Several Ray sessions in one fixture; `RealSweep` has its own, shorter limits.
 pytestmark = pytest.mark.timeout(600)
-EPOCHS = 3
+EPOCHS = 4
 SETTINGS = options(
     plugin="slow_steps.py",
-    settings=("train.batch=8", "train.patience=9", "sweep.trials=3", "sweep.slots=1"),
+    settings=(
+        "train.batch=8", "train.patience=9", "sweep.trials=3", "sweep.slots=1", "sweep.attempts=3",
+    ),
     epochs=EPOCHS,
-)
+)  # fmt: skip
 
 
 class Story:
@@ -31,6 +33,8 @@ class Story:
         self.trials: list[dict[str, Trial]] = []
         self.done: list[bool] = []
         self.left_over: list[str] = []
+        self.processes: list[int] = []  # that trained
+        self.worker_killed_after = 0  # the epoch of t0001 that was committed last
 
     def start(self, *arguments: str) -> RealSweep:
         return RealSweep(self.folder, "pareto.py", *arguments)
@@ -43,6 +47,7 @@ class Story:
         self.trials.append({t.trial_id: t for t in Records.open(self.out).trials()})
         self.done.append((self.out / "DONE").exists())
         self.left_over += sweep.left_over()
+        self.processes.append(len(sweep.trainers))
 
     def resume(self, *arguments: str) -> None:
         """A session that is left in peace."""
@@ -71,13 +76,20 @@ def begin(story: Story, *, ended: int) -> RealSweep:
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    """Killed in the second trial, then resumed with one more trial than before."""
+    """Killed in the second trial, resumed with one more trial than before; then its worker dies."""
     story = Story(tmp_path_factory.mktemp("driver-killed"))
     with begin(story, ended=1) as sweep:
         sweep.crash()
         story.keep(sweep)
-    (story.folder / "slow").unlink()
-    story.resume("--trials", "4")
+    before = unfinished(story.trials[0])
+    with story.start("--resume", "out", "--trials", "4") as sweep:
+        sweep.until(lambda: sweep.last_epoch(before.trial_id) > before.epoch)
+        kill(*sweep.workers())
+        # An epoch may have been committed meanwhile; now nobody commits.
+        story.worker_killed_after = sweep.last_epoch(before.trial_id)
+        (story.folder / "slow").unlink()
+        sweep.ends()
+        story.keep(sweep)
     yield story
 
 
@@ -93,6 +105,12 @@ def assert_whole(trials: dict[str, Trial], *, count: int) -> None:
         trained = [row for row in trial.rows if "dev" in row]
         assert [row["epoch"] for row in trained] == list(range(1, EPOCHS + 1))
         assert [row["status"] for row in trained] == ["running"] * (EPOCHS - 1) + ["finished"]
+
+
+def attempts(story: Story, trial_id: str) -> dict[int, int]:
+    """The attempt in which each epoch of a trial was committed, at the end."""
+    rows = rows_of(story.trials[-1][trial_id].rows, trial_id)
+    return {row["epoch"]: row["attempt"] for row in rows}
 
 
 def test_after_the_kill_one_trial_has_ended_and_one_is_unfinished(killed: Story) -> None:
@@ -126,7 +144,25 @@ def test_the_unfinished_trial_goes_on_after_its_last_committed_epoch(killed: Sto
     assert len(written) == EPOCHS + 1  # its offer, and each epoch once
 
 
-def test_the_resumed_trial_is_bit_equal_to_the_one_that_ran_through(killed: Story) -> None:
+def test_a_worker_that_is_killed_costs_its_trial_an_attempt_and_no_committed_epoch(
+    killed: Story,
+) -> None:
+    before, last = unfinished(killed.trials[0]), killed.worker_killed_after
+    assert before.epoch < last < EPOCHS
+    expected = {e: 1 + (e > before.epoch) + (e > last) for e in range(1, EPOCHS + 1)}
+    assert attempts(killed, before.trial_id) == expected
+
+
+def test_the_other_trials_are_not_charged_with_an_attempt(killed: Story) -> None:
+    for trial_id in killed.trials[1].keys() - {unfinished(killed.trials[0]).trial_id}:
+        assert set(attempts(killed, trial_id).values()) == {1}
+
+
+def test_one_new_process_takes_the_place_of_the_killed_worker(killed: Story) -> None:
+    assert killed.processes == [1, 2]
+
+
+def test_the_broken_trial_is_bit_equal_to_the_one_that_ran_through(killed: Story) -> None:
     names = ("train_loss", "objective", "losses", "dev", "selected")
     first, second = (
         [{name: row[name] for name in names} for row in rows_of(killed.trials[1][t].rows, t)]
