@@ -94,6 +94,8 @@ def test_models_are_asked_on_a_worker_with_one_base_and_the_features_of_the_stor
         pd.testing.assert_frame_equal(table, alone, check_exact=True)
 
 
+# Each of it is checked without a process in test_evaluation_crew.py and test_sweep_benchmark.py.
+@pytest.mark.slow
 def test_ctrl_c_ends_the_evaluators_and_resume_asks_what_is_missing(tmp_path):
     slow = tmp_path / "slow.py"
     slow.write_text(SLOW)
