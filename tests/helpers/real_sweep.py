@@ -112,7 +112,7 @@ class RealSweep:
         self.look()
         kill(self.driver)
         self.process.wait()
-        gone(self.family.values(), seconds=20)
+        gone(self.family.values(), seconds=3)
         kill(*alive(self.family.values()))
 
     def workers(self) -> list[psutil.Process]:

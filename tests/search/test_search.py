@@ -58,8 +58,15 @@ def test_a_sweep_of_one_trial_is_erm_alone():
     assert searcher.first == []
 
 
-@pytest.mark.parametrize("share", [0.2, 0.5])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(
+    ("seed", "share"),
+    [
+        (0, 0.2),
+        (1, 0.5),
+        pytest.param(1, 0.2, marks=pytest.mark.slow),
+        pytest.param(0, 0.5, marks=pytest.mark.slow),
+    ],
+)
 def test_erm_gets_at_least_its_share_at_every_moment(seed, share):
     offers = run(RecordsSearcher(settings(seed=seed, erm_share=share)), 40)
     erm = 0
