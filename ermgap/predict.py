@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from ermgap import config
-from ermgap.adapters import load_adapter, settings_of
+from ermgap.adapters import config_of, load_adapter
 from ermgap.config import SPEECH
 from ermgap.corpora import audio, own_audio
 from ermgap.errors import UserError, command_line, printable
@@ -55,7 +55,7 @@ def predict(
     (clips that were cut), problem. Where a file cannot be used, problem says why and the others
     are empty. Raises UserError for an adapter, a backbone or transcripts that cannot be used.
     """
-    settings = settings_of(folder, backbone=backbone)
+    settings = config_of(folder, backbone=backbone)
     table = own_audio.table(files, settings, transcripts=transcripts, language=language)
     usable = table[table["problem"] == ""]
     if len(usable):

@@ -1,5 +1,5 @@
-"""Adapters that a run saved: a folder goes in, a model that answers as the trial did comes out."""
+"""Adapters that a run saved: a folder goes in, a model that answers as that trial comes out."""
 
-from ermgap.adapters.saved_adapter import load_adapter, settings_of
+from ermgap.adapters.saved_adapter import config_of, load_adapter
 
-__all__ = ["load_adapter", "settings_of"]
+__all__ = ["config_of", "load_adapter"]

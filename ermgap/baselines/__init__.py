@@ -1,12 +1,12 @@
 """Systems that answer utterances with an emotion: the rows of the benchmark's table.
 
-    word, argument = systems.parse("openai=gpt-4o-mini-audio-preview@https://host/v1")
-    system = systems.SYSTEMS.find(word)(argument, systems.Context(labels=labels, ...))
+    name, argument = baselines.parse("openai=gpt-4o-mini-audio-preview@https://host/v1")
+    system = baselines.SYSTEMS.find(name)(argument, baselines.Context(labels=labels, ...))
     table = system.predict(utterances, modality="speech", note=print)
 
 A system is a class with `predict` and one line in `SYSTEMS`, here or in a plugin. It is made and
-asked on a worker, unless it says `on_driver`. A module is imported when its system is first made,
-so that naming one costs neither torch nor weights.
+run on a worker, unless it says `on_driver`. A module is imported when its system is first made, so
+that naming one costs neither torch nor weights.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from ermgap.config import MODALITIES
-from ermgap.errors import UserError
+from ermgap.errors import UserError, missing_extra
 from ermgap.registry import Registry
 
 __all__ = [
@@ -34,7 +34,7 @@ __all__ = [
     "predictions_table",
 ]
 
-_KEPT = ["utterance_id", "language", "gender", "speaker", "group", "split"]
+_COPIED = ["utterance_id", "language", "gender", "speaker", "group", "split"]
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,15 @@ class Context:
         labels: the class names that an answer may be.
         config: the run's `ermgap.config.Config`, or None for a system that needs none.
         device: where a model of ours runs, such as "cpu" or "cuda:0".
-        folder: where a system may keep what it was answered (`folder / "answers"`).
-        bases: `ermgap.baselines.ours.Bases` that systems made one after another share, or None.
+        folder: where a system may keep its answers (`folder / "answers"`).
+        backbone_cache: `ermgap.baselines.ours.BackboneCache`, shared by systems, or None.
     """
 
     labels: tuple[str, ...]
     config: Any
     device: str
     folder: Path
-    bases: Any = None
+    backbone_cache: Any = None
 
 
 class System(ABC):
@@ -74,13 +74,13 @@ class System(ABC):
         Args:
             utterances: rows of `ermgap.corpora.table`.
             modality: one of MODALITIES; "speech+text" gives the transcript too.
-            note: told a sentence whenever there is something a user may want to know.
+            note: called with a sentence on the progress, or on what a user may want to know.
 
         Raises UserError when the system cannot answer, with what to do about it.
         """
 
     def estimate(self, utterances: pd.DataFrame, modalities: Sequence[str]) -> str:
-        """A sentence on what answering will cost, "" where it costs nothing but time."""
+        """A sentence on what the answers will cost, "" where they cost nothing but time."""
         return ""
 
 
@@ -93,12 +93,12 @@ def predictions_table(
     answers: Sequence[str] | None = None,
     log_probabilities: np.ndarray | None = None,
 ) -> pd.DataFrame:
-    """One row an utterance, in the order given: all that `ermgap.metrics` reads, and more.
+    """The predictions, a row for each utterance in the order given, as `ermgap.metrics` reads them.
 
     Args:
         utterances: n rows of `ermgap.corpora.table`.
         modality: one of MODALITIES.
-        prediction: [n] labels, or a constant of `ermgap.baselines.answers` for no label.
+        prediction: [n] labels, or a constant of `ermgap.baselines.answers` where there is none.
         labels: the K class names.
         answers: [n] raw texts of a system that generates, kept as column `answer`.
         log_probabilities: [n, K] nats, kept as columns `logp_<label>` (float32).
@@ -108,7 +108,7 @@ def predictions_table(
     ValueError for arrays of another shape.
     """
     check_modality(modality)
-    table = utterances[_KEPT].reset_index(drop=True)
+    table = utterances[_COPIED].reset_index(drop=True)
     table.insert(2, "modality", modality)
     table["label"] = list(utterances["emotion"])
     table["prediction"] = list(prediction)
@@ -134,24 +134,31 @@ def check_modality(modality: str) -> None:
 
 
 def on_driver(spec: str) -> bool:
-    """Whether a system is asked by the process that a user started, and not by a worker.
+    """Whether a system runs in the process that a user started, and not on a worker.
 
-    So are those whose factory has a true attribute `on_driver`: endpoints, which need the network
-    and a key of this machine's environment, and no model here. Raises UserError as `parse`.
+    It does where its factory has a true attribute `on_driver`: endpoints need the network and a key
+    of this machine's environment, and no model. Raises UserError as `parse`.
     """
-    word, _ = parse(spec)
-    return getattr(SYSTEMS.find(word), "on_driver", False)
+    name, _ = parse(spec)
+    return getattr(SYSTEMS.find(name), "on_driver", False)
 
 
 def _lazy(
-    module: str, factory: str, *, on_driver: bool = False
+    module: str, factory: str, *, on_driver: bool = False, extra: str | None = None
 ) -> Callable[[str | None, Context], System]:
-    """A system's factory, its module imported when it is first called."""
+    """A system's factory, whose module is imported at the first call.
+
+    `extra` installs the packages that the module needs beside our own dependencies.
+    """
 
     def make(argument: str | None, context: Context) -> System:
-        return getattr(importlib.import_module(f"ermgap.baselines.{module}"), factory)(
-            argument, context
-        )
+        try:
+            imported = importlib.import_module(f"ermgap.baselines.{module}")
+        except ModuleNotFoundError as problem:
+            if extra is None:
+                raise
+            raise missing_extra(extra, problem) from problem
+        return getattr(imported, factory)(argument, context)
 
     make.on_driver = on_driver
     return make
@@ -162,7 +169,7 @@ SYSTEMS["zero-shot"] = _lazy("ours", "make_zero_shot")
 SYSTEMS["adapter"] = _lazy("ours", "make_adapter")
 SYSTEMS["generated"] = _lazy("generated", "make")
 SYSTEMS["voxtral"] = _lazy("voxtral", "make")
-SYSTEMS["openai"] = _lazy("endpoint.endpoint", "make", on_driver=True)
+SYSTEMS["openai"] = _lazy("endpoint.endpoint", "make", on_driver=True, extra="endpoint")
 
 
 def parse(spec: str) -> tuple[str, str | None]:
@@ -170,8 +177,8 @@ def parse(spec: str) -> tuple[str, str | None]:
 
     Raises UserError for a name that SYSTEMS lacks and for an empty argument.
     """
-    word, equals, argument = (part.strip() for part in str(spec).partition("="))
-    SYSTEMS.find(word)
+    name, equals, argument = (part.strip() for part in str(spec).partition("="))
+    SYSTEMS.find(name)
     if equals and not argument:
-        raise UserError(f"the system {word!r} has an empty argument; write {word}=ARGUMENT.")
-    return word, argument or None
+        raise UserError(f"the system {name!r} has an empty argument; write {name}=ARGUMENT.")
+    return name, argument or None

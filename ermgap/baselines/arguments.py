@@ -1,6 +1,6 @@
-"""What the arguments of systems stand for: an adapter's folder, a model on disk or on the hub.
+"""The arguments of systems, checked: an adapter's folder, a model on disk or on the hub.
 
-Neither torch nor a model is loaded: whoever asks systems elsewhere can refuse a mistake at once.
+Neither torch nor a model is loaded, so that a mistake is reported before any worker starts.
 """
 
 from __future__ import annotations
@@ -8,54 +8,51 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ermgap.adapters import settings_of
+from ermgap.adapters import config_of
 from ermgap.baselines import Context, on_driver, parse
 from ermgap.config import Config
 from ermgap.errors import UserError
 
 
 def absolute(spec: str) -> str:
-    """A system's `NAME=ARGUMENT` that means the same in another working directory.
-
-    An argument that names a file or folder becomes its absolute path; any other stays.
-    """
-    word, argument = parse(spec)
-    if argument is None or word == "zero-shot" or on_driver(spec):
+    """A system's `NAME=ARGUMENT` with an absolute path where the argument is a file or folder."""
+    name, argument = parse(spec)
+    if argument is None or name == "zero-shot" or on_driver(spec):
         return spec
     path = Path(argument).expanduser()
-    return f"{word}={path.absolute()}" if path.exists() else spec
+    return f"{name}={path.absolute()}" if path.exists() else spec
 
 
-def adapter_settings(argument: str | None, context: Context) -> Config:
-    """What the adapter was trained with; UserError for none, or one of other labels or modalities.
+def adapter_config(argument: str | None, context: Context) -> Config:
+    """The configuration of the adapter in the folder `argument`; no model is loaded.
 
-    No model is loaded.
+    Raises UserError where there is none, or one for other labels or modalities.
     """
     if not argument:
         raise UserError("the system 'adapter' needs a folder; write adapter=DIR/adapters/t0000.")
     folder = Path(argument).expanduser()
-    settings = settings_of(folder)
-    ours = context.config.backbone if context.config else settings.backbone
-    if ours.path and ours.name == settings.backbone.name:  # a copy on this disk, not the hub's
-        settings = settings_of(folder, backbone=ours.path)
-    known = settings.data
-    wanted = context.config.data.modalities if context.config else known.modalities
-    if set(known.labels) != set(context.labels):
+    config = config_of(folder)
+    ours = context.config.backbone if context.config else config.backbone
+    if ours.path and ours.name == config.backbone.name:  # a copy on this disk, not the hub's
+        config = config_of(folder, backbone=ours.path)
+    data = config.data
+    modalities = context.config.data.modalities if context.config else data.modalities
+    if set(data.labels) != set(context.labels):
         raise UserError(
-            f"the adapter {folder} was trained for {', '.join(known.labels)} and the benchmark is "
+            f"the adapter {folder} was trained for {', '.join(data.labels)} and the benchmark is "
             f"over {', '.join(context.labels)}; set data.labels to the adapter's."
         )
-    if not set(known.modalities) & set(wanted):
+    if not set(data.modalities) & set(modalities):
         raise UserError(
-            f"the adapter {folder} was trained on {' and '.join(known.modalities)} and the "
-            f"benchmark is over {' and '.join(wanted)}; set data.modalities to one that "
+            f"the adapter {folder} was trained on {' and '.join(data.modalities)} and the "
+            f"benchmark is over {' and '.join(modalities)}; set data.modalities to one that "
             "it knows."
         )
-    return settings
+    return config
 
 
-def place(argument: str) -> tuple[Path | str, str | None]:
-    """A folder, or a hub id and its revision, by the argument of a system; UserError if neither."""
+def model_location(argument: str) -> tuple[Path | str, str | None]:
+    """The folder, or the hub id and revision, of a model (ORG/NAME@REV); UserError if neither."""
     path = Path(argument).expanduser()
     if (path / "config.json").is_file():
         return path, None
@@ -68,8 +65,8 @@ def place(argument: str) -> tuple[Path | str, str | None]:
     return name, revision or None
 
 
-def named(word: str, argument: str | None) -> str:
-    """The name in a table of a system with this argument; of a folder its last part alone."""
+def row_name(system: str, argument: str | None) -> str:
+    """The name of a system's row, `NAME=ARGUMENT`; of a folder only the last part."""
     if argument is None:
-        return word
-    return f"{word}={Path(argument).name if Path(argument).expanduser().exists() else argument}"
+        return system
+    return f"{system}={Path(argument).name if Path(argument).expanduser().exists() else argument}"

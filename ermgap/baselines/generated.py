@@ -4,9 +4,9 @@
     generated=FOLDER            a Qwen2-Audio on disk
     generated=ORG/NAME[@REV]    one of the hub
 
-transformers alone does the work: its processor, the model's chat template, greedy `generate`. The
-audio tokens are expanded by the processor and counted here, never merged the legacy way.
-`Answering` is the frame of every system that generates: order, batches, reading.
+transformers does the work: its processor, the model's chat template, greedy `generate`. The
+audio tokens are expanded by the processor and their number is checked here.
+`GeneratingSystem` is the frame of every system that generates: order, batches, reading.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 
 from ermgap.baselines import Context, System, check_modality, predictions_table
 from ermgap.baselines.answers import parse_answer
-from ermgap.baselines.arguments import named, place
+from ermgap.baselines.arguments import model_location, row_name
 from ermgap.config import SPEECH
 from ermgap.corpora import audio
 from ermgap.errors import UserError
@@ -34,11 +34,8 @@ from ermgap.model.self_check import check_weights, placeholders
 
 BATCH = 16  # the 7B model's tower over 16 windows of 30 s takes some 2 GB beside the weights
 NEW_TOKENS = 16  # a label is at most 4 of Qwen's tokens; the rest is for "The speaker sounds ..."
-NOTED = 20  # batches between two sentences of progress
+NOTE_EVERY = 20  # batches between two notes on the progress
 HOP = 160  # samples of a log-mel frame
-# The texts of the prompt `chat`, so that both ways of answering are asked the same.
-QUESTION = "Which emotion does the speaker express? Answer with one word of: {labels}."
-TRANSCRIPT = 'Transcript: "{transcript}"\n'
 
 
 def make(argument: str | None, context: Context) -> System:
@@ -47,11 +44,11 @@ def make(argument: str | None, context: Context) -> System:
     if argument is None:
         folder, revision = BACKBONES.find(settings.name)(settings), settings.revision
     else:
-        folder, revision = place(argument)
-    return Generated(
+        folder, revision = model_location(argument)
+    return GeneratingQwen2Audio(
         folder,
         revision=revision,
-        name=named("generated", argument),
+        name=row_name("generated", argument),
         labels=context.labels,
         window_s=settings.window_s,
         dtype=getattr(torch, settings.dtype),
@@ -60,10 +57,10 @@ def make(argument: str | None, context: Context) -> System:
 
 
 @contextlib.contextmanager
-def readable(folder: Path | str, *, system: str) -> Iterator[dict]:
-    """Around `from_pretrained`: gives its common options, turns its errors into UserError.
+def loading(folder: Path | str, *, system: str) -> Iterator[dict]:
+    """Around `from_pretrained`: yields its common options and turns its errors into UserError.
 
-    Never code that comes with a model: unless that is said, transformers asks at the terminal.
+    Code that comes with a model is never run; without the option transformers would ask a user.
     """
     from safetensors import SafetensorError
 
@@ -71,24 +68,24 @@ def readable(folder: Path | str, *, system: str) -> Iterator[dict]:
         yield {"local_files_only": Path(folder).is_dir(), "trust_remote_code": False}
     except (OSError, ValueError, KeyError, SafetensorError) as problem:
         logging.getLogger(__name__).debug("%s from %s", system, folder, exc_info=True)
-        said = " ".join(str(problem).split()).split(". ")[0].rstrip(".")
+        reason = " ".join(str(problem).split()).split(". ")[0].rstrip(".")
         raise UserError(
-            f"{folder} cannot be loaded ({said}); download it where the hub can be reached, then "
+            f"{folder} cannot be loaded ({reason}); download it where the hub can be reached, then "
             f"write {system}=FOLDER."
         ) from problem
 
 
 def quoted(transcript: str, tokens: Iterable[str] = ()) -> str:
-    """A transcript as one line that is data: no special token, no quotation mark.
+    """A transcript as one line without special tokens and double quotation marks.
 
-    `tokens` are the tokenizer's added ones. A processor tokenises the whole text anew and would
-    recognise them; one that appears when another is taken out is taken out too.
+    `tokens` are the tokenizer's added ones: a processor tokenises the whole text again and would
+    recognise them. One that appears when another is removed is removed too.
     """
     text = prompts.clean(transcript).replace('"', "'")
     text = text.replace("<|", "< |").replace("|>", "| >")
     tokens = [token for token in tokens if token.strip()]
-    while found := [token for token in tokens if token in text]:
-        for token in found:
+    while present := [token for token in tokens if token in text]:
+        for token in present:
             text = text.replace(token, " ")
     return " ".join(text.split())
 
@@ -96,15 +93,13 @@ def quoted(transcript: str, tokens: Iterable[str] = ()) -> str:
 def question(
     labels: Sequence[str], *, modality: str, transcript: str, tokens: Iterable[str] = ()
 ) -> str:
-    """What is asked about the audio."""
-    asked = QUESTION.format(labels=", ".join(labels))
-    if modality == SPEECH:
-        return asked
-    return TRANSCRIPT.format(transcript=quoted(transcript, tokens)) + asked
+    """The text of the question about a clip, with the transcript unless the modality is speech."""
+    transcript = "" if modality == SPEECH else quoted(transcript, tokens)
+    return prompts.question(modality).format(labels=", ".join(labels), transcript=transcript)
 
 
-def greedy(model, *, stops: Iterable[int | None], pad: int | None) -> None:
-    """Make `generate` greedy whatever the checkpoint recommends, until one of `stops`."""
+def make_greedy(model, *, stops: Iterable[int | None], pad: int | None) -> None:
+    """Make `generate` greedy, whatever the checkpoint recommends, and end at one of `stops`."""
     from transformers import GenerationConfig
 
     own = model.generation_config.eos_token_id
@@ -117,18 +112,18 @@ def greedy(model, *, stops: Iterable[int | None], pad: int | None) -> None:
     )
 
 
-class Answering(System):
-    """A system that generates text: clips in batches of like lengths, answers read as labels."""
+class GeneratingSystem(System):
+    """A system that generates text: clips in batches of similar length, answers read as labels."""
 
     def __init__(self, name: str, *, labels: Sequence[str], window_s: float) -> None:
         self.name, self.labels, self.window_s = name, tuple(labels), window_s
 
     @abstractmethod
     def answer(self, clips: list[np.ndarray], questions: list[str]) -> list[str]:
-        """The model's texts, one a clip (float32 [n] at 16 kHz) and question."""
+        """The generated texts, one for each clip (float32 [n] at 16 kHz) and its question."""
 
     def tokens(self) -> Iterable[str]:
-        """Texts that the tokenizer would take for markup."""
+        """Texts that the tokenizer reads as special tokens."""
         return ()
 
     def predict(
@@ -142,12 +137,12 @@ class Answering(System):
         check_modality(modality)
         answers: list[str] = [""] * len(utterances)
         seconds = (utterances["end_s"] - utterances["start_s"]).to_numpy()
-        order = np.argsort(-seconds, kind="stable")  # the longest first: memory that lacks shows
+        order = np.argsort(-seconds, kind="stable")  # longest first: too little memory shows
         for start in range(0, len(order), BATCH):
             rows = order[start : start + BATCH]
             for row, text in zip(rows, self._answered(utterances, rows, modality), strict=True):
                 answers[row] = text
-            if start and start % (NOTED * BATCH) == 0:
+            if start and start % (NOTE_EVERY * BATCH) == 0:
                 note(f"{self.name}: {start} of {len(order)} answered")
         return predictions_table(
             utterances,
@@ -161,19 +156,19 @@ class Answering(System):
         clips, questions = [], []
         columns = ["utterance_id", "path", "start_s", "end_s", "transcript"]
         for name, *span, transcript in utterances[columns].iloc[rows].itertuples(index=False):
-            clips.append(self._heard(name, *span))
-            asked = {"modality": modality, "transcript": transcript, "tokens": self.tokens()}
-            questions.append(question(self.labels, **asked))
+            clips.append(self._samples(name, *span))
+            about = {"modality": modality, "transcript": transcript, "tokens": self.tokens()}
+            questions.append(question(self.labels, **about))
         return self.answer(clips, questions)
 
-    def _heard(self, name: str, path: str, start_s: float, end_s: float) -> np.ndarray:
+    def _samples(self, name: str, path: str, start_s: float, end_s: float) -> np.ndarray:
         samples = audio.read(path, start_s, end_s, window_s=self.window_s)
-        if placeholders(-(-len(samples) // HOP)) < 2:  # one alone would be merged the legacy way
+        if placeholders(-(-len(samples) // HOP)) < 2:  # a single one would be merged the legacy way
             raise UserError(f"the clip {path} of utterance {name} is under 0.07 s; take it out.")
         return samples
 
 
-class Generated(Answering):
+class GeneratingQwen2Audio(GeneratingSystem):
     """A Qwen2-Audio with its processor; made by `make`."""
 
     def __init__(
@@ -189,25 +184,25 @@ class Generated(Answering):
     ) -> None:
         from transformers import Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
 
-        with readable(folder, system="generated") as known:
-            known["revision"] = revision
-            self.processor = Qwen2AudioProcessor.from_pretrained(folder, **known)
-            model, told = Qwen2AudioForConditionalGeneration.from_pretrained(
+        with loading(folder, system="generated") as options:
+            options["revision"] = revision
+            self.processor = Qwen2AudioProcessor.from_pretrained(folder, **options)
+            model, report = Qwen2AudioForConditionalGeneration.from_pretrained(
                 folder,
                 dtype=dtype,
                 attn_implementation="sdpa",
                 use_safetensors=True,
                 output_loading_info=True,
-                **known,
+                **options,
             )
-        check_weights(model, told["missing_keys"], name=str(folder))
+        check_weights(model, report["missing_keys"], name=str(folder))
         self.model, self.tokenizer = model.to(device).eval(), self.processor.tokenizer
         # transformers makes an empty tokenizer where its files are missing
         if self.tokenizer.convert_tokens_to_ids(prompts.AUDIO) != model.config.audio_token_id:
             raise UserError(f"{folder} has another model's tokenizer, or none; get its files anew.")
         self.tokenizer.padding_side = "left"
         ends = [self.tokenizer.convert_tokens_to_ids(prompts.END), self.tokenizer.eos_token_id]
-        greedy(self.model, stops=ends, pad=self.tokenizer.pad_token_id)
+        make_greedy(self.model, stops=ends, pad=self.tokenizer.pad_token_id)
         longest = self.processor.feature_extractor.chunk_length
         super().__init__(name, labels=labels, window_s=min(window_s, longest))
 
@@ -218,29 +213,31 @@ class Generated(Answering):
     def answer(self, clips: list[np.ndarray], questions: list[str]) -> list[str]:
         """One batch, padded on the left."""
         inputs = self.inputs(clips, questions)
-        made = self.model.generate(**inputs)[:, inputs["input_ids"].shape[1] :]
-        return self.tokenizer.batch_decode(made, skip_special_tokens=True)
+        generated = self.model.generate(**inputs)[:, inputs["input_ids"].shape[1] :]
+        return self.tokenizer.batch_decode(generated, skip_special_tokens=True)
 
     def inputs(self, clips: list[np.ndarray], questions: list[str]):
-        """What `generate` takes, on the model's device; UserError for other audio tokens."""
+        """The inputs of `generate`, on the model's device; UserError if audio tokens are off."""
         inputs = self.processor(
-            text=[self.text(asked) for asked in questions],
+            text=[self.chat(text) for text in questions],
             audio=clips,
             sampling_rate=audio.RATE,
             padding=True,
             return_tensors="pt",
         )
-        held = (inputs["input_ids"] == self.model.config.audio_token_id).sum(1).tolist()
-        wanted = [placeholders(-(-len(clip) // HOP)) for clip in clips]
-        if held != wanted:
+        counts = (inputs["input_ids"] == self.model.config.audio_token_id).sum(1).tolist()
+        expected = [placeholders(-(-len(clip) // HOP)) for clip in clips]
+        if counts != expected:
             raise UserError(
-                f"{self.name} got {held[0]} audio tokens where the tower gives {wanted[0]}; take "
-                "the transformers that constraints.txt names."
+                f"{self.name} got {counts[0]} audio tokens where the tower gives {expected[0]}; "
+                "install the transformers of constraints.txt."
             )
         return inputs.to(self.model.device, self.model.dtype)
 
-    def text(self, asked: str) -> str:
+    def chat(self, text: str) -> str:
         """The chat up to the model's turn, with one audio token for the clip."""
-        content = [{"type": "audio"}, {"type": "text", "text": asked}]
-        chat = [{"role": "user", "content": content}]
-        return self.processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+        content = [{"type": "audio"}, {"type": "text", "text": text}]
+        messages = [{"role": "user", "content": content}]
+        return self.processor.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=False
+        )

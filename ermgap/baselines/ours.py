@@ -1,4 +1,4 @@
-"""Our backbones as systems of the benchmark: pretrained alone, or with an adapter that was saved.
+"""Our backbones as systems of the benchmark: without an adapter, or with one that was saved.
 
 A prediction is the label with the largest probability at the answer position, as in training.
 """
@@ -14,7 +14,7 @@ import torch
 
 from ermgap.adapters import load_adapter
 from ermgap.baselines import Context, System
-from ermgap.baselines.arguments import adapter_settings
+from ermgap.baselines.arguments import adapter_config
 from ermgap.config import MODALITIES, Backbone
 from ermgap.distributed import World
 from ermgap.model import prompts, qwen2_audio
@@ -31,36 +31,37 @@ def make_zero_shot(argument: str | None, context: Context) -> System:
     settings = context.config.backbone
     if argument:
         settings = context.config.replace({"backbone.name": argument}).backbone
-    bases = context.bases or Bases()
-    speech = bases.speech(settings, labels=context.labels, device=torch.device(context.device))
-    return Scored(f"{settings.name}, zero-shot", speech, context.labels, bases=bases)
+    cache = context.backbone_cache or BackboneCache()
+    speech = cache.speech(settings, labels=context.labels, device=torch.device(context.device))
+    return BackboneSystem(f"{settings.name}, zero-shot", speech, context.labels, cache=cache)
 
 
 def make_adapter(argument: str | None, context: Context) -> System:
     """An adapter of ours, with the backbone and the prompt that it was trained with."""
-    settings, folder = adapter_settings(argument, context), Path(str(argument)).expanduser()
-    data, bases = settings.data, context.bases or Bases()
-    device = torch.device(context.device)
-    speech = bases.speech(settings.backbone, labels=data.labels, device=device)
+    config, folder = adapter_config(argument, context), Path(str(argument)).expanduser()
+    cache = context.backbone_cache or BackboneCache()
+    labels, device = config.data.labels, torch.device(context.device)
+    speech = cache.speech(config.backbone, labels=labels, device=device)
     load_adapter(speech, folder)
-    return Scored(folder.name, speech, data.labels, modalities=data.modalities, bases=bases)
+    modalities = config.data.modalities
+    return BackboneSystem(folder.name, speech, labels, modalities=modalities, cache=cache)
 
 
-class Bases:
-    """The base model that was loaded last and the features made last, for systems in turn.
+class BackboneCache:
+    """The backbone that was loaded last and its features, reused by one system after another.
 
-    Systems made with one `Bases` share the frozen weights; each has its own adapter and prompt.
+    Systems with one `BackboneCache` share the frozen weights; each has its own adapter and prompt.
 
     Args:
-        cache: folder of the feature store instead of the user's cache.
+        feature_folder: of the feature store, instead of the user's cache.
     """
 
-    def __init__(self, cache: Path | None = None) -> None:
-        self.cache = cache
-        self.forget()
+    def __init__(self, feature_folder: Path | None = None) -> None:
+        self.feature_folder = feature_folder
+        self.clear()
 
-    def forget(self) -> None:
-        """Let go of model and features: the next system may need the memory."""
+    def clear(self) -> None:
+        """Release model and features: the next system may need the memory."""
         self.base: qwen2_audio.SpeechLLM | None = None
         self.key: tuple | None = None
         self.store: FeatureStore | None = None
@@ -68,35 +69,35 @@ class Bases:
     def speech(
         self, settings: Backbone, *, labels: Sequence[str], device: torch.device
     ) -> qwen2_audio.SpeechLLM:
-        """The configured backbone without an adapter; as `qwen2_audio.load`, and its errors."""
+        """The configured backbone without an adapter; raises as `qwen2_audio.load`."""
         key = (dataclasses.replace(settings, prompt=""), device)
         if key != self.key:
-            self.forget()
+            self.clear()
             self.base = qwen2_audio.load(settings, labels=labels, device=device)
             self.key = key
         base = self.base
         prompt = prompts.build(base.tokenizer, prompts.find(settings.prompt), labels)
-        worded = dataclasses.replace(base.settings, prompt=settings.prompt)
-        return qwen2_audio.SpeechLLM(base.model, base.tokenizer, base.extractor, prompt, worded)
+        settings = dataclasses.replace(base.settings, prompt=settings.prompt)
+        return qwen2_audio.SpeechLLM(base.model, base.tokenizer, base.extractor, prompt, settings)
 
     def features(
         self, speech: qwen2_audio.SpeechLLM, utterances: pd.DataFrame, note: Callable[[str], None]
     ) -> FeatureStore:
-        """The features of utterances for the base that `speech` gave last."""
+        """The features of utterances, by the backbone that `speech` returned last."""
         if self.store is None or not set(utterances["utterance_id"]) <= set(self.store):
-            self.store = features_of(speech, utterances, cache=self.cache, note=note)
+            self.store = features_of(speech, utterances, cache=self.feature_folder, note=note)
         return self.store
 
 
-class Scored(System):
+class BackboneSystem(System):
     """A backbone whose answer is the most probable label.
 
     Args:
         name: of its row.
         speech: with its adapter, if any.
         labels: in the order of the prompt's answers.
-        modalities: those that it was trained on; it is asked in no other.
-        bases: where `speech` comes from; keeps the features.
+        modalities: those that it was trained on.
+        cache: of the backbone in `speech`; keeps the features.
     """
 
     def __init__(
@@ -106,9 +107,9 @@ class Scored(System):
         labels: Sequence[str],
         *,
         modalities: Sequence[str] = MODALITIES,
-        bases: Bases,
+        cache: BackboneCache,
     ) -> None:
-        self.name, self.speech, self.bases = name, speech, bases
+        self.name, self.speech, self.cache = name, speech, cache
         self.labels, self.modalities = tuple(labels), tuple(modalities)
 
     def predict(
@@ -123,7 +124,7 @@ class Scored(System):
         note(f"{self.name}: {len(utterances)} utterances, {modality}")
         examples = Examples(
             utterances,
-            store=self.bases.features(speech, utterances, note),
+            store=self.cache.features(speech, utterances, note),
             prompt=speech.prompt,
             labels=labels,
             cells=cells_of(utterances, [modality]),

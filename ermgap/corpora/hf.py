@@ -25,7 +25,7 @@ from ermgap.corpora import columns, rows
 from ermgap.corpora.clip_paths import ClipPaths
 from ermgap.corpora.manifest import from_rows
 from ermgap.corpora.table import Corpus
-from ermgap.errors import UserError
+from ermgap.errors import UserError, missing_extra
 
 MAGIC = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"ID3": ".mp3"}
 SAVED = ("dataset_dict.json", "state.json")  # one of them is in every folder of save_to_disk
@@ -69,11 +69,18 @@ def is_saved(path: Path) -> bool:
     return any(os.path.isfile(path / name) for name in SAVED)
 
 
-def _on_disk(path: Path):
-    import datasets
-
+def _datasets():
+    """The package `datasets`; UserError where it is not installed."""
     try:
-        return datasets.load_from_disk(str(path))
+        import datasets
+    except ModuleNotFoundError as problem:
+        raise missing_extra("hf", problem) from problem
+    return datasets
+
+
+def _on_disk(path: Path):
+    try:
+        return _datasets().load_from_disk(str(path))
     except (FileNotFoundError, NotADirectoryError, OSError, ValueError, KeyError) as problem:
         raise UserError(
             f"{path} is not a dataset saved with save_to_disk; name its folder (or use manifest)."
@@ -83,10 +90,10 @@ def _on_disk(path: Path):
 def _from_hub(name: str):
     if not HUB_NAME.fullmatch(name):
         raise UserError(f"there is no {name}; hf=PATH wants a saved dataset, or OWNER/NAME.")
-    import datasets
-
     try:
-        return datasets.load_dataset(name)
+        return _datasets().load_dataset(name)
+    except UserError:
+        raise
     except Exception as problem:  # the hub's client raises a dozen kinds, all meaning "not here"
         raise UserError(
             f"the dataset {name!r} is not a folder here and the hub did not give it "

@@ -93,7 +93,7 @@ class Evaluator:
             self._prepare()
         word, argument = systems.parse(spec)
         if word not in OURS:
-            self.context.bases.forget()  # its model needs the memory
+            self.context.backbone_cache.clear()  # its model needs the memory
         told = {"context": self.context, "name": name, "note": self.notes.append}
         if files is None:
             return ask(spec, utterances, **told)
@@ -108,12 +108,12 @@ class Evaluator:
                 raise UserError(str(problem).replace(str(place), argument)) from problem
 
     def _prepare(self) -> None:
-        from ermgap.baselines.ours import Bases  # torch: only now
+        from ermgap.baselines.ours import BackboneCache  # torch: only now
 
         keep_freed_memory()
         config = from_dict(self.given)
         load_plugins(config.plugins)
-        bases = Bases(Path(self.features) if self.features else None)
+        backbone_cache = BackboneCache(Path(self.features) if self.features else None)
         device = "cuda" if self.pool.gpu else "cpu"
         labels = config.data.labels
-        self.context = systems.Context(labels, config, device, self.folder, bases)
+        self.context = systems.Context(labels, config, device, self.folder, backbone_cache)

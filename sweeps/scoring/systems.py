@@ -84,7 +84,7 @@ def require_asked(spec: str, context: systems.Context, utterances: pd.DataFrame)
     if name == "zero-shot" and argument:
         BACKBONES.find(argument)
     elif name == "adapter":
-        arguments.adapter_settings(argument, context)
+        arguments.adapter_config(argument, context)
     elif name in ("generated", "voxtral") and argument:
-        arguments.place(argument)
+        arguments.model_location(argument)
     return ""

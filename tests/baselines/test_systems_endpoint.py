@@ -39,10 +39,10 @@ from misbehaving_server import (
 
 from ermgap.baselines import SYSTEMS, Context
 from ermgap.baselines.answers import FAILED, REFUSED, UNPARSABLE
+from ermgap.baselines.endpoint.answer_file import AnswerFile
+from ermgap.baselines.endpoint.client import RateLimiter
 from ermgap.baselines.endpoint.endpoint import Endpoint
-from ermgap.baselines.endpoint.kept_answers import Kept
 from ermgap.baselines.endpoint.replies import retry_after
-from ermgap.baselines.endpoint.request import Pace
 from ermgap.baselines.endpoint.spec import Target, read
 from ermgap.config import MELD_LABELS
 from ermgap.corpora import table as tables
@@ -231,7 +231,7 @@ FATAL = [
     (status(401, message="Incorrect key"), "refuses the key in ERMGAP_API_KEY"),
     (status(403), "ERMGAP_API_KEY"),
     (status(404, message="no such model"), "has no model 'audio-model'.*no such model"),
-    (status(307, {"Location": "http://198.51.100.1/"}), "points elsewhere"),
+    (status(307, {"Location": "http://198.51.100.1/"}), "redirects elsewhere"),
     (status(429, code="insufficient_quota", message="Pay."), "quota .* is spent"),
     (status(429, {"Retry-After": "86400"}), "asks to wait 1440 minutes"),
 ]
@@ -337,7 +337,7 @@ def test_a_half_written_last_line_costs_that_answer_and_no_other(tmp_path):
 def test_two_runs_on_one_file_of_answers_are_refused(tmp_path):
     with Misbehaving([says("joy")]) as server:
         system = endpoint(server, tmp_path)
-        with Kept(system.path), pytest.raises(UserError, match="another process"):
+        with AnswerFile(system.path), pytest.raises(UserError, match="another process"):
             system.predict(clips(tmp_path), modality="speech")
         system.predict(clips(tmp_path), modality="speech")
     assert len(server.requests) == 3
@@ -421,13 +421,13 @@ def test_a_pace_lets_no_two_through_within_an_interval_and_none_while_held():
             self.now += max(seconds, 1e-6)
 
     clock = Clock()
-    pace = Pace(60, clock=lambda: clock.now)
+    limiter = RateLimiter(60, clock=lambda: clock.now)
     times = []
     for i in range(6):
-        pace.take(clock)
+        limiter.wait(clock)
         times.append(clock.now)
         if i == 2:
-            pace.hold(10)
+            limiter.pause(10)
     assert np.diff(times).round(3).tolist() == [1, 1, 10, 1, 1]
 
 

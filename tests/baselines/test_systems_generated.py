@@ -129,7 +129,7 @@ def test_both_ways_of_answering_are_asked_the_same(exact):
         told = {"labels": ", ".join(LABELS), "audio": prompts.AUDIO, "transcript": transcript}
         wanted = prompts.find("chat")[modality][""].format(**told)
         question = generated.question(LABELS, modality=modality, transcript=transcript)
-        assert exact.text(question) == wanted
+        assert exact.chat(question) == wanted
 
 
 def test_every_clip_gets_the_audio_tokens_of_its_own_length(exact, table):

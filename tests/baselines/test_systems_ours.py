@@ -195,6 +195,6 @@ def test_a_copy_of_the_weights_on_disk_is_used_instead_of_the_hub_s(of_both, tmp
     as_paper = told | {"backbone": told["backbone"] | {"name": "qwen2-audio-7b", "revision": None}}
     monkeypatch.setattr(model_card, "read", lambda folder: as_paper)
     given = context(tmp_path, backbone__name="qwen2-audio-7b", backbone__path=str(tmp_path))
-    assert ours.adapter_settings(str(of_both[0]), given).backbone.path == str(tmp_path)
+    assert ours.adapter_config(str(of_both[0]), given).backbone.path == str(tmp_path)
     hub = dataclasses.replace(given, config=given.config.replace({"backbone.path": None}))
-    assert ours.adapter_settings(str(of_both[0]), hub).backbone.path is None
+    assert ours.adapter_config(str(of_both[0]), hub).backbone.path is None

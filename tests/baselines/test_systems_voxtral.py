@@ -115,7 +115,9 @@ def test_the_stand_in_makes_the_inputs_of_the_real_processor(saved, table):
     for kind in (VoxtralProcessor, tiny_voxtral.StandIn):
         made.append(kind.from_pretrained(saved))
         made[-1].tokenizer.padding_side = "left"
-    sounds = [voxtral._sound(soundfile.read(path, dtype="float32")[0]) for path in table["path"]]
+    sounds = [
+        voxtral._audio_part(soundfile.read(path, dtype="float32")[0]) for path in table["path"]
+    ]
     chats = [
         [{"role": "user", "content": [sound, {"type": "text", "text": "so, " * i + "ä?"}]}]
         for i, sound in enumerate(sounds)
@@ -158,7 +160,7 @@ def test_it_runs_in_the_dtype_of_the_configuration(saved, processor, table, dtyp
 
 def test_without_mistral_common_one_sentence_says_what_to_install(saved, monkeypatch):
     monkeypatch.setattr(voxtral, "available", lambda: False)
-    assert refusal(saved).endswith("pip install 'mistral-common[audio]>=1.11.7'.")
+    assert refusal(saved).endswith("run pip install 'ermgap[voxtral]'.")
 
 
 def test_a_hub_that_cannot_be_reached_is_told_with_what_to_do(monkeypatch):

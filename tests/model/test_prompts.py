@@ -199,8 +199,8 @@ WRONG = {
     "two audios": ({SPEECH: GOOD + GOOD}, "{audio} once"),
     "a placeholder": ({SPEECH: GOOD + "<|AUDIO|>"}, "no <|AUDIO|>"),
     "other modality": ({"text": GOOD}, "write speech or speech+text"),
-    "no text": ({SPEECH: {"de": "x"}, SPEECH_AND_TEXT: None}, "is no file of prompts"),
-    "a list": ([GOOD], "is no file of prompts"),
+    "no text": ({SPEECH: {"de": "x"}, SPEECH_AND_TEXT: None}, "is not a file of prompts"),
+    "a list": ([GOOD], "is not a file of prompts"),
 }
 
 

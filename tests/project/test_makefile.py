@@ -70,9 +70,10 @@ def copy(tmp_path: Path) -> Copy:
 
 def test_set_up_installs_torch_alone_then_the_project_then_the_hashed_weights(copy):
     assert copy.make("setup").returncode == 0
-    torch, editable, weights = copy.installs()
+    torch, editable, voxtral, weights = copy.installs()
     assert torch.split()[-1].startswith("torch==") and "-r" not in torch
     assert "-c constraints.txt" in editable and ".[dev]" in editable
+    assert "--no-deps -c constraints.txt mistral-common" in voxtral
     for flag in ("--no-deps", "--require-hashes", "--only-binary=:all:"):
         assert flag in weights
 
@@ -88,7 +89,7 @@ def test_set_up_runs_again_when_a_version_changes(copy):
     with (copy.folder / "constraints.txt").open("a") as file:
         file.write("tqdm==4.0.0\n")
     copy.make("setup")
-    assert len(copy.installs()) == 3
+    assert len(copy.installs()) == 4
 
 
 @pytest.mark.parametrize("step", ["torch==", "constraints.txt", "--require-hashes"])
@@ -112,7 +113,7 @@ def test_an_environment_that_the_user_made_is_completed_and_not_cleared(copy):
     for stamp in (copy.folder / ".venv").glob(".stamp-*"):
         stamp.unlink()
     copy.make("setup")
-    assert (copy.folder / ".venv" / "mine").exists() and len(copy.installs()) == 3
+    assert (copy.folder / ".venv" / "mine").exists() and len(copy.installs()) == 4
 
 
 def test_torch_comes_from_the_index_that_is_named_and_nothing_else_does(copy):

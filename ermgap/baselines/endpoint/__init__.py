@@ -1,1 +1,1 @@
-"""OpenAI-compatible endpoints that hear audio: utterances go in, kept answers come out."""
+"""OpenAI-compatible endpoints that take audio, as systems; every answer is kept in a file."""

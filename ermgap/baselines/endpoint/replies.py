@@ -1,4 +1,4 @@
-"""What an endpoint sent back, read: an answer, a reason to ask again, or a reason to stop."""
+"""The responses of an endpoint, parsed: an answer, or a failure's message and code."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
-ASKED_AGAIN = (408, 429)  # and everything from 500: the request is sound, the moment is not
+RETRIED = (408, 429)  # statuses, and all from 500 on, after which the same request may succeed
 
 
 class Transient(Exception):
-    """An attempt that failed and may succeed later, not before `wait_s` seconds have passed."""
+    """An attempt that failed; another may succeed after `wait_s` seconds or more."""
 
     def __init__(self, reason: str, *, wait_s: float = 0.0) -> None:
         super().__init__(reason)
@@ -22,7 +22,7 @@ class Transient(Exception):
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer: its text, the refusal where the server marked one, tokens by kind, the model."""
+    """An answer: its text, the refusal if the server marked one, tokens by kind, the model."""
 
     answer: str
     refusal: str | None
@@ -93,12 +93,12 @@ def _usage(usage: object) -> dict[str, int]:
 
 
 def error_message(text: str) -> str:
-    """What the body of a failure says, "" where it says nothing that can be read."""
+    """The message in the body of a failed response, "" where there is none."""
     return _text(_error(text).get("message"))
 
 
 def error_code(text: str) -> str:
-    """The code or type of a failure (insufficient_quota), "" without one."""
+    """The code or type of a failed response (insufficient_quota), "" where there is none."""
     error = _error(text)
     return _text(error.get("code")) or _text(error.get("type"))
 
@@ -118,7 +118,7 @@ def _error(text: str) -> dict:
 
 
 def retry_after(header: str | None) -> float:
-    """Seconds that a Retry-After header asks for, in seconds or as a date; 0 where unreadable."""
+    """Seconds to wait by a Retry-After header (seconds or a date); 0 where it cannot be read."""
     text = (header or "").strip()
     if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text):
         return float(text)

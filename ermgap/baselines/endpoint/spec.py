@@ -1,9 +1,9 @@
-"""What a user writes for an endpoint, checked: `MODEL[@BASE][,OPTION=VALUE...]`.
+"""The description of an endpoint by a user, checked: `MODEL[@BASE][,OPTION=VALUE...]`.
 
     target = read("gpt-4o-mini-audio-preview@https://host/v1,rpm=60,concurrent=8")
 
-The key is never written in it: it stands in the environment, and `Key` holds only the variable's
-name. No message here repeats the argument, because someone may have put a secret there.
+The key is never written in it: it stands in the environment, and `ApiKey` holds only the variable's
+name. No message here repeats the argument: a user may have written a secret there by mistake.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from ermgap.errors import UserError
 from ermgap.registry import Registry
 
 OPENAI = "https://api.openai.com/v1"
-# One narrow grammar, so that no two readers of it can disagree on which host gets the key.
+# A narrow grammar, so that no two parsers can disagree on which host gets the key.
 _BASE = re.compile(r"https?://(?:\[[0-9a-f:]+\]|[\w.-]+)(?::\d{1,5})?(?:/[\w.~/-]*)?", re.I | re.A)
 _SHORTEST_SECRET = 8  # "EMPTY" and the like are no secrets, and may occur in an answer
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How hard an endpoint is pressed, and when it is given up.
+    """Rates, time limits and retries of an endpoint.
 
     Attributes:
         concurrent: requests at the same time.
         per_minute: requests a minute, 0 for no limit.
         timeout_s: seconds for one whole answer.
         attempts: requests for one utterance, the first included.
-        first_delay_s, longest_delay_s: the n-th wait is drawn from 0 to first * 2^(n-1) seconds, at
-            most the longest.
+        first_delay_s, longest_delay_s: the n-th wait is drawn from 0 to first * 2^(n-1) seconds,
+            but at most to the longest.
         longest_wait_s: a server that asks for a longer wait (Retry-After) ends the run.
         failures: utterances in a row that may fail before the run ends.
     """
@@ -50,23 +50,23 @@ class Limits:
     failures: int = 5
 
 
-class Key:
-    """The variable that holds a key. The key is read at each use, so no object has it to show."""
+class ApiKey:
+    """The environment variable of a key, read at each use: no object holds the key itself."""
 
     def __init__(self, variable: str) -> None:
         self.variable = variable
 
     def value(self) -> str:
         """The key, "" without one; raises UserError for one that no header can carry."""
-        found = os.environ.get(self.variable, "").strip()
-        if not re.fullmatch(r"[\x21-\x7e]*", found):
+        value = os.environ.get(self.variable, "").strip()
+        if not re.fullmatch(r"[\x21-\x7e]*", value):
             raise UserError(
                 f"the key in {self.variable} has a space or a character that no key has; "
                 "set it again."
             )
-        return found
+        return value
 
-    def scrub(self, text: str) -> str:
+    def without_key(self, text: str) -> str:
         """`text` without the key, which a server may send back."""
         value = self.value()
         return text.replace(value, "(key)") if len(value) >= _SHORTEST_SECRET else text
@@ -74,11 +74,11 @@ class Key:
 
 @dataclass(frozen=True)
 class Target:
-    """An endpoint and the model asked there; prices are in dollars, None where none is given."""
+    """An endpoint and the model asked there; prices in dollars, None where not given."""
 
     model: str
     base: str
-    key: Key
+    key: ApiKey
     name: str
     limits: Limits = Limits()
     max_tokens: int = 64
@@ -101,7 +101,7 @@ def _number(least: float, kind: type = float) -> Callable[[str], float]:
     return read_number
 
 
-OPTIONS = Registry("option of an endpoint")  # name -> (field, what reads it, what to write)
+OPTIONS = Registry("option of an endpoint")  # name -> (field, parser, what to write)
 OPTIONS["key"] = ("key", str, "the name of an environment variable, never the key itself")
 OPTIONS["name"] = ("name", str, "the row's name")
 OPTIONS["concurrent"] = ("concurrent", _number(1, int), "a whole number of 1 or more")
@@ -122,8 +122,8 @@ def read(argument: str | None) -> Target:
     """
     head, *rest = [part.strip() for part in (argument or "").split(",")]
     prices = ("price_per_audio_minute", "price_per_million_tokens")
-    named = {price: os.environ.get(f"ERMGAP_{price.upper()}", "") for price in prices}
-    given = [_option(*pair) for pair in named.items() if pair[1]]
+    variables = {price: os.environ.get(f"ERMGAP_{price.upper()}", "") for price in prices}
+    given = [_option(*pair) for pair in variables.items() if pair[1]]
     given += [_option(*(part.strip() for part in text.partition("=")[::2])) for text in rest]
     fields = dict(given)
     model, base = _model_and_base(head)
@@ -136,20 +136,20 @@ def read(argument: str | None) -> Target:
 def _option(name: str, text: str) -> tuple[str, object]:
     if not re.fullmatch("[a-z_]+", name):
         raise UserError("an endpoint's options are written OPTION=VALUE, with commas between.")
-    field, reader, wanted = OPTIONS.find(name)
+    field, parser, expected = OPTIONS.find(name)
     try:
-        value = reader(text)
+        value = parser(text)
     except ValueError:
         value = ""
     if value == "":
-        raise UserError(f"the option {name} of the endpoint cannot be read; write {wanted}.")
+        raise UserError(f"the option {name} of the endpoint cannot be read; write {expected}.")
     return field, value
 
 
 def _model_and_base(head: str) -> tuple[str, str]:
-    found = re.fullmatch(r"(.+?)@(https?:.*)", head, re.I)
-    model, base = found.groups() if found else (head, os.environ.get("OPENAI_BASE_URL") or OPENAI)
-    if not model or (not found and ("@" in model[1:] or "://" in model)):
+    match = re.fullmatch(r"(.+?)@(https?:.*)", head, re.I)
+    model, base = match.groups() if match else (head, os.environ.get("OPENAI_BASE_URL") or OPENAI)
+    if not model or (not match and ("@" in model[1:] or "://" in model)):
         raise UserError(
             "an endpoint is written openai=MODEL or openai=MODEL@https://HOST/v1; "
             "name the model, and begin the address with https://."
@@ -163,19 +163,19 @@ def _model_and_base(head: str) -> tuple[str, str]:
     return model, base
 
 
-def _key(variable: str | None, base: str) -> Key:
-    """The key for this host: OpenAI's own goes nowhere else unless it is named."""
+def _key(variable: str | None, base: str) -> ApiKey:
+    """The key for this host: OPENAI_API_KEY is sent elsewhere only if a user names it."""
     if variable is not None:
         if not re.fullmatch(r"[A-Z][A-Z0-9_]*", variable):
             raise UserError(f"the option key takes {OPTIONS['key'][2]}; write key=OPENAI_API_KEY.")
-        if not Key(variable).value():
+        if not ApiKey(variable).value():
             raise UserError(f"the option key names {variable}, which is not set; set it.")
-        return Key(variable)
-    if Key("ERMGAP_API_KEY").value() or not _is_openais(base):
-        return Key("ERMGAP_API_KEY")
-    if not Key("OPENAI_API_KEY").value():
+        return ApiKey(variable)
+    if ApiKey("ERMGAP_API_KEY").value() or not _is_openais(base):
+        return ApiKey("ERMGAP_API_KEY")
+    if not ApiKey("OPENAI_API_KEY").value():
         raise UserError(f"{_host(base)} asks for a key; set OPENAI_API_KEY in the environment.")
-    return Key("OPENAI_API_KEY")
+    return ApiKey("OPENAI_API_KEY")
 
 
 def _is_openais(base: str) -> bool:
@@ -183,7 +183,7 @@ def _is_openais(base: str) -> bool:
     return _host(base) in [_host(url) for url in trusted if _BASE.fullmatch(url)]
 
 
-def _check_safe(base: str, key: Key) -> None:
+def _check_safe(base: str, key: ApiKey) -> None:
     if base.lower().startswith("http:") and key.value() and not _is_loopback(_host(base)):
         raise UserError(
             f"the key in {key.variable} would travel unencrypted to {_host(base)}; "

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from ermgap import config
 from ermgap.adapters import saved_adapter
-from ermgap.baselines.endpoint import kept_answers
+from ermgap.baselines.endpoint import answer_file
 from ermgap.corpora import demo, genders, jvnv, manifest, meld_st, table
 from ermgap.records import Records
 
@@ -194,11 +194,11 @@ def _read_sweep(folder: Path, content: bytes):
 
 def _read_adapter(folder: Path, content: bytes):
     _file(folder, "ermgap.json", content)
-    return saved_adapter.settings_of(folder)
+    return saved_adapter.config_of(folder)
 
 
 def _read_answers(folder: Path, content: bytes):
-    return kept_answers.answered(content)
+    return answer_file.answered(content)
 
 
 MANIFEST = [
@@ -231,7 +231,7 @@ CARD = {
     "data": {"labels": ["joy", "fear"], "modalities": ["speech"], "min_support": 1},
     "prompt": {"name": "short", "version": "1", "texts": {"speech": {"": "{audio} is"}}}, "dev": {},
 }  # fmt: skip
-ANSWER = dict.fromkeys((*kept_answers.KEY, "answer"), "x")
+ANSWER = dict.fromkeys((*answer_file.KEY, "answer"), "x")
 
 _SECTIONS = {name: list(part or {}) for name, part in yaml.safe_load(PRESET).items()}
 _scalars = st.one_of(

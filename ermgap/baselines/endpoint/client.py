@@ -1,8 +1,8 @@
-"""One request to an OpenAI-compatible endpoint, until it is answered or given up.
+"""The client of an OpenAI-compatible endpoint: sends a request until it is answered or given up.
 
-What may pass is asked again, later and later (exponential backoff with full jitter, see
-https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/); what a user has to mend
-ends the run at once; what this one clip causes is told as that clip's failure.
+A failure that may pass is retried (exponential backoff with full jitter, see
+https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/), one that a user has to
+fix ends the run at once, and one that a single clip causes concerns that clip alone.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from requests.auth import AuthBase
 
 from ermgap.baselines.endpoint import replies
 from ermgap.baselines.endpoint.replies import Reply, Transient
-from ermgap.baselines.endpoint.spec import Key, Target
+from ermgap.baselines.endpoint.spec import ApiKey, Target
 from ermgap.config import one_line
 from ermgap.errors import UserError
 
 CONNECT_S = 10.0
-LONGEST_BODY = 1 << 16  # bytes; an answer of one word has about a thousand
+LONGEST_BODY = 1 << 16  # bytes; the response with an answer of one word has about a thousand
 
 
 class Stopped(Exception):
@@ -30,15 +30,15 @@ class Stopped(Exception):
 
 
 class Unanswered(Exception):
-    """No answer to this request: `refused` when the server refuses it, else it kept failing."""
+    """No answer to this request: the server refused it (`refused`), or every attempt failed."""
 
     def __init__(self, reason: str, *, refused: bool = False) -> None:
         super().__init__(reason)
         self.refused = refused
 
 
-class Pace:
-    """Lets requests start one interval apart, over all threads, and none while it is held."""
+class RateLimiter:
+    """Spaces the starts of requests over all threads; `pause` lets none start for a while."""
 
     def __init__(self, per_minute: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._interval = 60 / per_minute if per_minute else 0.0
@@ -46,27 +46,27 @@ class Pace:
         self._next = clock()
         self._lock = Lock()
 
-    def take(self, stop: Event) -> None:
+    def wait(self, stop: Event) -> None:
         """Return when a request may start; raises Stopped once `stop` is set."""
         while not stop.is_set():
             with self._lock:
-                left = self._next - self._clock()
-                if left <= 0:
+                remaining = self._next - self._clock()
+                if remaining <= 0:
                     self._next = self._clock() + self._interval
                     return
-            stop.wait(left)
+            stop.wait(remaining)
         raise Stopped
 
-    def hold(self, seconds: float) -> None:
-        """Let nothing start for `seconds` from now: a server's limit binds every thread."""
+    def pause(self, seconds: float) -> None:
+        """Let no request start for `seconds` from now: a server's limit is for every thread."""
         with self._lock:
             self._next = max(self._next, self._clock() + seconds)
 
 
 class _Bearer(AuthBase):
-    """Sends the key, or nothing: with an own `auth`, requests reads no ~/.netrc."""
+    """Sends the key, or nothing; with an `auth` of its own, requests reads no ~/.netrc."""
 
-    def __init__(self, key: Key) -> None:
+    def __init__(self, key: ApiKey) -> None:
         self._key = key
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -75,12 +75,12 @@ class _Bearer(AuthBase):
         return request
 
 
-class Server:
-    """An endpoint; `ask` may be called from many threads."""
+class Client:
+    """A client of one endpoint; `ask` may be called from many threads."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        self.pace = Pace(target.limits.per_minute)
+        self.rate_limiter = RateLimiter(target.limits.per_minute)
         self.retries = 0
         self._lock = Lock()
 
@@ -88,23 +88,23 @@ class Server:
         """The reply to a chat completion request (JSON).
 
         Raises Unanswered when it is given up, Stopped once `stop` is set, and UserError where
-        asking on is useless: a key that is refused, an unknown model, a spent quota.
+        asking on is useless: an invalid key, an unknown model, a spent quota.
         """
         reason, wait_s = "", 0.0
         for attempt in range(self.target.limits.attempts):
             if attempt:
                 self._back_off(attempt, wait_s, stop)
-            self.pace.take(stop)
+            self.rate_limiter.wait(stop)
             try:
                 return self._attempt(body)
             except Transient as problem:
                 reason, wait_s = str(problem), problem.wait_s
-                self._hold(wait_s)
+                self._pause(wait_s)
         raise Unanswered(f"{reason} ({self.target.limits.attempts} attempts)")
 
     def clean(self, text: str) -> str:
-        """A server's text without the key and without halves of characters, which no file takes."""
-        return self.target.key.scrub(text).encode("utf-8", "replace").decode("utf-8")
+        """A server's text without the key, and valid UTF-8 so that it can be written to a file."""
+        return self.target.key.without_key(text).encode("utf-8", "replace").decode("utf-8")
 
     def _back_off(self, attempt: int, wait_s: float, stop: Event) -> None:
         limits = self.target.limits
@@ -113,12 +113,12 @@ class Server:
         longest = min(limits.longest_delay_s, limits.first_delay_s * 2 ** (attempt - 1))
         stop.wait(wait_s + random.uniform(0, longest))
 
-    def _hold(self, seconds: float) -> None:
+    def _pause(self, seconds: float) -> None:
         if seconds > self.target.limits.longest_wait_s:
             raise UserError(
-                f"{self.target.base} asks to wait {seconds / 60:.0f} minutes; come back then."
+                f"{self.target.base} asks to wait {seconds / 60:.0f} minutes; run again after that."
             )
-        self.pace.hold(seconds)
+        self.rate_limiter.pause(seconds)
 
     def _attempt(self, body: bytes) -> Reply:
         try:
@@ -151,7 +151,7 @@ class Server:
                 stream=True,
                 allow_redirects=False,  # nor to a host that the user did not name
             ) as response:
-                text = self.target.key.scrub(_body(response, deadline))
+                text = self.target.key.without_key(_body(response, deadline))
                 return response.status_code, response.headers, text
 
     def _untrusted(self, problem: requests.exceptions.SSLError) -> Exception:
@@ -163,29 +163,29 @@ class Server:
         )
 
     def _problem(self, status: int, headers: Mapping[str, str], text: str) -> Exception:
-        """What a status other than 200 means, as the exception to raise."""
-        said = one_line(self.clean(replies.error_message(text)))
-        told = f"{status}: {said}" if said else f"{status}"
+        """The exception to raise for a status other than 200."""
+        message = one_line(self.clean(replies.error_message(text)))
+        failure = f"{status}: {message}" if message else f"{status}"
         where, key = self.target.base, self.target.key
         if status in (401, 403):
             sent = f"refuses the key in {key.variable}" if key.value() else "asks for a key"
-            return UserError(f"{where} {sent} ({told}); set {key.variable} to a valid one.")
+            return UserError(f"{where} {sent} ({failure}); set {key.variable} to a valid one.")
         if status == 404:
             return UserError(
-                f"{where} has no model {self.target.model!r} or is no such endpoint ({told}); "
+                f"{where} has no model {self.target.model!r} or is no such endpoint ({failure}); "
                 "correct the model or the address."
             )
         if 300 <= status < 400:
-            return UserError(f"{where} points elsewhere ({status}); write the final address.")
+            return UserError(f"{where} redirects elsewhere ({status}); write the final address.")
         if replies.error_code(text) == "insufficient_quota":
-            return UserError(f"the quota at {where} is spent ({told}); add to it.")
-        if status in replies.ASKED_AGAIN or status >= 500:
-            return Transient(told, wait_s=replies.retry_after(headers.get("Retry-After")))
-        return Unanswered(told, refused=True)
+            return UserError(f"the quota at {where} is spent ({failure}); add to it.")
+        if status in replies.RETRIED or status >= 500:
+            return Transient(failure, wait_s=replies.retry_after(headers.get("Retry-After")))
+        return Unanswered(failure, refused=True)
 
 
 def _body(response: requests.Response, deadline: float) -> str:
-    """The body as text; raises Timeout at the deadline, however slowly its bytes drip in."""
+    """The body as text; raises Timeout at the deadline, however slowly bytes arrive."""
     content = bytearray()
     for byte in response.iter_content(1):  # 5 us a byte; a larger chunk waits until it is full
         content += byte

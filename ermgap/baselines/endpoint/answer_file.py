@@ -1,9 +1,9 @@
-"""The answers of one endpoint on disk, so that none is paid for twice.
+"""The answers of one endpoint in a file, so that none is paid for twice.
 
-One line of JSON an answer, appended and synced before the next question is asked; the key of a
-line is (utterance_id, modality, prompt, audio, model), the third and fourth being hashes. A call
-that failed leaves a line too, for the reader; it is asked again. Raw answers are kept, not what
-they were read as: a better reader needs no new calls.
+One line of JSON for each answer, appended and synced before the next question is asked; the key of
+a line is (utterance_id, modality, prompt, audio, model), the third and fourth being hashes. A
+request that failed leaves a line too, for a human reader; it is asked again. The raw answers are
+kept, not the labels read from them: a better parser needs no new requests.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ from ermgap.records import append_line, claim, make_folder
 KEY = ("utterance_id", "modality", "prompt", "audio", "model")
 
 
-class Kept:
-    """The file, held by this process alone while the `with` lasts.
+class AnswerFile:
+    """The file, locked for this process while the `with` lasts.
 
-    Raises UserError when another process holds it, and when it cannot be written.
+    Raises UserError when another process has locked it, and when it cannot be written.
+
+    Attributes:
+        rows: the answers by key.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,7 +34,7 @@ class Kept:
         self.rows: dict[tuple, dict] = {}
         self._lock = Lock()
 
-    def __enter__(self) -> Kept:
+    def __enter__(self) -> AnswerFile:
         try:
             make_folder(self.path.parent)
             self._file = open(self.path, "ab+")  # closed by __exit__
@@ -43,7 +46,7 @@ class Kept:
                     f"another process is adding answers to {self.path}; wait until it ends."
                 )
             self._file.seek(0)
-            self.rows = answered(self._file.read())
+            self.rows = parse(self._file.read())
         except BaseException:
             self._file.close()
             raise
@@ -51,10 +54,10 @@ class Kept:
 
     def __exit__(self, *problem: object) -> None:
         with self._lock:
-            self._file.close()  # gives the claim back
+            self._file.close()  # releases the lock
 
     def add(self, key: tuple, content: Mapping) -> None:
-        """Keep one answer (`answer` in `content`) or failure: on disk when this returns."""
+        """Append an answer (`answer` in `content`) or a failure: on disk when this returns."""
         at = datetime.now(UTC).isoformat(timespec="seconds")
         row = dict(zip(KEY, key, strict=True)) | dict(content) | {"at": at}
         line = json.dumps(row, separators=(",", ":")).encode() + b"\n"
@@ -74,12 +77,12 @@ class Kept:
 
 
 def read(path: Path) -> dict[tuple, dict]:
-    """The answers in a file by key, without claiming it; empty where there is none."""
-    return answered(path.read_bytes()) if path.is_file() else {}
+    """The answers in a file by key, without locking it; empty where there is none."""
+    return parse(path.read_bytes()) if path.is_file() else {}
 
 
-def answered(content: bytes) -> dict[tuple, dict]:
-    """The answers in a file's bytes by key; lines that are no answer are passed over."""
+def parse(content: bytes) -> dict[tuple, dict]:
+    """The answers in a file's bytes by key; lines that are no answer are skipped."""
     return {tuple(row[name] for name in KEY): row for row in _rows(content)}
 
 

@@ -1,8 +1,8 @@
-"""The words by which an answer names an emotion, says no, or declines: data, no code.
+"""The words by which an answer names an emotion, denies one, or declines: data without code.
 
 English holds the inflections of the labels and of `ermgap.corpora.emotion_words.ALIASES`; German
-and Japanese their translations. Near-synonyms (furious, calm, excited) are left out on purpose:
-which label they stand for is a judgement that would move a benchmark's figures.
+and Japanese hold their translations. Near-synonyms (furious, calm, excited) are omitted on purpose:
+which label they mean is a judgement that would change a benchmark's figures.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ GERMAN = {
     "surprise": "überraschung überrascht",
 }
 GERMAN_ENDINGS = ("", "e", "en", "em", "er", "es")
-# Written without spaces, so these are found inside words: a root stands for all its inflections.
+# Written without spaces, so these are searched inside words: a root matches all its inflections.
 JAPANESE = {
     "anger": "怒 いかり",
     "disgust": "嫌悪 けんお",
@@ -62,7 +62,7 @@ TURNS = frozenset(
     "sondern aber jedoch vielmehr dennoch".split()
 )
 CARRIERS = frozenset("or nor oder noch".split())  # not angry or sad: both are denied
-LINKS = frozenset("and und , /".split())  # these carry a denial on only to a word of the list
+LINKS = frozenset("and und , /".split())  # these carry a denial on only to a listed word
 # After a Japanese word, within its clause: 怒りではなく悲しみ.
 JAPANESE_DENIAL = (
     r"[^。、,.!?\n]{0,8}?(?:(?:では|じゃ|は|が|も|く)な(?:い|く|かった)|(?:では|は)ありません"
@@ -75,7 +75,7 @@ IDIOMS = (
     r"|\b(?:no|without(?: a| any)?) (?:doubt|question)\b"
     r"|\bno mistaking\b|\b(?:kein(?:en)?|ohne) zweifel\b"
 )
-# What stands before the answer itself: "Answer: joy", "The emotion is joy", 感情:喜び.
+# What precedes the answer itself: "Answer: joy", "The emotion is joy", 感情:喜び.
 MARKERS = (
     r"(?:\b(?:answer|emotion|label|prediction|antwort|gefühl)\b"
     r"(?:\s+(?:is|ist|lautet)\b|[\s*_]*[:=])|(?:答え|回答|感情)\s*(?:は|[:=]))"
