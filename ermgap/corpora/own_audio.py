@@ -38,7 +38,7 @@ def table(
 
     Args:
         files: audio files, and folders that are searched for them.
-        settings: of the adapter (`saved_adapter.settings_of`): labels, modalities and window.
+        settings: of the adapter (`saved_adapter.config_of`): labels, modalities and window.
         transcripts: a CSV with `path` (relative to its folder, or to here) and `transcript`.
         language: of the speech (ISO 639-1), or empty.
 
