@@ -107,8 +107,8 @@ class Events:
             name: given.get("choices") or [given["low"]]
             for name, given in (self.records.sweep.get("space") or {}).items()
         }
-        for config in [*(trial.config for trial in self.seen.trials()), of_ended]:
-            for name, value in config.items():
+        for hyperparameters in [*(trial.hyperparameters for trial in self.seen.trials()), of_ended]:
+            for name, value in hyperparameters.items():
                 values[name] = [*values.get(name, ()), value]
         metrics = [f"objective/{name}" for name in self.records.sweep["objectives"]]
         self._file("sweep").add(_eventfile().experiment(values, metrics))
