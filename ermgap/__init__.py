@@ -10,14 +10,14 @@ __version__ = "0.1.0"
 
 
 def cache_dir() -> Path:
-    """Where backbones and frozen features are kept: $ERMGAP_CACHE, or ~/.cache/ermgap."""
+    """The folder of backbones and audio features: $ERMGAP_CACHE, or ~/.cache/ermgap."""
     return Path(os.environ.get("ERMGAP_CACHE") or Path.home() / ".cache" / "ermgap").absolute()
 
 
-def be_polite() -> None:
-    """Let idle OpenMP threads sleep; to be called before torch is imported.
+def let_idle_threads_sleep() -> None:
+    """Make idle OpenMP threads sleep, not spin; to be called before torch is imported.
 
-    On two cores spinning threads starve Ray's own processes: six empty trials took 130 s beside a
+    On two cores, threads that spin starve Ray's own processes: six empty trials took 130 s beside a
     trainer whose threads spun, 59 s beside one whose threads slept.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -25,10 +25,10 @@ def be_polite() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees, for its next use of it (glibc only).
+    """Make this process keep freed memory for its next allocation (glibc only).
 
-    A training step allocates the same megabytes over and over. By default blocks go back to the
-    kernel and come anew, page by page: 4,500 page faults and a tenth of a step's time on a CPU.
+    Each training step allocates the same megabytes. By default they go back to the kernel and come
+    anew, page by page: 4,500 page faults and a tenth of a step's time on a CPU.
     """
     trim, top, mapped = -1, -2, -3  # malloc.h: M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD
     try:

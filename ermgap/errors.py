@@ -1,9 +1,9 @@
-"""The two ways a run can end that are not bugs.
+"""The two ways in which a run can end that are not bugs.
 
-`UserError` is a mistake that a user can mend: one sentence that says what is wrong, where, and what
-to do. Command lines print it as `error: ...` and exit with status 2; it never shows a traceback.
+`UserError` is a mistake that a user can fix: one sentence that says what is wrong, where, and what
+to do. Command lines print it as `error: ...`, without a traceback, and exit with status 2.
 `RunFailed` is an outcome of training on which all workers agree (a non-finite loss, no cell with a
-defined gap): the configuration is recorded as failed and the worker group goes on to the next one.
+defined gap): the trial is recorded as failed and the worker group goes on to the next one.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(10), *range(11, 32), *ra
 
 
 class UserError(Exception):
-    """A mistake in what the user gave; the message is one sentence with its remedy."""
+    """A mistake that the user can fix; the message is one sentence: what, where, what to do."""
 
 
 class RunFailed(Exception):
-    """A configuration that cannot be trained further; the message is the recorded reason."""
+    """A trial that cannot be trained further; the message is the recorded reason."""
 
 
 def missing_extra(extra: str, problem: ImportError) -> UserError:
@@ -36,19 +36,19 @@ def first_line(problem: Exception) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` without what steers a terminal, such as an escape sequence in the name of a file."""
+    """`text` with control characters escaped: a file's name must not control the terminal."""
     return text.translate(_CONTROLS)
 
 
 def in_shell(value: object) -> str:
-    """`value` as one word of a command that a user may paste into a shell."""
+    """`value` quoted for a shell, so that a printed command can be pasted."""
     return shlex.quote(str(value))
 
 
 def command_line(main: Callable[[], int | None]) -> None:
-    """Run `main` as a command: `UserError` becomes one line on stderr and exit status 2.
+    """Run `main` and exit with its status; a `UserError` is one line on stderr and status 2.
 
-    What the terminal's encoding lacks is printed escaped (`\\u60b2`), and ends no run.
+    A character that the terminal's encoding lacks is printed escaped (`\\u60b2`), not raised.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -1,8 +1,7 @@
-"""Names a user can write, and what they stand for.
+"""Registries: the names that a user can write for a loss, a corpus, a backbone and so on.
 
-Everything that can be extended (corpora, backbones, losses, weights, hyperparameters) is a
-`Registry`: adding one is one file and one line, from this package or from a module that the
-configuration names under `plugins`.
+Everything that can be extended is a `Registry`: an addition is one file and one line, in this
+package or in a module that the configuration names under `plugins`.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from ermgap.errors import UserError
 
 
 class Registry(dict):
-    """A dict from name to object whose `find` refuses an unknown name in the user's words.
+    """A dict from name to object whose `find` raises a UserError for an unknown name.
 
     >>> LOSSES = Registry("loss")
     >>> LOSSES["erm"] = object
@@ -27,16 +26,16 @@ class Registry(dict):
     True
     """
 
-    every: list[Registry] = []
+    all: list[Registry] = []
 
     def __init__(self, kind: str) -> None:
         super().__init__()
         self.kind = kind
         self.plugin_of: dict[str, str] = {}  # names that plugins registered
-        self.every.append(self)
+        self.all.append(self)
 
     def find(self, name: str):
-        """The object called `name`; raises UserError with the nearest names otherwise."""
+        """The object called `name`; raises UserError with the nearest name otherwise."""
         if name in self:
             return self[name]
         near = difflib.get_close_matches(str(name), list(self), n=1)
@@ -47,19 +46,18 @@ class Registry(dict):
 def load_plugins(plugins: Sequence[str]) -> None:
     """Import each plugin, a module name or the path of a .py file, so that it can register names.
 
-    Called by the driver and by every worker, since a registry lives in one process. Files of one
-    name in two folders are two plugins; a file that is named twice is imported once.
+    Called by the driver and by every worker, since each process has its own registries. Files of
+    the same name in two folders are two plugins; a file that is named twice is imported once.
 
-    A plugin may replace what this package registers, but not what another plugin does: that would
-    depend on their order. Raises UserError for that, and for a plugin that does not exist or does
-    not import.
+    A plugin may replace what this package registers, but not what another plugin registers: that
+    would depend on their order. UserError for that, and for a plugin that cannot be imported.
     """
     for plugin in plugins:
         try:
             if plugin.endswith(".py"):
                 _import_file(Path(plugin))
             else:
-                _keeping_names(plugin, lambda name=plugin: importlib.import_module(name))
+                _register(plugin, lambda name=plugin: importlib.import_module(name))
         except (ImportError, OSError, SyntaxError, ValueError) as problem:
             raise UserError(
                 f"the plugin {plugin!r} cannot be imported ({problem}); "
@@ -67,9 +65,9 @@ def load_plugins(plugins: Sequence[str]) -> None:
             ) from problem
 
 
-def _keeping_names(plugin: str, load: Callable[[], object]) -> None:
-    """`load`; where that fails, or takes another plugin's name, every registry is as before."""
-    before = [(registry, dict(registry)) for registry in Registry.every]
+def _register(plugin: str, load: Callable[[], object]) -> None:
+    """Call `load`, which imports a plugin; undo what it registered where that is a mistake."""
+    before = [(registry, dict(registry)) for registry in Registry.all]
     try:
         load()
         changed = [
@@ -105,7 +103,7 @@ def _import_file(path: Path) -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        _keeping_names(str(path), lambda: spec.loader.exec_module(module))
+        _register(str(path), lambda: spec.loader.exec_module(module))
     except BaseException:
         del sys.modules[name]  # the next attempt must not take it for loaded
         raise

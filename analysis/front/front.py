@@ -73,7 +73,7 @@ class FrontInfo:
     majority_rate: float
     planned: int
     done: bool
-    torn: bool = False
+    half_written: bool = False
     speakers: int | None = None
     cells: int = 0
     uncounted: dict[str, str] = field(default_factory=dict)
@@ -158,7 +158,7 @@ def info(records: Records) -> FrontInfo:
         majority_rate=majority,
         planned=max(int(sweep.get("trials") or 0), len(points)),
         done=records.finished,
-        torn=records.torn,
+        half_written=records.half_written,
         speakers=_dev_speakers(records),
         **_cells(records, settings.get("data") or {}),
         sweep=dict(sweep),

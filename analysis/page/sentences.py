@@ -74,7 +74,7 @@ def caveats(info: FrontInfo, bars: pd.DataFrame) -> list[str]:
     if missing := sorted({p.trial_id for p in info.highlighted} - set(bars["trial_id"])):
         notes.append(f"No bar for {', '.join(missing)}: the predictions are absent or unreadable.")
     notes += _uncounted(info)
-    if info.torn:
+    if info.half_written:
         notes.append("A half-written line of trials.jsonl was left out.")
     notes.append(
         "Points were chosen on these same dev utterances, so they look better than on test."

@@ -25,7 +25,7 @@ from ermgap.corpora.containers import TRUNCATED, UnusableClip, open_audio
 from ermgap.corpora.levels import Level
 from ermgap.corpora.table import excluded_frame
 from ermgap.errors import UserError
-from ermgap.records.files import native
+from ermgap.records.files import path_bytes
 
 RATE = 16000
 LONGEST_S = 30.0  # Whisper's window, hence the audio tower's
@@ -111,7 +111,7 @@ def digest(path: str | Path, start_s: float = 0.0, end_s: float | None = None) -
 
 
 def _file_digest(path: str | Path) -> str:
-    name = native(path)
+    name = path_bytes(path)
     stat = os.stat(name)
     return _hash(name, stat.st_size, stat.st_mtime_ns)
 
@@ -162,7 +162,7 @@ def _usable(span: tuple[str, float, float]) -> tuple[float, Level] | str:
 
 
 def _examine(path: str, start: float, end: float | None) -> tuple[float, Level]:
-    name = native(path)
+    name = path_bytes(path)
     if not os.path.isfile(name):
         raise UnusableClip("missing")
     if os.path.getsize(name) == 0:
@@ -204,7 +204,7 @@ def drop_copies(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
     A copy in another split would be leakage. Only files of equal size are hashed.
     """
-    sizes = {path: os.path.getsize(native(path)) for path in table["path"].unique()}
+    sizes = {path: os.path.getsize(path_bytes(path)) for path in table["path"].unique()}
     tally = pd.Series(sizes).value_counts()
     bytes_of = {
         path: _file_digest(path) if tally[size] > 1 else path for path, size in sizes.items()

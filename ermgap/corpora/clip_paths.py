@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ermgap.config import quoted
 from ermgap.errors import UserError
-from ermgap.records.files import native
+from ermgap.records.files import path_bytes
 
 ASK = "or allow it with --set data.outside=true if you trust who wrote it"
 # Control characters, ends of lines, and marks that make a terminal show another order of letters.
@@ -63,7 +63,7 @@ class FolderBounds:
     def require(self, path: str, *, place: str) -> None:
         """Raise UserError for a file elsewhere; one that is absent is judged by its name."""
         try:
-            real = self._followed(os.fsdecode(native(path)))
+            real = self._followed(os.fsdecode(path_bytes(path)))
         except (OSError, ValueError):  # too long for a file's name; it will be counted as missing
             return
         if not any(real.startswith(os.path.join(folder, "")) for folder in self._folders):

@@ -23,7 +23,7 @@ import soundfile
 
 from ermgap.corpora import mpeg
 from ermgap.corpora.audio_files import unsupported_content, unsupported_name
-from ermgap.records.files import native
+from ermgap.records.files import path_bytes
 
 TRUNCATED = "truncated or damaged"
 CHAINED = "of several Ogg streams one after another, of which one is read; convert it with ffmpeg"
@@ -134,7 +134,7 @@ def open_audio(path: str | Path, *, start_s: float = 0.0) -> Iterator[Sound]:
     Whatever a decoder raises is such a reason, also in the body of the `with`: unreadable where the
     file cannot be opened, damaged where its samples cannot be had.
     """
-    name, decoding = native(path), False
+    name, decoding = path_bytes(path), False
     try:
         with ExitStack() as stack:
             status = os.stat(name)

@@ -29,7 +29,7 @@ from ermgap.corpora.csv_file import CsvTable, read_csv
 from ermgap.corpora.folder import need_path
 from ermgap.corpora.table import Corpus, excluded_frame, frame
 from ermgap.errors import UserError
-from ermgap.records.files import escaped
+from ermgap.records.files import escape_undecodable
 
 NAME = "manifest.csv"
 NUMBERS = ("start_s", "end_s", "duration_s", "synthetic")
@@ -80,7 +80,7 @@ def file_of(path: Path) -> Path:
 
 def source_of(path: Path) -> str:
     """What goes before the ids and speakers of a manifest that was given no name."""
-    return escaped(file_of(path).resolve().parent.name) or "manifest"
+    return escape_undecodable(file_of(path).resolve().parent.name) or "manifest"
 
 
 def from_rows(found: list[dict], *, notes: tuple[str, ...] = ()) -> Corpus:

@@ -22,7 +22,7 @@ from ermgap.corpora.clip_paths import ClipPaths, require_file
 from ermgap.corpora.csv_file import read_csv
 from ermgap.corpora.table import frame
 from ermgap.errors import UserError
-from ermgap.records.files import native
+from ermgap.records.files import path_bytes
 
 READ = "libsndfile reads WAV, FLAC, Ogg, Opus, MP3 and AIFF; convert others"
 
@@ -71,7 +71,7 @@ def _require_modality(known: Sequence[str], *, asked: bool) -> None:
 
 
 def _real(path: str) -> bytes:
-    return os.path.realpath(native(path))
+    return os.path.realpath(path_bytes(path))
 
 
 def _read_transcripts(file: Path) -> dict[bytes, str]:
@@ -81,7 +81,7 @@ def _read_transcripts(file: Path) -> dict[bytes, str]:
         place = f"{file}, row {row}"
         require_file(named["path"], place=place)
         near = clips.find(named["path"], place=place)
-        path = near if os.path.exists(native(near)) else named["path"]
+        path = near if os.path.exists(path_bytes(near)) else named["path"]
         found[_real(path)] = named["transcript"].strip()
     return found
 

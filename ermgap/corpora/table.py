@@ -17,7 +17,7 @@ import pandas as pd
 
 from ermgap.config import GENDERS, one_line, quoted
 from ermgap.errors import UserError
-from ermgap.records.files import escaped
+from ermgap.records.files import escape_undecodable
 
 COLUMNS = (
     "utterance_id", "corpus", "language", "gender", "emotion", "speaker", "group", "split",
@@ -73,11 +73,12 @@ def frame(rows: Sequence[Mapping]) -> pd.DataFrame:
 
 def _rows(rows: Sequence[Mapping]) -> pd.DataFrame:
     """The dicts as a frame; file names that are not UTF-8 are escaped, for a frame holds none."""
-    texts = [
-        {key: escaped(value) if isinstance(value, str) else value for key, value in row.items()}
-        for row in rows
-    ]
-    return pd.DataFrame(texts)
+    return pd.DataFrame(
+        [
+            {key: escape_undecodable(v) if isinstance(v, str) else v for key, v in row.items()}
+            for row in rows
+        ]
+    )
 
 
 def check(table: pd.DataFrame) -> None:

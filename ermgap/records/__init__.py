@@ -1,45 +1,50 @@
 """The files of a sweep: what a trial commits goes in, and is read from here.
 
-A folder of this machine or a bucket behind one; what is written is whole or absent. The row of an
-epoch is its commit. The records, not Optuna's or Ray's own files, are the source of truth.
+A folder of this machine, or a bucket with a folder for its copies; what is written is whole or
+absent. The row of an epoch is its commit. The records, not Optuna's or Ray's own files, are the
+source of truth.
 """
 
 from ermgap.records.bucket_mirror import Mirror, catch_up
-from ermgap.records.degenerate import COMPLETE, FLOOR_SHARE, Rule, is_degenerate, judged
+from ermgap.records.degenerate import (
+    COMPLETE,
+    FLOOR_SHARE,
+    DegenerateRule,
+    is_degenerate,
+    judge_trials,
+)
 from ermgap.records.files import (
     append_line,
     claim,
     make_folder,
     plain,
-    sync_folder,
     to_json,
     write_atomically,
 )
 from ermgap.records.storage import Retry, Storage, StorageError, is_uri
 from ermgap.records.sweep_records import Records
-from ermgap.records.trial import ENDED, Trial, parsed
+from ermgap.records.trial import ENDED, Trial, parse_rows
 
 __all__ = [
-    "append_line",
-    "is_degenerate",
-    "parsed",
     "COMPLETE",
     "ENDED",
     "FLOOR_SHARE",
+    "DegenerateRule",
     "Mirror",
     "Records",
     "Retry",
-    "Rule",
     "Storage",
     "StorageError",
     "Trial",
+    "append_line",
     "catch_up",
     "claim",
+    "is_degenerate",
     "is_uri",
-    "judged",
+    "judge_trials",
     "make_folder",
+    "parse_rows",
     "plain",
-    "sync_folder",
     "to_json",
     "write_atomically",
 ]

@@ -1,14 +1,14 @@
 """A sweep's rows in the bucket of its storage, so that losing the driver's disk loses no trial.
 
     with Mirror(records) as mirror: ...                       # while the sweep runs
-    seal(records)                                             # when it is done
+    mark_done(records)                                        # at its end
 
 The bucket's prefix then holds `sweep.yaml`, `table.parquet`, `owner.json` (the session that writes)
-and `rows/SESSION-OFFSET.jsonl`: segments of trials.jsonl from byte OFFSET on, closed when they are
-put. A session is numbered one above all that the bucket knows of, and begins with a segment of the
-whole file, so that one session alone is read: the owner's. Older ones are then removed. Two drivers
-cannot mix their rows: the one that finds another's name in owner.json stops. Neither torch nor Ray
-is imported here.
+and `rows/SESSION-OFFSET.jsonl`: segments of trials.jsonl from byte OFFSET on, never changed after
+their upload. A session's number is one above all numbers in the bucket, and its first segment is
+the whole file, so that the segments of one session are read, the owner's; those of older sessions
+are removed. Two drivers cannot mix their rows: one that reads another's name in owner.json stops.
+Neither torch nor Ray is imported here.
 """
 
 from __future__ import annotations
@@ -21,23 +21,31 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ermgap.errors import UserError
-from ermgap.records.bucket_restore import FIRST, LAST, OWNER, ROWS, number_of, owner_of, segments
-from ermgap.records.storage import Storage
+from ermgap.records.bucket_restore import (
+    FILES_AT_END,
+    FILES_AT_START,
+    OWNER,
+    ROWS,
+    number_of,
+    owner_of,
+    segments,
+)
 
 if TYPE_CHECKING:
     from ermgap.records.sweep_records import Records
 
-EVERY_S = 5.0  # between two segments: what a lost disk may cost
+EVERY_S = 5.0  # between two segments: rows of this time are lost with a disk
 
 
 class Mirror:
-    """Puts the rows of one sweep into its bucket, in a thread, every few seconds.
+    """Uploads the rows of one sweep to its bucket, in a thread, every few seconds.
 
     Args:
         records: of the sweep; nothing happens where its storage is no bucket.
-        every: seconds.
+        every: seconds between two uploads.
 
-    `error` is what ended it: a StorageError, or a UserError where another driver took over.
+    Attributes:
+        error: what ended it: a StorageError, or a UserError where another driver took over.
     """
 
     def __init__(self, records: Records, *, every: float = EVERY_S) -> None:
@@ -48,7 +56,7 @@ class Mirror:
         self._thread = threading.Thread(target=self._run, name="mirror", daemon=True)
 
     def start(self) -> Mirror:
-        """Begin, if there is a bucket."""
+        """Start the thread, if there is a bucket."""
         if self.records.in_bucket:
             self._thread.start()
         return self
@@ -59,29 +67,29 @@ class Mirror:
         self.close()
 
     def close(self) -> None:
-        """Put what is left, as long as the storage's patience allows."""
+        """Upload the last rows and end the thread; tried as long as a storage is waited for."""
         self._ending.set()
         if self._thread.is_alive():
             self._thread.join()
 
-    def begin(self) -> None:
-        """Take the sweep over: its description, and all rows so far as the first segment."""
-        put(self.records, [*FIRST, *_earlier(self.records)])
+    def take_over(self) -> None:
+        """Become the owner of the sweep in the bucket; upload its description and rows so far."""
+        upload(self.records, [*FILES_AT_START, *_earlier(self.records)])
         store = self.records.store
-        store.remove("DONE")  # of a sweep that is extended
+        store.remove("DONE")  # the sweep may have got more trials
         # A count, not a time: the clock of a machine that replaces another one may lag.
         number = 1 + max(map(number_of, [owner_of(store), *segments(store)]), default=0)
         self.session = f"{number:020d}-{uuid.uuid4().hex[:8]}"
         owner = {"session": self.session, "time": time.time()}
-        _put_bytes(store, OWNER, json.dumps(owner).encode())
-        self.step()
+        store.write(OWNER, lambda path: path.write_text(json.dumps(owner)))
+        self.upload_rows()
         for session, names in segments(store).items():
             if number_of(session) < number and self.offset:
                 for name in names.values():
                     store.remove(f"{ROWS}/{name}")
 
-    def step(self) -> None:
-        """Put the whole lines that are new as a segment.
+    def upload_rows(self) -> None:
+        """Upload the whole lines that are new as a segment.
 
         Raises:
             UserError: another driver has taken the sweep over, or the storage failed for long.
@@ -96,31 +104,32 @@ class Mirror:
         if not new:
             return
         self._require_owner()
-        _put_bytes(self.records.store, f"{ROWS}/{self.session}-{self.offset:012d}.jsonl", new)
+        segment = f"{ROWS}/{self.session}-{self.offset:012d}.jsonl"
+        self.records.store.write(segment, lambda path: path.write_bytes(new))
         self.offset += len(new)
 
     def _require_owner(self) -> None:
         store = self.records.store
         if owner_of(store) != self.session:
             raise UserError(
-                f"another driver has taken over the sweep in {store.uri}; this one stops, and its "
-                f"rows since then are in {self.records.directory} alone."
+                f"another driver has taken over the sweep in {store.uri}; this one stops. Its rows "
+                f"since then are in {self.records.directory} alone."
             )
 
     def _run(self) -> None:
         try:
-            self.begin()
+            self.take_over()
             while not self._ending.wait(self.every):
-                self.step()
-            self.step()
+                self.upload_rows()
+            self.upload_rows()
         except UserError as problem:
             self.error = problem
 
 
 def catch_up(records: Records) -> None:
-    """Do what a session left undone that was killed between its last row and its end.
+    """Upload the last rows and remove the checkpoints of a sweep of which every trial has ended.
 
-    Its last rows are put into the bucket; the checkpoints, which no trial needs, are removed.
+    A session that was killed between its last row and its end has left both undone.
 
     Raises:
         UserError: as for `Mirror.error`.
@@ -133,21 +142,21 @@ def catch_up(records: Records) -> None:
         records.forget_checkpoints(trial_id)
 
 
-def seal(records: Records) -> None:
-    """Mark a sweep as done, here and, with what its end wrote, in its bucket.
+def mark_done(records: Records) -> None:
+    """Mark a sweep as done in its folder and, with the files of its end, in its bucket.
 
     Raises:
-        StorageError: as for `put`.
+        StorageError: as for `upload`.
     """
     records.mark_done()
-    put(records)
+    upload(records)
 
 
-def put(records: Records, names: Iterable[str] = LAST) -> None:
-    """Copy files of a sweep's folder into its bucket; nothing where there is none.
+def upload(records: Records, names: Iterable[str] = FILES_AT_END) -> None:
+    """Copy files of a sweep's folder, those that exist, to its bucket, if it has one.
 
     Raises:
-        StorageError: the storage failed for as long as is waited for it.
+        StorageError: the storage failed for as long as it is waited for.
     """
     if records.in_bucket:
         for name in names:
@@ -156,11 +165,6 @@ def put(records: Records, names: Iterable[str] = LAST) -> None:
 
 
 def _earlier(records: Records) -> list[str]:
-    """Names of the rows of sweeps that this one learns from."""
+    """Names of the files of the sweeps that this one was warm-started with."""
     files = sorted((records.directory / "earlier").glob("*/*"))
     return [str(path.relative_to(records.directory)) for path in files]
-
-
-def _put_bytes(store: Storage, name: str, content: bytes) -> None:
-    """One object; no copy of it stays in the folder."""
-    store.write(name, lambda path: path.write_bytes(content))

@@ -1,11 +1,11 @@
-"""Which trials are degenerate: the one rule of a sweep, for all who judge its trials.
+"""Which trials are degenerate: the one rule of a sweep, which everything that compares trials uses.
 
-A constant predictor has a gap of 0, so what says too little is no part of the comparison. A trial
-that ran to its end is degenerate when its dev accuracy is not above the majority rate, or its dev
-W-F1 is under the floor (`is_degenerate`). The floor is `sweep.floor`, or by default half of
-the best dev W-F1 of an ERM trial that ran to its end. The default rises when a better ERM trial
-ends, so a trial that was above it may be under it later. Therefore the status in a row is only what
-held when the trial ended: `Records.trials`, the front, the journal and the searcher judge anew.
+A constant predictor has a gap of 0, so a model that hardly predicts is no part of the comparison. A
+trial that ran to its end is degenerate when its dev accuracy is not above the majority rate, or its
+dev W-F1 is under the floor (`is_degenerate`). The floor is `sweep.floor`, or by default half of the
+best dev W-F1 of an ERM trial that ran to its end. The default rises when a better ERM trial ends,
+so a trial that was above it may be under it later. Therefore the status in a row only says what
+was true when the trial ended: `Records.trials`, the front, the journal and the searcher judge anew.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ FLOOR_SHARE = 0.5  # of ERM's best W-F1: the default floor
 
 
 @dataclass
-class Rule:
+class DegenerateRule:
     """The rule of one sweep, and the W-F1 of its ERM trials that have ended so far.
 
     Attributes:
         majority_rate: of the sweep's dev utterances, in [0, 1].
         given: `sweep.floor`, a W-F1 in [0, 1]; None: the floor follows ERM.
-        loss: of a trial whose hyperparameters name none; None where that is not known.
+        loss: of a trial whose hyperparameters name no loss; None where that is not known.
         erm: dev W-F1 of each complete ERM trial, by trial id.
     """
 
@@ -39,8 +39,8 @@ class Rule:
     erm: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, sweep: Mapping, trials: Iterable[Trial] = ()) -> Rule | None:
-        """The rule by a sweep.yaml and the trials so far; None where it has no majority rate."""
+    def of(cls, sweep: Mapping, trials: Iterable[Trial] = ()) -> DegenerateRule | None:
+        """The rule of a sweep.yaml and the trials so far; None where it has no majority rate."""
         config = sweep.get("config")
         searched, objective = _section(config, "sweep"), _section(config, "objective")
         given = sweep.get("floor")
@@ -54,17 +54,17 @@ class Rule:
         return rule
 
     def note(self, trial_id: str, status: str, hyperparameters: Mapping, selected: Mapping) -> None:
-        """Let a trial raise the floor, if it is a complete ERM trial."""
+        """Let a trial that has ended raise the floor, if it is a complete ERM trial."""
         score = _score(selected, "w_f1")
         is_erm = hyperparameters.get("loss", self.loss) == "erm"
         if status in COMPLETE and is_erm and math.isfinite(score):
             self.erm[trial_id] = score
 
     def floor(self, counts: Callable[[str], bool] = bool) -> float | None:
-        """W-F1 under which a trial is degenerate; None without one.
+        """The W-F1 under which a trial is degenerate; None where there is none yet.
 
         Args:
-            counts: whether a noted trial counts as ended, by its id; all do by default.
+            counts: whether the ERM trial of this id counts; by default all do.
         """
         if self.given is not None:
             return self.given
@@ -72,7 +72,7 @@ class Rule:
         return FLOOR_SHARE * max(scores) if scores else None
 
     def status(self, selected: Mapping, counts: Callable[[str], bool] = bool) -> str:
-        """`finished` or `degenerate`: what a complete trial with these dev scores is."""
+        """The status of a complete trial with these dev scores: `finished` or `degenerate`."""
         degenerate = is_degenerate(
             acc=_score(selected, "acc"),
             w_f1=_score(selected, "w_f1"),
@@ -82,8 +82,8 @@ class Rule:
         return "degenerate" if degenerate else "finished"
 
 
-def judged(trials: Sequence[Trial], rule: Rule | None) -> list[Trial]:
-    """The trials, each complete one finished or degenerate by the rule; as they are without one."""
+def judge_trials(trials: Sequence[Trial], rule: DegenerateRule | None) -> list[Trial]:
+    """The trials with the status that the rule gives to complete ones; unchanged without a rule."""
     if rule is None:
         return list(trials)
     return [
@@ -98,8 +98,8 @@ def _score(selected: Mapping, name: str) -> float:
 
 
 def _section(config: object, name: str) -> Mapping:
-    found = config.get(name) if isinstance(config, Mapping) else None
-    return found if isinstance(found, Mapping) else {}
+    section = config.get(name) if isinstance(config, Mapping) else None
+    return section if isinstance(section, Mapping) else {}
 
 
 def _is_number(value: object) -> bool:
@@ -107,7 +107,7 @@ def _is_number(value: object) -> bool:
 
 
 def is_degenerate(*, acc: float, w_f1: float, majority_rate: float, floor: float | None) -> bool:
-    """Whether a model says too little to be compared: a constant predictor has a gap of 0.
+    """Whether a model predicts too little to be compared; scores and rates are fractions.
 
     True when accuracy is not above the majority rate, when W-F1 is under `floor` (None: no floor),
     or when either is undefined.

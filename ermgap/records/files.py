@@ -1,4 +1,4 @@
-"""Files that are whole or absent, their names, and the plain values that JSON and YAML hold.
+"""Files that are whole or absent, locks, names of files, and plain values for JSON and YAML.
 
     write_atomically(path, lambda temporary: temporary.write_text(text))
     text = to_json(values, indent=1)
@@ -21,7 +21,7 @@ from typing import IO
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write(temporary path)`, then rename onto `path`: readers see the old or the new.
+    """Call `write(temporary path)`, then rename it to `path`: readers see the old file or the new.
 
     The file and its name are on disk (fsync) when this returns.
     """
@@ -35,16 +35,16 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
-        sync_folder(path.parent)
+        _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Add a line, with its newline, to a file: whole and on disk (fsync) when this returns.
+    """Append a line, with its newline, to a file: whole and on disk (fsync) when this returns.
 
-    Half a line that a crash left is closed first, so that it does not swallow this one. Of a line
-    that the disk refuses nothing stays: OSError.
+    Half a line that a crash left is ended first, so that it does not swallow this one. Of a line
+    that the disk refuses (OSError) nothing stays in the file.
     """
     with open(path, "ab+", buffering=0) as file:  # a buffer would be written again at the close
         before = file.tell()
@@ -52,29 +52,29 @@ def append_line(path: Path, line: bytes) -> None:
             file.seek(-1, os.SEEK_END)
             line = line if file.read(1) == b"\n" else b"\n" + line
         try:
-            left = memoryview(line)
-            while left:
-                left = left[file.write(left) :]
+            remaining = memoryview(line)
+            while remaining:
+                remaining = remaining[file.write(remaining) :]
             os.fsync(file.fileno())
         except OSError:
             os.ftruncate(file.fileno(), before)  # a full disk took half of it
             raise
     if not before:
-        sync_folder(path.parent)
+        _sync_folder(path.parent)
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it that are missing; their names are on disk afterwards."""
-    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    """Make a folder and its missing parents; their names are on disk (fsync) afterwards."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    for made in missing:
-        sync_folder(made.parent)
+    for path in missing:
+        _sync_folder(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Put the names in a folder on disk: of a new file, fsync of the file alone does not.
+def _sync_folder(folder: Path) -> None:
+    """Put the names in a folder on disk: the fsync of a new file does not do that.
 
-    Nothing where a file system has no fsync of folders, as some that lie across a network.
+    Nothing where a file system has no fsync of folders, such as some network file systems.
     """
     try:
         handle = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
@@ -103,10 +103,10 @@ def claim(file: int | IO, *, wait: bool = False) -> bool:
     return True
 
 
-def escaped(text: str) -> str:
-    """`text` with the bytes of a file's name that are not UTF-8 written as `\\xe4`.
+def escape_undecodable(text: str) -> str:
+    """`text` in which the bytes of a file's name that are not UTF-8 are written as `\\xe4`.
 
-    Python keeps such bytes as lone surrogates, which neither a table nor a file in UTF-8 can hold.
+    Python keeps such bytes as lone surrogates, which no table and no file in UTF-8 can hold.
     """
     if text.isascii():
         return text
@@ -116,21 +116,21 @@ def escaped(text: str) -> str:
         return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def native(path: str | os.PathLike) -> bytes:
-    """The name as the system has it, whatever the locale, and though it may be `escaped`."""
+def path_bytes(path: str | os.PathLike) -> bytes:
+    """The file's name in the file system, in any locale; undoes `escape_undecodable`."""
     try:
         name = os.fsencode(path)
     except UnicodeEncodeError:  # a manifest in UTF-8 read under LC_ALL=C
-        name = escaped(os.fspath(path)).encode()
+        name = escape_undecodable(os.fspath(path)).encode()
     if b"\\x" not in name or os.path.lexists(name):
         return name
-    return re.sub(rb"\\x([89a-f][0-9a-f])", lambda found: bytes([int(found[1], 16)]), name)
+    return re.sub(rb"\\x([89a-f][0-9a-f])", lambda match: bytes([int(match[1], 16)]), name)
 
 
 def plain(value, *, finite: bool = False):
-    """Nested values with string keys, lists and Python's own numbers instead of numpy's.
+    """Nested values as dicts with string keys, lists and Python's own numbers, for JSON and YAML.
 
-    `finite` makes NaN and infinities None, as strict JSON needs.
+    With `finite`, NaN and infinities become None, as strict JSON needs.
     """
     if isinstance(value, Mapping):
         return {str(key): plain(item, finite=finite) for key, item in value.items()}

@@ -1,11 +1,11 @@
 """The files of one sweep: written while it runs, read by the analysis, the source of truth.
 
-A sweep folder holds `sweep.yaml` (what was asked for), `table.parquet` (the utterances),
+A sweep folder holds `sweep.yaml` (the config, versions and plan), `table.parquet` (the utterances),
 `trials.jsonl` (append-only, a row per trial and epoch: the row is the commit), predictions and
 adapters per trial, `front.parquet`, `summary.json`, `sessions.jsonl` (where the time of each
-session went), `optuna.journal` (a copy for optuna-dashboard), `earlier/` (what it was warm-started
-with), `confirm/` (the front over seeds, a sweep folder of its own), and `DONE`, written last.
-Neither torch nor Ray is imported here: any machine with pandas reads a sweep.
+session went), `optuna.journal` (a copy for optuna-dashboard), `earlier/` (the sweeps that it was
+warm-started with), `confirm/` (the front over seeds, a sweep folder of its own), and `DONE`,
+written last. Neither torch nor Ray is imported here: any machine with pandas reads a sweep.
 
     records = Records.open("results/demo")
     for trial in records.trials(): print(trial.trial_id, trial.status, trial.selected)
@@ -25,24 +25,29 @@ import yaml
 from ermgap.config import old_forms, safe_yaml
 from ermgap.errors import UserError, first_line, in_shell
 from ermgap.records import bucket_restore
-from ermgap.records.degenerate import Rule, judged
+from ermgap.records.degenerate import DegenerateRule, judge_trials
 from ermgap.records.files import append_line, claim, make_folder, plain, to_json, write_atomically
 from ermgap.records.storage import Storage, is_uri
-from ermgap.records.trial import Trial, parsed
+from ermgap.records.trial import Trial, parse_rows
 
 
 class Records:
-    """A sweep folder. Only one process may append; any number may read at any time."""
+    """A sweep folder. Only one process may append; any number may read at any time.
+
+    Attributes:
+        sweep: the content of sweep.yaml.
+        half_written: whether the last reading of the rows met half-written lines.
+    """
 
     def __init__(self, directory: Path, sweep: dict) -> None:
         self.directory = directory
         self.sweep = sweep
-        self.torn = False
+        self.half_written = False
         self._frozen: list[dict] | None = None
 
     @classmethod
     def create(cls, directory: Path | str, *, sweep: Mapping, table: pd.DataFrame) -> Records:
-        """Start a folder; raises UserError if it already holds a sweep or cannot be written."""
+        """Make a folder; raises UserError if it already holds a sweep or cannot be written."""
         directory = Path(directory)
         if (directory / "sweep.yaml").exists():
             raise UserError(
@@ -63,16 +68,16 @@ class Records:
 
     @classmethod
     def open(cls, directory: Path | str) -> Records:
-        """Read a folder; raises UserError if it is not one that a sweep wrote.
+        """The records of a folder; raises UserError if no sweep wrote it.
 
-        A sweep at a URI is brought to results/NAME first (`ermgap.records.bucket_restore.restore`).
+        A sweep at a URI is copied to results/NAME first (`ermgap.records.bucket_restore.restore`).
         """
-        directory = bucket_restore.directory_of(directory)
+        directory = bucket_restore.local_folder(directory)
         path = directory / "sweep.yaml"
         if not path.is_file():
-            what = "has no sweep.yaml" if directory.is_dir() else "is not a folder"
+            trouble = "has no sweep.yaml" if directory.is_dir() else "is not a folder"
             raise UserError(
-                f"{directory} {what}, so it is no sweep; name a folder that a sweep wrote."
+                f"{directory} {trouble}, so it is no sweep; name a folder that a sweep wrote."
             )
         try:
             sweep = safe_yaml.read(path.read_text(encoding="utf-8"))
@@ -94,15 +99,15 @@ class Records:
         append_line(self.directory / "trials.jsonl", line)
 
     def rows(self) -> list[dict]:
-        """Every committed row in order; half-written lines are left out and set `self.torn`."""
+        """Every committed row in order, without half-written lines."""
         if self._frozen is not None:
             return self._frozen
         path = self.directory / "trials.jsonl"
-        rows, self.torn = parsed(path.read_bytes()) if path.exists() else ([], False)
+        rows, self.half_written = parse_rows(path.read_bytes()) if path.exists() else ([], False)
         return rows
 
     def freeze(self) -> None:
-        """Keep the rows as they are now: a report reads them many times, and wants them alike."""
+        """Keep the rows as they are now: a report reads them many times and needs the same ones."""
         self._frozen = self.rows()
 
     def trials(self) -> list[Trial]:
@@ -113,14 +118,17 @@ class Records:
         by_trial: dict[str, list[dict]] = {}
         for row in self.rows():
             before = by_trial.get(row["trial_id"], [])
-            kept = [other for other in before if other["epoch"] < row["epoch"]]
-            by_trial[row["trial_id"]] = [*kept, row]
+            earlier = [other for other in before if other["epoch"] < row["epoch"]]
+            by_trial[row["trial_id"]] = [*earlier, row]
         trials = [Trial.of(rows) for rows in by_trial.values()]
-        return judged(trials, self.rule(trials))
+        return judge_trials(trials, self.rule(trials))
 
-    def rule(self, trials: Iterable[Trial]) -> Rule | None:
-        """What tells which trials are degenerate, these having ended; None: the rows tell it."""
-        return Rule.of(self.sweep, trials)
+    def rule(self, trials: Iterable[Trial]) -> DegenerateRule | None:
+        """The rule by which trials are degenerate, given all trials so far.
+
+        None for a sweep without a majority rate: the statuses in its rows are the only ones.
+        """
+        return DegenerateRule.of(self.sweep, trials)
 
     # Files --------------------------------------------------------------------------------------
 
@@ -131,9 +139,9 @@ class Records:
 
     @cached_property
     def store(self) -> Storage:
-        """Checkpoints, predictions and adapters: sweep.yaml's `storage` or this folder.
+        """The storage of checkpoints, predictions and adapters: `storage` in sweep.yaml, or here.
 
-        What is fetched from a bucket lies in this folder.
+        Copies of what is in a bucket are kept in this folder.
         """
         return Storage.at(self.sweep.get("storage") or self.directory, folder=self.directory)
 
@@ -144,16 +152,17 @@ class Records:
 
     @property
     def features(self) -> str | None:
-        """The folder below which all sweeps of one storage share their features, or None.
+        """The folder in which all sweeps of one storage share their audio features, or None.
 
-        They are mapped into memory, so with a bucket, and without a storage, each node has its own.
+        Features are mapped into memory, so with a bucket, or without a storage, each node has its
+        own.
         """
-        stored = self.sweep.get("storage")
-        return None if self.in_bucket or not stored else str(Path(stored).parent)
+        storage = self.sweep.get("storage")
+        return None if self.in_bucket or not storage else str(Path(storage).parent)
 
     @property
     def storage(self) -> Path:
-        """The folder of `store`."""
+        """The folder of `store`; of a bucket, that of the copies."""
         return self.store.folder
 
     def table(self) -> pd.DataFrame:
@@ -167,15 +176,15 @@ class Records:
             ) from problem
 
     def predictions(self, trial_id: str) -> pd.DataFrame | None:
-        """Per-utterance predictions of the trial's selected epoch, or None if there are none."""
+        """Predictions per utterance of the trial's selected epoch, or None if there are none."""
         name = f"predictions/{trial_id}.parquet"
         path = self.store.fetch(name)
-        if not path.exists():  # brought here from a cluster whose storage is not mounted here
+        if not path.exists():  # copied from a cluster whose storage is not mounted here
             path = self.directory / name
         return pd.read_parquet(path) if path.exists() else None
 
     def write_sweep(self, sweep: Mapping) -> None:
-        """Replace sweep.yaml whole (`--resume` with more trials changes `trials` only)."""
+        """Replace sweep.yaml; `--resume` with more trials changes `trials` only."""
         self.sweep = dict(sweep)
         self.__dict__.pop("store", None)
         text = yaml.safe_dump(plain(self.sweep), sort_keys=False, allow_unicode=True)
@@ -191,7 +200,7 @@ class Records:
         self._replace("summary.json", lambda path: path.write_text(text, encoding="utf-8"))
 
     def lock(self) -> None:
-        """Claim the folder while this object lives; UserError if another process holds it."""
+        """Lock the folder while this object lives; UserError if another process has it."""
         handle = os.open(self.directory, os.O_RDONLY)
         if not claim(handle):
             os.close(handle)
@@ -219,11 +228,11 @@ class Records:
         self.store.remove(f"checkpoints/{trial_id}")
 
     def mark_done(self) -> None:
-        """Write `DONE`: everything else of the sweep is on disk."""
+        """Write `DONE`, after everything else of the sweep."""
         self._replace("DONE", lambda path: path.write_text("", encoding="utf-8"))
 
     def clear_done(self) -> None:
-        """Take `DONE` back: the sweep is extended."""
+        """Remove `DONE`: the sweep gets more trials."""
         (self.directory / "DONE").unlink(missing_ok=True)
 
     def _replace(self, name: str, write) -> None:

@@ -1,4 +1,4 @@
-"""Rows of `trials.jsonl` as they were written, and the trials that they tell of."""
+"""The rows of `trials.jsonl` as they are read, and the trials that they belong to."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from ermgap.records.degenerate import COMPLETE
 
 ENDED = (*COMPLETE, "stopped", "failed")
 NEEDED = {"trial_id": str, "attempt": int, "epoch": int, "status": str, "config": dict}
-NAME = re.compile(r"\w[\w .-]*")  # of a trial: files are called so, and must stay in their folder
+NAME = re.compile(r"\w[\w .-]*")  # of a trial: names of files contain it, so it must be no path
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial as its rows tell it; `selected` is of the epoch chosen by the selection rule.
+    """One trial, from its rows; `selected` holds the dev scores of the selected epoch.
 
-    `status` is judged anew (ermgap/records/degenerate.py); that of the last row is what held at its
-    commit.
+    `status` is that of the last row until `degenerate.judge_trials` gives it the current one.
     """
 
     trial_id: str
@@ -33,7 +32,7 @@ class Trial:
 
     @classmethod
     def of(cls, rows: list[dict]) -> Trial:
-        """The trial that its rows, one or more in order, tell of; the last one says how it is."""
+        """The trial of one or more rows in order; all but `rows` is from the last one."""
         last = rows[-1]
         return cls(
             trial_id=last["trial_id"],
@@ -52,9 +51,9 @@ class Trial:
         return self.status in ENDED
 
 
-def parsed(content: bytes) -> tuple[list[dict], bool]:
-    """The rows of a piece of trials.jsonl in order, and whether any line in it was half-written."""
-    rows, torn = [], False
+def parse_rows(content: bytes) -> tuple[list[dict], bool]:
+    """The rows in a piece of trials.jsonl, in order, and whether any line was half-written."""
+    rows, half_written = [], False
     for line in content.split(b"\n"):
         if not line.strip():
             continue
@@ -66,12 +65,12 @@ def parsed(content: bytes) -> tuple[list[dict], bool]:
             row["config"] = old_forms.current_hyperparameters(row["config"])
             rows.append(row)
         else:
-            torn = True
-    return rows, torn
+            half_written = True
+    return rows, half_written
 
 
 def _is_row(row) -> bool:
-    """Whether a row has what every row has, each of its kind."""
+    """Whether a JSON value is a row: all NEEDED keys with values of their types."""
     return (
         isinstance(row, dict)
         and all(type(row.get(name)) is kind for name, kind in NEEDED.items())

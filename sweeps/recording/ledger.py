@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from ermgap.config import Config
-from ermgap.records import COMPLETE, Records, Rule, StorageError, Trial
+from ermgap.records import COMPLETE, DegenerateRule, Records, StorageError, Trial
 from sweeps.recording.events import Events
 from sweeps.search import space
 from sweeps.search.gangs import Entry
@@ -45,7 +45,7 @@ class Ledger:
         self.rungs = Rungs(config, trials, lag=lag)
         # The baselines run to their end: everything is compared with them.
         self.spared = set(map(space.trial_id, range(len(space.named_points(config)))))
-        self.rule = records.rule(trials) or Rule(-math.inf, config.sweep.floor)
+        self.rule = records.rule(trials) or DegenerateRule(-math.inf, config.sweep.floor)
 
     def open(self, trial_id: str, hyperparameters: dict) -> Entry:
         """A configuration that is offered: a new one gets its first row, another goes on."""

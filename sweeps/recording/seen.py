@@ -12,8 +12,8 @@ from dataclasses import replace
 
 import pandas as pd
 
-from ermgap.records import Records, Trial, judged
-from ermgap.records.trial import parsed
+from ermgap.records import Records, Trial, judge_trials
+from ermgap.records.trial import parse_rows
 
 
 class Seen(Records):
@@ -45,9 +45,9 @@ class Seen(Records):
             self.offset, self.known = 0, {}
             return self.catch_up()
         new = new[: new.rfind(b"\n") + 1][bool(self.offset) :]  # a line in the making waits
-        rows, torn = parsed(new)
+        rows, half_written = parse_rows(new)
         self.offset += len(new)
-        self.torn = self.torn or torn
+        self.half_written = self.half_written or half_written
         for row in rows:
             self.note(row)
 
@@ -60,7 +60,7 @@ class Seen(Records):
     def trials(self) -> list[Trial]:
         """As `Records.trials`; of the rows only what `_selected` keeps."""
         trials = list(self.known.values())
-        return judged(trials, self.rule(trials))
+        return judge_trials(trials, self.rule(trials))
 
     def table(self) -> pd.DataFrame:
         """Corpus, speaker and split of the utterances, read once."""

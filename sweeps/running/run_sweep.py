@@ -83,7 +83,7 @@ def finish(prepared: folders.Prepared, session: Session, *, command: str) -> int
     if session.interrupted or ended < config.sweep.trials:
         print(stopped)
         return 130 if session.interrupted else 1
-    bucket_mirror.seal(records)
+    bucket_mirror.mark_done(records)
     print(f"watch: tensorboard --logdir {in_shell(folder / 'tb')}")
     print(f"       optuna-dashboard {in_shell(folder / journal.FILE)}")
     return 0

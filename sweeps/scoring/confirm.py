@@ -76,7 +76,7 @@ def run(records: Records, config: Config, *, seeds: int, address: str | None) ->
     write_atomically(
         child.directory / confirmed.FILE, lambda path: table.to_parquet(path, index=False)
     )
-    bucket_mirror.seal(child)
+    bucket_mirror.mark_done(child)
     confirmed.write(records.directory)
     return 0
 

@@ -102,7 +102,7 @@ def train(benchmark: Benchmark, plans: Mapping[int, planning.Plan], *, address: 
         ended = sum(trial.ended for trial in records.trials())
         if session.interrupted or ended < config.sweep.trials:
             return 130 if session.interrupted else 1
-        bucket_mirror.seal(records)
+        bucket_mirror.mark_done(records)
     return 0
 
 

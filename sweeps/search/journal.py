@@ -24,7 +24,7 @@ from optuna.trial import TrialState, create_trial
 
 from ermgap import metrics
 from ermgap.config import METRICS, Config
-from ermgap.records import COMPLETE, Records, Rule, Trial
+from ermgap.records import COMPLETE, DegenerateRule, Records, Trial
 from sweeps.search import space
 
 FILE = "optuna.journal"
@@ -77,7 +77,7 @@ class Journal:
         self.times[trial_id] = self.times.get(trial_id, (None,))[0], time.time()
         self._safely(self._ended, trial_id, hyperparameters, status, selected)
 
-    def judge(self, rule: Rule) -> None:
+    def judge(self, rule: DegenerateRule) -> None:
         """The floor has risen: write the study anew if a trial has become degenerate."""
         before = dict(self.trials)
         for trial_id, (hyperparameters, status, selected) in before.items():

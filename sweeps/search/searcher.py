@@ -15,7 +15,7 @@ from ray.tune.search import Searcher
 
 from ermgap.config import Config
 from ermgap.errors import UserError
-from ermgap.records import Rule, Trial
+from ermgap.records import DegenerateRule, Trial
 from sweeps.search import space
 from sweeps.search.order import number_of
 from sweeps.search.proposals import PointsSearcher, Stateless, named_trials
@@ -51,7 +51,7 @@ class RecordsSearcher(Stateless):
         *,
         earlier: Sequence[Trial] = (),
         points: Sequence[dict] | None = None,
-        rule: Rule | None = None,
+        rule: DegenerateRule | None = None,
         lag: int | None = None,
     ) -> None:
         super().__init__()
@@ -193,7 +193,7 @@ def searcher(
     trials: Sequence[Trial] = (),
     earlier: Sequence[Trial] = (),
     *,
-    rule: Rule | None = None,
+    rule: DegenerateRule | None = None,
     lag: int | None = None,
 ) -> Stateless:
     """The searcher of a sweep: over its named points if it has any, else by Optuna."""

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ermgap.config import METRICS, Config
-from ermgap.records import Records, Rule, Trial, to_json, write_atomically
+from ermgap.records import DegenerateRule, Records, Trial, to_json, write_atomically
 from sweeps.search.order import knows
 
 
@@ -126,7 +126,7 @@ class Rungs:
 
     def _goes_on(self, trial_id: str, there: Mapping[str, dict]) -> bool:
         """Whether one of the trials that reached a rung goes on from it."""
-        rule = Rule(there[trial_id]["majority_rate"], self.config.sweep.floor)
+        rule = DegenerateRule(there[trial_id]["majority_rate"], self.config.sweep.floor)
         rule.loss = self.config.objective.loss
         for name, it in there.items():
             rule.note(name, "finished", it["hyperparameters"], it["selected"])
@@ -134,7 +134,7 @@ class Rungs:
         mine = values.pop(trial_id)
         return self.rule.goes_on(mine, list(values.values()))
 
-    def _values(self, selected: Mapping, rule: Rule) -> list[float]:
+    def _values(self, selected: Mapping, rule: DegenerateRule) -> list[float]:
         """The objectives of the epoch selected so far; NaN where it is degenerate."""
         names = self.config.sweep.objectives
         if rule.status(selected) == "degenerate":

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ermgap.config import METRICS, Config, losses
 from ermgap.errors import UserError
-from ermgap.records import COMPLETE, Rule
+from ermgap.records import COMPLETE
 from ermgap.registry import Registry
 from sweeps.search import space
 from sweeps.search.journal import violations
@@ -54,7 +54,9 @@ class Study:
         UserError: the sampler is not known, or a range of the space is not possible.
     """
 
-    def __init__(self, config: Config, *, rule: Rule | None = None, earlier: int = 0) -> None:
+    def __init__(
+        self, config: Config, *, rule: DegenerateRule | None = None, earlier: int = 0
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.config, self.rule = config, rule
         if "loss" in space.distributions(config) and config.objective.loss not in losses.LOSSES:

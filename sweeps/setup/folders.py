@@ -217,7 +217,7 @@ def _reopen(
     check(config)
     records.table()  # a damaged one is an error here, not in every worker
     ended = sum(trial.ended for trial in records.trials())
-    torn = " (a half-written last row was left out)" if records.torn else ""
+    torn = " (a half-written last row was left out)" if records.half_written else ""
     print(f"resuming {given.resume}: {ended} of {config.sweep.trials} trials have ended{torn}")
     if given.dry_run:
         return None

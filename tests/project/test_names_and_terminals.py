@@ -66,15 +66,15 @@ def test_a_name_that_is_not_utf_8_is_escaped_and_still_opens_its_file(tmp_path):
     raw = os.fsencode(tmp_path) + b"/K\xe4the \x93.wav"
     with open(raw, "wb") as file:
         soundfile.write(file, np.full(4000, 0.1), 16000, format="WAV")
-    shown = files.escaped(os.fsdecode(raw))
+    shown = files.escape_undecodable(os.fsdecode(raw))
     assert shown.endswith(r"/K\xe4the \x93.wav") and shown.encode("utf-8")
-    assert files.native(shown) == files.native(os.fsdecode(raw)) == raw
+    assert files.path_bytes(shown) == files.path_bytes(os.fsdecode(raw)) == raw
     assert len(audio.read(shown)) == 4000
     other = tmp_path / r"K\xe4the \x93.wav"  # a file of just that name goes first
     other.touch()
-    assert files.native(shown) == os.fsencode(other)
-    assert files.escaped("怒り \u00a0.wav") == "怒り \u00a0.wav"
-    assert files.escaped("\ud800 怒り") == r"\ud800 怒り"
+    assert files.path_bytes(shown) == os.fsencode(other)
+    assert files.escape_undecodable("怒り \u00a0.wav") == "怒り \u00a0.wav"
+    assert files.escape_undecodable("\ud800 怒り") == r"\ud800 怒り"
 
 
 def test_an_escaped_name_leads_out_of_a_corpus_no_more_than_another(tmp_path):

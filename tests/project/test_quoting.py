@@ -52,7 +52,7 @@ def quiet(monkeypatch):
 
     for module, name in (
         (report, "write"),
-        (bucket_mirror, "seal"),
+        (bucket_mirror, "mark_done"),
         (journal, "write"),
         (stopping, "write_hindsight"),
         (timing, "tell"),

@@ -20,7 +20,7 @@ def losses(monkeypatch) -> Registry:
 
 def plugin(folder: Path, *names: str, stem: str = "mine", after: str = "") -> str:
     folder.mkdir(exist_ok=True)
-    lines = [f"Registry.every[0][{name!r}] = {str(folder)!r}" for name in names]
+    lines = [f"Registry.all[0][{name!r}] = {str(folder)!r}" for name in names]
     path = folder / f"{stem}.py"
     text = "\n".join(["from ermgap.registry import Registry", *lines, after])
     path.write_text(text, encoding="utf-8")

@@ -73,10 +73,10 @@ def test_a_line_in_the_making_waits_and_a_row_that_the_disk_took_back_is_forgott
     with open(path, "ab") as file:
         file.write(b'{"trial_id": "t0001"')
     live.catch_up()
-    assert list(live.known) == ["t0000"] and not live.torn
+    assert list(live.known) == ["t0000"] and not live.half_written
     records.append(row(2, 1, "running"))
     live.catch_up()
-    assert list(live.known) == ["t0000", "t0002"] and live.torn
+    assert list(live.known) == ["t0000", "t0002"] and live.half_written
     path.write_bytes(b"")
     records.append(row(3, 1, "running") | {"reason": "longer than the first one was" * 30})
     live.catch_up()

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from analysis.front import front
 from ermgap.config import Config, from_dict
-from ermgap.records import Records, Rule, judged
+from ermgap.records import DegenerateRule, Records, judge_trials
 from sweeps.recording.events import Events
 from sweeps.scheduler.broker import Broker
 from sweeps.search.searcher import RecordsSearcher, searcher
@@ -89,7 +89,7 @@ def unknown(folder, live: RecordsSearcher) -> set[str]:
 
 def test_a_better_erm_makes_an_earlier_trial_degenerate_for_the_searcher_too():
     config = Config().replace({"sweep.trials": 40, "sweep.sampler": "random"})
-    known = RecordsSearcher(config, rule=Rule(MAJORITY))
+    known = RecordsSearcher(config, rule=DegenerateRule(MAJORITY))
     scores = {"status": "finished", "acc": 0.5, "max_gap": 0.1}
     places = {}
     for number in range(6):
@@ -108,7 +108,7 @@ def test_a_better_erm_makes_an_earlier_trial_degenerate_for_the_searcher_too():
 
 def test_while_others_run_they_keep_their_places_and_are_told_after_the_floor_rose():
     config = Config().replace({"sweep.trials": 40, "sweep.sampler": "tpe"})
-    known = RecordsSearcher(config, points=(), rule=Rule(MAJORITY))
+    known = RecordsSearcher(config, points=(), rule=DegenerateRule(MAJORITY))
     offers = [known.suggest(str(number))["hyperparameters"] for number in range(6)]
     erm = next(i for i, hyperparameters in enumerate(offers) if hyperparameters["loss"] == "erm")
     order = [i for i in range(6) if i != erm]
@@ -162,11 +162,11 @@ def test_the_status_of_an_old_row_is_judged_anew(tmp_path):
     assert [t.status for t in records.trials()] == ["finished", "degenerate", "finished"]
     records.write_sweep({k: v for k, v in records.sweep.items() if k != "majority_rate"})
     assert [t.status for t in records.trials()] == [status for *_, status in told]
-    assert judged(records.trials(), None) == records.trials()
+    assert judge_trials(records.trials(), None) == records.trials()
 
 
 def test_scores_that_are_undefined_are_degenerate():
-    rule = Rule(MAJORITY)
+    rule = DegenerateRule(MAJORITY)
     for scores in ({}, {"acc": None, "w_f1": 0.5}, {"acc": 0.5}, {"acc": "0.5", "w_f1": 0.5}):
         assert rule.status(scores) == "degenerate"
     assert rule.status({"acc": 0.5, "w_f1": 0.5}) == "finished"

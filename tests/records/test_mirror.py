@@ -40,15 +40,15 @@ def test_what_the_mirror_holds_is_a_sweep_elsewhere(bucket, tmp_path):
 def test_a_second_session_begins_anew_and_the_first_one_stops(bucket, tmp_path):
     records = sweep(tmp_path, bucket, "two")
     first = Mirror(records)
-    first.begin()
+    first.take_over()
     other = Records.open(restore(f"{bucket.uri}/two", tmp_path / "other"))
     second = Mirror(other)
-    second.begin()
+    second.take_over()
     records.append(records.rows()[-1] | {"epoch": 7})
     with pytest.raises(UserError, match="another driver has taken over"):
-        first.step()
+        first.upload_rows()
     other.append(other.rows()[-1] | {"epoch": 8})
-    second.step()
+    second.upload_rows()
     there = Records.open(restore(f"{bucket.uri}/two", tmp_path / "third"))
     assert there.rows() == other.rows() != records.rows()
 
@@ -61,18 +61,18 @@ def test_a_replacement_whose_clock_lags_or_leads_is_read_and_not_the_driver_befo
     name = f"clock{lag_s}"
     records = sweep(tmp_path, bucket, name)
     first = Mirror(records)
-    first.begin()
+    first.take_over()
     other = Records.open(restore(f"{bucket.uri}/{name}", tmp_path / "other"))
     real, real_ns = time.time, time.time_ns
     monkeypatch.setattr(time, "time", lambda: real() - lag_s)
     monkeypatch.setattr(time, "time_ns", lambda: real_ns() - lag_s * 10**9)
     second = Mirror(other)
-    second.begin()
+    second.take_over()
     records.append(records.rows()[-1] | {"epoch": 7})
     monkeypatch.setattr(first, "_require_owner", lambda: None)  # it looked just before
-    first.step()
+    first.upload_rows()
     other.append(other.rows()[-1] | {"epoch": 8})
-    second.step()
+    second.upload_rows()
     there = Records.open(restore(f"{bucket.uri}/{name}", tmp_path / "third"))
     assert there.rows() == other.rows() != records.rows()
     assert bucket_mirror.number_of(second.session) > bucket_mirror.number_of(first.session)
@@ -104,8 +104,8 @@ def test_an_owner_that_was_lost_before_its_first_rows_leaves_those_before_it(buc
         pass
     other = Records.open(restore(f"{bucket.uri}/lostowner", tmp_path / "other"))
     lost = Mirror(other)
-    lost.step = lambda: None
-    lost.begin()
+    lost.upload_rows = lambda: None
+    lost.take_over()
     there = Records.open(restore(f"{bucket.uri}/lostowner", tmp_path / "there"))
     assert there.rows() == records.rows()
 
@@ -133,11 +133,11 @@ def test_rows_that_the_bucket_never_had_are_kept_aside_where_another_driver_went
 def test_a_half_written_row_is_not_mirrored_before_it_is_whole(bucket, tmp_path):
     records = sweep(tmp_path, bucket, "three")
     copied = Mirror(records)
-    copied.begin()
+    copied.take_over()
     whole = records.rows()
     with open(records.directory / "trials.jsonl", "ab") as file:
         file.write(b'{"trial_id": "t00')
-    copied.step()
+    copied.upload_rows()
     restored = restore(f"{bucket.uri}/three", tmp_path / "there")
     assert Records.open(restored).rows() == whole
     assert (restored / "trials.jsonl").read_bytes().endswith(b"\n")
@@ -146,11 +146,11 @@ def test_a_half_written_row_is_not_mirrored_before_it_is_whole(bucket, tmp_path)
 def test_a_missing_segment_ends_the_rows_and_loses_none_before_it(bucket, tmp_path):
     records = sweep(tmp_path, bucket, "four")
     copied = Mirror(records)
-    copied.begin()
+    copied.take_over()
     before = records.rows()
     for epoch in (5, 6):
         records.append(records.rows()[-1] | {"epoch": epoch})
-        copied.step()
+        copied.upload_rows()
     segments = sorted(key for key in bucket.objects() if "/four/rows/" in key)
     assert len(segments) == 3
     bucket.client().delete_object(Bucket=bucket.name, Key=segments[1])
@@ -175,7 +175,7 @@ def test_restoring_keeps_the_longer_rows_and_refuses_another_sweeps_folder(bucke
 def test_a_folder_has_no_mirror(tmp_path):
     records = write(tmp_path / "plain", POINTS, with_predictions=False)
     with Mirror(records) as copied:
-        bucket_mirror.put(records)
+        bucket_mirror.upload(records)
     assert copied.error is None and not copied._thread.is_alive()
 
 

@@ -107,7 +107,7 @@ def test_rows_are_synced_before_append_returns_and_come_back_in_order(records, m
     assert synced.paths.index(records.directory) == 1  # the name of the new file, once
     assert synced.paths.count(records.directory) == 1
     assert records.rows() == [row(epoch=epoch, text="grün, \n 日本語") for epoch in range(1, 6)]
-    assert not records.torn
+    assert not records.half_written
 
 
 def test_a_last_row_cut_at_any_byte_is_left_out_reported_and_never_swallows_the_next(records):
@@ -117,13 +117,13 @@ def test_a_last_row_cut_at_any_byte_is_left_out_reported_and_never_swallows_the_
     whole = log(records).read_bytes()
     for cut in range(len(kept), len(whole) + 1):
         log(records).write_bytes(whole[:cut])
-        torn = len(kept) < cut < len(whole) - 1
+        half_written = len(kept) < cut < len(whole) - 1
         expected = [1] if cut < len(whole) - 1 else [1, 2]  # only the newline may be missing
         assert [found["epoch"] for found in records.rows()] == expected
-        assert records.torn == torn
+        assert records.half_written == half_written
         records.append(row(epoch=3))
         assert [found["epoch"] for found in records.rows()] == [*expected, 3]
-        assert records.torn == torn
+        assert records.half_written == half_written
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_line_that_is_no_row_is_left_out_and_reported(records, line):
     with open(log(records), "ab") as file:
         file.write(line + b"\n")
     records.append(row(epoch=2))
-    assert [found["epoch"] for found in records.rows()] == [1, 2] and records.torn
+    assert [found["epoch"] for found in records.rows()] == [1, 2] and records.half_written
     assert [trial.epoch for trial in records.trials()] == [2]
 
 
@@ -397,4 +397,4 @@ def test_a_row_that_does_not_fit_on_the_disk_leaves_nothing_of_itself(records):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before
     records.append(row("t0000", 2))
-    assert [one["epoch"] for one in records.rows()] == [1, 2] and not records.torn
+    assert [one["epoch"] for one in records.rows()] == [1, 2] and not records.half_written

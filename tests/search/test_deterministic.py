@@ -15,7 +15,7 @@ from ray.tune.search import Searcher
 
 from ermgap.config import Config
 from ermgap.config.losses import LOSSES
-from ermgap.records import Rule, Trial, judged
+from ermgap.records import DegenerateRule, Trial, judge_trials
 from sweeps.search import order, space
 from sweeps.search.proposals import Together
 from sweeps.search.searcher import RecordsSearcher
@@ -51,7 +51,7 @@ class Session:
     def __init__(self, config: Config, *, slots: int, timing: int, trials=(), ends: int = 99):
         self.rng, self.slots = random.Random(timing), slots
         lag = order.lag_of(config, slots=slots)
-        self.searcher = RecordsSearcher(config, trials, rule=Rule(MAJORITY), lag=lag)
+        self.searcher = RecordsSearcher(config, trials, rule=DegenerateRule(MAJORITY), lag=lag)
         self.trials = {trial.trial_id: trial for trial in trials}
         left = config.sweep.trials - self.ended
         self.together = Together(self.searcher, gang=1, trials=left)
@@ -98,10 +98,10 @@ def records(session: Session, *, lost: bool) -> list[Trial]:
     trials = list(session.trials.values())
     if lost:  # the last that was offered had no row yet
         trials = [t for t in trials if t.ended or t is not trials[-1]]
-    rule = Rule(MAJORITY)
+    rule = DegenerateRule(MAJORITY)
     for trial in trials:
         rule.note(trial.trial_id, trial.status, trial.hyperparameters, trial.selected)
-    return judged(trials, rule)
+    return judge_trials(trials, rule)
 
 
 @pytest.mark.parametrize(("slots", "deterministic"), [(1, False), (2, True), (4, True)])

@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ermgap import be_polite
+from ermgap import let_idle_threads_sleep
 from ermgap.errors import UserError, first_line, in_shell
 from sweeps.scheduler.machines import devices, local_ray
 
-be_polite()  # before anything imports torch, here and in the processes that Ray starts
+let_idle_threads_sleep()  # before anything imports torch, here and in the processes that Ray starts
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
