@@ -45,8 +45,8 @@ def test_each_row_is_read_once_however_many_trials_end(tmp_path, monkeypatch, ca
     records = Records.open(create(tmp_path / "sweep"))
     records.append(row(0, 1, "running"))
     path, read, tables = records.directory / "trials.jsonl", [], []
-    whole, table = seen.parsed, Records.table
-    monkeypatch.setattr(seen, "parsed", lambda new: (read.append(len(new)), whole(new))[1])
+    whole, table = seen.parse_rows, Records.table
+    monkeypatch.setattr(seen, "parse_rows", lambda new: (read.append(len(new)), whole(new))[1])
     monkeypatch.setattr(Records, "table", lambda self: (tables.append(1), table(self))[1])
     monkeypatch.setattr(Records, "rows", lambda self: pytest.fail("all rows are read again"))
     watch = Progress(records, trials=10, epochs=2)
