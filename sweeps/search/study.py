@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ermgap.config import METRICS, Config, losses
 from ermgap.errors import UserError
-from ermgap.records import COMPLETE
+from ermgap.records import COMPLETE, DegenerateRule
 from ermgap.registry import Registry
 from sweeps.search import space
 from sweeps.search.journal import violations
