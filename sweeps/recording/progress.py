@@ -1,114 +1,222 @@
-"""What a person watches while a sweep runs: trials done, running, failed; the front; time left."""
+"""What a person sees of a running sweep: a table that is redrawn in place, or lines in a log.
+
+watch = Progress(records, trials=12, epochs=10)
+watch.update(status)      # the broker's, again and again
+watch.finish()            # before anything else is printed
+"""
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
 from analysis.front import front
 from ermgap.config import METRICS
-from ermgap.records import Records, Trial
 from sweeps.recording.seen import Seen
 
-QUIET_S = 30.0  # between two lines where the terminal cannot be overwritten
+if TYPE_CHECKING:
+    from ermgap.records import Records, Trial
+
+QUIET_S = 30.0  # between two lines of a log without an event
+WIDE = 100  # columns of a terminal from which on all hyperparameters are shown
+FRAME = 7  # lines of the table that are no trial: heading, bar, notes
+SCORES = {"acc": "acc", "max_gap": "max gap"}  # those shown, with their headings
+STYLES = {"running": "cyan", "failed": "red", "stopped": "dim", "degenerate": "dim"}
 
 
 class Progress:
-    """Prints one line that changes (on a terminal), and a lasting line for each trial that ends.
+    """Shows a table on a terminal; elsewhere prints a line for each trial that ends.
 
     Args:
         records: of the sweep.
         trials: how many the sweep has in all.
         epochs: the budget of each.
+        console: where to show it; by default standard output.
     """
 
-    def __init__(self, records: Records, *, trials: int, epochs: int) -> None:
+    def __init__(
+        self, records: Records, *, trials: int, epochs: int, console: Console | None = None
+    ) -> None:
         self.seen, self.trials, self.epochs = Seen(records), trials, epochs
+        self.console = console or Console(force_terminal=sys.stdout.isatty(), highlight=False)
         self.seen.catch_up()
-        self.before = {trial.trial_id for trial in self.seen.trials() if trial.ended}
-        self.told: set[str] = set()
-        self.first_epoch: float | None = None
-        self.spoke = 0.0
+        self.ended_before = sum(trial.ended for trial in self.seen.trials())
+        self.info = front.info(self.seen)
+        self.shown: set[str] = set()  # trials that ended since, and were shown
+        self.first_epoch: float | None = None  # since when epochs are timed
+        self.printed = 0.0
         self.line = ""
+        self.live: Live | None = None
 
     def update(self, status: Mapping) -> None:
         """Show the broker's status."""
-        if new := [trial_id for trial_id in status["ended"] if trial_id not in self.told]:
+        if new := [trial_id for trial_id in status["ended"] if trial_id not in self.shown]:
             self.seen.catch_up()  # of what is new: all rows of a long sweep are hundreds of MB
-            info = front.info(self.seen)
-            trials = {trial.trial_id: trial for trial in self.seen.trials()}
-            for trial_id in new:
-                self._say(self._ended(trials[trial_id], info))
-            self.told.update(new)
-        line = self._now(status)
-        if sys.stdout.isatty():
-            print(f"\r\033[K{line}", end="", flush=True)
-        elif line != self.line and time.monotonic() - self.spoke > QUIET_S:
-            self._say(line)
-        self.line = line
+            self.info = front.info(self.seen)
+            self.shown.update(new)
+        if self.console.is_interactive:
+            self._redraw(status, new)
+        else:
+            self._print_lines(status, new)
 
     def finish(self) -> None:
-        """Leave the cursor on a fresh line."""
-        if sys.stdout.isatty():
-            print("\r\033[K", end="", flush=True)
+        """Leave the whole table on the terminal, and the cursor below it."""
+        if self.live is None:
+            return
+        live, self.live = self.live, None
+        with suppress(OSError):  # a terminal that was closed
+            live.stop()
+            if trials := self.seen.trials():
+                self.console.print(self._table(trials))
 
-    def _say(self, line: str) -> None:
-        self.spoke = time.monotonic()
-        print(f"\r\033[K{line}" if sys.stdout.isatty() else line, flush=True)
+    def _redraw(self, status: Mapping, new: Iterable[str]) -> None:
+        self.seen.catch_up()
+        if self.live is None:
+            self.live = Live(console=self.console, auto_refresh=False, transient=True)
+            self.live.start()
+            self.console.show_cursor(True)  # whatever ends this process leaves a cursor
+        trials = {trial.trial_id: trial for trial in self.seen.trials()}
+        for trial_id in new:
+            if trials[trial_id].status == "failed":
+                self.console.print(
+                    Text(f"{trial_id} failed: {trials[trial_id].reason}", style="red")
+                )
+        bar = Table.grid(padding=(0, 1))
+        total = self.trials * self.epochs
+        bar.add_row(
+            ProgressBar(total=total, completed=total - self._epochs_to_go(status), width=24),
+            self._counts(status),
+        )
+        shown = self._fitting(trials, set(status["running"]))
+        omitted = f"{len(trials) - len(shown)} more ended" if len(trials) > len(shown) else ""
+        lines = [bar, *map(Text, filter(None, [omitted, *self._preparing(status)]))]
+        table = self._table(shown, status["running"])
+        self.live.update(Group(table, *lines) if shown else Group(*lines), refresh=True)
 
-    def _ended(self, trial: Trial, info: front.FrontInfo) -> str:
-        head = f"{trial.trial_id} {trial.status:<10}"
+    def _fitting(self, trials: Mapping[str, Trial], running: set[str]) -> list[Trial]:
+        """As many trials as the terminal has lines for: those running, the front, the newest."""
+        first = running | {point.trial_id for point in self.info.front}
+        order = sorted(trials, key=lambda trial_id: (trial_id in first, trial_id), reverse=True)
+        kept = order[: max(self.console.height - FRAME, len(running), 3)]
+        return [trials[trial_id] for trial_id in sorted(kept)]
+
+    def _table(self, trials: Iterable[Trial], running: Mapping[str, int] | None = None) -> Table:
+        """A row a trial; those of `running` have its epoch, those on the front a star."""
+        wide = self.console.width >= WIDE
+        table = Table(
+            box=None,
+            expand=wide,
+            padding=(0, 1, 0, 0),
+            caption=f"* on the front ({len(self.info.front)} trials), "
+            f"hypervolume {self.info.hypervolume:.3f}",
+            caption_justify="left",
+        )
+        numbers = ["epoch", *(f"{title} {METRICS[name].unit}" for name, title in SCORES.items())]
+        for name in ("", "trial", "loss", "fairness weight", *numbers, "status"):
+            right = name in numbers
+            table.add_column(name, justify="right" if right else "left", no_wrap=True)
+        if wide:
+            table.add_column("other hyperparameters", no_wrap=True, ratio=1)
+        on_front = {point.trial_id for point in self.info.front}
+        for trial in trials:
+            status = trial.status
+            if not trial.ended and trial.trial_id not in (running or ()):
+                status = "unfinished" if running is None else "waiting"
+            epoch = (running or {}).get(trial.trial_id, trial.epoch)
+            scores = [_score(trial, name) for name in SCORES]
+            cells = ["*" if trial.trial_id in on_front else "", trial.trial_id, *_loss(trial)]
+            cells += [f"{epoch}/{self.epochs}", *scores, status]
+            cells += [_other_hyperparameters(trial)] if wide else []
+            style = "bold" if trial.trial_id in on_front else STYLES.get(status)
+            table.add_row(*map(Text, cells), style=style)
+        return table
+
+    def _print_lines(self, status: Mapping, new: Iterable[str]) -> None:
+        trials = {trial.trial_id: trial for trial in self.seen.trials()} if new else {}
+        for trial_id in new:
+            self._print(self._ended(trials[trial_id]))
+        line = " · ".join([self._counts(status), *self._running(status), *self._preparing(status)])
+        if line != self.line and time.monotonic() - self.printed > QUIET_S:
+            self._print(line)
+        self.line = line
+
+    def _print(self, line: str) -> None:
+        self.printed = time.monotonic()
+        print(line, flush=True)
+
+    def _ended(self, trial: Trial) -> str:
+        head = f"{trial.trial_id} {trial.status} epoch {trial.epoch}"
         if trial.status == "failed":
-            return f"{head} {trial.reason}"
-        numbers = "  ".join(
-            show(name, trial.selected.get(name)) for name in ("acc", "w_f1", "max_gap")
+            return f"{head}: {trial.reason}"
+        scores = " ".join(
+            f"{title} {_score(trial, name)} {METRICS[name].unit}" for name, title in SCORES.items()
         )
-        points = len(info.front)
-        return (
-            f"{head} {numbers}  {_words(trial.hyperparameters)}  | front {points}, hypervolume "
-            f"{info.hypervolume:.3f}"
-        )
+        on_front = any(point.trial_id == trial.trial_id for point in self.info.front)
+        loss = " ".join(part for part in _loss(trial) if part != "-")
+        return f"{head} {scores} {loss}" + ", on the front" * on_front
 
-    def _now(self, status: Mapping) -> str:
-        ended = list(status["ended"].values())
-        done = len(self.before) + len(ended)
-        failed = ended.count("failed")
-        running = ", ".join(self._group(group, status) for group in status["held"].values())
-        parts = [f"{done}/{self.trials} trials", f"{failed} failed" if failed else "", running]
-        if not status["running"]:
-            parts += [
-                f"{slot}: {note}" for slot, note in status["notes"].items() if note != "ready"
-            ]
-        return " · ".join(part for part in [*parts, self._left(status, done)] if part)
+    def _running(self, status: Mapping) -> list[str]:
+        return [f"{name} epoch {n}/{self.epochs}" for name, n in sorted(status["running"].items())]
 
-    def _group(self, names: Sequence[str], status: Mapping) -> str:
-        """A slot's configurations, by epoch: a gang in its reports may be at two."""
-        epochs: dict[int, list[str]] = {}
-        for name in names:
-            epochs.setdefault(status["running"][name], []).append(name)
-        return ", ".join(f"{'+'.join(n)} epoch {e}/{self.epochs}" for e, n in epochs.items())
+    def _preparing(self, status: Mapping) -> list[str]:
+        """What the worker groups do before anything trains."""
+        notes = {} if status["running"] else status["notes"]
+        return [f"{slot}: {note}" for slot, note in notes.items() if note != "ready"]
 
-    def _left(self, status: Mapping, done: int) -> str:
+    def _counts(self, status: Mapping) -> str:
+        failed = list(status["ended"].values()).count("failed")
+        parts = [f"{self._done(status)}/{self.trials} trials", f"{failed} failed" if failed else ""]
+        return " · ".join(filter(None, [*parts, self._time_left(status)]))
+
+    def _done(self, status: Mapping) -> int:
+        return self.ended_before + len(status["ended"])
+
+    def _epochs_to_go(self, status: Mapping) -> int:
+        return (self.trials - self._done(status)) * self.epochs - sum(status["running"].values())
+
+    def _time_left(self, status: Mapping) -> str:
         epochs = len(status["ended"]) * self.epochs + sum(status["running"].values())
         if self.first_epoch is None and status["running"]:
             self.first_epoch = time.monotonic()
         if not epochs or self.first_epoch is None:
             return ""
-        each = (time.monotonic() - self.first_epoch) / epochs
-        left = ((self.trials - done) * self.epochs - sum(status["running"].values())) * each
+        seconds_each = (time.monotonic() - self.first_epoch) / epochs
+        seconds = max(self._epochs_to_go(status), 0) * seconds_each
         return (
-            f"about {left / 60:.0f} min left" if left > 90 else f"about {max(left, 0):.0f} s left"
+            f"about {seconds / 60:.0f} min left" if seconds > 90 else f"about {seconds:.0f} s left"
         )
 
 
-def show(name: str, value: float | None) -> str:
-    """A metric's name and value, as a person reads it."""
-    return f"{name} {'undefined' if value is None else METRICS[name].text(value)}"
+def _score(trial: Trial, name: str) -> str:
+    """A metric at the selected epoch without its unit; "-" where it is undefined."""
+    value = trial.selected.get(name)
+    return "-" if value is None or math.isnan(value) else METRICS[name].text(value)
 
 
-def _words(hyperparameters: Mapping) -> str:
+def _loss(trial: Trial) -> tuple[str, str]:
+    """The loss, and its fairness weight with the schedule."""
+    given = trial.hyperparameters
+    weight = (_plain(given[name]) for name in ("lambda_max", "schedule") if name in given)
+    return str(given.get("loss", "-")), " ".join(weight) or "-"
+
+
+def _other_hyperparameters(trial: Trial) -> str:
     return " ".join(
-        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in hyperparameters.items()
+        f"{name}={_plain(value)}"
+        for name, value in trial.hyperparameters.items()
+        if name not in ("loss", "lambda_max", "schedule")
     )
+
+
+def _plain(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -123,6 +123,7 @@ def _run(
                 watch = progress.Progress(
                     records, trials=config.sweep.trials, epochs=config.train.epochs
                 )
+                ends.callback(watch.finish)  # however it ends, the terminal is as it was
             _watch(tuner, broker, held, together, watch, session, mirror, interrupts)
         except KeyboardInterrupt:
             session.interrupted = session.hurried = True
