@@ -104,8 +104,8 @@ class Events:
         if self.experiment_written:
             return
         values: dict[str, list] = {
-            name: given.get("choices") or [given["low"]]
-            for name, given in (self.records.sweep.get("space") or {}).items()
+            name: interval.get("choices") or [interval["low"]]
+            for name, interval in (self.records.sweep.get("space") or {}).items()
         }
         for hyperparameters in [*(trial.hyperparameters for trial in self.seen.trials()), of_ended]:
             for name, value in hyperparameters.items():
