@@ -1,7 +1,6 @@
-"""The few collective operations a run needs, over plain torch.distributed or over nothing.
+"""The collective operations that training needs, over torch.distributed or in a single process.
 
-With one process and no process group every operation is the identity, so the loop has one code
-path.
+Without a process group every operation returns its input, so the training loop has one code path.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from torch import Tensor
 
 @dataclass
 class World:
-    """This process among the workers of a run."""
+    """The rank and device of this process, and the number of processes of the run."""
 
     rank: int = 0
     size: int = 1
@@ -24,7 +23,7 @@ class World:
 
     @classmethod
     def current(cls) -> World:
-        """From the process group if there is one; the GPU of this worker if it has one."""
+        """That of the process group, if there is one; on this worker's GPU, if it has one."""
         grouped = dist.is_available() and dist.is_initialized()
         device = (
             torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else None
@@ -36,23 +35,23 @@ class World:
         )
 
     def add_up(self, tensor: Tensor) -> Tensor:
-        """Sum over workers, in place; returns the tensor."""
+        """The tensor, summed over all workers in place."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def any(self, *flags: bool) -> list[bool]:
         """For each flag, whether it is set on some worker."""
-        told = torch.tensor([float(flag) for flag in flags], device=self.device)
-        return [count > 0 for count in self.add_up(told).tolist()]
+        counts = torch.tensor([float(flag) for flag in flags], device=self.device)
+        return [count > 0 for count in self.add_up(counts).tolist()]
 
     def from_first(self, value: Any) -> Any:
-        """Rank 0's picklable value, on every worker."""
+        """Rank 0's value, which must be picklable, on every worker."""
         if self.size == 1:
             return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0, device=self.device)
-        return box[0]
+        values = [value]
+        dist.broadcast_object_list(values, src=0, device=self.device)
+        return values[0]
 
     def gradients_add_up(self, parameters: list[torch.nn.Parameter]) -> None:
         """Sum gradients over workers, one flat all-reduce per dtype; a missing one counts as zero.
@@ -66,12 +65,9 @@ class World:
                 parameter.grad = torch.zeros_like(parameter)
         # No set: its order may differ between processes, and collectives pair up by order.
         for dtype in dict.fromkeys(p.dtype for p in parameters):
-            group = [p.grad for p in parameters if p.dtype == dtype]
-            flat = self.add_up(torch.cat([g.flatten() for g in group]))
+            gradients = [p.grad for p in parameters if p.dtype == dtype]
+            flat = self.add_up(torch.cat([g.flatten() for g in gradients]))
+            sums = flat.split([g.numel() for g in gradients])
             torch._foreach_copy_(
-                group,
-                [
-                    part.view_as(g)
-                    for part, g in zip(flat.split([g.numel() for g in group]), group, strict=True)
-                ],
+                gradients, [s.view_as(g) for s, g in zip(sums, gradients, strict=True)]
             )

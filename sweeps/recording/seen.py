@@ -1,7 +1,7 @@
-"""A running sweep as its front needs it: one small row a trial, kept as rows are committed.
+"""A running sweep in memory, for its front: one small row per trial, updated as rows are committed.
 
-The broker notes each row that it commits; the driver, another process, catches up from the file. To
-read the rows anew for each picture took seconds and hundreds of megabytes in the broker once
+The broker adds each row that it commits; the driver, another process, reads the new rows from the
+file. Reading all rows again for each picture took the broker seconds and hundreds of megabytes once
 there were tens of thousands of them.
 """
 
@@ -34,7 +34,7 @@ class Seen(Records):
         self._speakers: pd.DataFrame | None = None
 
     def catch_up(self) -> None:
-        """Note the whole rows that were appended to trials.jsonl since the last call."""
+        """Add the whole rows that were appended to trials.jsonl since the last call."""
         path = self.directory / "trials.jsonl"
         if not path.exists():
             return
@@ -44,7 +44,7 @@ class Seen(Records):
         if self.offset and new[:1] != b"\n":  # a disk took back a row that it had accepted
             self.offset, self.known = 0, {}
             return self.catch_up()
-        new = new[: new.rfind(b"\n") + 1][bool(self.offset) :]  # a line in the making waits
+        new = new[: new.rfind(b"\n") + 1][bool(self.offset) :]  # a half-written line waits
         rows, half_written = parse_rows(new)
         self.offset += len(new)
         self.half_written = self.half_written or half_written
@@ -52,25 +52,25 @@ class Seen(Records):
             self.note(row)
 
     def note(self, row: dict) -> None:
-        """A row was committed; it may be the first of its trial."""
+        """Add a committed row; it may be the first of its trial."""
         before = self.known.get(row["trial_id"])
         now = Trial.of([*(before.rows if before else ()), row])
         self.known[now.trial_id] = replace(now, rows=_selected(now.selected, now.rows))
 
     def trials(self) -> list[Trial]:
-        """As `Records.trials`; of the rows only what `_selected` keeps."""
+        """As `Records.trials`; their `rows` hold only what `_selected` keeps."""
         trials = list(self.known.values())
         return judge_trials(trials, self.rule(trials))
 
     def table(self) -> pd.DataFrame:
-        """Corpus, speaker and split of the utterances, read once."""
+        """Corpus, speaker and split of the utterances."""
         if self._speakers is None:
             self._speakers = super().table()[["corpus", "speaker", "split"]]
         return self._speakers
 
 
 def _selected(selected: dict, rows: list[dict]) -> list[dict]:
-    """The row of the selected epoch, with its worst cell alone."""
+    """The row of the selected epoch, reduced to its worst cell; empty where it has no row yet."""
     return [
         {"epoch": row["epoch"], "dev": {"worst_cell": (row.get("dev") or {}).get("worst_cell")}}
         for row in rows
