@@ -1,7 +1,7 @@
-"""Predictions as integer codes, and the counts of them from which every metric is computed.
+"""Encodes predictions as integers, and counts them: every metric is computed from the counts.
 
-    coded = code(predictions, labels=["anger", "joy", "neutral"])
-    counts = confusions(coded)                    # [cells, 2 genders, 3 labels, 4 predictions]
+    encoded = encode(predictions, labels=["anger", "joy", "neutral"])
+    counts = confusions(encoded)                  # [cells, 2 genders, 3 labels, 4 predictions]
 
 A *cell* is `language/modality`. `ermgap.metrics` re-exports all of this.
 """
@@ -18,7 +18,7 @@ import pandas as pd
 from ermgap.config import GENDERS
 from ermgap.errors import UserError
 
-OVERALL = "overall"  # in the place of a language: what pools them
+OVERALL = "overall"  # in the place of a language: all languages together
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class EncodedPredictions:
 
 
 class Margins(NamedTuple):
-    """All that the scores need of confusion counts: true utterances, hits and predictions a class.
+    """Sums of confusion counts by class: true utterances, hits and predictions.
 
-    Each is float [..., K]. The functions below take these or counts [..., K, K + 1].
+    Each is float [..., K]. The scores take these or counts [..., K, K + 1].
     """
 
     support: np.ndarray
@@ -74,8 +74,8 @@ def encode(predictions: pd.DataFrame, *, labels: Sequence[str]) -> EncodedPredic
     for name in languages:
         if name == OVERALL or "/" in str(name):
             raise UserError(
-                f"the predictions have the language {name!r}, which would be mistaken for another "
-                "cell; write two letters of ISO 639-1, such as de."
+                f"the predictions have the language {name!r}, which would name another cell; write "
+                "two letters of ISO 639-1, such as de."
             )
     modality, modalities = pd.factorize(predictions["modality"], sort=True)
     pairs, cell = np.unique(language * max(len(modalities), 1) + modality, return_inverse=True)
@@ -97,14 +97,14 @@ def _codes(column: pd.Series, names: Sequence[str]) -> np.ndarray:
         row = int(np.flatnonzero(codes < 0)[0])
         raise UserError(
             f"row {row} of the predictions has the {column.name} {column.iloc[row]!r}, "
-            f"which is not one of {', '.join(names)}; correct it or leave the row out."
+            f"which is not one of {', '.join(names)}; correct it or remove the row."
         )
     return codes
 
 
-def confusions(coded: EncodedPredictions) -> np.ndarray:
+def confusions(encoded: EncodedPredictions) -> np.ndarray:
     """Counts [cells, 2 genders, K true labels, K + 1 predictions] (float64)."""
-    shape = (len(coded.cells), len(GENDERS), coded.classes, coded.classes + 1)
-    index = (coded.cell, coded.gender, coded.label, coded.prediction)
+    shape = (len(encoded.cells), len(GENDERS), encoded.classes, encoded.classes + 1)
+    index = (encoded.cell, encoded.gender, encoded.label, encoded.prediction)
     flat = np.ravel_multi_index(index, shape)
     return np.bincount(flat, minlength=int(np.prod(shape))).reshape(shape).astype(float)

@@ -59,12 +59,12 @@ def counted_cells(
     many of the four gaps defined as any other of these: the mean of two is not compared with the
     mean of four. It depends on the true labels alone, so that it is the same for all systems.
     """
-    found = gender_gaps(counts, classes=supported_classes(counts, min_support=min_support))
+    gaps = gender_gaps(counts, classes=supported_classes(counts, min_support=min_support))
     enough = sides_with_support(counts, min_support=min_support, cell_support=cell_support).all(-1)
-    return _competing(found["defined"], enough)
+    return _comparable(gaps["defined"], enough)
 
 
-def _competing(defined: np.ndarray, enough: np.ndarray) -> np.ndarray:
+def _comparable(defined: np.ndarray, enough: np.ndarray) -> np.ndarray:
     """Cells [C] with enough utterances and the most defined gaps among these."""
     defined = np.where(enough, defined, 0)
     return (defined > 0) & (defined == defined.max(initial=0))
@@ -86,43 +86,44 @@ def minimum_per_side(*, min_support: float, cell_support: float | None = None) -
 def uncounted_cells(
     gaps: Mapping[str, Mapping], *, min_support: float, cell_support: float | None = None
 ) -> dict[str, str]:
-    """Why cells do not count for max_gap, by their names: their numbers in words.
+    """The cells that do not count for max_gap, with a phrase on their numbers of utterances.
 
     Args:
-        gaps: as from `evaluate`; those that pool cells are passed over.
+        gaps: as from `evaluate`; those that pool cells are ignored.
     """
     least = minimum_per_side(min_support=min_support, cell_support=cell_support)
     cells = {name: gap for name, gap in gaps.items() if name.split("/", 1)[0] != OVERALL}
     enough = [min(gap["n_female"], gap["n_male"]) >= least for gap in cells.values()]
-    kept = _competing(np.array([gap["defined"] for gap in cells.values()]), np.array(enough, bool))
+    defined = np.array([gap["defined"] for gap in cells.values()])
+    comparable = _comparable(defined, np.array(enough, bool))
     return {
         name: f"{gap['n_female']} female and {gap['n_male']} male utterances, {gap['defined']} of "
         f"{len(GAPS)} gaps defined"
-        for (name, gap), counts in zip(cells.items(), kept, strict=True)
-        if not counts
+        for (name, gap), counted in zip(cells.items(), comparable, strict=True)
+        if not counted
     }
 
 
 def rates(
     counts: np.ndarray | Margins, *, classes: np.ndarray, cells: np.ndarray | None = None
 ) -> np.ndarray:
-    """What the gaps compare, of each gender: [..., 2, 2K + 2] of counts [..., 2, K, K + 1].
+    """The rates that the gaps compare, by gender [..., 2, 2K + 2] of counts [..., 2, K, K + 1].
 
     TPR a class, FPR a class, W-F1, accuracy. NaN where undefined; a class that is not one of
     `classes` (bool [..., K]) is, and so is all of a cell that is not one of `cells` (bool [...]).
     """
     support, hits, predicted = Margins.of(counts)
-    n, entered = support.sum(-1, keepdims=True), classes[..., None, :]
-    found = np.concatenate(
+    n, used = support.sum(-1, keepdims=True), classes[..., None, :]
+    result = np.concatenate(
         [
-            np.where(entered, _ratio(hits, support), np.nan),
-            np.where(entered, _ratio(predicted - hits, n - support), np.nan),
+            np.where(used, _ratio(hits, support), np.nan),
+            np.where(used, _ratio(predicted - hits, n - support), np.nan),
             weighted_f1(counts)[..., None],
             accuracy(counts)[..., None],
         ],
         axis=-1,
     )
-    return found if cells is None else np.where(cells[..., None, None], found, np.nan)
+    return result if cells is None else np.where(cells[..., None, None], result, np.nan)
 
 
 def differences(rates: np.ndarray) -> np.ndarray:
@@ -131,7 +132,7 @@ def differences(rates: np.ndarray) -> np.ndarray:
 
 
 def gap_sizes(signed: np.ndarray) -> dict[str, np.ndarray]:
-    """How large differences of `rates` [..., 2K + 2] are, each [...].
+    """The gaps that differences of `rates` [..., 2K + 2] amount to, each [...].
 
     `tpr` and `fpr` are means of |difference| over classes, `w_f1` and `acc` absolute differences,
     `avg` the mean of those defined (arXiv 2603.21050) and `defined` their number, 0 to 4. `avg` is
@@ -190,9 +191,10 @@ def evaluate(
     names, pooled = _with_overall(encoded.cells, counts)
     gaps = _gaps_by_cell(names, pooled, min_support=min_support)
     enough = sides_with_support(counts, min_support=min_support, cell_support=cell_support)
-    cells = _competing(np.array([gaps[name]["defined"] for name in encoded.cells]), enough.all(-1))
-    for name, counts_for_max in zip(encoded.cells, cells, strict=True):
-        gaps[name]["counts"] = bool(counts_for_max)
+    defined = np.array([gaps[name]["defined"] for name in encoded.cells])
+    cells = _comparable(defined, enough.all(-1))
+    for name, counted in zip(encoded.cells, cells, strict=True):
+        gaps[name]["counts"] = bool(counted)
     averages = np.array([gaps[name]["avg"] for name in encoded.cells])
     worst_cell, max_gap = _extreme(encoded.cells, np.where(cells, averages, np.nan))
     scores = np.where(enough, weighted_f1(counts), np.nan)
@@ -219,7 +221,7 @@ def evaluate(
 def violation(name: str, value: float | None, limit: float) -> float:
     """By how much a metric misses its limit, in its own unit; negative or 0 where it keeps it.
 
-    The limit is a gap's largest value, and the least of every other metric. What is undefined
+    The limit is a gap's largest value, and the least of every other metric. An undefined metric
     misses its limit by 1.
     """
     if value is None or not np.isfinite(value):
@@ -240,11 +242,11 @@ def _gaps_by_cell(names: Sequence[str], counts: np.ndarray, *, min_support: int)
     classes = supported_classes(counts, min_support=min_support)
     gaps = gender_gaps(counts, classes=classes)
     n = counts.sum((-2, -1)).astype(int)
-    whole = {"defined": gaps.pop("defined"), "classes": classes.sum(-1)}
-    whole |= {"n_female": n[:, 0], "n_male": n[:, 1]}
+    integers = {"defined": gaps.pop("defined"), "classes": classes.sum(-1)}
+    integers |= {"n_female": n[:, 0], "n_male": n[:, 1]}
     return {
         name: {key: float(value[i]) for key, value in gaps.items()}
-        | {key: int(value[i]) for key, value in whole.items()}
+        | {key: int(value[i]) for key, value in integers.items()}
         for i, name in enumerate(names)
     }
 
@@ -261,7 +263,7 @@ def _loss_gaps(
     group, size = encoded.cell * 2 + encoded.gender, 2 * len(encoded.cells)
     sums = np.bincount(group, weights=loss, minlength=size)
     means = _ratio(sums, np.bincount(group, minlength=size)).reshape(-1, 2)
-    return _difference(means, axis=-1)
+    return np.abs(means[:, 0] - means[:, 1])
 
 
 def _majority(counts: np.ndarray) -> dict[str, float]:
@@ -274,15 +276,10 @@ def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     return np.divide(top, bottom, out=np.full(np.shape(bottom), np.nan), where=bottom > 0)
 
 
-def _difference(values: np.ndarray, *, axis: int) -> np.ndarray:
-    female, male = np.moveaxis(values, axis, 0)
-    return np.abs(female - male)
-
-
 def _mean(values: np.ndarray) -> np.ndarray:
     """Mean over the last axis of what is finite; NaN where nothing is."""
-    chosen = np.isfinite(values)
-    return _ratio(np.where(chosen, values, 0.0).sum(-1), chosen.sum(-1))
+    finite = np.isfinite(values)
+    return _ratio(np.where(finite, values, 0.0).sum(-1), finite.sum(-1))
 
 
 def _extreme(names: Sequence[str], values: Sequence[float]) -> tuple[str | None, float]:

@@ -1,12 +1,11 @@
-"""Emotions of your own audio, by an adapter that a sweep trained.
+"""Predicts the emotions of your own audio with an adapter that a sweep trained.
 
     python -m ermgap.predict --adapter results/small/adapters/t0004 clip.wav folder/ \\
         [--transcripts FILE.csv] [--out FILE.csv|FILE.jsonl] [--backbone PATH] [--language de]
 
-Any format that libsndfile reads, at any rate; folders are searched, but for hidden files and what
-macOS keeps beside them. The table of transcripts has
-the columns `path` and `transcript`. A file that cannot be used is named on a line of its own, the
-others are done, and the exit status is 1. Nothing stays in the cache of features.
+Any format that libsndfile reads, at any rate; folders are searched, without hidden files. The table
+of transcripts has the columns `path` and `transcript`. A file that cannot be used is named on a
+line of its own, the others are done, and the exit status is 1. The cache of features is not used.
 
     table = predict("results/small/adapters/t0004", ["clip.wav"])     # one row a file
 """
@@ -58,28 +57,27 @@ def predict(
     settings = config_of(folder, backbone=backbone)
     table = own_audio.table(files, settings, transcripts=transcripts, language=language)
     usable = table[table["problem"] == ""]
+    scores = np.zeros((0, len(settings.data.labels)))
     if len(usable):
-        scores = _heard(usable, settings, folder, batch=batch)
-    else:
-        scores = np.zeros((0, len(settings.data.labels)))
-    return _answers(table, scores, labels=settings.data.labels)
+        scores = _probabilities(usable, settings, folder, batch=batch)
+    return _with_answers(table, scores, labels=settings.data.labels)
 
 
 # Answers ------------------------------------------------------------------------------------------
 
 
-def _heard(
+def _probabilities(
     table: pd.DataFrame, settings: config.Config, folder: Path | str, *, batch: int
 ) -> np.ndarray:
-    """Probabilities [rows, labels] of usable clips, by backbone and adapter."""
+    """Probabilities [rows, labels] that the adapter gives usable clips."""
     from ermgap.distributed import World
     from ermgap.model.batches import Examples
     from ermgap.model.features import store as features
     from ermgap.training.evaluation import label_log_probabilities
 
-    _require_wording(settings.backbone.prompt, table)
+    _require_prompt(settings.backbone.prompt, table)
     world = World.current()
-    speech = _speech(settings, folder, device=world.device)
+    speech = _load(settings, folder, device=world.device)
     with tempfile.TemporaryDirectory(prefix="ermgap-") as cache:
         store = features.ensure(
             table,
@@ -106,20 +104,22 @@ def _heard(
     return scores
 
 
-def _require_wording(prompt: str, table: pd.DataFrame) -> None:
+def _require_prompt(prompt: str, table: pd.DataFrame) -> None:
+    """Raise UserError unless the prompt has a text for the language and modalities of the table."""
     from ermgap.model import prompts
 
     language, texts = table["language"].iloc[0], prompts.PROMPTS[prompt]
     for modality in table["modality"].unique():
-        held = texts.get(modality, {})
-        if not {language, ""} & set(held):
+        by_language = texts.get(modality, {})
+        if not {language, ""} & set(by_language):
             raise UserError(
                 f"the prompt has no text for {modality} in this language; give --language with one "
-                f"of {', '.join(held) or 'none'}."
+                f"of {', '.join(by_language) or 'none'}."
             )
 
 
-def _speech(settings: config.Config, folder: Path | str, *, device):
+def _load(settings: config.Config, folder: Path | str, *, device):
+    """The backbone with the adapter of the folder."""
     from ermgap.model import qwen2_audio
     from ermgap.model.cached_folder import quiet
 
@@ -129,13 +129,15 @@ def _speech(settings: config.Config, folder: Path | str, *, device):
     return speech
 
 
-def _answers(table: pd.DataFrame, scores: np.ndarray, *, labels: Sequence[str]) -> pd.DataFrame:
+def _with_answers(
+    table: pd.DataFrame, scores: np.ndarray, *, labels: Sequence[str]
+) -> pd.DataFrame:
     done = (table["problem"] == "").to_numpy()
-    whole = np.full((len(table), len(labels)), np.nan)
-    whole[done] = scores
+    probabilities = np.full((len(table), len(labels)), np.nan)
+    probabilities[done] = scores
     answers = pd.DataFrame({"file": table["path"], "prediction": None})
     answers.loc[done, "prediction"] = np.asarray(labels)[scores.argmax(1)]
-    answers[[f"p_{label}" for label in labels]] = whole
+    answers[[f"p_{label}" for label in labels]] = probabilities
     answers["modality"] = table["modality"].where(done, "")
     return answers.assign(note=table["note"].where(done, ""), problem=table["problem"])
 
@@ -145,28 +147,28 @@ def _answers(table: pd.DataFrame, scores: np.ndarray, *, labels: Sequence[str]) 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 1 if a file could not be used, UserError for other mistakes."""
-    given = _options().parse_args(arguments)
-    if given.batch < 1:
-        raise UserError(f"--batch {given.batch} is refused: it is at least 1.")
-    if given.out is not None and given.out.suffix not in OUT:
-        raise UserError(f"--out {given.out} is neither .csv nor .jsonl; end it in one of them.")
+    options = _parser().parse_args(arguments)
+    if options.batch < 1:
+        raise UserError(f"--batch {options.batch} is not possible: it is at least 1.")
+    if options.out is not None and options.out.suffix not in OUT:
+        raise UserError(f"--out {options.out} is neither .csv nor .jsonl; end it in one of them.")
     table = predict(
-        given.adapter,
-        given.files,
-        transcripts=given.transcripts,
-        backbone=given.backbone,
-        language=given.language,
-        batch=given.batch,
+        options.adapter,
+        options.files,
+        transcripts=options.transcripts,
+        backbone=options.backbone,
+        language=options.language,
+        batch=options.batch,
     )
     print(text(table), end="")
     for row in table[table["problem"] != ""].itertuples():
         print(printable(f"not done: {row.file} is {row.problem}"), file=sys.stderr)
-    if given.out is not None:
-        save(table, given.out)
+    if options.out is not None:
+        save(table, options.out)
     return int((table["problem"] != "").any())
 
 
-def _options() -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m ermgap.predict",
         description=__doc__.splitlines()[0],
@@ -174,19 +176,14 @@ def _options() -> argparse.ArgumentParser:
         f"to {audio.LONGEST_S:.0f} s. Exit status: 0 all files done, 1 some could not be used and "
         "are named, 2 another mistake.",
     )
-    parser.error = _refuse  # type: ignore[method-assign]
+    parser.error = _fail  # type: ignore[method-assign]
 
-    def add(name: str, metavar: str, words: str, **more) -> None:
-        parser.add_argument(name, metavar=metavar, help=words, **more)
+    def add(name: str, metavar: str, text: str, **more) -> None:
+        parser.add_argument(name, metavar=metavar, help=text, **more)
 
     add("files", "FILES", "audio files, or folders that hold them", nargs="+", type=_path)
-    add(
-        "--adapter",
-        "DIR",
-        "an adapter's folder: results/demo/adapters/t0003",
-        required=True,
-        type=_path,
-    )
+    example = "results/demo/adapters/t0003"
+    add("--adapter", "DIR", f"an adapter's folder: {example}", required=True, type=_path)
     add("--transcripts", "FILE", "CSV with the columns path and transcript", type=_path)
     add("--out", "FILE", "also write the table: FILE.csv or FILE.jsonl", type=_path)
     add("--backbone", "DIR", "folder of the backbone it was trained on", type=_path)
@@ -199,12 +196,12 @@ def _path(text: str) -> Path:
     return Path(text).expanduser()
 
 
-def _refuse(message: str):
+def _fail(message: str):
     raise UserError(f"{message}; see --help.")
 
 
 def text(table: pd.DataFrame) -> str:
-    """What was predicted, as aligned columns; probabilities with three decimals."""
+    """The predictions as aligned columns; probabilities with three decimals."""
     done = table[table["problem"] == ""].drop(columns="problem")
     if done.empty:
         return ""

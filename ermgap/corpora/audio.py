@@ -1,4 +1,4 @@
-"""Reading clips, and finding those that cannot be used before a model meets them.
+"""Reads clips, and excludes those that cannot be used before a model meets them.
 
     samples = read("clip.flac", 0.0, None)                # float32 [n], mono, 16 kHz
     table, excluded, cancelling = inspect(table)          # every clip decoded once
@@ -70,7 +70,7 @@ def read(
 
 
 class _Clip(NamedTuple):
-    """Mono float32 [n] at `rate` Hz; `promised` samples should be there (None: nobody says)."""
+    """Mono float32 [n] at `rate` Hz; its file names a length of `promised` samples (None: none)."""
 
     samples: np.ndarray
     rate: int
@@ -81,21 +81,21 @@ class _Clip(NamedTuple):
 def _decode(
     path: str | Path, start_s: float, end_s: float | None, *, longest_s: float = math.inf
 ) -> _Clip:
-    """The span of a file, or what it has of it; of what is longer one sample too many."""
+    """As much of a span as the file has; of a longer one than `longest_s` one sample more."""
     with open_audio(path, start_s=start_s) as file:
         if file.samplerate > FASTEST:
             raise UnusableClip(f"of more than {FASTEST:,} samples a second")
         span_s = math.inf if end_s is None or math.isnan(end_s) else end_s - start_s
-        rest = min(span_s * file.samplerate, longest_s * file.samplerate + 1)
-        rest = round(rest) if math.isfinite(rest) else None
+        remaining = min(span_s * file.samplerate, longest_s * file.samplerate + 1)
+        remaining = round(remaining) if math.isfinite(remaining) else math.inf
         level, parts = Level(file.channels), []
-        while rest is None or rest > 0:
-            asked = file.block if rest is None else min(rest, file.block)
-            block = file.read(asked, dtype="float32", always_2d=True)
+        while remaining > 0:
+            size = min(remaining, file.block)
+            block = file.read(size, dtype="float32", always_2d=True)
             level.add(block)
             parts.append(block.mean(axis=1, dtype=np.float32))
-            rest = None if rest is None else rest - len(block)
-            if len(block) < asked:
+            remaining -= len(block)
+            if len(block) < size:
                 break
         samples = np.concatenate(parts) if len(parts) != 1 else parts[0]
         promised = file.promised
@@ -125,9 +125,9 @@ def _hash(path: bytes, size: int, changed: int) -> str:  # size and time only te
 def inspect(
     table: pd.DataFrame, *, strict: bool = False, window_s: float | None = None
 ) -> Inspected:
-    """Decode every clip once; the usable rows with `end_s` filled in, the exclusions, and remarks.
+    """Decode every clip once; returns the usable rows with `end_s` filled in, and the exclusions.
 
-    Left out: missing, unreadable, truncated, damaged, empty, of unknown length, shorter than 0.1 s,
+    Excluded: missing, unreadable, truncated, damaged, empty, of unknown length, shorter than 0.1 s,
     longer than 30 s, non-finite, silent, constant, of an implausible level, with channels that
     cancel (ermgap.corpora.levels), and spans outside their file. `strict` raises UserError for the
     first of them, and when clips are longer than `window_s` seconds, which are otherwise kept
@@ -135,24 +135,24 @@ def inspect(
     """
     spans = list(zip(table["path"], table["start_s"], table["end_s"], strict=True))
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        found = list(pool.map(_usable, spans, chunksize=1))
-    bad = np.array([isinstance(one, str) for one in found], dtype=bool)
-    reasons = [one for one in found if isinstance(one, str)]
-    usable = [one for one in found if not isinstance(one, str)]
+        results = list(pool.map(_end_and_level, spans, chunksize=1))
+    bad = np.array([isinstance(result, str) for result in results], dtype=bool)
+    reasons = [result for result in results if isinstance(result, str)]
+    usable = [result for result in results if not isinstance(result, str)]
     if strict and reasons:
         raise UserError(
             f"the clip {table['path'].to_numpy()[bad][0]} is {reasons[0]}, and {len(reasons)} of "
-            f"{len(table)} clips cannot be used; mend them or leave out --strict."
+            f"{len(table)} clips cannot be used; fix them, or omit --strict."
         )
-    left_out = table.loc[bad, ["corpus", "path"]].assign(reason=reasons)
+    excluded = table.loc[bad, ["corpus", "path"]].assign(reason=reasons)
     kept = table[~bad].assign(end_s=[float(end) for end, _ in usable])
     if strict and window_s and (notes := crop_notes(kept, window_s)):
         raise UserError(f"{notes[0]}, which --strict refuses; give a longer window.")
     cancelling = np.array([level.cancelling for _, level in usable], dtype=bool)
-    return Inspected(kept.reset_index(drop=True), excluded_frame([left_out]), cancelling)
+    return Inspected(kept.reset_index(drop=True), excluded_frame([excluded]), cancelling)
 
 
-def _usable(span: tuple[str, float, float]) -> tuple[float, Level] | str:
+def _end_and_level(span: tuple[str, float, float]) -> tuple[float, Level] | str:
     """The end of the span in seconds and its level, or the reason why it cannot be used."""
     path, start, end = span
     try:
@@ -162,6 +162,7 @@ def _usable(span: tuple[str, float, float]) -> tuple[float, Level] | str:
 
 
 def _examine(path: str, start: float, end: float | None) -> tuple[float, Level]:
+    """The same; raises UnusableClip with the reason."""
     name = path_bytes(path)
     if not os.path.isfile(name):
         raise UnusableClip("missing")
@@ -183,13 +184,13 @@ def _examine(path: str, start: float, end: float | None) -> tuple[float, Level]:
         raise UnusableClip(f"shorter than {SHORTEST_S} s")
     if problem := clip.level.problem(clip.samples):
         raise UnusableClip(problem)
-    # A span's own end stays as it was written, but for what is rounded over the end of the file.
-    whole = end is not None and count >= round(span)
-    return (end if whole else start + count / clip.rate), clip.level
+    # A span's own end stays as written, unless rounding has put it behind the end of the file.
+    complete = end is not None and count >= round(span)
+    return (end if complete else start + count / clip.rate), clip.level
 
 
 def crop_notes(table: pd.DataFrame, window_s: float) -> tuple[str, ...]:
-    """A sentence per corpus that has clips longer than the window, of which the start is used."""
+    """A sentence for each corpus with clips longer than the window, which are cut to it."""
     longer = table["end_s"] - table["start_s"] > window_s + 1e-3
     return tuple(
         f"{longer[part.index].sum()} of {len(part)} clips of {corpus} are longer than the window "
@@ -200,7 +201,7 @@ def crop_notes(table: pd.DataFrame, window_s: float) -> tuple[str, ...]:
 
 
 def drop_copies(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The table without clips whose bytes and span an earlier row has, and those exclusions.
+    """The table without clips whose bytes and span an earlier row has, and these as exclusions.
 
     A copy in another split would be leakage. Only files of equal size are hashed.
     """
@@ -219,5 +220,5 @@ def drop_copies(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     copy = keys.duplicated()
     first = dict(zip(map(tuple, keys[~copy].to_numpy()), table["utterance_id"][~copy], strict=True))
     reasons = [f"a copy of {first[tuple(key)]}" for key in keys[copy].to_numpy()]
-    left_out = table.loc[copy, ["corpus", "path"]].assign(reason=reasons)
-    return table[~copy].reset_index(drop=True), excluded_frame([left_out])
+    excluded = table.loc[copy, ["corpus", "path"]].assign(reason=reasons)
+    return table[~copy].reset_index(drop=True), excluded_frame([excluded])

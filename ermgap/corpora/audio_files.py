@@ -1,7 +1,7 @@
-"""Which files of a folder are audio, which can be decoded here, and what to do about the others.
+"""Finds the audio files of a folder, and says why some cannot be decoded here.
 
-readable, foreign = search(Path("folder"))
-foreign_name("clip.m4a")       # "in a format that is not read here (.m4a); convert it ..."
+readable, unsupported = search(Path("folder"))
+unsupported_name("clip.m4a")       # "in a format that is not read here (.m4a); convert it ..."
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _MARKS = (
 
 
 def search(folder: Path) -> tuple[list[Path], list[Path]]:
-    """(audio that may be decoded here, audio that may not) below a folder, each sorted.
+    """(files that can be decoded here, audio that cannot) below a folder, each sorted.
 
-    Links to folders are followed. Hidden names and `__MACOSX`, where macOS keeps what belongs to a
-    file and is no sound (`._clip.wav`), are not looked at.
+    Links to folders are followed. Hidden files are ignored, and so is `__MACOSX`, where macOS keeps
+    metadata under the names of audio files (`._clip.wav`).
     """
     # glob follows symbolic links to folders, which Path.rglob passes over, and skips hidden names.
     names = glob.glob(os.path.join(glob.escape(str(folder)), "**", "*"), recursive=True)
@@ -46,7 +46,7 @@ def search(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def unsupported_name(path: str | os.PathLike) -> str:
-    """Why a file of this name cannot be decoded and what to do, or "" where the name says nothing.
+    """Why a file of this name cannot be decoded and what to do, or "" where it may be.
 
     Reads as the end of "FILE is ...".
     """
@@ -61,6 +61,6 @@ def unsupported_name(path: str | os.PathLike) -> str:
 def unsupported_content(mark: bytes) -> str:
     """The same from a file's first bytes, whatever its name."""
     if mark[:4] == b"\0\5\x16\7":
-        return "no sound but what macOS keeps beside a file (._NAME); remove it"
+        return "no audio but metadata of macOS (._NAME); remove it"
     kind = next((name for at, start, name in _MARKS if mark[at:].startswith(start)), "")
     return f"in a format that is not read here ({kind}); {REMEDY}" if kind else ""

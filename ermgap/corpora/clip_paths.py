@@ -1,11 +1,11 @@
-"""Paths of clips that somebody else's rows name: where they may lead, and the files they mean.
+"""Finds the clips that untrusted rows name, in the corpus's folder and under other spellings.
 
-    clips = Clips(folder, outside=False)
+    clips = ClipPaths(folder, outside=False)
     clips.find("sub\\a.wav", place="manifest.csv, row 2")       # "/.../folder/sub/a.wav"
     clips.notes("manifest.csv")                                 # how many were spelt differently
 
-A path is a file's name first. Only where there is no such file is another spelling of it tried, and
-the checks of where it lies hold for the path that is used.
+Only where no file has the path as written is another spelling tried; the checks of where a file
+lies hold for the path that is used.
 """
 
 from __future__ import annotations
@@ -54,41 +54,41 @@ def require_inside(path: str, *, place: str) -> None:
 
 
 class FolderBounds:
-    """Whether files lie below one of some folders once every symbolic link is followed."""
+    """Checks that files lie below one of some folders once every symbolic link is followed."""
 
     def __init__(self, *folders: str | Path) -> None:
         self._folders = tuple(os.path.realpath(folder) for folder in folders)
-        self._real: dict[str, str] = {}  # of the folders that files are in: a link or two a corpus
+        self._real: dict[str, str] = {}  # real paths of the folders that files are in
 
     def require(self, path: str, *, place: str) -> None:
         """Raise UserError for a file elsewhere; one that is absent is judged by its name."""
         try:
-            real = self._followed(os.fsdecode(path_bytes(path)))
+            real = self._real_path(os.fsdecode(path_bytes(path)))
         except (OSError, ValueError):  # too long for a file's name; it will be counted as missing
             return
         if not any(real.startswith(os.path.join(folder, "")) for folder in self._folders):
             raise UserError(
                 f"{place}: {quoted(path)} lies outside of the corpus, where a link or its path "
-                f"leads; copy it there, {ASK}."
+                f"leads; copy it into the corpus, {ASK}."
             )
 
-    def _followed(self, path: str) -> str:
+    def _real_path(self, path: str) -> str:
         folder, name = os.path.split(path)
         if folder not in self._real:
             self._real[folder] = os.path.realpath(folder)
-        # Each file costs one look, not one a part of its path: 30,000 files are usual.
+        # One system call a file, not one for each part of its path: 30,000 files are usual.
         near = os.path.join(self._real[folder], name)
         return os.path.realpath(near) if name in ("", ".", "..") or os.path.islink(near) else near
 
 
 def other_spelling(path: Path) -> Path | None:
-    """The file or folder that an absolute path which does not exist is another spelling of."""
-    _, other = ClipPaths(Path("/"), outside=True)._respelt(str(path))
+    """The existing file or folder that a missing absolute path may stand for, spelt differently."""
+    _, other = ClipPaths(Path("/"), outside=True)._other_spelling(str(path))
     return Path(other) if other else None
 
 
 class ClipPaths:
-    """The files that the rows of one corpus mean, relative to `root` unless absolute.
+    """The files that the rows of one corpus name, relative to `root` unless absolute.
 
     `within` are the folders in which they must lie, `root` if it is empty; `outside` allows all.
     """
@@ -97,8 +97,8 @@ class ClipPaths:
         self._root = str(root)
         self._inside = None if outside else FolderBounds(*(within or (root,)))
         self._listed: dict[str, list[dict[str, list[str]]]] = {}
-        self._kinds: Counter[str] = Counter()
-        self._others: list[tuple[str, str]] = []  # paths as written, and of the files used instead
+        self._kinds: Counter[str] = Counter()  # of differences in spelling
+        self._replaced: list[tuple[str, str]] = []  # path as written, path of the file used instead
 
     def find(self, written: str, *, place: str) -> str:
         """The absolute path of the file; as written where there is no such file in any spelling.
@@ -110,22 +110,22 @@ class ClipPaths:
             self._require(path, place)
             if os.path.lexists(path):
                 return path
-        kinds, other = self._respelt(written.strip())
+        kinds, other = self._other_spelling(written.strip())
         if not other or not os.path.isfile(other):
             return path
         self._require(other, place)
         self._kinds.update(kinds)
-        self._others.append((written, other))
+        self._replaced.append((written, other))
         return other
 
     def notes(self, name: str) -> tuple[str, ...]:
-        """A sentence on the paths of the file `name` that other spellings were found for."""
-        if not self._others:
+        """A sentence on the paths of the file `name` that are spelt unlike their files."""
+        if not self._replaced:
             return ()
         kinds = ", ".join(f"{kind} {n}" for kind, n in self._kinds.items())
-        written, other = self._others[0]
+        written, other = self._replaced[0]
         return (
-            f"{len(self._others)} paths of {name} are spelt otherwise than their files ({kinds}), "
+            f"{len(self._replaced)} paths of {name} are spelt unlike their files ({kinds}), "
             f"such as {quoted(written)} for {quoted(os.path.relpath(other, self._root))}; the "
             "files are used",
         )
@@ -134,8 +134,8 @@ class ClipPaths:
         if self._inside is not None:
             self._inside.require(path, place=place)
 
-    def _respelt(self, path: str) -> tuple[set[str], str]:
-        """In what another spelling that exists differs, and its path, or "" if there is none."""
+    def _other_spelling(self, path: str) -> tuple[set[str], str]:
+        """The kinds of differences to a path that exists, and that path, or "" if there is none."""
         kinds = {"backslashes"} if "\\" in path else set()
         here = "/" if path.startswith("/") else self._root
         for part in re.split(r"[/\\]", path):
@@ -150,7 +150,7 @@ class ClipPaths:
         return kinds, here
 
     def _entry(self, folder: str, name: str) -> tuple[str, str]:
-        """In what the one entry of a folder that `name` can mean differs, and its name, or ""."""
+        """The kind of difference to the only entry of a folder that `name` can mean, and that."""
         if folder not in self._listed:
             try:
                 names = os.listdir(folder)
@@ -161,6 +161,6 @@ class ClipPaths:
                 for (_, key), entries in zip(SPELLINGS, self._listed[folder], strict=True):
                     entries.setdefault(key(entry), []).append(entry)
         for (kind, key), entries in zip(SPELLINGS, self._listed[folder], strict=True):
-            if found := entries.get(key(name)):
-                return (kind, found[0]) if len(found) == 1 else ("", "")
+            if names := entries.get(key(name)):
+                return (kind, names[0]) if len(names) == 1 else ("", "")
         return "", ""

@@ -1,11 +1,11 @@
-"""A sound file opened for its samples, whose header is believed in nothing that can be checked.
+"""Opens audio files for their samples, and checks what their headers say of the length.
 
-    with opened("clip.mp3") as file:      # Sound: a soundfile.SoundFile, read from start to end
+    with open_audio("clip.mp3") as file:      # Sound: a soundfile.SoundFile, read forward
         samples = file.read(16000)
 
-Lengths come from what is there: the frames of an MP3, the bytes of a WAV whose recorder never wrote
-its sizes, the decoder for FLAC. What lacks a part that its header or its last page promises is
-truncated; where nothing says how long a file should be, it is of unknown length.
+Lengths come from the content: the frames of an MP3, the bytes of a WAV whose recorder never wrote
+its sizes, the decoder for FLAC. A file that lacks a part that its header or its last page promises
+is truncated; where nothing says how long a file should be, it is of unknown length.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ _ENDLESS = 1 << 62  # libsndfile's count of frames where it knows none
 
 
 class UnusableClip(Exception):
-    """A clip that is left out; the message is the recorded reason."""
+    """A clip that is excluded; the message is the recorded reason."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReadPlan:
     """How to read a file: `head`, then its bytes from `start` to `end`; or as it is, if `as_it_is`.
 
-    `seekable` is whether a span may be sought in that; `endless` hides its end, which makes the
+    `seekable` is whether the decoder may seek in that; `endless` hides its end, which makes the
     decoder go on to the last frame. `promised` samples a channel are there unless it is damaged.
     """
 
@@ -59,44 +59,44 @@ class Plan:
 
 
 class Sound(soundfile.SoundFile):
-    """A file that is read forward in blocks; `promised` is None where nothing names a length."""
+    """An audio file read forward in blocks; `promised` is None where nothing names a length."""
 
     promised: int | None = None
     linear = False
 
     def seekable(self) -> bool:
-        """False, for the base class would seek after every read, and MP3 and FLAC suffer by it."""
+        """False: the base class would seek after every read, which harms MP3 and FLAC."""
         return False
 
     def skip(self, frames: int) -> None:
         """Go to a sample: the same ones follow as after decoding from the start.
 
-        MP3 and Opus need what came before: a frame of MP3 lends bits from frames up to half a
-        second before it. Hence a second is decoded and thrown away.
+        MP3 and Opus need what came before: a frame of MP3 borrows bits from frames up to half a
+        second before it. Hence a second is decoded and discarded.
         """
         near = 0 if self.linear else min(max(frames - self.samplerate, 0), self.frames)
         if near:
             self.seek(near)
-        rest, block = frames - near, self.block
-        while rest > 0 and (count := len(self.read(min(rest, block), dtype="float32"))):
-            rest -= count
+        remaining, block = frames - near, self.block
+        while remaining > 0 and (n := len(self.read(min(remaining, block), dtype="float32"))):
+            remaining -= n
 
     @property
     def block(self) -> int:
-        """Frames to be decoded at a time, so that many channels do not need more memory."""
+        """Samples a channel to decode at a time: fewer of many channels, for equal memory."""
         return max(1, LONGEST_BLOCK // self.channels)
 
 
-class _Content(io.RawIOBase):
-    """The bytes of a plan as a file."""
+class _PlannedBytes(io.RawIOBase):
+    """The bytes that a plan names, as a file."""
 
-    def __init__(self, name: bytes, plan: Plan) -> None:
+    def __init__(self, name: bytes, plan: ReadPlan) -> None:
         self._file = open(name, "rb")  # closed by close()
         self._plan = plan
         self._at = 0
         self._size = len(plan.head) + plan.end - plan.start
-        # From this mpg123 estimates the length: 64 times what is there is more than any mixture
-        # of bitrates makes of it (320 to 8 kbit/s). It wants to see the last 128 bytes.
+        # From this mpg123 estimates the length: 64 times the true size is more than any mixture of
+        # bitrates gives (320 to 8 kbit/s). It reads the last 128 bytes.
         self._apparent = self._size * 64 + 128 if plan.endless else self._size
 
     def close(self) -> None:
@@ -129,10 +129,10 @@ class _Content(io.RawIOBase):
 
 @contextmanager
 def open_audio(path: str | Path, *, start_s: float = 0.0) -> Iterator[Sound]:
-    """The file, at a second of it. Raises Unusable with the reason; closes it in the end.
+    """The file, from `start_s` on, closed in the end. Raises UnusableClip with the reason.
 
     Whatever a decoder raises is such a reason, also in the body of the `with`: unreadable where the
-    file cannot be opened, damaged where its samples cannot be had.
+    file cannot be opened, damaged where its samples cannot be decoded.
     """
     name, decoding = path_bytes(path), False
     try:
@@ -140,9 +140,8 @@ def open_audio(path: str | Path, *, start_s: float = 0.0) -> Iterator[Sound]:
             status = os.stat(name)
             plan = _plan(name, status.st_size, status.st_mtime_ns)
             if start_s and not plan.seekable and plan.promised:
-                plan = Plan()
-            direct = plan.as_it_is
-            source = name if direct else stack.enter_context(_Content(name, plan))
+                plan = ReadPlan()
+            source = name if plan.as_it_is else stack.enter_context(_PlannedBytes(name, plan))
             file = stack.enter_context(Sound(source))
             _check(file, plan, status.st_size)
             decoding = True
@@ -156,10 +155,10 @@ def open_audio(path: str | Path, *, start_s: float = 0.0) -> Iterator[Sound]:
         ) from problem
 
 
-def _check(file: Sound, plan: Plan, size: int) -> None:
-    """Raise Unusable for a file that is shorter than its header says; set what it promises."""
-    for said, there in re.findall(r":\s*(\d+) \(should be (\d+)\)", file.extra_info):
-        if int(there) + ROUNDED < int(said) < STREAMED:
+def _check(file: Sound, plan: ReadPlan, size: int) -> None:
+    """Raise UnusableClip for a file that is shorter than its header says; set `promised`."""
+    for stated, actual in re.findall(r":\s*(\d+) \(should be (\d+)\)", file.extra_info):
+        if int(actual) + ROUNDED < int(stated) < STREAMED:
             raise UnusableClip(TRUNCATED)
     known = file.frames if file.frames < _ENDLESS and not plan.endless else None
     if known == 0 and size > 4096 and file.format not in ("WAV", "WAVEX"):
@@ -170,11 +169,11 @@ def _check(file: Sound, plan: Plan, size: int) -> None:
     file.linear = not plan.seekable
 
 
-# What a file's own bytes say ----------------------------------------------------------------------
+# Plans by format ----------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=1024)
-def _plan(name: bytes, size: int, changed: int) -> Plan:  # size and time only tell versions apart
+def _plan(name: bytes, size: int, changed: int) -> ReadPlan:  # size and time: a version of the file
     with open(name, "rb") as file:
         mark = file.read(64)
         if reason := unsupported_content(mark):
@@ -187,17 +186,17 @@ def _plan(name: bytes, size: int, changed: int) -> Plan:  # size and time only t
             return _ogg(file, size)
         if mark[:3] == b"ID3" or mpeg.header(mark):
             return _mpeg(file, 0, size)
-    return Plan()
+    return ReadPlan()
 
 
-def _wav(file: io.BufferedIOBase, size: int) -> Plan:
-    """A WAV as it is, but with sizes where its recorder left them 0."""
+def _wav(file: io.BufferedIOBase, size: int) -> ReadPlan:
+    """A WAV as it is, but with sizes where its recorder wrote 0."""
     at, bytes_a_second, tag = 12, 0, 0
     while True:
         file.seek(at)
         mark = file.read(8)
         if len(mark) < 8 or at > FURTHEST:
-            return Plan()
+            return ReadPlan()
         length = int.from_bytes(mark[4:], "little")
         if mark[:4] == b"data":
             break
@@ -213,16 +212,16 @@ def _wav(file: io.BufferedIOBase, size: int) -> Plan:
     if length == 0 and data < size and abs(whole - size) > 1:
         head[4:8] = min(size - 8, 0xFFFFFFFF).to_bytes(4, "little")
         head[-4:] = min(size - data, 0xFFFFFFFF).to_bytes(4, "little")
-        return Plan(as_it_is=False, head=bytes(head), start=data, end=size)
+        return ReadPlan(as_it_is=False, head=bytes(head), start=data, end=size)
     if tag in (0x50, 0x55):
         return _mpeg(file, data, min(data + length, size), inside=True)
     if size - data - length > TAIL_S * bytes_a_second:
-        _require_known(file, data + length)
-    return Plan()
+        _require_known_tail(file, data + length)
+    return ReadPlan()
 
 
-def _require_known(file: io.BufferedIOBase, end: int) -> None:
-    """Raise Unusable if what follows the data of a WAV is neither a chunk, nor a tag, nor zeros."""
+def _require_known_tail(file: io.BufferedIOBase, end: int) -> None:
+    """Raise UnusableClip unless a chunk, a tag or zeros follow the data of a WAV."""
     file.seek(end)
     tail = file.read(4096)
     marks = (tail[:4], tail[1:5])  # odd data may be padded
@@ -231,17 +230,17 @@ def _require_known(file: io.BufferedIOBase, end: int) -> None:
             raise UnusableClip(f"{UNKNOWN} (its sound goes on after the end that its header names)")
 
 
-def _flac(mark: bytes, size: int) -> Plan:
-    """A FLAC whose header names no length, so that the decoder goes to the end."""
+def _flac(mark: bytes, size: int) -> ReadPlan:
+    """A FLAC without the length in its header, so that the decoder goes to the end."""
     declared = int.from_bytes(mark[21:26], "big") & 0xFFFFFFFFF
     head = mark[:21] + bytes([mark[21] & 0xF0]) + bytes(4)
-    return Plan(
+    return ReadPlan(
         as_it_is=False, head=head, start=26, end=size, seekable=False, promised=declared or None
     )
 
 
-def _ogg(file: io.BufferedIOBase, size: int) -> Plan:
-    """An Ogg as it is, once each of its streams has an end and none begins after another."""
+def _ogg(file: io.BufferedIOBase, size: int) -> ReadPlan:
+    """An Ogg as it is, if each of its streams has an end and none begins after another."""
     at, last, begun = 0, {}, True
     while at + 27 <= size:
         file.seek(at)
@@ -249,8 +248,8 @@ def _ogg(file: io.BufferedIOBase, size: int) -> Plan:
         if page[:4] != b"OggS":
             file.seek(at)
             ahead = file.read(1 << 16)
-            place = ahead.find(b"OggS", 1)
-            at += place if place > 0 else max(len(ahead) - 3, 1)
+            next_page = ahead.find(b"OggS", 1)
+            at += next_page if next_page > 0 else max(len(ahead) - 3, 1)
             continue
         length = 27 + page[26] + sum(file.read(page[26]))
         if at + length > size:
@@ -263,20 +262,25 @@ def _ogg(file: io.BufferedIOBase, size: int) -> Plan:
         at += length
     if not all(flags & 4 for flags in last.values()):
         raise UnusableClip(TRUNCATED)
-    return Plan()
+    return ReadPlan()
 
 
-def _mpeg(file: io.BufferedIOBase, at: int, end: int, *, inside: bool = False) -> Plan:
+def _mpeg(file: io.BufferedIOBase, at: int, end: int, *, inside: bool = False) -> ReadPlan:
     """An MP3 as it is if its index is right; else its frames alone, to be decoded to the last."""
-    stream = mpeg.scan(file, at, end)
+    stream = mpeg.count_frames(file, at, end)
     if stream is None or not stream.frames:
-        return Plan()
+        return ReadPlan()
     declared = stream.declared
     file.seek(stream.end)
     lost = stream.end + mpeg.AHEAD < end and not file.read(8).startswith(TAGS)
     if lost or declared is not None and stream.frames < declared - 2:
         raise UnusableClip(TRUNCATED)
     if stream.xing and declared and stream.frames <= declared + 2 and not inside:
-        return Plan(promised=max(declared - 2, 1) * stream.samples)
-    promised = max(stream.frames - 2, 1) * stream.samples  # the first ones may lack what they need
-    return Plan(as_it_is=False, start=stream.start, end=stream.end, endless=True, promised=promised)
+        return ReadPlan(promised=max(declared - 2, 1) * stream.samples)
+    return ReadPlan(
+        as_it_is=False,
+        start=stream.start,
+        end=stream.end,
+        endless=True,
+        promised=max(stream.frames - 2, 1) * stream.samples,  # the first may lack borrowed bits
+    )

@@ -1,4 +1,4 @@
-"""Loader of `demo`, the embedded synthetic corpus with a planted gender gap (no human speech).
+"""Loader of `demo`, the shipped synthetic corpus with a planted gender gap (no human speech).
 
     corpus = ermgap.corpora.load(["demo"])
 
@@ -26,54 +26,45 @@ FIELDS = (
     "path", "language", "gender", "emotion", "speaker", "split", "transcript", "duration_s",
     "expression", "synthetic",
 )  # fmt: skip
+COPIED = ("language", "gender", "emotion", "speaker", "split", "transcript")
 NOTE = f"demo's gap is planted in {PLANTED[0]}, where the cues of {PLANTED[1]} voices are weaker"
 
 
 def load(path: Path | None = None, *, outside: bool = False) -> Corpus:
     """The table of `demo` (690 rows, train and dev given, nothing excluded).
 
-    `path` is a folder with `manifest.csv` and `audio/`; None is the embedded one. `outside` is of
+    `path` is a folder with `manifest.csv` and `audio/`; None is the shipped one. `outside` is as in
     `manifest.load`. Raises UserError for a folder without a manifest, or a manifest that
     `make_demo` did not write.
     """
     folder = Path(path or FOLDER).absolute()
-    rows = _read(folder / "manifest.csv", outside=outside)
-    return Corpus(table=frame([_utterance(row, folder=folder) for row in rows]), notes=(NOTE,))
-
-
-def _utterance(row: dict[str, str], *, folder: Path) -> dict:
-    same = ("language", "gender", "emotion", "speaker", "split", "transcript")
-    return {
-        **{name: row[name] for name in same},
-        "corpus": "demo",
-        "utterance_id": f"demo/{Path(row['path']).stem}",
-        "group": row["speaker"],
-        "path": str(folder / row["path"]),
-        "start_s": 0.0,
-        "end_s": float(row["duration_s"]),
-        "synthetic": True,
-    }
-
-
-def _read(manifest: Path, *, outside: bool) -> list[dict[str, str]]:
+    manifest, bounds = folder / "manifest.csv", clip_paths.FolderBounds(folder)
     remedy = "write it with `python -m ermgap.corpora.make_demo --out FOLDER`"
     if not os.path.isfile(manifest):
         raise UserError(f"there is no manifest {manifest}; {remedy}.")
-    sheet = read_csv(manifest, required=(), optional=FIELDS)
-    if missing := [name for name in FIELDS if name not in sheet.header]:
+    table = read_csv(manifest, required=(), optional=FIELDS)
+    if missing := [name for name in FIELDS if name not in table.header]:
         raise UserError(f"{manifest} lacks the columns {', '.join(missing)}; {remedy}.")
-    rows = []
-    here = clip_paths.FolderBounds(manifest.parent)
-    for number, row in sheet.records():
+    utterances = []
+    for number, row in table.records():
         place = f"{manifest}, row {number}"
         clip_paths.require_file(row["path"], place=place)
         if not outside:
             clip_paths.require_inside(row["path"], place=place)
-            here.require(str(manifest.parent / row["path"]), place=place)
+            bounds.require(str(folder / row["path"]), place=place)
         if not _is_seconds(row["duration_s"]):
             raise UserError(f"{place}: duration_s is not a number; {remedy}.")
-        rows.append(row)
-    return rows
+        utterances.append(
+            {name: row[name] for name in COPIED}
+            | {
+                "corpus": "demo",
+                "utterance_id": f"demo/{Path(row['path']).stem}",
+                "path": str(folder / row["path"]),
+                "end_s": float(row["duration_s"]),
+                "synthetic": True,
+            }
+        )
+    return Corpus(table=frame(utterances), notes=(NOTE,))
 
 
 def _is_seconds(text: str) -> bool:

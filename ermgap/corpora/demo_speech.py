@@ -1,7 +1,7 @@
-"""The sound of the corpus `demo`: espeak-ng says the words, numpy adds how they are said.
+"""Synthesises the speech of the corpus `demo`: espeak-ng says a text, numpy adds emotional cues.
 
-`speak(text, voice, cues, seed)` is what `ermgap.corpora.make_demo` calls for every clip; nothing
-here is used when the corpus is loaded.
+`ermgap.corpora.make_demo` calls `speak(text, voice, cues, seed)` for every clip; nothing here is
+used when the corpus is loaded.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class VoiceCues:
 
 
 def speak(text: str, *, voice: str, cues: VoiceCues, seed: int) -> np.ndarray:
-    """The words as float32 [n], mono at 16 kHz, at most 1.95 s: a longer clip is spoken faster.
+    """The text as float32 [n], mono at 16 kHz, at most 1.95 s: a longer clip is spoken faster.
 
     `voice` is espeak-ng's, such as `de+f3`; `seed` draws the breath.
     Raises UserError when espeak-ng is absent or refuses the voice.
@@ -72,13 +72,15 @@ def _espeak(text: str, *, voice: str, cues: VoiceCues) -> np.ndarray:
 
 def _run(arguments: list[str]) -> bytes:
     try:
-        done = subprocess.run(["espeak-ng", *arguments], capture_output=True, check=True)
+        run = subprocess.run(["espeak-ng", *arguments], capture_output=True, check=True)
     except FileNotFoundError as missing:
         raise UserError("espeak-ng is not on the PATH; install the package espeak-ng.") from missing
     except subprocess.CalledProcessError as failed:
-        said = failed.stderr.decode(errors="replace").strip().replace("\n", " ")
-        raise UserError(f"espeak-ng fails ({said}); install its voices and variants.") from failed
-    return done.stdout
+        message = failed.stderr.decode(errors="replace").strip().replace("\n", " ")
+        raise UserError(
+            f"espeak-ng fails ({message}); install its voices and variants."
+        ) from failed
+    return run.stdout
 
 
 def _resample(sound: np.ndarray, *, length: int) -> np.ndarray:
@@ -92,11 +94,11 @@ def _trim(sound: np.ndarray) -> np.ndarray:
 
 
 def _glide(sound: np.ndarray, *, octaves: float) -> np.ndarray:
-    """Play the last 40 % faster and faster, so that it rises; slower for a negative glide."""
-    place = np.linspace(0, 1, len(sound))
-    speed = 2 ** (octaves * np.clip((place - 0.6) / 0.4, 0, 1))
-    reach = np.concatenate([[0], np.cumsum(1 / speed)[:-1]])
-    return np.interp(np.arange(reach[-1]), reach, sound)
+    """The sound, whose last 40 % is played faster and faster so that it rises (slower if < 0)."""
+    position = np.linspace(0, 1, len(sound))
+    speed = 2 ** (octaves * np.clip((position - 0.6) / 0.4, 0, 1))
+    time = np.concatenate([[0], np.cumsum(1 / speed)[:-1]])
+    return np.interp(np.arange(time[-1]), time, sound)
 
 
 def _tilt(sound: np.ndarray, *, db_per_octave: float) -> np.ndarray:

@@ -4,7 +4,7 @@
 
 PATH is any folder over the clips (`wav/03a01Fa.wav` officially; .flac is read too). The name holds
 speaker, sentence, emotion and version, from which transcript and gender follow. Boredom is read as
-such, and left out later unless it is one of the labels.
+such, and excluded later unless it is one of the labels.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ TEXTS = {
 
 
 def load(path: Path | None) -> Corpus:
-    """The table of EmoDB (`emodb/03a01Fa`, speaker and group `emodb_03`), split left open.
+    """The table of EmoDB (`emodb/03a01Fa`, speaker and group `emodb_03`), without splits.
 
     Raises UserError when `path` is not a folder with .wav or .flac files.
     """

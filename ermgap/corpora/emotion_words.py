@@ -34,7 +34,7 @@ def normalize(text: str) -> str:
 def by_language() -> dict[str, dict[str, str]]:
     """The emotion of each normalized word, by language."""
     emotions = {
-        language: {normalize(word): name for name, listed in lists.items() for word in listed}
+        language: {normalize(text): name for name, texts in lists.items() for text in texts}
         for language, lists in safe_yaml.read(FILE.read_text(encoding="utf-8")).items()
     }
     emotions["en"] = {name: name for name in emotions["en"].values()} | ALIASES | emotions["en"]

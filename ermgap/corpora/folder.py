@@ -1,4 +1,4 @@
-"""What the loaders of official layouts share: a folder to look in, and clips found by file name."""
+"""Loads a corpus from a folder whose file names say everything; shared by several loaders."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def need_path(path: Path | None, *, corpus: str, what: str) -> Path:
     if path is None:
         raise UserError(f"the corpus {corpus!r} needs {what}; write {corpus}=PATH.")
     try:
-        there = path.exists()
+        exists = path.exists()
     except (OSError, ValueError):  # longer than a name can be, a NUL in it, or not to be looked at
-        there = False
-    if not there:
+        exists = False
+    if not exists:
         other = other_spelling(path.absolute())
-        there_is = f" (there is {one_line(str(other))})" if other else ""
-        raise UserError(f"there is no {path}{there_is}; {corpus}=PATH wants {what}.")
+        hint = f" (there is {one_line(str(other))})" if other else ""
+        raise UserError(f"there is no {path}{hint}; {corpus}=PATH wants {what}.")
     return path.absolute()
 
 
@@ -34,33 +34,32 @@ def load_named(
     example: str,
     describe: Callable[[str], dict | str],
 ) -> Corpus:
-    """A corpus whose file names say everything, wherever they lie under a folder.
+    """A corpus whose file names say everything, wherever they lie below a folder.
 
     `describe` turns a file's stem into the row's columns (without id, corpus and path) or into the
-    reason why it is left out. Of two files with one stem the first in sorted order stays, and one
-    in a format that is not read here is left out unless its like is there; hidden files are not
-    looked at. Raises UserError when the folder holds no audio.
+    reason why it is excluded. Of two files with one stem the first in sorted order stays, and one
+    in a format that is not read here is excluded unless a readable one has its stem; hidden files
+    are ignored. Raises UserError when the folder holds no audio.
     """
     root = need_path(path, corpus=corpus, what=f"the folder with its clips ({example})")
     if not root.is_dir():
         raise UserError(f"{root} is not a folder; {corpus}=PATH wants the folder with {example}.")
-    files, foreign = search(root)
-    if not files and not foreign:
+    files, unsupported = search(root)
+    if not files and not unsupported:
         raise UserError(f"{root} holds no audio file; {corpus}=PATH wants {example} in it.")
     rows: dict[str, dict] = {}
     stems = {file.stem for file in files}
     excluded = [
         {"corpus": corpus, "path": str(file), "reason": unsupported_name(file)}
-        for file in foreign
+        for file in unsupported
         if file.stem not in stems
     ]
     for file in files:
         stem = file.stem
-        found = "another file of the same name" if stem in rows else describe(stem)
-        if isinstance(found, str):
-            excluded.append({"corpus": corpus, "path": str(file), "reason": found})
+        row = "another file of the same name" if stem in rows else describe(stem)
+        if isinstance(row, str):
+            excluded.append({"corpus": corpus, "path": str(file), "reason": row})
         else:
-            rows[stem] = {
-                "utterance_id": f"{corpus}/{stem}", "corpus": corpus, "path": str(file), **found,
-            }  # fmt: skip
+            identity = {"utterance_id": f"{corpus}/{stem}", "corpus": corpus, "path": str(file)}
+            rows[stem] = identity | row
     return Corpus(table=frame(list(rows.values())), excluded=excluded_frame(excluded))

@@ -7,8 +7,8 @@ Columns as in a manifest (`ermgap.corpora.manifest`), with `audio` in place of `
 are read by name. Audio is not decoded here: bytes held by the dataset are written once to
 `ermgap.cache_dir()/hf/<fingerprint>`. A file that is only named is used where it is: below the
 dataset's folder or in the hub's cache, elsewhere if `data.outside` is true. The parts train,
-validation and test become splits when there is a validation part; else what is not test is left
-open, to be divided by speaker.
+validation and test become splits when there is a validation part; else all but test has no split
+yet, and is divided by speaker.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ READ = (*REQUIRED, *rows.OPTIONAL)
 
 
 def load(path: Path | None, *, outside: bool = False, corpus: str | None = None) -> Corpus:
-    """The table of a dataset; clips whose gender is unknown are left out.
+    """The table of a dataset; clips whose gender is unknown are excluded.
 
     `outside` lets rows name files that lie elsewhere than with the dataset; `corpus` is as in
     `manifest.load`. Raises UserError when it is neither on disk nor to be had from the hub, when a
@@ -47,16 +47,16 @@ def load(path: Path | None, *, outside: bool = False, corpus: str | None = None)
     parts, unread = _parts(_on_disk(path) if here else _from_hub(path.as_posix()), path)
     root, within = (path.absolute(), ()) if here else (Path.cwd(), tuple(_caches()))
     clips = ClipPaths(root, outside=outside, within=within)
-    found: list[dict] = []
-    read: set[str] = set()
+    parsed: list[dict] = []
+    read = {"path"}
     splits = _splits(list(parts))
     for key, split in splits.items():
         read |= set(parts[key].column_names) & set(READ)
-        named_by = {"place": f"{path} ({key})", "source": source, "split": split, "key": key}
-        found += _rows(parts[key], clips=clips, **named_by)
-    called = f"the dataset {one_line(source)}"
-    notes = columns.unread_notes(unread, read=read | {"path"}, where=called) + clips.notes(called)
-    return from_rows(found, notes=(*notes, *_open_notes(parts, splits, source)))
+        identity = {"place": f"{path} ({key})", "source": source, "split": split, "key": key}
+        parsed += _rows(parts[key], clips=clips, **identity)
+    title = f"the dataset {one_line(source)}"
+    notes = columns.unread_notes(unread, read=read, where=title) + clips.notes(title)
+    return from_rows(parsed, notes=(*notes, *_open_notes(parts, splits, source)))
 
 
 def source_of(path: Path) -> str:
@@ -103,7 +103,7 @@ def _from_hub(name: str):
 
 
 def _caches() -> list[str]:
-    """Where a dataset of the hub keeps the files that it brought along."""
+    """The folders in which a dataset of the hub keeps its files."""
     from datasets import config
     from huggingface_hub import constants
 
@@ -131,7 +131,7 @@ def _parts(dataset, path: Path) -> tuple[dict, list[str]]:
 
 
 def _splits(keys: list[str]) -> dict[str, str]:
-    """The split that each part's rows are given: names are kept only when they make a dev."""
+    """The split of each part's rows, "" for all but test unless a part is the dev split."""
     known = {key: rows.SPLITS.get(key.lower(), "") for key in keys}
     if "dev" in known.values():
         return known
@@ -139,14 +139,14 @@ def _splits(keys: list[str]) -> dict[str, str]:
 
 
 def _open_notes(parts: dict, splits: dict[str, str], source: str) -> tuple[str, ...]:
-    """A note on the parts in no split, unless there is but one and it is not called test."""
-    open_audio = [key for key, split in splits.items() if not split]
-    if not open_audio or (len(parts) == 1 and rows.SPLITS.get(open_audio[0].lower()) != "test"):
+    """A note on the parts without a split, unless there is but one and it is not called test."""
+    undivided = [key for key, split in splits.items() if not split]
+    if not undivided or (len(parts) == 1 and rows.SPLITS.get(undivided[0].lower()) != "test"):
         return ()
-    names = ", ".join(f"{one_line(key)} ({len(parts[key])} utterances)" for key in open_audio)
+    names = ", ".join(f"{one_line(key)} ({len(parts[key])} utterances)" for key in undivided)
     why = "only train, validation and test name a split"
     why = why if "dev" in splits.values() else "no part is called validation"
-    return (f"of {source} these parts are left open, to be divided by speaker: {names}; {why}",)
+    return (f"of {source} these parts have no split and are divided by speaker: {names}; {why}",)
 
 
 def _rows(

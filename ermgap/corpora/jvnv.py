@@ -33,7 +33,7 @@ TEXT = ("text", "transcript", "transcription", "sentence", "all")
 
 
 def load(path: Path | None) -> Corpus:
-    """The table of JVNV (`jvnv/F1_anger_free_01`, speaker and group `jvnv_F1`), split left open.
+    """The table of JVNV (`jvnv/F1_anger_free_01`, speaker and group `jvnv_F1`), without splits.
 
     Raises UserError when `path` is not a folder with .wav or .flac files. A transcription.csv that
     cannot be read is a note, since speech alone can be used without it.
@@ -43,8 +43,8 @@ def load(path: Path | None) -> Corpus:
     texts, problem = _transcripts(path)
     table = corpus.table
     stems = table["utterance_id"].str.removeprefix("jvnv/")
-    found = [texts.get(stem) or texts.get(stem.partition("_")[2], "") for stem in stems]
-    table = table.assign(transcript=pd.Series(found, index=table.index, dtype=str))
+    own = [texts.get(stem) or texts.get(stem.partition("_")[2], "") for stem in stems]
+    table = table.assign(transcript=pd.Series(own, index=table.index, dtype=str))
     return Corpus(table=table, excluded=corpus.excluded, notes=tuple(_notes(table, problem)))
 
 
@@ -75,12 +75,12 @@ def _notes(table: pd.DataFrame, problem: str) -> Iterator[str]:
         yield (
             f"{shared.sum()} of {len(table)} clips of jvnv share their sentence with another "
             "speaker, and each sentence was written for one emotion: with transcripts in the "
-            "prompt, a split by speaker lets a model know dev's emotions by heart"
+            "prompt, a split by speaker lets a model memorise the emotions of dev"
         )
 
 
 def _transcripts(root: Path) -> tuple[dict[str, str], str]:
-    """The text by name (F1_anger_free_01 or anger_free_01), and why there is none or ""."""
+    """Texts by name (F1_anger_free_01 or anger_free_01), and why there are none, or ""."""
     pattern = os.path.join(glob.escape(str(root)), "**", TRANSCRIPTS)
     files = sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
     if not files:
@@ -104,5 +104,5 @@ def _parse(lines: list[str]) -> dict[str, str]:
             texts[name["name"]] = fields[min(column, len(fields) - 1)].strip()
         elif not texts and not name:
             heads = [field.strip().lower() for field in fields]
-            column = next((heads.index(word) for word in TEXT if word in heads), -1)
+            column = next((heads.index(name) for name in TEXT if name in heads), -1)
     return texts

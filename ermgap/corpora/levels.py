@@ -1,4 +1,4 @@
-"""Whether samples can be speech: their level, whether they vary, and what averaging channels costs.
+"""Tells clips that cannot be speech by their level, and channels that cancel when averaged.
 
 level = Level(channels=2)
 level.add(block)                       # float32 [frames, channels], for every block
@@ -78,7 +78,7 @@ class Level:
 
 
 def notes(table: pd.DataFrame, cancelling: np.ndarray) -> tuple[str, ...]:
-    """A sentence per corpus that has clips whose channels nearly cancel, from audio.inspect."""
+    """A sentence for each corpus that has clips whose channels nearly cancel (audio.inspect)."""
     return tuple(
         f"the channels of {part.sum()} of {len(part)} clips of {corpus} cancel for the most part "
         "when they are averaged (opposite phase); give one channel of each"

@@ -1,13 +1,13 @@
-"""Makes the embedded corpus `demo`: synthetic clips with a gender gap planted in one language.
+"""Makes the shipped corpus `demo`: synthetic clips with a gender gap planted in one language.
 
     python -m ermgap.corpora.make_demo [--out FOLDER] [--seed N]
 
 Needs espeak-ng on the PATH. The plan of clips (voice, words, strength of every cue) depends on the
-seed alone; the sound depends on the version of espeak-ng too. An emotion is heard in the prosody
+seed alone; the sound depends on the version of espeak-ng too. An emotion shows in the prosody
 (pitch, range, rate, loudness, brightness, tremor, breath, contour) and in 60 % of the clips in the
-words. In the planted cell (`demo.PLANTED`) the cues are weaker and partly those of another emotion,
-and the words say less: a model that follows the majority reads them wrongly, while one that gives
-this cell weight can learn them.
+wording. In the planted cell (`demo.PLANTED`) the cues are weaker and partly those of another
+emotion, and fewer wordings tell: a model that follows the majority misreads them, while one that
+gives this cell weight can learn them.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ VOICES = {  # espeak-ng variants; a variant is in train or in dev, in all langua
     ("male", "train"): ("m1", "m3", "m7"),
     ("male", "dev"): ("m2", "m4", "m6", "m8"),
 }
-WORDS = 0.6  # share of clips whose words carry the emotion
-WEAK_WORDS = 0.2
+WORDING = 0.6  # share of clips whose wording expresses the emotion
+WEAK_WORDING = 0.2
 WEAK_OWN = 0.35  # size of the emotion's own cues in the planted cell
 WEAK_OTHER = 0.7  # size of the cues that it borrows there from another emotion
 BORROWED = {
@@ -67,8 +67,8 @@ CUES = {
 
 
 @dataclass(frozen=True)
-class Clip:
-    """One planned clip: a row of the manifest without its duration, and how it is spoken."""
+class PlannedClip:
+    """A row of the manifest without its duration, and how the clip is spoken."""
 
     language: str
     gender: str
@@ -90,7 +90,7 @@ class Clip:
         return f"audio/{self.voice}_{self.emotion}_{self.number:03d}.ogg"
 
 
-def plan(*, seed: int = SEED) -> list[Clip]:
+def plan(*, seed: int = SEED) -> list[PlannedClip]:
     """All clips of the corpus in the order of the manifest; the same seed gives the same plan."""
     rng = np.random.default_rng(seed)
     phrases = read_phrases()
@@ -107,7 +107,7 @@ def plan(*, seed: int = SEED) -> list[Clip]:
 
 
 def read_phrases() -> dict[tuple[str, str], list[str]]:
-    """The phrases by (language, emotion); the emotion `any` marks words that carry none."""
+    """The phrases by (language, emotion); the emotion `any` marks those that express none."""
     phrases: dict[tuple[str, str], list[str]] = {}
     with open(FOLDER / "phrases.csv", encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
@@ -125,14 +125,14 @@ def _counts(language: str, split: str) -> dict[str, int]:
     return {emotion: least + (emotion in extra) for emotion in EMOTIONS}
 
 
-def _clip(cell, *, number: int, phrases, rng: np.random.Generator) -> Clip:
+def _clip(cell, *, number: int, phrases, rng: np.random.Generator) -> PlannedClip:
     language, gender, split, emotion = cell
     weak = (language, gender) == PLANTED
     voices = VOICES[gender, split]
     variant = voices[(number + EMOTIONS.index(emotion)) % len(voices)]
-    said = emotion if rng.random() < (WEAK_WORDS if weak else WORDS) else "any"
-    pool = phrases[language, said]
-    return Clip(
+    expressive = rng.random() < (WEAK_WORDING if weak else WORDING)
+    pool = phrases[language, emotion if expressive else "any"]
+    return PlannedClip(
         *(language, gender, emotion, variant, split, number),
         text=pool[rng.integers(len(pool))],
         expression="weak" if weak else "full",
@@ -156,7 +156,7 @@ def _cues(emotion: str, *, weak: bool, rng: np.random.Generator) -> VoiceCues:
     return VoiceCues(**values)
 
 
-def speak(clip: Clip) -> np.ndarray:
+def speak(clip: PlannedClip) -> np.ndarray:
     """The clip as float32 [n], mono at 16 kHz, at most two seconds."""
     voice = f"{clip.language}+{clip.variant}"
     return demo_speech.speak(clip.text, voice=voice, cues=clip.cues, seed=clip.seed)
@@ -179,7 +179,7 @@ def write(folder: Path, *, seed: int = SEED) -> None:
             rows.writerow(row(clip, duration_s=len(sound) / RATE))
 
 
-def row(clip: Clip, *, duration_s: float) -> dict[str, str]:
+def row(clip: PlannedClip, *, duration_s: float) -> dict[str, str]:
     """The clip's row of the manifest."""
     return dict(
         path=clip.path,
@@ -204,8 +204,9 @@ def main() -> None:
     try:
         write(arguments.out, seed=arguments.seed)
     except OSError as problem:
-        sentence = f"cannot write {arguments.out} ({problem}); give another --out."
-        raise UserError(sentence) from problem
+        raise UserError(
+            f"{arguments.out} cannot be written ({problem}); give another --out."
+        ) from problem
 
 
 if __name__ == "__main__":

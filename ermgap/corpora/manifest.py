@@ -6,12 +6,11 @@
 
 UTF-8, with a header, separated by commas (or by semicolons, tabs or bars, which the header shows).
 Required columns: path, language (ISO 639-1), emotion, gender (female, male, or unknown, which is
-left out). Optional: speaker (where empty, NA or unknown, the utterance counts as a speaker of its
+excluded). Optional: speaker (where empty, NA or unknown, the utterance counts as a speaker of its
 own), split_group or group (what a split may not cut), transcript, start_s, end_s, duration_s,
 synthetic (1, 0), split (train, dev, test), utterance_id, corpus. The letter case of names does not
-count; other columns are not read, and named in a note. A path that is spelt otherwise than its file
-(backslashes, letter case, composed accents) is noted. `emotion` counts, and happy, angry and the
-like become the labels joy, anger when these are among the run's labels.
+count; other columns are not read, and named in a note. A path that is spelt unlike its file
+(backslashes, letter case, composed accents) is noted.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ import pandas as pd
 from ermgap.config import one_line, quoted
 from ermgap.corpora import columns, rows
 from ermgap.corpora.clip_paths import ClipPaths
-from ermgap.corpora.csv_file import CsvTable, read_csv
+from ermgap.corpora.csv_file import read_csv
 from ermgap.corpora.folder import need_path
 from ermgap.corpora.table import Corpus, excluded_frame, frame
 from ermgap.errors import UserError
@@ -36,41 +35,47 @@ NUMBERS = ("start_s", "end_s", "duration_s", "synthetic")
 
 
 def load(path: Path | None, *, outside: bool = False, corpus: str | None = None) -> Corpus:
-    """The table of a manifest; clips whose gender is unknown are left out.
+    """The table of a manifest; clips whose gender is unknown are excluded.
 
     `corpus` is the name of the corpus, and goes before ids and speakers; the folder's name if None.
     A row's own `corpus` wins as the corpus's name.
 
     A manifest that somebody else wrote must not make this machine read, or send to an endpoint,
-    what lies elsewhere: a path that leads out of the manifest's folder, by its text or by a
-    symbolic link, is refused unless `outside`. Raises UserError naming file and row for that and
-    for every other mistake. Whether the clips exist and can be read is found out later, by
-    `audio.inspect`.
+    files elsewhere: a path that leads out of the manifest's folder, by its text or by a symbolic
+    link, is an error unless `outside`. Raises UserError naming file and row for that and for every
+    other mistake. Whether the clips exist and can be read is checked later, by `audio.inspect`.
     """
-    called = corpus or "manifest"
-    root = need_path(path, corpus=called, what="a folder with manifest.csv, or a .csv file")
+    name = corpus or "manifest"
+    root = need_path(path, corpus=name, what="a folder with manifest.csv, or a .csv file")
     file = file_of(root)
     if not os.path.isfile(file):
         raise UserError(f"{root} holds no {NAME}; write one, or name the .csv file itself.")
-    sheet = read_csv(file, required=rows.REQUIRED, optional=rows.OPTIONAL)
+    table = read_csv(file, required=rows.REQUIRED, optional=rows.OPTIONAL)
     source = corpus or source_of(root)
-    found = []
     clips = ClipPaths(file.parent, outside=outside)
-    for row, named in sheet.records():
-        place = f"{file}, row {row}"
-        named = _with_points(named, sheet)
-        parsed = rows.parse(named, place=place, source=source, outside=outside)
-        found.append(parsed | {"path": clips.find(named["path"], place=place)})
-    _refuse_repeats(found, [row for row, _ in sheet.rows], file)
-    called = f"{one_line(source)}'s {one_line(file.name)}"
+    parsed: list[dict] = []
+    first: dict[str, int] = {}  # row of each utterance
+    for number, row in table.records():
+        place = f"{file}, row {number}"
+        if table.separator != ",":
+            row = _with_points(row)
+        utterance = rows.parse(row, place=place, source=source, outside=outside)
+        parsed.append(utterance | {"path": clips.find(row["path"], place=place)})
+        own_id = utterance["utterance_id"]
+        if first.setdefault(own_id, number) != number:
+            raise UserError(
+                f"{place}: the utterance {quoted(own_id)} is already in row {first[own_id]}; "
+                "remove one, or give each its own utterance_id."
+            )
+    title = f"{one_line(source)}'s {one_line(file.name)}"
     read = {*rows.REQUIRED, *rows.OPTIONAL}
-    unread = [name for name in sheet.header if name not in read]
+    unread = [name for name in table.header if name not in read]
     notes = (
-        *sheet.notes(called),
-        *columns.unread_notes(unread, read=read & set(sheet.header), where=called),
-        *clips.notes(called),
+        *table.notes(title),
+        *columns.unread_notes(unread, read=read & set(table.header), where=title),
+        *clips.notes(title),
     )
-    return from_rows(found, notes=notes)
+    return from_rows(parsed, notes=notes)
 
 
 def file_of(path: Path) -> Path:
@@ -83,14 +88,14 @@ def source_of(path: Path) -> str:
     return escape_undecodable(file_of(path).resolve().parent.name) or "manifest"
 
 
-def from_rows(found: list[dict], *, notes: tuple[str, ...] = ()) -> Corpus:
-    """Parsed rows with absolute paths as a Corpus; unknown genders are left out and counted."""
+def from_rows(parsed: list[dict], *, notes: tuple[str, ...] = ()) -> Corpus:
+    """Parsed rows with absolute paths as a Corpus; those of unknown gender are exclusions."""
     unknown = [
         {"corpus": row["corpus"], "path": row["path"], "reason": "the speaker's gender is unknown"}
-        for row in found
+        for row in parsed
         if not row["gender"]
     ]
-    table = frame([row for row in found if row["gender"]])
+    table = frame([row for row in parsed if row["gender"]])
     return Corpus(
         table=table,
         excluded=excluded_frame(unknown),
@@ -117,25 +122,10 @@ def _speaker_notes(table: pd.DataFrame) -> list[str]:
     return notes
 
 
-def _with_points(named: dict[str, str], sheet: CsvTable) -> dict[str, str]:
-    """A row whose decimal commas are points, where a comma does not separate the columns."""
-    if sheet.separator == ",":
-        return named
-    return named | {
-        name: re.sub(r"^(\d+),(\d+)$", r"\1.\2", named[name].strip(), flags=re.ASCII)
+def _with_points(row: dict[str, str]) -> dict[str, str]:
+    """The row with decimal points instead of commas."""
+    return row | {
+        name: re.sub(r"^(\d+),(\d+)$", r"\1.\2", row[name].strip(), flags=re.ASCII)
         for name in NUMBERS
-        if name in named
+        if name in row
     }
-
-
-def _refuse_repeats(found: list[dict], numbers: list[int], file: Path) -> None:
-    first: dict[str, int] = {}
-    for row, number in zip(found, numbers, strict=True):
-        name = row["utterance_id"]
-        if name in first:
-            raise UserError(
-                f"{file}, row {number}: the utterance {quoted(name)} is already in row "
-                f"{first[name]}; "
-                "remove one, or give each its own utterance_id."
-            )
-        first[name] = number

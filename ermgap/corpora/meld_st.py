@@ -7,15 +7,15 @@ PATH holds `ENG_DEU/{deu_train,deu_valid,deu_test}.csv`, `ENG_DEU/{ENG,DEU}/{tra
 train_<id>.wav` and the like under `ENG_JPN`; one of the two pairs may be absent. Nobody may
 redistribute the audio: each user brings a copy.
 
-**What is one utterance.** Season, episode, dialogue and utterance number, as the CSVs give them.
-MELD numbered its dialogues anew in each of its own train, dev and test parts, and MELD-ST does not
-say from which part a row comes. Nine pairs of MELD's 1,432 dialogues therefore share their numbers,
-and so do 39 pairs of its 13,708 utterances. Two that cannot be told apart are taken for one: a few
-clips are lost and counted, and none can leak.
+**An utterance** is a season, episode, dialogue and utterance number, as the CSVs give them. MELD
+numbered its dialogues anew in each of its own train, dev and test parts, and MELD-ST does not say
+from which part a row comes. Nine pairs of MELD's 1,432 dialogues therefore share their numbers, and
+so do 39 pairs of its 13,708 utterances. Two of the same numbers are taken for one: a few clips are
+lost and counted, and none can leak.
 
 **Splits** are the official ones (`valid` is dev), minus leakage: an utterance that the two pairs
-put in different splits stays in test before dev before train, and its other copies are left out.
-English that both pairs hold is counted once, from the first pair that has its file.
+put in different splits stays in test before dev before train, and its other copies are excluded.
+English that both pairs have is counted once, from the first pair that has its file.
 
 **Groups** are dialogues, over all languages. Where the official split cuts a dialogue, each part is
 a group of its own (`..._train`, `..._test`), so that the official test set stays whole; a note says
@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ermgap.corpora import genders as speaker_genders
@@ -57,14 +57,13 @@ def load(path: Path | None, *, genders: Path | None = None) -> Corpus:
     pairs, notes = find_pairs(root)
     known = speaker_genders.read(speaker_genders.MELD if genders is None else genders)
     clips = [clip for pair in pairs for clip in read_pair(root, pair, known)]
-    source = INFERRED if genders is None else f"meld_st's genders are those of {genders}"
-    unused = _gender_notes(clips)
-    notes += [source, *unused, *_leave_out_leaks(clips), *_leave_out_repeats(clips)]
+    notes.append(INFERRED if genders is None else f"meld_st's genders are those of {genders}")
+    notes += [*_gender_notes(clips), *_exclude_leaks(clips), *_exclude_repeats(clips)]
     # Of byte-identical clips `audio.drop_copies` keeps the first: that must be the one of test.
     kept = sorted(
         (clip for clip in clips if not clip.reason), key=lambda clip: PRIORITY.index(clip.split)
     )
-    cut = _cut_dialogues(kept)
+    cut = _splits_by(lambda clip: clip.dialogue, kept)
     notes += [*_cut_notes(kept, cut), *_speaker_notes(kept)]
     return Corpus(
         table=frame([_row(clip, cut) for clip in kept]),
@@ -76,28 +75,28 @@ def load(path: Path | None, *, genders: Path | None = None) -> Corpus:
 
 
 def find_pairs(root: Path) -> tuple[list[Pair], list[str]]:
-    """The pairs whose three CSVs are there, and a note on the one that is not.
+    """The pairs whose three CSVs exist, and a note on the one whose do not.
 
     Raises UserError naming the files looked for, and the folder that was probably meant.
     """
     missing = {
         pair: [file for file in pair.csvs(root).values() if not file.is_file()] for pair in PAIRS
     }
-    whole = [pair for pair in PAIRS if not missing[pair]]
-    if not whole:
+    complete = [pair for pair in PAIRS if not missing[pair]]
+    if not complete:
         names = ", ".join(
             str(file.relative_to(root)) for files in missing.values() for file in files
         )
         near = _near(root)
         hint = f"did you mean {NAME}={near}?" if near else f"{NAME}=PATH wants {LAYOUT}."
-        raise UserError(f"{root} holds no whole pair of MELD-ST (it lacks {names}); {hint}")
+        raise UserError(f"{root} holds no complete pair of MELD-ST (it lacks {names}); {hint}")
     notes = [
         f"meld_st is without {pair.folder} and its language {pair.language}, of which "
         f"{', '.join(file.name for file in files)} {'is' if len(files) == 1 else 'are'} missing"
         for pair, files in missing.items()
         if files
     ]
-    return whole, notes
+    return complete, notes
 
 
 def _near(root: Path) -> Path | None:
@@ -112,33 +111,39 @@ def _near(root: Path) -> Path | None:
     return None
 
 
-def _leave_out_leaks(clips: list[Clip]) -> Iterator[str]:
-    """Fill the reason of each clip whose utterance is also in a split of higher priority."""
+def _splits_by(key: Callable[[Clip], tuple], clips: Iterable[Clip]) -> dict[tuple, set[str]]:
+    """The splits of each key that is in more than one."""
     splits: dict[tuple, set[str]] = {}
     for clip in clips:
-        if not clip.reason:
-            splits.setdefault(clip.key, set()).add(clip.split)
-    torn = {key: min(found, key=PRIORITY.index) for key, found in splits.items() if len(found) > 1}
-    gone: Counter[str] = Counter()
-    for clip in clips:
-        if not clip.reason and torn.get(clip.key, clip.split) != clip.split:
-            clip.reason = f"its utterance is in {torn[clip.key]} too, where it stays"
-            gone[clip.split] += 1
-    if torn:
-        counts = " and ".join(f"{n} of {split}" for split, n in gone.items())
+        splits.setdefault(key(clip), set()).add(clip.split)
+    return {name: several for name, several in splits.items() if len(several) > 1}
+
+
+def _exclude_leaks(clips: list[Clip]) -> Iterator[str]:
+    """Fill the reason of each clip whose utterance is also in a split of higher priority."""
+    usable = [clip for clip in clips if not clip.reason]
+    leaking = _splits_by(lambda clip: clip.key, usable)
+    excluded: Counter[str] = Counter()
+    for clip in usable:
+        stays_in = min(leaking.get(clip.key, {clip.split}), key=PRIORITY.index)
+        if clip.split != stays_in:
+            clip.reason = f"its utterance is in {stays_in} too, where it stays"
+            excluded[clip.split] += 1
+    if leaking:
+        counts = " and ".join(f"{n} of {split}" for split, n in excluded.items())
         yield (
-            f"LEAKAGE REMOVED: meld_st's CSVs put {len(torn)} utterances in two splits; they stay "
-            f"in test before dev before train, and {counts} clips are left out"
+            f"LEAKAGE REMOVED: meld_st's CSVs put {len(leaking)} utterances in two splits; they "
+            f"stay in test before dev before train, and {counts} clips are excluded"
         )
 
 
-def _leave_out_repeats(clips: list[Clip]) -> Iterator[str]:
-    """Keep one clip of each utterance and language, of those whose file is there if any is."""
+def _exclude_repeats(clips: list[Clip]) -> Iterator[str]:
+    """Keep one clip of each utterance and language, of those whose file exists if any does."""
     copies: dict[tuple, list[Clip]] = {}
     for clip in clips:
         if not clip.reason:
             copies.setdefault((clip.key, clip.language), []).append(clip)
-    once = others = 0
+    repeats = others = 0
     for same in copies.values():
         if len(same) == 1:
             continue
@@ -147,13 +152,13 @@ def _leave_out_repeats(clips: list[Clip]) -> Iterator[str]:
             if clip is not kept:
                 alike = _letters(clip.english) == _letters(kept.english)
                 clip.reason = _repeat(clip, kept) if alike else SAME_NUMBERS
-                once, others = once + alike, others + (not alike)
-    if once:
-        yield f"{once} clips of meld_st repeat another and are left out (English is in both pairs)"
+                repeats, others = repeats + alike, others + (not alike)
+    if repeats:
+        yield f"{repeats} clips of meld_st repeat another (English in both pairs) and are excluded"
     if others:
         yield (
             f"meld_st gives {others} clips the numbers of another utterance (MELD numbered its "
-            "dialogues anew in each of its splits); they are left out, lest one leak as the other"
+            "dialogues anew in each of its splits); they are excluded, lest one leak as the other"
         )
 
 
@@ -172,14 +177,6 @@ def _repeat(clip: Clip, kept: Clip) -> str:
     if clip.pair == kept.pair:
         return "another row has its words, season, episode, dialogue and utterance"
     return f"the same English utterance, counted once from {kept.pair}"
-
-
-def _cut_dialogues(kept: list[Clip]) -> dict[tuple, set[str]]:
-    """The splits of each dialogue that is in more than one."""
-    splits: dict[tuple, set[str]] = {}
-    for clip in kept:
-        splits.setdefault(clip.dialogue, set()).add(clip.split)
-    return {dialogue: found for dialogue, found in splits.items() if len(found) > 1}
 
 
 def _row(clip: Clip, cut: dict[tuple, set[str]]) -> dict:
@@ -201,22 +198,22 @@ def _row(clip: Clip, cut: dict[tuple, set[str]]) -> dict:
 
 def _cut_notes(kept: list[Clip], cut: dict[tuple, set[str]]) -> Iterator[str]:
     if cut:
-        held_out = [clip for clip in kept if clip.split != "train"]
-        touched = sum("train" in cut.get(clip.dialogue, ()) for clip in held_out)
+        dev_and_test = [clip for clip in kept if clip.split != "train"]
+        touched = sum("train" in cut.get(clip.dialogue, ()) for clip in dev_and_test)
         yield (
             f"DIALOGUES CUT: meld_st's official split puts parts of {len(cut)} of "
             f"{len({clip.dialogue for clip in kept})} dialogues in different splits; {touched} of "
-            f"{len(held_out)} dev and test clips have other turns of their dialogue in train, "
+            f"{len(dev_and_test)} dev and test clips have other turns of their dialogue in train, "
             "which flatters a model. Each part is a group of its own"
         )
 
 
 def _speaker_notes(kept: list[Clip]) -> Iterator[str]:
-    heard = {clip.speaker for clip in kept if clip.split == "train"}
-    held_out = [clip.speaker in heard for clip in kept if clip.split != "train"]
-    if any(held_out):
+    trained = {clip.speaker for clip in kept if clip.split == "train"}
+    shared = [clip.speaker in trained for clip in kept if clip.split != "train"]
+    if any(shared):
         yield (
-            f"meld_st's official split is not by speaker: {sum(held_out)} of {len(held_out)} dev "
+            f"meld_st's official split is not by speaker: {sum(shared)} of {len(shared)} dev "
             "and test clips are of characters that train has too"
         )
 
@@ -224,8 +221,8 @@ def _speaker_notes(kept: list[Clip]) -> Iterator[str]:
 def _gender_notes(clips: list[Clip]) -> Iterator[str]:
     unlisted = Counter(c.speaker for c in clips if c.reason == UNLISTED.format(c.speaker))
     unknown = Counter(clip.speaker for clip in clips if clip.reason == UNKNOWN)
-    for found, why in ((unknown, "unknown there"), (unlisted, "not given there at all")):
-        if found:
-            names = ", ".join(name for name, _ in found.most_common(8))
-            more = f" and {len(found) - 8} more" if len(found) > 8 else ""
-            yield f"{found.total()} clips are of speakers whose gender is {why}: {names}{more}"
+    for clips_of, why in ((unknown, "unknown there"), (unlisted, "not given there at all")):
+        if clips_of:
+            names = ", ".join(name for name, _ in clips_of.most_common(8))
+            more = f" and {len(clips_of) - 8} more" if len(clips_of) > 8 else ""
+            yield f"{clips_of.total()} clips are of speakers whose gender is {why}: {names}{more}"

@@ -1,8 +1,8 @@
-"""The CSVs of MELD-ST, row by row: two clips a row, English and its dubbed version.
+"""Reads the CSVs of MELD-ST: two clips a row, English and its dubbed version.
 
-    clips = read_pair(root, PAIRS[0], genders)     # list[Clip]; `reason` says why one is left out
+    clips = read_pair(root, PAIRS[0], genders)     # list[Clip]; `reason` says why one is excluded
 
-What is wrong with a file raises UserError; what is wrong with a row is the reason of its clips.
+A mistake in a file raises UserError; a mistake in a row is the reason of its clips.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ def _read(root: Path, pair: Pair, split: str, genders: Mapping[str, str]) -> Ite
     file = pair.csv(root, split)
     required = ("id", "English", pair.column, "emotion", "speaker", *NUMBERS)
     rows = [
-        (number, {name: value.strip() for name, value in named.items()})
-        for number, named in read_csv(file, required=required).records()
+        (number, {name: value.strip() for name, value in row.items()})
+        for number, row in read_csv(file, required=required).records()
     ]
     wrong = _wrong_ids([row for _, row in rows])
     for (number, row), bad_id in zip(rows, wrong, strict=True):
@@ -111,7 +111,7 @@ def _read(root: Path, pair: Pair, split: str, genders: Mapping[str, str]) -> Ite
 
 
 def _plain(text: str) -> str:
-    """An id as it stands in a file's name: 12 where pandas made it 12.0."""
+    """An id as in a file's name: 12 where pandas made it 12.0."""
     number = NUMBER.fullmatch(text)
     return number[1] if number else text
 
@@ -121,7 +121,7 @@ def _wrong_ids(rows: list[dict[str, str]]) -> list[str]:
     rows_of: dict[str, list[dict[str, str]]] = {}
     for row in rows:
         rows_of.setdefault(_plain(row["id"]), []).append(row)
-    torn = {name for name, same in rows_of.items() if any(row != same[0] for row in same)}
+    ambiguous = {name for name, same in rows_of.items() if any(row != same[0] for row in same)}
     reasons = []
     seen = set()
     for row in rows:
@@ -130,7 +130,7 @@ def _wrong_ids(rows: list[dict[str, str]]) -> list[str]:
             reasons.append("its id is empty")
         elif not ID.fullmatch(name):
             reasons.append(f"its id {quoted(name)} names no clip (letters, digits, - and _ do)")
-        elif name in torn:
+        elif name in ambiguous:
             reasons.append("its id is that of another row too: which one the clip holds is unknown")
         else:
             reasons.append("its row is in the file twice" if name in seen else "")
@@ -139,12 +139,12 @@ def _wrong_ids(rows: list[dict[str, str]]) -> list[str]:
 
 
 def _key(row: Mapping[str, str]) -> Key | str:
-    """What identifies the utterance, or why that is unknown."""
-    found = {column: NUMBER.fullmatch(row[column]) for column in NUMBERS}
-    for column, number in found.items():
+    """The numbers that identify the utterance, or why one is unknown."""
+    numbers = {column: NUMBER.fullmatch(row[column]) for column in NUMBERS}
+    for column, number in numbers.items():
         if number is None:
             return f"its {NUMBERS[column]} {quoted(row[column])} is no number"
-    season, episode, dialogue, utterance = (int(number[1]) for number in found.values())
+    season, episode, dialogue, utterance = (int(number[1]) for number in numbers.values())
     return season, episode, dialogue, utterance
 
 

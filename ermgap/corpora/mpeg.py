@@ -1,6 +1,6 @@
-"""The frames of an MPEG stream (MP3, MP2), counted: where they begin and end, and their number.
+"""Counts the frames of an MPEG stream (MP3, MP2) and finds where they begin and end.
 
-    stream = scan(file, 0, size)        # None where no two frames follow each other
+    stream = count_frames(file, 0, size)        # None where no two frames follow each other
     seconds = stream.frames * stream.samples / stream.rate
 
 A decoder takes the length from the index frame (Xing, Info or VBRI) that most encoders write first;
@@ -26,8 +26,8 @@ AHEAD = 1 << 14  # bytes that are searched for the next frame; mpg123 gives up a
 
 
 @dataclass(frozen=True)
-class Header:
-    """What the first four bytes of a frame say: its bytes, samples a channel, and rate in Hz."""
+class FrameHeader:
+    """The first four bytes of a frame: its size in bytes, samples a channel, and rate in Hz."""
 
     size: int
     samples: int
@@ -39,8 +39,8 @@ class Header:
 class Stream:
     """Bytes `start` to `end` hold `frames` whole frames of `samples` at `rate` Hz.
 
-    `declared` is the number that an index frame names, None without one; `xing` whether that is of
-    the kind which libsndfile reads. The index frame itself lies before `start`.
+    `declared` is the number of frames that an index frame names, None without one; `xing` whether
+    libsndfile reads that kind of index. The index frame itself lies before `start`.
     """
 
     start: int
@@ -52,13 +52,13 @@ class Stream:
     xing: bool
 
 
-def header(mark: bytes) -> Header | None:
-    """The header that starts with these four bytes, or None."""
+def header(mark: bytes) -> FrameHeader | None:
+    """The header that these four bytes are, or None."""
     return _header(mark[1], mark[2]) if len(mark) >= 4 and mark[0] == 0xFF else None
 
 
 @lru_cache(maxsize=4096)
-def _header(second: int, third: int) -> Header | None:
+def _header(second: int, third: int) -> FrameHeader | None:
     version, layer = second >> 3 & 3, 4 - (second >> 1 & 3)
     bitrate, rate = third >> 4, third >> 2 & 3
     if second < 0xE0 or version == 1 or layer not in (2, 3) or bitrate in (0, 15) or rate == 3:
@@ -68,10 +68,10 @@ def _header(second: int, third: int) -> Header | None:
     samples = 576 if (old, layer) == (2, 3) else 1152
     kbits = _KBITS[old, layer][bitrate - 1]
     size = samples // 8 * 1000 * kbits // hertz + (third >> 1 & 1)
-    return Header(size, samples, hertz, (second & 0xFE, third & 0x0C))
+    return FrameHeader(size, samples, hertz, (second & 0xFE, third & 0x0C))
 
 
-def scan(file: io.BufferedIOBase, at: int, end: int) -> Stream | None:
+def count_frames(file: io.BufferedIOBase, at: int, end: int) -> Stream | None:
     """Count the frames between two bytes of a file; None where there is no stream to count."""
     at = _next(file, _after_tags(file, at), end, kind=None)
     if at is None:
@@ -81,10 +81,10 @@ def scan(file: io.BufferedIOBase, at: int, end: int) -> Stream | None:
     start = at = at if declared is None else at + first.size
     last, frames = start, 0
     while at is not None:
-        found = header(_peek(file, at, 4))
-        if found and found.kind == first.kind and at + found.size <= end:
+        frame = header(_peek(file, at, 4))
+        if frame and frame.kind == first.kind and at + frame.size <= end:
             frames += 1
-            at = last = at + found.size
+            at = last = at + frame.size
         else:
             at = _next(file, max(_after_tags(file, at), at + 1), end, kind=first.kind)
     return Stream(start, last, frames, first.samples, first.rate, declared or None, xing)
@@ -104,15 +104,15 @@ def _after_tags(file: io.BufferedIOBase, at: int) -> int:
 
 
 def _next(file: io.BufferedIOBase, at: int, end: int, *, kind) -> int | None:
-    """Where the next frame begins, soon, that is followed by another of its kind or by the end."""
+    """The position of the next frame that is followed by another of its kind or by the end."""
     ahead = _peek(file, at, min(AHEAD, max(end - at, 0)))
     place = ahead.find(b"\xff")
     while place >= 0:
-        found = header(ahead[place : place + 4])
-        if found and kind in (None, found.kind):
-            after = at + place + found.size
+        frame = header(ahead[place : place + 4])
+        if frame and kind in (None, frame.kind):
+            after = at + place + frame.size
             follows = header(_peek(file, after, 4)) if after + 4 <= end else None
-            if after == end or follows and follows.kind == found.kind:
+            if after == end or follows and follows.kind == frame.kind:
                 return at + place
         place = ahead.find(b"\xff", place + 1)
     return None

@@ -1,9 +1,7 @@
-"""A person's own audio as a table of utterances: what is asked for, found, and cannot be used.
+"""A user's own audio files as a table of utterances, with a problem where one cannot be used.
 
-    rows = table(["clip.wav", "folder/"], settings, transcripts="said.csv")
-    usable = rows[rows["problem"] == ""]
-
-Neither torch nor Ray is imported here.
+rows = table(["clip.wav", "folder/"], settings, transcripts="said.csv")
+usable = rows[rows["problem"] == ""]
 """
 
 from __future__ import annotations
@@ -34,7 +32,7 @@ def table(
     transcripts: Path | str | None = None,
     language: str = "",
 ) -> pd.DataFrame:
-    """The utterances asked for, in order; their gender and emotion are fillers.
+    """The utterances of `files`, in order; their gender and emotion are placeholders.
 
     Args:
         files: audio files, and folders that are searched for them.
@@ -45,29 +43,25 @@ def table(
     Besides `ermgap.corpora.table`: modality, note (clips that are cut) and problem, which says why
     a file cannot be used. Raises UserError for transcripts that are unreadable, lacking or useless.
     """
-    known = settings.data.modalities
-    given = {} if transcripts is None else _read_transcripts(Path(transcripts))
-    _require_modality(known, asked=transcripts is not None)
-    made = _examined(files, settings, language)
-    made["transcript"] = [given.get(_real(path), "") for path in made["path"]]
-    if given and not made["transcript"].any():
-        raise UserError(f"{transcripts} names none of the files; its paths are relative to it.")
-    made["modality"] = np.where(
-        (made["transcript"] != "") & (SPEECH_AND_TEXT in known), SPEECH_AND_TEXT, SPEECH
-    )
-    lacking = (made["problem"] == "") & ~made["modality"].isin(known)
-    made.loc[lacking, "problem"] = "without a transcript, which this adapter needs"
-    return made
-
-
-def _require_modality(known: Sequence[str], *, asked: bool) -> None:
-    if asked and SPEECH_AND_TEXT not in known:
-        raise UserError("this adapter was trained on speech alone; leave out --transcripts.")
-    if not asked and SPEECH not in known:
+    trained_on = settings.data.modalities
+    if transcripts is not None and SPEECH_AND_TEXT not in trained_on:
+        raise UserError("this adapter was trained on speech alone; omit --transcripts.")
+    if transcripts is None and SPEECH not in trained_on:
         raise UserError(
             "this adapter was trained on speech with its transcript; give --transcripts FILE.csv "
             "with the columns path and transcript."
         )
+    texts = {} if transcripts is None else _read_transcripts(Path(transcripts))
+    rows = _inspected(files, settings, language)
+    rows["transcript"] = [texts.get(_real(path), "") for path in rows["path"]]
+    if texts and not rows["transcript"].any():
+        raise UserError(f"{transcripts} names none of the files; its paths are relative to it.")
+    rows["modality"] = np.where(
+        (rows["transcript"] != "") & (SPEECH_AND_TEXT in trained_on), SPEECH_AND_TEXT, SPEECH
+    )
+    lacking = (rows["problem"] == "") & ~rows["modality"].isin(trained_on)
+    rows.loc[lacking, "problem"] = "without a transcript, which this adapter needs"
+    return rows
 
 
 def _real(path: str) -> bytes:
@@ -76,31 +70,35 @@ def _real(path: str) -> bytes:
 
 def _read_transcripts(file: Path) -> dict[bytes, str]:
     """Transcript by the real path of its clip; UserError for a CSV that cannot be read."""
-    clips, found = ClipPaths(file.parent, outside=True), {}
-    for row, named in read_csv(file, required=("path", "transcript")).records():
-        place = f"{file}, row {row}"
-        require_file(named["path"], place=place)
-        near = clips.find(named["path"], place=place)
-        path = near if os.path.exists(path_bytes(near)) else named["path"]
-        found[_real(path)] = named["transcript"].strip()
-    return found
+    clips, texts = ClipPaths(file.parent, outside=True), {}
+    for number, row in read_csv(file, required=("path", "transcript")).records():
+        place = f"{file}, row {number}"
+        require_file(row["path"], place=place)
+        near = clips.find(row["path"], place=place)
+        path = near if os.path.exists(path_bytes(near)) else row["path"]
+        texts[_real(path)] = row["transcript"].strip()
+    return texts
 
 
-def _examined(files: Sequence[Path | str], settings: config.Config, language: str) -> pd.DataFrame:
+def _inspected(files: Sequence[Path | str], settings: config.Config, language: str) -> pd.DataFrame:
     """The utterances with `end_s`, note and problem, every clip decoded once."""
-    rows, window = [], settings.backbone.window_s
-    for path, problem in _found(files):
-        rows.append({"path": path, "problem": problem, "utterance_id": f"own/{len(rows):06d}"})
-    filler = {"corpus": "own", "language": language, "gender": "female", "speaker": "own"}
-    made = frame([row | filler | {"emotion": settings.data.labels[0]} for row in rows])
-    made["problem"] = [row["problem"] for row in rows]
-    kept, left_out, cancelling = audio.inspect(made[made["problem"] == ""])
-    reasons = dict(zip(left_out["path"], left_out["reason"], strict=True))
-    bad = made["path"].isin(reasons) & (made["problem"] == "")
-    made.loc[bad, "problem"] = made["path"][bad].map(reasons)
-    made["problem"] = made["problem"].replace("unreadable", f"unreadable ({READ})")
-    ends = made["utterance_id"].map(kept.set_index("utterance_id")["end_s"])
-    cancel = made["utterance_id"].isin(kept["utterance_id"][cancelling])
+    paths, window = _paths(files), settings.backbone.window_s
+    placeholders = {"corpus": "own", "language": language, "gender": "female", "speaker": "own"}
+    placeholders["emotion"] = settings.data.labels[0]
+    rows = frame(
+        [
+            placeholders | {"path": path, "utterance_id": f"own/{i:06d}"}
+            for i, (path, _) in enumerate(paths)
+        ]
+    )
+    rows["problem"] = [problem for _, problem in paths]
+    kept, excluded, cancelling = audio.inspect(rows[rows["problem"] == ""])
+    reasons = dict(zip(excluded["path"], excluded["reason"], strict=True))
+    bad = rows["path"].isin(reasons) & (rows["problem"] == "")
+    rows.loc[bad, "problem"] = rows["path"][bad].map(reasons)
+    rows["problem"] = rows["problem"].replace("unreadable", f"unreadable ({READ})")
+    ends = rows["utterance_id"].map(kept.set_index("utterance_id")["end_s"])
+    cancel = rows["utterance_id"].isin(kept["utterance_id"][cancelling])
     notes = [
         "; ".join(
             [f"cut to its first {window} s"] * (end > window + 1e-3)
@@ -108,22 +106,18 @@ def _examined(files: Sequence[Path | str], settings: config.Config, language: st
         )
         for end, cancels in zip(ends, cancel, strict=True)
     ]
-    return made.assign(end_s=ends, note=notes)
+    return rows.assign(end_s=ends, note=notes)
 
 
-def _found(files: Sequence[Path | str]) -> list[tuple[str, str]]:
-    """(path, problem or "") of every file asked for, those of a folder in order.
-
-    Hidden files and what macOS keeps beside a file are passed over; audio that cannot be decoded
-    here is not.
-    """
-    found = []
+def _paths(files: Sequence[Path | str]) -> list[tuple[str, str]]:
+    """(path, problem or "") of every file, those of a folder in order; see `audio_files.search`."""
+    paths = []
     for name in map(Path, files):
         if not name.is_dir():
-            found.append((str(name), ""))
+            paths.append((str(name), ""))
             continue
-        readable, foreign = audio_files.search(name)
+        readable, unsupported = audio_files.search(name)
         inside = [(str(path), "") for path in readable]
-        inside += [(str(path), audio_files.unsupported_name(path)) for path in foreign]
-        found += sorted(inside) or [(str(name), f"a folder without audio ({READ})")]
-    return found
+        inside += [(str(path), audio_files.unsupported_name(path)) for path in unsupported]
+        paths += sorted(inside) or [(str(name), f"a folder without audio ({READ})")]
+    return paths

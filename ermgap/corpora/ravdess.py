@@ -4,7 +4,7 @@
 
 PATH is any folder over the clips (`Actor_01/03-01-06-01-02-01-12.wav` officially; .flac is read
 too). The seven fields of a name are modality, channel, emotion, intensity, sentence, repetition and
-actor. Only audio (03) of speech (01) is used; calm is left out later unless it is a label.
+actor. Only audio (03) of speech (01) is used; calm is excluded later unless it is a label.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TEXTS = {"01": "Kids are talking by the door.", "02": "Dogs are sitting by the d
 
 
 def load(path: Path | None) -> Corpus:
-    """The table of RAVDESS (`ravdess/03-01-...`, speaker and group `ravdess_12`), split left open.
+    """The table of RAVDESS (`ravdess/03-01-...`, speaker and group `ravdess_12`), without splits.
 
     Raises UserError when `path` is not a folder with .wav or .flac files.
     """

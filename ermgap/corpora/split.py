@@ -60,9 +60,9 @@ def complete_groups(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     for name, part in table[moved].groupby(split[moved]):
         who = describe_groups(table[table["group"].isin(part["group"])])
         moves.append(
-            f"{who} in {name} and also among the utterances whose split was left open: {len(part)} "
-            f"of these {'were' if len(part) > 1 else 'was'} moved to {name}, since nobody may be "
-            "on both sides of a split"
+            f"{who} in {name} and also among the utterances without a split: {len(part)} of these "
+            f"{'were' if len(part) > 1 else 'was'} moved to {name}, since nobody may be in two "
+            "splits"
         )
     return table.assign(split=split), moves
 

@@ -275,7 +275,7 @@ def test_transcripts_are_asked_for_where_needed_and_refused_where_useless(folder
     made = predict.predict(text, [clips[0], tmp_path / "same.flac"], transcripts=listed)
     assert made["problem"].str.contains("without a transcript").tolist() == [True, False]
     speech = other(folder, tmp_path / "speech", only("speech"))
-    with pytest.raises(UserError, match="leave out --transcripts"):
+    with pytest.raises(UserError, match="omit --transcripts"):
         predict.predict(speech, [clips[0]], transcripts=listed)
     with pytest.raises(UserError, match="names none of the files"):
         predict.predict(folder, [clips[0]], transcripts=listed)

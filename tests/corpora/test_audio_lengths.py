@@ -10,30 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from test_corpora_audio import table_of, tone
+from sounds import RATE, mp3, table_of, tone, voice
 
 from ermgap.corpora import audio, audio_files, containers, mpeg
 from ermgap.errors import UserError
-
-RATE = 44100
-
-
-def voice(seconds: float, *, rate: int = RATE) -> np.ndarray:
-    time = np.arange(round(seconds * rate)) / rate
-    tones = sum(np.sin(2 * np.pi * 150 * k * time) / k for k in range(1, 12))
-    return 0.15 * tones + 0.005 * np.random.default_rng(0).normal(size=len(time))
-
-
-def mp3(path: Path, *parts: np.ndarray, indexed: bool) -> Path:
-    """A stream of variable bitrate, with its index frame or, as a recorder writes it, without."""
-    samples = np.concatenate(parts)
-    how = {"format": "MP3", "bitrate_mode": "VARIABLE", "compression_level": 0.5}
-    soundfile.write(path, samples, RATE, **how)
-    if not indexed:
-        content = path.read_bytes()
-        index = max(content.find(b"Xing"), content.find(b"Info"))
-        path.write_bytes(content[content.find(b"\xff\xfb", index) :])
-    return path
 
 
 def counted_frames(content: bytes) -> int:
@@ -51,7 +31,7 @@ def counted_frames(content: bytes) -> int:
 
 
 def outcome(path: Path, **span) -> float | str:
-    """The end in seconds, or the reason why the clip is left out."""
+    """The end in seconds, or the reason why the clip is excluded."""
     kept, excluded, _ = audio.inspect(table_of(path, **span))
     return kept["end_s"][0] if len(kept) else excluded["reason"][0]
 
@@ -134,7 +114,7 @@ def test_the_frames_of_mpeg_2_and_of_layer_2_are_counted_too():
         assert (found.size, found.samples, found.rate) == header
     for mark in (b"\xff\xfb\x00\x00", b"\xff\xfb\xf0\x00", b"\xff\xeb\x90\x00", b"RIFF", b"\xff"):
         assert mpeg.header(mark) is None
-    assert mpeg.scan(io.BytesIO(b"\xff\xfb\x90\x00" + bytes(5000)), 0, 5004) is None
+    assert mpeg.count_frames(io.BytesIO(b"\xff\xfb\x90\x00" + bytes(5000)), 0, 5004) is None
 
 
 # FLAC, Ogg, WAV and its kin -----------------------------------------------------------------------

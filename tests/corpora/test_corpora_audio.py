@@ -8,26 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from sounds import table_of, tone
 
 from ermgap.corpora import audio
-from ermgap.corpora import table as tables
 from ermgap.errors import UserError
-
-
-def tone(path: Path, *, hertz: float = 440.0, seconds: float = 1.0, rate: int = 16000) -> Path:
-    time = np.arange(round(seconds * rate)) / rate
-    soundfile.write(path, 0.5 * np.sin(2 * np.pi * hertz * time), rate)
-    return path
-
-
-def table_of(*paths: Path, start: float = 0.0, end: float = np.nan):
-    return tables.frame(
-        [
-            {"utterance_id": f"c/{i}", "corpus": "c", "language": "en", "gender": "female",
-             "emotion": "joy", "speaker": "s", "path": str(path), "start_s": start, "end_s": end}
-            for i, path in enumerate(paths)
-        ]
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])

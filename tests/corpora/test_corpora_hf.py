@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from test_audio_lengths import RATE, mp3, voice
+from sounds import RATE, mp3, voice
 
 from ermgap import corpora
 from ermgap.corpora import __main__, hf
@@ -108,7 +108,7 @@ def test_a_relative_file_is_one_of_the_datasets_folder_in_any_spelling(
     monkeypatch.chdir(tmp_path)
     corpus = hf.load(Path("plain"))
     assert corpus.table["path"].to_list() == [str(tmp_path / "plain" / "clips" / "x.wav")]
-    assert "spelt otherwise than their files" in corpus.notes[0]
+    assert "spelt unlike their files" in corpus.notes[0]
 
 
 def test_a_file_that_lies_on_this_disk_is_used_where_it_is(tmp_path, isolated_cache):

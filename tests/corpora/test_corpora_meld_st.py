@@ -214,7 +214,7 @@ def test_one_pair_alone_is_loaded_with_a_note_when_the_other_is_not_whole(root, 
 @pytest.mark.parametrize("place", ["..", "ENG_DEU", "ENG_DEU/ENG/train", "ENG_JPN/jpn_test.csv"])
 def test_a_path_beside_the_corpus_is_told_the_right_one(root, place):
     path = (root / place).resolve()
-    with pytest.raises(UserError, match=r"no whole pair .* did you mean meld_st=") as caught:
+    with pytest.raises(UserError, match=r"no complete pair .* did you mean meld_st=") as caught:
         meld_st.load(path)
     assert str(caught.value).endswith(f"did you mean meld_st={root}?")
 

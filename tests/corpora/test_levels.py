@@ -1,4 +1,4 @@
-"""Samples that cannot be speech are left out with a reason, and nothing that can be is."""
+"""Samples that cannot be speech are excluded with a reason, and nothing that can be is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import soundfile
-from test_corpora_audio import table_of
+from sounds import table_of
 
 from ermgap.corpora import audio, levels, table
 

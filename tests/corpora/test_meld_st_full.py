@@ -62,7 +62,7 @@ def read_csvs(root: Path) -> pd.DataFrame:
 
 
 def expected(rows: pd.DataFrame) -> tuple[dict, dict]:
-    """Utterances by (split, language, gender), and clips left out by kind of reason."""
+    """Utterances by (split, language, gender), and clips excluded by kind of reason."""
     known = rows[rows["gender"].isin(["female", "male"])]
     rank = known["split"].map(PRIORITY.index)
     stays = known[rank == rank.groupby(known["key"]).transform("min")]

@@ -87,7 +87,7 @@ def test_a_file_that_is_spelt_otherwise_is_used_and_counted(folder, written, the
     assert corpus.table["path"].to_list() == [str(folder / "other.wav"), str(folder / there)]
     assert corpus.excluded["reason"].to_list() == ["missing"]
     (note,) = corpus.notes
-    assert "1 paths of voices's manifest.csv are spelt otherwise than their files (" in note
+    assert "1 paths of voices's manifest.csv are spelt unlike their files (" in note
     assert note.isprintable() and " 1" in note and " 2" not in note
 
 

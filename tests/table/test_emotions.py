@@ -57,7 +57,7 @@ def table(*words: str, language: str = "en") -> pd.DataFrame:
 
 
 def read(*words: str, language: str = "en", labels=MELD_LABELS, **given) -> list[str]:
-    """The label of each word, "" for one that is left out."""
+    """The label of each word, "" for one that is excluded."""
     kept = keep_labels(table(*words, language=language), labels, **given).table
     found = dict(zip(kept["utterance_id"], kept["emotion"], strict=True))
     return [found.get(f"u{i}", "") for i in range(len(words))]
