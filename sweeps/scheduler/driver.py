@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # pandas: half a second
 
 __all__ = ["begin", "make_ready", "require_devices", "run", "start_ray"]
 
+LOOK_S = 1.0  # from one look at the sweep to the next
 CLOSE_S = 60.0  # the broker removes checkpoints, in a bucket one by one
 ANSWER_S = 10.0  # for a broker that may have died
 
@@ -216,7 +217,7 @@ def _watch(
         try:
             with interrupts.raised():
                 held.grow()
-                searching.ended.wait(1.0)
+                searching.ended.wait(LOOK_S)
                 status = _answer(broker.status)
                 watch.update(status)
         except KeyboardInterrupt:

@@ -104,6 +104,7 @@ def scene(monkeypatch) -> Scene:
         (ray, "is_initialized", lambda: True),
         (ray, "kill", passing(scene, "kill")),
         (ray.autoscaler.sdk, "request_resources", scene.request),
+        (driver, "LOOK_S", 0.01),
         (machine, "join_ray", lambda address: None),
         (machine, "watch_head", lambda sentence: None),
         (slots, "start_broker", passing(scene, "broker", broker)),
