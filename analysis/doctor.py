@@ -19,7 +19,7 @@ import pandas as pd
 from scipy import stats
 
 from analysis.front import COMPLETE, FrontInfo, front
-from analysis.statistics import largest_of
+from analysis.statistics import largest_gap_of_margins
 from analysis.statistics.uncertainty import classes_of, dev_predictions
 from ermgap import metrics
 from ermgap.config import GENDERS
@@ -265,7 +265,9 @@ def _measured(
         ]
     )
     accuracy = metrics.accuracy(counts.sum((1, 2)))
-    return np.stack([accuracy, largest_of(counts, classes, cells)], -1).reshape(SPLITS, 2, 2)
+    return np.stack([accuracy, largest_gap_of_margins(counts, classes, cells)], -1).reshape(
+        SPLITS, 2, 2
+    )
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:

@@ -20,7 +20,7 @@ import pandas as pd
 
 from analysis.figures import figures, layout
 from analysis.front import FrontInfo
-from analysis.statistics import Panel
+from analysis.statistics import SpeakerSums
 from analysis.statistics.uncertainty import classes_of, dev_predictions
 from ermgap.config import METRICS
 from ermgap.errors import UserError
@@ -55,10 +55,10 @@ def over_speakers(info: FrontInfo, records: Records, *, seed: int = 0) -> Attain
     tables = {p.trial_id: dev_predictions(records, p.trial_id) for p in info.best(MOST)}
     tables = {name: table for name, table in tables.items() if table is not None and len(table)}
     try:
-        panel = Panel.of(tables, **classes_of(records))
+        sums = SpeakerSums.of(tables, **classes_of(records))
     except UserError:
         return None
-    values = panel.objectives(info.objectives, resamples=RESAMPLES, seed=seed)
+    values = sums.objectives(info.objectives, resamples=RESAMPLES, seed=seed)
     made = surfaces(values, info.directions)
     warning = "Resampled fronts reach further than a true one: each picks its own luckiest trials."
     words = "resamples of the dev speakers"

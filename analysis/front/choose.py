@@ -18,7 +18,7 @@ from analysis.front.front import FrontInfo, Point
 from ermgap.config import METRICS
 
 if TYPE_CHECKING:
-    from analysis.statistics import Backing, Evidence
+    from analysis.statistics import Evidence, PointEvidence
 
 EMPTY = "The front is empty: no finished trial is usable yet."
 GAP_LIMITS = (0.05, 0.10, 0.15)  # fractions
@@ -135,7 +135,7 @@ def _backed(
     *,
     rule: str,
     words: str,
-    limit: Callable[[Backing], float],
+    limit: Callable[[PointEvidence], float],
 ) -> Choice:
     """The most accurate point whose `limit` is at most 0; else the one that misses it by least."""
     known = [(limit(found[p.trial_id]), p) for p in info.front if found and p.trial_id in found]

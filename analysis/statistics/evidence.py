@@ -17,7 +17,7 @@ import pandas as pd
 
 from analysis.front import FrontInfo, Point
 from analysis.statistics import intervals, null_band
-from analysis.statistics.panel import Panel
+from analysis.statistics.speaker_sums import SpeakerSums
 from analysis.statistics.uncertainty import classes_of, dev_predictions
 from ermgap import metrics
 from ermgap.errors import UserError
@@ -27,7 +27,7 @@ RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
-class Backing:
+class PointEvidence:
     """Of one point, in fractions.
 
     Attributes:
@@ -37,9 +37,9 @@ class Backing:
         cell, female, male: where the largest gap is, and the accuracies of both genders there.
     """
 
-    gap: intervals.Largest
+    gap: intervals.MaxGapInterval
     band: null_band.Band
-    change: dict[str, intervals.Change] | None
+    change: dict[str, intervals.PairedDifference] | None
     cell: str | None
     female: float
     male: float
@@ -59,11 +59,11 @@ class Backing:
 class Evidence(Mapping):
     """Backing by trial id; `missing` gives the reason for points without."""
 
-    backing: dict[str, Backing] = field(default_factory=dict)
+    backing: dict[str, PointEvidence] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     permutations: tuple[null_band.Permutation, ...] = ()
 
-    def __getitem__(self, trial_id: str) -> Backing:
+    def __getitem__(self, trial_id: str) -> PointEvidence:
         return self.backing[trial_id]
 
     def __iter__(self):
@@ -91,23 +91,23 @@ def evidence(info: FrontInfo, records: Records, *, seed: int = 0) -> Evidence:
         else:
             tables[point.trial_id] = table
     erm = info.erm.trial_id if info.erm is not None else None
-    panel, refused = _panel(tables, erm, classes_of(records))
+    sums, refused = _panel(tables, erm, classes_of(records))
     missing |= refused
-    if panel is None:
+    if sums is None:
         return Evidence(missing=missing)
-    weights = panel.draws(RESAMPLES, np.random.default_rng(seed))
+    weights = sums.draws(RESAMPLES, np.random.default_rng(seed))
     backing = {
-        name: Backing(
-            intervals.largest_gap(panel, name, weights),
-            null_band.fair(panel, name, seed=seed),
-            intervals.against(panel, name, erm, weights)
-            if erm in panel.sums and name != erm
+        name: PointEvidence(
+            intervals.max_gap_interval(sums, name, weights),
+            null_band.fair(sums, name, seed=seed),
+            intervals.paired_differences(sums, name, erm, weights)
+            if erm in sums.counts and name != erm
             else None,
-            *_worst(panel, name),
+            *_worst(sums, name),
         )
-        for name in panel.sums
+        for name in sums.counts
     }
-    tests = null_band.permuted(panel, erm, seed=seed) if erm in panel.sums else []
+    tests = null_band.permuted(sums, erm, seed=seed) if erm in sums.counts else []
     return Evidence(backing, missing, tuple(tests))
 
 
@@ -118,28 +118,28 @@ def signed(info: FrontInfo, records: Records) -> dict[str, list[dict]]:
         table = dev_predictions(records, point.trial_id)
         if table is None or table.empty:
             continue
-        panel, _ = _panel({point.trial_id: table}, None, classes_of(records))
-        if panel is not None:
-            made = intervals.signed(panel.every_cell(), point.trial_id)
+        sums, _ = _panel({point.trial_id: table}, None, classes_of(records))
+        if sums is not None:
+            made = intervals.signed(sums.with_all_cells(), point.trial_id)
             found[point.trial_id] = made.to_dict("records")
     return found
 
 
-def _worst(panel: Panel, system: str) -> tuple[str | None, float, float]:
-    gaps = metrics.gap_sizes(panel.observed(system))["avg"]
+def _worst(sums: SpeakerSums, system: str) -> tuple[str | None, float, float]:
+    gaps = metrics.gap_sizes(sums.observed(system))["avg"]
     if not np.isfinite(gaps).any():
         return None, float("nan"), float("nan")
     cell = int(np.nanargmax(gaps))
-    female, male = panel.rates(panel.everyone, system)[0, cell, :, -1]
-    return panel.cells[cell], float(female), float(male)
+    female, male = sums.rates(sums.everyone, system)[0, cell, :, -1]
+    return sums.cells[cell], float(female), float(male)
 
 
 def _panel(
     tables: dict[str, pd.DataFrame], erm: str | None, rest: dict
-) -> tuple[Panel | None, dict[str, str]]:
-    """The panel of all tables that go with ERM's, or else with the first readable one."""
+) -> tuple[SpeakerSums | None, dict[str, str]]:
+    """The sums of all tables that go with ERM's, or else with the first readable one."""
     try:
-        return Panel.of(tables, **rest), {}
+        return SpeakerSums.of(tables, **rest), {}
     except UserError:  # one of them at least does not go with the others
         pass
     order = sorted(tables, key=lambda name: name != erm)
@@ -147,13 +147,13 @@ def _panel(
     for name in order:
         try:
             pair = {name: tables[name]} if base is None else {base: tables[base]}
-            Panel.of(pair | {name: tables[name]}, **rest)
+            SpeakerSums.of(pair | {name: tables[name]}, **rest)
         except UserError as problem:
             refused[name] = str(problem)
             continue
         base = name if base is None else base
     kept = {name: table for name, table in tables.items() if name not in refused}
-    return (Panel.of(kept, **rest) if kept else None), refused
+    return (SpeakerSums.of(kept, **rest) if kept else None), refused
 
 
 def sentence(info: FrontInfo, found: Evidence) -> str:
@@ -183,7 +183,7 @@ def sentence(info: FrontInfo, found: Evidence) -> str:
     )
 
 
-def _count(backing: list[Backing], name: str) -> str:
+def _count(backing: list[PointEvidence], name: str) -> str:
     return str(sum(getattr(one, name) for one in backing) or "none")
 
 

@@ -6,7 +6,7 @@
 Each family's front is of its own trials alone. A hypervolume grows with the number of trials, and a
 search gives more of them to what does well; so it is also given for as many trials as the rarest
 family has, drawn at random. The standard error is over dev speakers resampled within language and
-gender, the same for all families (`analysis.statistics.panel`); which trials there are, and their
+gender, the same for all families (`analysis.statistics.speaker_sums`); which trials there are, and their
 seeds, is not resampled.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from analysis.front import FrontInfo, Point, front
 from analysis.statistics import uncertainty
-from analysis.statistics.panel import Panel
+from analysis.statistics.speaker_sums import SpeakerSums
 from ermgap.config import losses
 from ermgap.errors import UserError
 from ermgap.records import Records
@@ -163,10 +163,10 @@ def _drawn(points: tuple[Point, ...], info: FrontInfo, records: Records) -> np.n
     if any(table is None for table in tables.values()):
         return np.full(RESAMPLES, np.nan)
     try:
-        panel = Panel.of(tables, **uncertainty.classes_of(records))
+        sums = SpeakerSums.of(tables, **uncertainty.classes_of(records))
     except UserError:  # files from elsewhere; volumes without their errors are better than none
         return np.full(RESAMPLES, np.nan)
-    values = panel.objectives(info.objectives, resamples=RESAMPLES)
+    values = sums.objectives(info.objectives, resamples=RESAMPLES)
     return np.array(
         [
             front.hypervolume(one, reference=info.reference, directions=info.directions)

@@ -1,9 +1,9 @@
 """How sure a gap is: intervals of signed differences, and a bound of the largest gap.
 
-    found = signed(panel, "t0004")               # one row a cell and part
-    weights = panel.draws(2000, np.random.default_rng(0))
-    bound = largest_gap(panel, "t0004", weights)   # max_gap: measured, corrected, at most
-    change = against(panel, "t0004", "erm", weights)
+    gaps = signed(sums, "t0004")                     # one row a cell and part
+    weights = sums.draws(2000, np.random.default_rng(0))
+    bound = max_gap_interval(sums, "t0004", weights)   # measured, corrected, at most
+    change = paired_differences(sums, "t0004", "erm", weights)
 
 An absolute value, or the maximum of several, gets no percentile interval: that could not contain
 zero. Signed differences get Student's interval from `jackknife`, and none where one speaker of a
@@ -32,19 +32,19 @@ import pandas as pd
 from scipy import stats
 
 from analysis.statistics.jackknife import binomial, by_chance, jackknife
-from analysis.statistics.panel import Panel, largest
+from analysis.statistics.speaker_sums import SpeakerSums, largest_gap
 from ermgap import metrics
 
 LEVEL = 0.95
 
 
-def parts(panel: Panel) -> list[tuple[str, str]]:
+def parts(sums: SpeakerSums) -> list[tuple[str, str]]:
     """(metric, class) of the 2K + 2 signed gaps, in order; W-F1 and accuracy are of class `all`."""
-    named = [(metric, label) for metric in ("tpr", "fpr") for label in panel.labels]
+    named = [(metric, label) for metric in ("tpr", "fpr") for label in sums.labels]
     return [*named, ("w_f1", "all"), ("acc", "all")]
 
 
-def signed(panel: Panel, system: str, *, level: float = LEVEL) -> pd.DataFrame:
+def signed(sums: SpeakerSums, system: str, *, level: float = LEVEL) -> pd.DataFrame:
     """Every defined signed gap (female less male) with its interval, one row each, in fractions.
 
     Columns: cell, metric (tpr, fpr, w_f1, acc), class, female, male, gap, se, df, low, high, and
@@ -52,14 +52,14 @@ def signed(panel: Panel, system: str, *, level: float = LEVEL) -> pd.DataFrame:
     utterances of a class, or of a cell, these six are NaN: what differs between speakers cannot be
     seen there.
     """
-    rate = panel.rates(panel.everyone, system)[0]
-    gap, without = metrics.differences(rate), panel.signed(panel.left_out(), system)
-    se, df = jackknife(panel, gap, without, panel.share, by_chance(panel, rate))
+    rate = sums.rates(sums.everyone, system)[0]
+    gap, without = metrics.differences(rate), sums.signed(sums.without_each(), system)
+    se, df = jackknife(sums, gap, without, sums.share, by_chance(sums, rate))
     reach = stats.t.ppf(0.5 + level / 2, df) * se
     at = np.nonzero(np.isfinite(gap))
-    named, without = parts(panel), np.where(np.isfinite(se), without, np.nan)[:, *at]
+    named, without = parts(sums), np.where(np.isfinite(se), without, np.nan)[:, *at]
     found = {
-        "cell": [panel.cells[c] for c in at[0]],
+        "cell": [sums.cells[c] for c in at[0]],
         "metric": [named[p][0] for p in at[1]],
         "class": [named[p][1] for p in at[1]],
         "female": rate[:, 0][at],
@@ -76,7 +76,7 @@ def signed(panel: Panel, system: str, *, level: float = LEVEL) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class Largest:
+class MaxGapInterval:
     """max_gap of one system, in fractions.
 
     Attributes:
@@ -93,50 +93,52 @@ class Largest:
     level: float = LEVEL
 
 
-def largest_gap(panel: Panel, system: str, weights: np.ndarray, *, level: float = LEVEL) -> Largest:
+def max_gap_interval(
+    sums: SpeakerSums, system: str, weights: np.ndarray, *, level: float = LEVEL
+) -> MaxGapInterval:
     """What can be said of a system's max_gap.
 
     Args:
-        weights: `panel.draws`, for the bias.
+        weights: `sums.draws`, for the bias.
     """
-    whole = panel.observed(system)
-    measured = float(largest(whole))
-    corrected = 2 * measured - float(np.nanmean(largest(panel.signed(weights, system))))
-    gaps, reach = metrics.gap_sizes(whole)["avg"], _reach(panel, system, level)
+    whole = sums.observed(system)
+    measured = float(largest_gap(whole))
+    corrected = 2 * measured - float(np.nanmean(largest_gap(sums.signed(weights, system))))
+    gaps, reach = metrics.gap_sizes(whole)["avg"], _reach(sums, system, level)
     bounds = np.minimum((gaps + reach)[np.isfinite(gaps)], 1.0)
     at_most = float(bounds.max()) if len(bounds) else np.nan
-    return Largest(measured, min(max(corrected, 0.0), measured), at_most, level)
+    return MaxGapInterval(measured, min(max(corrected, 0.0), measured), at_most, level)
 
 
-def _reach(panel: Panel, system: str, level: float) -> np.ndarray:
+def _reach(sums: SpeakerSums, system: str, level: float) -> np.ndarray:
     """How far each cell's average gap can be above the measured one, [C]; NaN if unknown.
 
     Student's quantile times the largest error over choices of signs, and all that differences
     without an interval could add. At least the half of the average that accuracy and W-F1 are,
     which rise and fall together, varies with the utterances.
     """
-    rate = panel.rates(panel.everyone, system)[0]
-    whole, without = metrics.differences(rate), panel.signed(panel.left_out(), system)
-    known, least = _known(panel, system), by_chance(panel, rate)[:, -1] / 4
-    scale = np.ones((len(panel.units), 1))
-    for rows in panel.strata:
+    rate = sums.rates(sums.everyone, system)[0]
+    whole, without = metrics.differences(rate), sums.signed(sums.without_each(), system)
+    known, least = _known(sums, system), by_chance(sums, rate)[:, -1] / 4
+    scale = np.ones((len(sums.units), 1))
+    for rows in sums.strata:
         scale[rows] = np.sqrt((len(rows) - 1) / len(rows))
     found = np.full(len(whole), np.nan)
     for cell in np.flatnonzero(known[:, -1]):
         gap, weight = whole[cell], _coefficients(whole[cell])
         change = np.where(known[cell], without[:, cell] - gap, 0.0) * weight
         signs = _widest(change * scale, first=np.where(gap < 0, -1.0, 1.0))
-        share = panel.share[:, cell, -1]
-        se, df = jackknife(panel, np.zeros(()), change @ signs, share, least[cell])
+        share = sums.share[:, cell, -1]
+        se, df = jackknife(sums, np.zeros(()), change @ signs, share, least[cell])
         unseen = np.where(known[cell], 0.0, weight * (1 - np.abs(np.nan_to_num(gap))))
         found[cell] = stats.t.ppf(level, df) * se + unseen.sum()
     return found
 
 
-def _known(panel: Panel, system: str) -> np.ndarray:
+def _known(sums: SpeakerSums, system: str) -> np.ndarray:
     """Whether each signed gap has an interval, bool [C, 2K + 2]."""
-    whole, without = panel.observed(system), panel.signed(panel.left_out(), system)
-    return np.isfinite(jackknife(panel, whole, without, panel.share)[0])
+    whole, without = sums.observed(system), sums.signed(sums.without_each(), system)
+    return np.isfinite(jackknife(sums, whole, without, sums.share)[0])
 
 
 def _coefficients(gap: np.ndarray) -> np.ndarray:
@@ -169,7 +171,7 @@ def _widest(moved: np.ndarray, *, first: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Change:
+class PairedDifference:
     """A metric of a system less that of another on the same utterances, in fractions.
 
     Attributes:
@@ -186,57 +188,59 @@ class Change:
     below: float
 
 
-def against(
-    panel: Panel, system: str, other: str, weights: np.ndarray, *, level: float = LEVEL
-) -> dict[str, Change]:
+def paired_differences(
+    sums: SpeakerSums, system: str, other: str, weights: np.ndarray, *, level: float = LEVEL
+) -> dict[str, PairedDifference]:
     """Paired differences of acc, w_f1 and max_gap.
 
     Standard errors are the jackknife's, and of max_gap, which has corners, the bootstrap's where it
     is larger. Of max_gap the module's docstring has the bounds.
     """
-    whole, without = (_less(panel, system, other, w) for w in (panel.everyone, panel.left_out()))
-    cells = sorted({_worst(panel, name) for name in (system, other)})
-    there = panel.behind[..., -1]  # [U, C]
-    hits = panel.sums[system][..., 1] - panel.sums[other][..., 1]
+    whole, without = (_less(sums, system, other, w) for w in (sums.everyone, sums.without_each()))
+    cells = sorted({_worst(sums, name) for name in (system, other)})
+    there = sums.behind[..., -1]  # [U, C]
+    hits = sums.counts[system][..., 1] - sums.counts[other][..., 1]
     differ = np.abs(hits).sum(-1)  # of at least so many utterances the predictions differ, [U, C]
     share, least = there.sum(1) / there.sum(), binomial(differ.sum(), there.sum())
     found = {}
     for name in ("acc", "w_f1"):
-        se, df = jackknife(panel, whole[name][0], without[name], share, least)
-        found[name] = _change(whole[name][0], se, df, 0.5 + level / 2)
-    share = panel.share[:, cells, -1].sum(1)
+        se, df = jackknife(sums, whole[name][0], without[name], share, least)
+        found[name] = _paired_difference(whole[name][0], se, df, 0.5 + level / 2)
+    share = sums.share[:, cells, -1].sum(1)
     sides = ((differ[side][:, cells].sum(0), there[side][:, cells].sum(0))
-             for side in (panel.female, ~panel.female))  # fmt: skip
+             for side in (sums.female, ~sums.female))  # fmt: skip
     least = sum(binomial(*side).sum() for side in sides) / 4
-    se, df = jackknife(panel, whole["max_gap"][0], without["max_gap"], share, least)
-    drawn = [panel.signed(weights, name) for name in (system, other)]
-    se = np.fmax(se, np.nanstd(largest(drawn[0]) - largest(drawn[1]), ddof=1)) + 0 * se
-    mine, theirs = (_flattered(panel, *one) for one in zip((system, other), drawn, strict=True))
+    se, df = jackknife(sums, whole["max_gap"][0], without["max_gap"], share, least)
+    drawn = [sums.signed(weights, name) for name in (system, other)]
+    se = np.fmax(se, np.nanstd(largest_gap(drawn[0]) - largest_gap(drawn[1]), ddof=1)) + 0 * se
+    mine, theirs = (_flattered(sums, *one) for one in zip((system, other), drawn, strict=True))
     ends = (mine[0] + theirs[1], theirs[0] + mine[1])
-    return found | {"max_gap": _change(whole["max_gap"][0], se, df, level, *ends)}
+    return found | {"max_gap": _paired_difference(whole["max_gap"][0], se, df, level, *ends)}
 
 
-def _change(
+def _paired_difference(
     value: float, se: float, df: float, level: float, under: float = 0.0, above: float = 0.0
-) -> Change:
+) -> PairedDifference:
     """The change with one-sided confidence `level` at each end, moved outwards by what is given."""
     se = se + 0 * (under + above)  # unknown where these are
     reach = stats.t.ppf(level, df) * se
     below = stats.t.cdf(-(value + above) / se, df)
-    return Change(*map(float, (value, se, value - under - reach, value + above + reach, below)))
+    return PairedDifference(
+        *map(float, (value, se, value - under - reach, value + above + reach, below))
+    )
 
 
-def _less(panel: Panel, system: str, other: str, weights: np.ndarray) -> dict[str, np.ndarray]:
-    mine, theirs = (panel.values(weights, name) for name in (system, other))
+def _less(sums: SpeakerSums, system: str, other: str, weights: np.ndarray) -> dict[str, np.ndarray]:
+    mine, theirs = (sums.values(weights, name) for name in (system, other))
     return {name: mine[name] - theirs[name] for name in mine}
 
 
-def _worst(panel: Panel, system: str) -> int:
-    gaps = metrics.gap_sizes(panel.observed(system))["avg"]
+def _worst(sums: SpeakerSums, system: str) -> int:
+    gaps = metrics.gap_sizes(sums.observed(system))["avg"]
     return int(np.argmax(np.where(np.isfinite(gaps), gaps, -1.0)))
 
 
-def _flattered(panel: Panel, system: str, drawn: np.ndarray) -> tuple[float, float]:
+def _flattered(sums: SpeakerSums, system: str, drawn: np.ndarray) -> tuple[float, float]:
     """By how much a measured max_gap is too large on average at most, and by how much too small.
 
     The first is the mean max_gap of resampled errors alone, and no less than what its utterances
@@ -246,13 +250,13 @@ def _flattered(panel: Panel, system: str, drawn: np.ndarray) -> tuple[float, flo
     Args:
         drawn: [resamples, C, 2K + 2], the signed differences under the resamples.
     """
-    whole, known = panel.observed(system), _known(panel, system)
+    whole, known = sums.observed(system), _known(sums, system)
     there = np.isfinite(metrics.gap_sizes(whole)["avg"])
     if not there.any() or not known[there, -1].all():
         return np.nan, np.nan
-    rate = panel.rates(panel.everyone, system)[0]
-    chance = by_chance(panel, rate)[_worst(panel, system), -1] / 4
-    errors = max(float(np.nanmean(largest(drawn - whole))), np.sqrt(2 / np.pi * chance))
+    rate = sums.rates(sums.everyone, system)[0]
+    chance = by_chance(sums, rate)[_worst(sums, system), -1] / 4
+    errors = max(float(np.nanmean(largest_gap(drawn - whole))), np.sqrt(2 / np.pi * chance))
     weight, size = np.stack([_coefficients(gap) for gap in whole]), np.abs(np.nan_to_num(whole))
     unseen = np.where(known, 0.0, weight)
     return errors + (unseen * size).sum(1).max(), (unseen * (1 - size)).sum(1).max()

@@ -1,6 +1,6 @@
-"""Errors of a statistic of a panel by leaving out one speaker at a time.
+"""Standard errors of a statistic of speakers' sums, by leaving out one speaker at a time.
 
-    se, df = jackknife(panel, gap, without, panel.share, by_chance(panel, rate))
+    se, df = jackknife(sums, gap, without, sums.share, by_chance(sums, rate))
 
 CR3 in Hansen 2024, "Jackknife standard errors for clustered regression", over the speakers who have
 a part in the statistic. The degrees of freedom are Satterthwaite's from the strata, where speakers
@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.statistics.panel import Panel
+from analysis.statistics.speaker_sums import SpeakerSums
 
 
 def jackknife(
-    panel: Panel,
+    sums: SpeakerSums,
     whole: np.ndarray,
     without: np.ndarray,
     share: np.ndarray,
@@ -29,7 +29,7 @@ def jackknife(
     """Standard errors and degrees of freedom, each [...], of statistics `whole` [...].
 
     Args:
-        without: [U, ...], the statistics under `panel.left_out()`.
+        without: [U, ...], the statistics under `sums.without_each()`.
         share: [U, ...], what a unit weighs in a statistic; 0 where it has no part in it.
         least: [...], what the variance is at the least.
 
@@ -38,7 +38,7 @@ def jackknife(
     """
     total, split, alike, alike_split = (np.zeros(np.shape(whole)) for _ in range(4))
     blind = np.isnan(whole)
-    for rows, alone in zip(panel.strata, panel.alone, strict=True):
+    for rows, alone in zip(sums.strata, sums.alone, strict=True):
         mine = share[rows]
         n, even = (mine > 0).sum(0), (mine**2).sum(0)
         change = np.where(mine > 0, without[rows] - whole, 0.0)
@@ -53,13 +53,13 @@ def jackknife(
     return np.where(blind, np.nan, se), np.where(blind, np.nan, df)
 
 
-def by_chance(panel: Panel, rate: np.ndarray) -> np.ndarray:
+def by_chance(sums: SpeakerSums, rate: np.ndarray) -> np.ndarray:
     """Variances [C, 2K + 2] of the differences of rates [C, 2, 2K + 2] if all speakers were alike.
 
     Of W-F1 it is accuracy's.
     """
     right = np.nan_to_num(np.concatenate([rate[..., :-2], rate[..., [-1, -1]]], -1))
-    n = np.stack([panel.behind[side].sum(0) for side in (panel.female, ~panel.female)], 1)
+    n = np.stack([sums.behind[side].sum(0) for side in (sums.female, ~sums.female)], 1)
     return binomial(right * n, n).sum(1)
 
 

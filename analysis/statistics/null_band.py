@@ -1,7 +1,7 @@
 """What gap would a perfectly fair model of the same accuracy show on these utterances?
 
-    band = fair(panel, "t0004")          # quantiles of max_gap without any true gap
-    tests = permuted(panel, "t0004")     # per language: p of the observed gap, genders shuffled
+    band = fair(sums, "t0004")          # quantiles of max_gap without any true gap
+    tests = permuted(sums, "t0004")     # per language: p of the observed gap, genders shuffled
 
 `fair` simulates: each true class of a cell is recognised at the rate of both genders together, a
 speaker is easier or harder by a normal effect on the logit, and errors go where errors of that
@@ -24,7 +24,7 @@ import numpy as np
 from scipy.special import expit, logit
 from scipy.stats import chi2
 
-from analysis.statistics.panel import Panel, largest
+from analysis.statistics.speaker_sums import SpeakerSums, largest_gap
 from ermgap import metrics
 from ermgap.metrics import Margins
 
@@ -50,14 +50,14 @@ class Band:
     speakers: float
 
 
-def fair(panel: Panel, system: str, *, worlds: int = 2000, seed: int = 0) -> Band:
+def fair(sums: SpeakerSums, system: str, *, worlds: int = 2000, seed: int = 0) -> Band:
     """The null band of a system, from `worlds` simulated fair models."""
     rng = np.random.default_rng(seed)
-    variance = dispersion(panel, system, rng.random(worlds))
+    variance = dispersion(sums, system, rng.random(worlds))
     if variance is None:
         return Band(*[float("nan")] * 4)
-    gaps = largest(metrics.differences(_simulated(panel, system, variance, rng)))
-    observed = largest(panel.observed(system))
+    gaps = largest_gap(metrics.differences(_simulated(sums, system, variance, rng)))
+    observed = largest_gap(sums.observed(system))
     median, high = np.nanquantile(gaps, (0.5, 0.95))
     return Band(
         float(median), float(high), float(np.mean(gaps >= observed)),
@@ -65,7 +65,7 @@ def fair(panel: Panel, system: str, *, worlds: int = 2000, seed: int = 0) -> Ban
     )  # fmt: skip
 
 
-def dispersion(panel: Panel, system: str, levels: np.ndarray) -> np.ndarray | None:
+def dispersion(sums: SpeakerSums, system: str, levels: np.ndarray) -> np.ndarray | None:
     """Variances of the speaker effect at fiducial `levels` [n] in (0, 1); None if unknowable.
 
     A unit's hits less their expectation under its own stratum's rates have a variance that grows
@@ -74,9 +74,9 @@ def dispersion(panel: Panel, system: str, levels: np.ndarray) -> np.ndarray | No
     """
     # A cell that does not count says nothing either: two speakers of one utterance each have so
     # little expected variance that they alone would put the effect at its largest.
-    support, hits = np.moveaxis(panel.sums[system][:, panel.counted, :, :2], -1, 0)
+    support, hits = np.moveaxis(sums.counts[system][:, sums.counted, :, :2], -1, 0)
     q, freedom = np.zeros(len(GRID)), 0
-    for rows, alone in zip(panel.strata, panel.alone, strict=True):
+    for rows, alone in zip(sums.strata, sums.alone, strict=True):
         if alone or not support[rows].any():
             continue
         n, rate = support[rows], (hits[rows].sum(0) + 0.5) / (support[rows].sum(0) + 1)
@@ -115,12 +115,12 @@ def _variances(n: np.ndarray, rate: np.ndarray) -> np.ndarray:
     return found - np.einsum("up,gpr,ur->ug", mine, shared, mine, optimize=True)
 
 
-def _simulated(panel: Panel, system: str, variance: np.ndarray, rng) -> np.ndarray:
+def _simulated(sums: SpeakerSums, system: str, variance: np.ndarray, rng) -> np.ndarray:
     """Rates [worlds, C, 2, 2K + 2] of fair models whose speakers differ by variance [worlds]."""
-    units, first = panel.sums[system][..., 0], np.unique(panel.speakers, return_index=True)[1]
-    support, women = np.zeros((len(first), *units.shape[1:])), panel.female[first]
-    np.add.at(support, panel.speakers, units)  # [speakers, C, K]
-    confusion = panel.confusions[system]
+    units, first = sums.counts[system][..., 0], np.unique(sums.speakers, return_index=True)[1]
+    support, women = np.zeros((len(first), *units.shape[1:])), sums.female[first]
+    np.add.at(support, sums.speakers, units)  # [speakers, C, K]
+    confusion = sums.confusions[system]
     n, hits = confusion.sum(-1), np.diagonal(confusion, axis1=-2, axis2=-1)
     middle = logit((hits + 0.5) / (n + 1))
     wrong = confusion.copy()
@@ -131,7 +131,7 @@ def _simulated(panel: Panel, system: str, variance: np.ndarray, rng) -> np.ndarr
     wrong = wrong / wrong.sum(-1, keepdims=True)
     effect = rng.standard_normal((len(variance), len(support))) * np.sqrt(variance)[:, None]
     widened = np.sqrt(1 + SHRINK**2 * variance)[:, None, None, None]
-    shape = (len(variance), len(panel.cells), 2, len(k))
+    shape = (len(variance), len(sums.cells), 2, len(k))
     right, seen = np.zeros(shape), np.zeros(shape[1:])
     for side, those in enumerate((women, ~women)):
         seen[:, side] = support[those].sum(0)
@@ -142,7 +142,7 @@ def _simulated(panel: Panel, system: str, variance: np.ndarray, rng) -> np.ndarr
     missed = (seen - right).astype(int)
     elsewhere = rng.multinomial(missed, wrong[:, None]).sum(-2)[..., :-1]
     margins = Margins(np.broadcast_to(seen, shape), right, right + elsewhere)
-    return metrics.rates(margins, classes=panel.classes, cells=panel.counted)
+    return metrics.rates(margins, classes=sums.classes, cells=sums.counted)
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class Permutation:
 
 
 def permuted(
-    panel: Panel, system: str, *, shuffles: int = 2000, seed: int = 0
+    sums: SpeakerSums, system: str, *, shuffles: int = 2000, seed: int = 0
 ) -> list[Permutation]:
     """A test a language that has both genders: gender shuffled over its speakers.
 
@@ -169,28 +169,28 @@ def permuted(
     """
     rng = np.random.default_rng(seed)
     found = []
-    units, observed = panel.units, metrics.gap_sizes(panel.observed(system))["avg"]
+    units, observed = sums.units, metrics.gap_sizes(sums.observed(system))["avg"]
     for language in sorted(set(units["language"])):
         rows = np.flatnonzero((units["language"] == language).to_numpy())
-        n, women = len(rows), int(panel.female[rows].sum())
-        lone = any(one.startswith(f"{language}/") for one in panel.lone)
-        cells = [i for i, cell in enumerate(panel.cells) if cell.split("/", 1)[0] == language]
-        if lone or women in (0, n) or not panel.counted[cells].any():
+        n, women = len(rows), int(sums.female[rows].sum())
+        lone = any(one.startswith(f"{language}/") for one in sums.lone)
+        cells = [i for i, cell in enumerate(sums.cells) if cell.split("/", 1)[0] == language]
+        if lone or women in (0, n) or not sums.counted[cells].any():
             continue
         ways = comb(n, women)
         smallest = (2 if 2 * women == n else 1) / ways
         if n < FEWEST:
             found.append(Permutation(language, n, None, smallest))
             continue
-        female = np.tile(panel.female, (min(ways, shuffles), 1))
+        female = np.tile(sums.female, (min(ways, shuffles), 1))
         if ways <= shuffles:
             female[:, rows] = False
             for row, chosen in zip(female, combinations(rows, women), strict=True):
                 row[list(chosen)] = True
         else:
             female[:, rows] = rng.permuted(female[:, rows], axis=1)
-        drawn = panel.signed(np.ones(female.shape), system, female=female)[:, cells]
-        at_least = largest(drawn) >= np.nanmax(observed[cells]) - 1e-12
+        drawn = sums.signed(np.ones(female.shape), system, female=female)[:, cells]
+        at_least = largest_gap(drawn) >= np.nanmax(observed[cells]) - 1e-12
         extra = 0 if ways <= shuffles else 1
         p = (at_least.sum() + extra) / (len(female) + extra)
         found.append(Permutation(language, n, float(p), smallest))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from analysis.statistics.panel import Panel
+from analysis.statistics.speaker_sums import SpeakerSums
 from ermgap.errors import UserError
 from ermgap.records import Records
 
@@ -42,7 +42,7 @@ def standard_errors(
 
 
 def classes_of(records: Records) -> dict:
-    """The sweep's labels and the support of classes and cells, as `Panel.of` takes them."""
+    """The sweep's labels and the support of classes and cells, as `SpeakerSums.of` takes them."""
     data = (records.sweep.get("config") or {}).get("data") or {}
     return {
         "labels": records.sweep["labels"],
@@ -62,17 +62,17 @@ def bootstrap(
 ) -> dict[str, float]:
     """Standard errors of acc and max_gap under resampling of speakers within language and gender.
 
-    The resamples are `Panel.draws`; `lone_speakers` counts the strata of one speaker, where the
+    The resamples are `SpeakerSums.draws`; `lone_speakers` counts the strata of one speaker, where the
     errors miss what differs between speakers. The classes of the gaps are those with enough support
     in the whole set.
     """
     support = {"min_support": min_support, "cell_support": cell_support}
-    panel = Panel.of({"": predictions}, labels=labels, **support)
-    found = panel.values(panel.draws(resamples, rng), "")
+    sums = SpeakerSums.of({"": predictions}, labels=labels, **support)
+    found = sums.values(sums.draws(resamples, rng), "")
     return {
         "acc_se": float(spread(found["acc"])),
         "max_gap_se": float(spread(found["max_gap"])),
-        "lone_speakers": len(panel.lone),
+        "lone_speakers": len(sums.lone),
     }
 
 

@@ -5,8 +5,8 @@
 
 A block is a cell (`de/speech`) or `overall/<modality>`, which pools a modality's utterances. All
 values are fractions; what is undefined is NaN. A standard error is over speakers resampled within
-language and gender (`analysis.statistics.panel`); every system sees the same resamples, so that a
-difference to the baseline is a paired one. It is no 95 % interval.
+language and gender (`analysis.statistics.speaker_sums`); every system sees the same resamples, so
+that a difference to the baseline is a paired one. It is no 95 % interval.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.statistics import Panel
+from analysis.statistics import SpeakerSums
 from analysis.statistics.uncertainty import spread
 from ermgap import metrics
 from ermgap.config import GAP_TITLES
@@ -176,8 +176,8 @@ def _measured(
     coded = metrics.encode(part, labels=labels)
     (counts,) = _pooled((metrics.confusions(coded),), cells=-4)
     classes = metrics.supported_classes(counts, min_support=min_support)
-    panel = Panel.of({"": part}, labels=labels, min_support=min_support)
-    drawn = panel.margins(panel.draws(resamples, rng), "")
+    sums = SpeakerSums.of({"": part}, labels=labels, min_support=min_support)
+    drawn = sums.margins(sums.draws(resamples, rng), "")
     who = part[["utterance_id", "language", "gender", "speaker"]].astype(str)
     return _Modality(
         blocks=(*coded.cells, f"{OVERALL}/{part['modality'].iloc[0]}"),
@@ -270,12 +270,12 @@ def _largest(system: str, parts: Mapping[str, _Modality], counting: np.ndarray) 
     gaps = np.where(counting, gaps, np.nan)
     drawn = np.concatenate([part.drawn["avg_gap"][:, :-1] for part in parts.values()], axis=1)
     drawn = np.where(counting, drawn, np.nan)
-    largest = np.where(np.isfinite(drawn), drawn, -np.inf).max(1)
+    largest_gap = np.where(np.isfinite(drawn), drawn, -np.inf).max(1)
     known = np.isfinite(gaps).any()
     return {
         "system": system,
         "max_gap": float(np.nanmax(gaps)) if known else np.nan,
-        "max_gap_se": float(spread(largest)),
+        "max_gap_se": float(spread(largest_gap)),
         "worst_cell": cells[int(np.nanargmax(gaps))] if known else None,
         "n": int(counting.sum()),
         "cells": len(counting),

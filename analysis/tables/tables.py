@@ -136,7 +136,7 @@ def _limited(info: FrontInfo, choice: choose.Choice) -> dict:
     }
 
 
-def _backing(one: evidence.Backing | None, *, wide: bool) -> dict[str, str]:
+def _backing(one: evidence.PointEvidence | None, *, wide: bool) -> dict[str, str]:
     """What a row says of a gap beside its value, in points; `wide`: where it is, too."""
     if one is None:
         return {}

@@ -96,20 +96,20 @@ def sweep(directory: Path, trials: int):
 
 
 def resampled() -> float:
-    """Seconds for the panel, the draws, and every system's max_gap under each."""
+    """Seconds for the sums, the draws, and every system's max_gap under each."""
     from fake_sweep import LABELS, predictions, utterances
 
-    from analysis.statistics import Panel
-    from analysis.statistics.panel import largest
+    from analysis.statistics import SpeakerSums
+    from analysis.statistics.speaker_sums import largest_gap
 
     table = utterances(n=3000, speakers=20)
     systems = {f"s{i}": predictions(table, right=0.6, handicap=0.002 * i, seed=i)
                for i in range(100)}  # fmt: skip
     start = time.perf_counter()
-    panel = Panel.of(systems, labels=LABELS)
-    weights = panel.draws(10_000, np.random.default_rng(0))
+    sums = SpeakerSums.of(systems, labels=LABELS)
+    weights = sums.draws(10_000, np.random.default_rng(0))
     for name in systems:
-        largest(panel.signed(weights, name))
+        largest_gap(sums.signed(weights, name))
     return time.perf_counter() - start
 
 

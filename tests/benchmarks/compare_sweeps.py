@@ -3,8 +3,8 @@
     python tests/benchmarks/compare_sweeps.py results/before results/after
 
 The hypervolume of each sweep's front is taken anew on resampled dev speakers (400 times, the same
-speakers for both; analysis/statistics/panel.py says how), which gives its interval. Prints the
-figures and writes tests/benchmarks/results/sweeps.json.
+speakers for both; analysis/statistics/speaker_sums.py says how), which gives its interval. Prints
+the figures and writes tests/benchmarks/results/sweeps.json.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.front import front
-from analysis.statistics import Panel
+from analysis.statistics import SpeakerSums
 from ermgap.records import Records
 
 RESULTS = Path(__file__).parent / "results" / "sweeps.json"
@@ -59,13 +59,13 @@ def resampled(records: Records) -> tuple[Records, np.ndarray]:
 
 def points(table: pd.DataFrame, records: Records) -> np.ndarray:
     """Accuracy and largest gap of one trial on each resample of the speakers, [RESAMPLES, 2]."""
-    panel = Panel.of(
+    sums = SpeakerSums.of(
         {"": table},
         labels=records.sweep["labels"],
         min_support=records.sweep["config"]["data"]["min_support"],
         cell_support=records.sweep["config"]["data"].get("cell_support"),
     )
-    return panel.objectives(("acc", "max_gap"), resamples=RESAMPLES)[:, 0]
+    return sums.objectives(("acc", "max_gap"), resamples=RESAMPLES)[:, 0]
 
 
 def told(records: Records, volumes: np.ndarray) -> dict:

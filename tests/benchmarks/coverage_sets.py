@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from analysis.statistics.panel import largest
+from analysis.statistics.speaker_sums import largest_gap
 from ermgap import metrics
 from ermgap.config import GENDERS
 from ermgap.metrics import Margins
@@ -135,4 +135,4 @@ def handicap_of(gap: float, cells: int = 1, ease: float = 0.0) -> float:
     """What women of the first language lack on the logit for this true max_gap."""
     if not gap:
         return 0.0
-    return float(brentq(lambda x: float(largest(true_gaps(x, cells, ease))) - gap, 0.0, 6.0))
+    return float(brentq(lambda x: float(largest_gap(true_gaps(x, cells, ease))) - gap, 0.0, 6.0))

@@ -40,8 +40,8 @@ from coverage_sets import (
     true_gaps,
 )
 
-from analysis.statistics import Panel, intervals, null_band
-from analysis.statistics.panel import largest
+from analysis.statistics import SpeakerSums, intervals, null_band
+from analysis.statistics.speaker_sums import largest_gap
 
 RESULTS = Path(__file__).parent / "results"
 GAPS, SPEAKERS, SHARES = (0.0, 0.02, 0.05, 0.15), (6, 12, 40), ("equal", "unequal")
@@ -119,10 +119,10 @@ def one(job: tuple[float, int | str, str, int]) -> dict:
     gap, speakers, shares, seed = job
     handicap = handicap_of(gap)
     rng = np.random.default_rng((seed, _number(speakers), int(1000 * gap), SHARES.index(shares)))
-    panel = Panel.of({"model": dev_set(handicap, speakers, shares, rng)}, labels=LABELS)
-    told = _with_truth(panel, true_gaps(handicap))
-    bound = intervals.largest_gap(panel, "model", panel.draws(RESAMPLES, rng))
-    band = null_band.fair(panel, "model", worlds=RESAMPLES)
+    sums = SpeakerSums.of({"model": dev_set(handicap, speakers, shares, rng)}, labels=LABELS)
+    told = _with_truth(sums, true_gaps(handicap))
+    bound = intervals.max_gap_interval(sums, "model", sums.draws(RESAMPLES, rng))
+    band = null_band.fair(sums, "model", worlds=RESAMPLES)
     return {
         "gap": gap, "speakers": speakers, "shares": shares, "seed": seed,
         **{f"held_{metric}": _rounded(held) for metric, held in _held(told).items()},
@@ -137,7 +137,9 @@ def few(job: tuple[int, int]) -> dict:
     sayers, seed = job
     rng = np.random.default_rng((seed, sayers))
     table = dev_set(handicap_of(0.15), 16, "equal", rng, sayers=sayers)
-    told = _with_truth(Panel.of({"model": table}, labels=LABELS), true_gaps(handicap_of(0.15)))
+    told = _with_truth(
+        SpeakerSums.of({"model": table}, labels=LABELS), true_gaps(handicap_of(0.15))
+    )
     row = told.query("cell == 'de/speech' and metric == 'tpr'")
     row = row[row["class"] == SAID]
     there = bool(row["low"].notna().any())
@@ -151,9 +153,11 @@ def pair(job: tuple[str, int | str, int, int]) -> dict:
     name, speakers, same, seed = job
     rng = np.random.default_rng((seed, _number(speakers), same, list(PAIRS).index(name)))
     erm, other = dev_sets(PAIRS[name], speakers, "equal", rng, same=bool(same))
-    panel = Panel.of({"erm": erm, "other": other}, labels=LABELS)
-    change = intervals.against(panel, "other", "erm", panel.draws(RESAMPLES, rng))["max_gap"]
-    truth = [float(largest(true_gaps(handicap_of(*one), *one[1:]))) for one in PAIRS[name]]
+    sums = SpeakerSums.of({"erm": erm, "other": other}, labels=LABELS)
+    change = intervals.paired_differences(sums, "other", "erm", sums.draws(RESAMPLES, rng))[
+        "max_gap"
+    ]
+    truth = [float(largest_gap(true_gaps(handicap_of(*one), *one[1:]))) for one in PAIRS[name]]
     right = truth[1] - truth[0]
     return {"pair": name, "speakers": speakers, "same": same, "seed": seed,
             "truth": _rounded(right), "value": _rounded(change.value),
@@ -162,11 +166,11 @@ def pair(job: tuple[str, int | str, int, int]) -> dict:
             "rose": change.low > 0, "sure": change.below > 0.95}  # fmt: skip
 
 
-def _with_truth(panel: Panel, truth: np.ndarray) -> pd.DataFrame:
-    """`intervals.signed` of a panel of one model, with a column `right`."""
-    told = intervals.signed(panel, "model")
+def _with_truth(sums: SpeakerSums, truth: np.ndarray) -> pd.DataFrame:
+    """`intervals.signed` of the sums of one model, with a column `right`."""
+    told = intervals.signed(sums, "model")
     cell = [LANGUAGES.index(name.split("/")[0]) for name in told["cell"]]
-    order = intervals.parts(panel)
+    order = intervals.parts(sums)
     part = [order.index(one) for one in zip(told["metric"], told["class"], strict=True)]
     return told.assign(right=truth[cell, part])
 

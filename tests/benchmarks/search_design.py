@@ -45,7 +45,7 @@ def pack(folder: Path, file: Path = FILE) -> None:
     """
     import pandas as pd
 
-    from analysis.statistics import Panel
+    from analysis.statistics import SpeakerSums
     from ermgap import metrics
     from ermgap.records import Records
 
@@ -63,8 +63,8 @@ def pack(folder: Path, file: Path = FILE) -> None:
                  range(1, epochs + 1)]  # fmt: skip
         changes = []
         for part in parts:
-            panel = Panel.of({"": part}, labels=labels, min_support=5)
-            found = panel.objectives(OBJECTIVES, resamples=RESAMPLES)[:, 0].T
+            sums = SpeakerSums.of({"": part}, labels=labels, min_support=5)
+            found = sums.objectives(OBJECTIVES, resamples=RESAMPLES)[:, 0].T
             whole = metrics.evaluate(part, labels=labels, min_support=5)
             changes.append([one - whole[name] for one, name in zip(found, OBJECTIVES, strict=True)])
         changes = np.array(changes)[np.array(chosen) - 1]  # [epochs, 2, R], of the selected epoch

@@ -15,20 +15,20 @@ import coverage_sets
 import coverage_table
 import figures_coverage
 
-from analysis.statistics.panel import largest
+from analysis.statistics.speaker_sums import largest_gap
 
 
 @pytest.mark.parametrize("gap", figures_coverage.GAPS)
 def test_the_simulated_truth_is_the_wanted_gap(gap):
     truth = figures_coverage.true_gaps(figures_coverage.handicap_of(gap))
-    assert float(largest(truth)) == pytest.approx(gap, abs=1e-9)
+    assert float(largest_gap(truth)) == pytest.approx(gap, abs=1e-9)
     assert (truth[1:] == 0).all()
 
 
 @pytest.mark.parametrize("model", {one for pair in figures_coverage.PAIRS.values() for one in pair})
 def test_the_simulated_truth_of_each_model_of_a_pair_is_the_wanted_gap(model):
     truth = figures_coverage.true_gaps(figures_coverage.handicap_of(*model), *model[1:])
-    assert float(largest(truth)) == pytest.approx(model.gap, abs=1e-9)
+    assert float(largest_gap(truth)) == pytest.approx(model.gap, abs=1e-9)
     assert (np.abs(truth).max(1) > 0).sum() == (model.cells if model.gap else 0)
 
 
@@ -68,9 +68,9 @@ def test_a_large_simulated_set_shows_the_truth():
         table = figures_coverage.dev_set(handicap, 4000, "equal", rng)
     finally:
         coverage_sets.EACH = each
-    from analysis.statistics import Panel
+    from analysis.statistics import SpeakerSums
 
-    found = Panel.of({"m": table}, labels=figures_coverage.LABELS).observed("m")
+    found = SpeakerSums.of({"m": table}, labels=figures_coverage.LABELS).observed("m")
     np.testing.assert_allclose(found, figures_coverage.true_gaps(handicap), atol=0.03)
 
 

@@ -13,8 +13,8 @@ from fake_sweep import LABELS, utterances, write
 from analysis import report
 from analysis.front import front
 from analysis.page import explorer, sentences
-from analysis.statistics import Panel, evidence, null_band, uncertainty
-from analysis.statistics.panel import largest
+from analysis.statistics import SpeakerSums, evidence, null_band, uncertainty
+from analysis.statistics.speaker_sums import largest_gap
 from analysis.tables import benchmark_table, grids
 from ermgap import metrics
 from ermgap.config import Config
@@ -78,12 +78,12 @@ def test_a_cell_of_two_utterances_of_a_gender_is_left_out_everywhere_and_named(s
     assert all(p.worst_cell != "ja/speech" for p in info.points)
     predicted = pd.read_parquet(records.storage / "predictions" / "t0001.parquet")
     told = metrics.evaluate(predicted, labels=LABELS)
-    panel = Panel.of({"m": predicted}, labels=LABELS)
-    assert panel.counted.tolist() == [True, True, False]
-    assert largest(panel.observed("m")) == pytest.approx(told["max_gap"])
+    sums = SpeakerSums.of({"m": predicted}, labels=LABELS)
+    assert sums.counted.tolist() == [True, True, False]
+    assert largest_gap(sums.observed("m")) == pytest.approx(told["max_gap"])
     without = predicted[predicted["language"] != "ja"]
-    other = Panel.of({"m": without}, labels=LABELS)
-    assert null_band.fair(panel, "m", worlds=300).high == pytest.approx(
+    other = SpeakerSums.of({"m": without}, labels=LABELS)
+    assert null_band.fair(sums, "m", worlds=300).high == pytest.approx(
         null_band.fair(other, "m", worlds=300).high, rel=0.25
     )
     told = " ".join(sentences.caveats(info, uncertainty.standard_errors(records, ["t0001"])))

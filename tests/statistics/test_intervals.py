@@ -11,18 +11,18 @@ from fake_sweep import LABELS, predictions, utterances
 from scipy import stats
 from test_analysis_uncertainty import balanced
 
-from analysis.statistics import Panel, intervals
-from analysis.statistics.panel import largest
+from analysis.statistics import SpeakerSums, intervals
+from analysis.statistics.speaker_sums import largest_gap
 from ermgap import metrics
 from ermgap.config import GENDERS
 
 
-def panel_of(table, *, systems: int = 1, right: float = 0.6, handicap: float = 0.2) -> Panel:
+def panel_of(table, *, systems: int = 1, right: float = 0.6, handicap: float = 0.2) -> SpeakerSums:
     made = {
         f"s{i}": predictions(table, right=right, handicap=handicap * i, seed=i)
         for i in range(systems)
     }
-    return Panel.of(made, labels=LABELS)
+    return SpeakerSums.of(made, labels=LABELS)
 
 
 def test_the_interval_of_an_accuracy_gap_is_welch_s_over_speakers():
@@ -31,8 +31,8 @@ def test_the_interval_of_an_accuracy_gap_is_welch_s_over_speakers():
     chance = table["speaker"].str[-1].astype(int) * 0.15 + 0.2 - 0.1 * (table["gender"] == "male")
     hit = np.random.default_rng(3).random(len(table)) < chance
     table["prediction"] = np.where(hit, table["label"], "")
-    panel = Panel.of({"m": table}, labels=LABELS)
-    told = intervals.signed(panel, "m").set_index(["cell", "metric", "class"])
+    sums = SpeakerSums.of({"m": table}, labels=LABELS)
+    told = intervals.signed(sums, "m").set_index(["cell", "metric", "class"])
     hits = (table["label"] == table["prediction"]).groupby(
         [table["language"], table["gender"], table["speaker"]]
     )
@@ -47,20 +47,20 @@ def test_the_interval_of_an_accuracy_gap_is_welch_s_over_speakers():
 def test_errors_of_other_gaps_are_near_scipy_s_bootstrap_over_speakers():
     """scipy resamples n of n, which is too short by sqrt((n - 1) / n)."""
     table = predictions(balanced(12), right=0.6, handicap=0.1, seed=1)
-    panel = Panel.of({"m": table}, labels=LABELS, min_support=1)
-    told = intervals.signed(panel, "m").query("cell == 'de/speech'").set_index(["metric", "class"])
+    sums = SpeakerSums.of({"m": table}, labels=LABELS, min_support=1)
+    told = intervals.signed(sums, "m").query("cell == 'de/speech'").set_index(["metric", "class"])
     rows = [
-        np.flatnonzero((panel.units["language"] == "de") & (panel.units["gender"] == gender))
+        np.flatnonzero((sums.units["language"] == "de") & (sums.units["gender"] == gender))
         for gender in GENDERS
     ]
-    order = intervals.parts(panel)
+    order = intervals.parts(sums)
     for part in (("tpr", "joy"), ("fpr", "joy"), ("w_f1", "all")):
 
         def gap(first, second, part=part):
-            weights = np.ones((1, len(panel.units)))
+            weights = np.ones((1, len(sums.units)))
             for side, chosen in zip(rows, (first, second), strict=True):
                 weights[0, side] = np.bincount(chosen, minlength=12)
-            return panel.signed(weights, "m")[0, 0, order.index(part)]
+            return sums.signed(weights, "m")[0, 0, order.index(part)]
 
         indices = (np.arange(12), np.arange(12))
         found = stats.bootstrap(indices, gap, vectorized=False, n_resamples=600, rng=0,
@@ -82,13 +82,13 @@ def test_leaving_speakers_out_brackets_what_was_measured():
 def test_one_speaker_gives_no_interval_and_no_bound():
     table = utterances(speakers=3)
     table.loc[(table["language"] == "de") & (table["gender"] == "male"), "speaker"] = "alone"
-    panel = panel_of(table, systems=2)
-    told = intervals.signed(panel, "s0").set_index("cell")
+    sums = panel_of(table, systems=2)
+    told = intervals.signed(sums, "s0").set_index("cell")
     assert told.loc["de/speech", ["se", "df", "low", "high"]].isna().all(axis=None)
     assert told.loc["en/speech", ["se", "df", "low", "high"]].notna().all(axis=None)
-    weights = panel.draws(100, np.random.default_rng(0))
-    assert np.isnan(intervals.largest_gap(panel, "s0", weights).at_most)
-    change = intervals.against(panel, "s1", "s0", weights)["max_gap"]
+    weights = sums.draws(100, np.random.default_rng(0))
+    assert np.isnan(intervals.max_gap_interval(sums, "s0", weights).at_most)
+    change = intervals.paired_differences(sums, "s1", "s0", weights)["max_gap"]
     assert np.isfinite(change.value)
     assert np.isnan([change.se, change.low, change.high, change.below]).all()
 
@@ -105,7 +105,7 @@ def said_by(speakers: int, *, each: int = 6, women: int = 4) -> pd.DataFrame:
 
 
 def test_a_class_of_one_speaker_of_a_gender_has_no_interval():
-    told = intervals.signed(Panel.of({"m": said_by(1)}, labels=LABELS), "m")
+    told = intervals.signed(SpeakerSums.of({"m": said_by(1)}, labels=LABELS), "m")
     told = told.set_index(["metric", "class"])
     assert np.isfinite(told.loc[("tpr", "joy"), "gap"])
     six = ["se", "df", "low", "high", "least", "most"]
@@ -115,7 +115,7 @@ def test_a_class_of_one_speaker_of_a_gender_has_no_interval():
 
 
 def test_a_class_of_two_speakers_has_the_freedom_of_two():
-    told = intervals.signed(Panel.of({"m": said_by(2)}, labels=LABELS), "m")
+    told = intervals.signed(SpeakerSums.of({"m": said_by(2)}, labels=LABELS), "m")
     told = told.set_index(["metric", "class"])
     # Two and four who differ alike: (1/2 + 1/4)^2 / ((1/2)^2 / 1 + (1/4)^2 / 3).
     assert told.loc[("tpr", "joy"), "df"] <= 2.08 + 1e-2
@@ -123,13 +123,13 @@ def test_a_class_of_two_speakers_has_the_freedom_of_two():
 
 
 def test_what_has_no_interval_adds_all_that_it_could_be_to_the_bound():
-    panel = Panel.of({"m": said_by(1)}, labels=LABELS)
-    gap, joy = panel.observed("m")[0], intervals.parts(panel).index(("tpr", "joy"))
+    sums = SpeakerSums.of({"m": said_by(1)}, labels=LABELS)
+    gap, joy = sums.observed("m")[0], intervals.parts(sums).index(("tpr", "joy"))
     most = intervals._coefficients(gap)[joy] * (1 - abs(gap[joy]))
-    bound = intervals.largest_gap(panel, "m", panel.everyone)
-    reach = intervals._reach(panel, "m", 0.95)
+    bound = intervals.max_gap_interval(sums, "m", sums.everyone)
+    reach = intervals._reach(sums, "m", 0.95)
     assert 0 < most < reach[0] and bound.at_most == pytest.approx(bound.measured + reach[0])
-    change = intervals.against(panel, "m", "m", panel.everyone.repeat(2, 0))["max_gap"]
+    change = intervals.paired_differences(sums, "m", "m", sums.everyone.repeat(2, 0))["max_gap"]
     assert change.high > intervals._coefficients(gap)[joy]
 
 
@@ -138,11 +138,11 @@ def test_a_lone_speaker_whose_utterances_are_all_alike_has_no_interval():
     table.loc[(table["language"] == "de") & (table["gender"] == "male"), "speaker"] = "alone"
     wrong = (table["gender"] == "female") & (table.index % 7 == 0)
     table.loc[wrong, "prediction"] = ""
-    panel = Panel.of({"m": table}, labels=LABELS, min_support=1)
-    told = intervals.signed(panel, "m").set_index("cell")
+    sums = SpeakerSums.of({"m": table}, labels=LABELS, min_support=1)
+    told = intervals.signed(sums, "m").set_index("cell")
     assert told.loc["de/speech", ["se", "df", "low", "high"]].isna().all(axis=None)
     assert told.loc["ja/speech", ["se", "df", "low", "high"]].notna().all(axis=None)
-    assert np.isnan(intervals.largest_gap(panel, "m", panel.everyone).at_most)
+    assert np.isnan(intervals.max_gap_interval(sums, "m", sums.everyone).at_most)
 
 
 def test_a_cell_whose_women_are_one_speaker_takes_bound_and_change():
@@ -151,12 +151,12 @@ def test_a_cell_whose_women_are_one_speaker_takes_bound_and_change():
     text = speech[(speech["gender"] == "male") | speech["speaker"].str.endswith("0")]
     table = pd.concat([speech, text.assign(modality="text")], ignore_index=True)
     made = {str(i): predictions(table, right=0.6, handicap=0.1, seed=i) for i in range(2)}
-    panel = Panel.of(made, labels=LABELS)
-    weights = panel.draws(100, np.random.default_rng(0))
-    told = intervals.signed(panel, "0").set_index("cell")
+    sums = SpeakerSums.of(made, labels=LABELS)
+    weights = sums.draws(100, np.random.default_rng(0))
+    told = intervals.signed(sums, "0").set_index("cell")
     assert told.loc["de/text", "low"].isna().all() and told.loc["de/speech", "low"].notna().all()
-    assert not panel.lone and np.isnan(intervals.largest_gap(panel, "0", weights).at_most)
-    change = intervals.against(panel, "1", "0", weights)
+    assert not sums.lone and np.isnan(intervals.max_gap_interval(sums, "0", weights).at_most)
+    change = intervals.paired_differences(sums, "1", "0", weights)
     assert np.isfinite(change["acc"].low) and np.isfinite(change["max_gap"].value)
     largest_change = change["max_gap"]
     assert np.isnan([largest_change.se, largest_change.low, largest_change.below]).all()
@@ -169,18 +169,18 @@ def test_speakers_who_are_alike_by_chance_are_no_certainty(wrong):
     turn = table.groupby("speaker").cumcount()
     table.loc[(table["gender"] == "female") & (turn < wrong), "prediction"] = ""
     better = table.assign(prediction=table["label"])
-    panel = Panel.of({"m": table, "b": better}, labels=LABELS, min_support=1)
-    told = intervals.signed(panel, "m")
+    sums = SpeakerSums.of({"m": table, "b": better}, labels=LABELS, min_support=1)
+    told = intervals.signed(sums, "m")
     assert (told["se"] > 0).all() and (told["low"] < told["gap"]).all()
     assert (told["gap"] < told["high"]).all()
     p, n = 1 - wrong / 20, 40
     sides = [(p * n + 1) / (n + 2), (n + 1) / (n + 2)]
     wanted = np.sqrt(sum(side * (1 - side) / (n + 2) for side in sides))
     assert told.query("metric == 'acc'")["se"].to_numpy() == pytest.approx(wanted)
-    weights = panel.draws(200, np.random.default_rng(0))
-    found = intervals.largest_gap(panel, "m", weights)
+    weights = sums.draws(200, np.random.default_rng(0))
+    found = intervals.max_gap_interval(sums, "m", weights)
     assert found.at_most > found.measured + 0.04
-    for change in intervals.against(panel, "b", "m", weights).values():
+    for change in intervals.paired_differences(sums, "b", "m", weights).values():
         assert change.low < change.value < change.high and 0 < change.below < 1
 
 
@@ -189,8 +189,8 @@ def test_two_against_many_do_not_borrow_their_freedom():
     table = balanced(20, each=30).query("language == 'de'")
     number = table["speaker"].str.extract(r"(\d+)$")[0].astype(int)
     table = table[(table["gender"] == "male") | (number < 2)].reset_index(drop=True)
-    panel = Panel.of({"m": predictions(table, right=0.6, handicap=0.0, seed=4)}, labels=LABELS)
-    row = intervals.signed(panel, "m").set_index("metric").loc["acc"]
+    sums = SpeakerSums.of({"m": predictions(table, right=0.6, handicap=0.0, seed=4)}, labels=LABELS)
+    row = intervals.signed(sums, "m").set_index("metric").loc["acc"]
     assert row["df"] <= 0.55**2 / (0.5**2 / 1 + 0.05**2 / 19) + 1e-9
 
 
@@ -211,21 +211,21 @@ def test_a_maximum_of_three_unfair_cells_is_not_surely_above_one_of_the_same_siz
             "erm": cells_of_gaps(dict.fromkeys(("de", "en", "ja"), 0.2), seed=seed),
             "m": cells_of_gaps({"de": 0.2, "en": 0.0, "ja": 0.0}, seed=100 + seed),
         }
-        panel = Panel.of(made, labels=LABELS)
-        weights = panel.draws(200, np.random.default_rng(seed))
-        change = intervals.against(panel, "m", "erm", weights)["max_gap"]
-        noise = np.mean(largest(panel.signed(weights, "erm") - panel.observed("erm")))
+        sums = SpeakerSums.of(made, labels=LABELS)
+        weights = sums.draws(200, np.random.default_rng(seed))
+        change = intervals.paired_differences(sums, "m", "erm", weights)["max_gap"]
+        noise = np.mean(largest_gap(sums.signed(weights, "erm") - sums.observed("erm")))
         assert change.high >= change.value + noise and (change.high < 0) == (change.below > 0.95)
         fell.append(change.high < 0)
     assert sum(fell) <= 1
 
 
 def test_the_average_gap_is_the_sum_of_its_weighed_parts():
-    panel = panel_of(utterances(n=90), systems=3)
-    for name in panel.sums:
-        gap = panel.observed(name)
-        sums = [np.nansum(intervals._coefficients(one) * np.abs(one)) for one in gap]
-        np.testing.assert_allclose(sums, metrics.gap_sizes(gap)["avg"])
+    sums = panel_of(utterances(n=90), systems=3)
+    for name in sums.counts:
+        gap = sums.observed(name)
+        counts = [np.nansum(intervals._coefficients(one) * np.abs(one)) for one in gap]
+        np.testing.assert_allclose(counts, metrics.gap_sizes(gap)["avg"])
 
 
 def test_the_widest_choice_of_signs_is_found():
@@ -239,11 +239,11 @@ def test_the_widest_choice_of_signs_is_found():
 
 
 def test_the_largest_gap_is_corrected_downwards_and_bounded_from_above():
-    panel = panel_of(utterances(n=960), systems=3)
-    weights = panel.draws(500, np.random.default_rng(0))
-    for name in panel.sums:
-        found = intervals.largest_gap(panel, name, weights)
-        assert found.measured == pytest.approx(float(largest(panel.observed(name))))
+    sums = panel_of(utterances(n=960), systems=3)
+    weights = sums.draws(500, np.random.default_rng(0))
+    for name in sums.counts:
+        found = intervals.max_gap_interval(sums, name, weights)
+        assert found.measured == pytest.approx(float(largest_gap(sums.observed(name))))
         assert 0 <= found.corrected <= found.measured < found.at_most <= 1.0
 
 
@@ -253,13 +253,13 @@ def test_a_system_is_level_with_itself_and_paired_intervals_are_shorter():
     second = first.copy()  # differs on a few utterances alone
     changed = second.index[::15]
     second.loc[changed, "prediction"] = second.loc[changed, "label"]
-    panel = Panel.of({"a": first, "b": second}, labels=LABELS)
-    weights = panel.draws(500, np.random.default_rng(0))
-    for change in intervals.against(panel, "a", "a", weights).values():
+    sums = SpeakerSums.of({"a": first, "b": second}, labels=LABELS)
+    weights = sums.draws(500, np.random.default_rng(0))
+    for change in intervals.paired_differences(sums, "a", "a", weights).values():
         assert change.value == 0.0 and change.low < 0 < change.high and change.below <= 0.5
-    found = intervals.against(panel, "b", "a", weights)
+    found = intervals.paired_differences(sums, "b", "a", weights)
     assert found["acc"].low > 0 and found["acc"].below < 0.01
     other = predictions(base, right=0.65, handicap=0.0, seed=5)
-    unpaired = Panel.of({"a": first, "b": other}, labels=LABELS)
-    alone = intervals.against(unpaired, "b", "a", weights)
+    unpaired = SpeakerSums.of({"a": first, "b": other}, labels=LABELS)
+    alone = intervals.paired_differences(unpaired, "b", "a", weights)
     assert found["acc"].se < alone["acc"].se / 2

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from fake_sweep import LABELS, predictions, utterances
 
-from analysis.statistics import Panel, largest_of
-from analysis.statistics.panel import largest
+from analysis.statistics import SpeakerSums, largest_gap_of_margins
+from analysis.statistics.speaker_sums import largest_gap
 from ermgap import metrics
 from ermgap.errors import UserError
 
@@ -31,44 +31,44 @@ def two_modalities() -> pd.DataFrame:
 @pytest.mark.parametrize("make", [lambda: tables(1)["s0"], two_modalities])
 def test_what_was_measured_is_what_the_metrics_say(make):
     table = make()
-    panel = Panel.of({"m": table}, labels=LABELS)
+    sums = SpeakerSums.of({"m": table}, labels=LABELS)
     told = metrics.evaluate(table, labels=LABELS)
-    assert largest(panel.observed("m")) == pytest.approx(told["max_gap"], abs=1e-12)
-    found = panel.values(panel.everyone, "m")
+    assert largest_gap(sums.observed("m")) == pytest.approx(told["max_gap"], abs=1e-12)
+    found = sums.values(sums.everyone, "m")
     assert found["acc"][0] == pytest.approx(told["acc"])
     assert found["w_f1"][0] == pytest.approx(told["w_f1"])
-    for cell, gap in zip(panel.cells, metrics.gap_sizes(panel.observed("m"))["avg"], strict=True):
+    for cell, gap in zip(sums.cells, metrics.gap_sizes(sums.observed("m"))["avg"], strict=True):
         assert gap == pytest.approx(told["gaps"][cell]["avg"])
 
 
 def test_a_weight_is_how_often_a_speaker_is_there():
     table = tables(1)["s0"]
-    panel = Panel.of({"m": table}, labels=LABELS, min_support=1)
-    weights = np.random.default_rng(0).integers(0, 3, (4, len(panel.units))).astype(float)
+    sums = SpeakerSums.of({"m": table}, labels=LABELS, min_support=1)
+    weights = np.random.default_rng(0).integers(0, 3, (4, len(sums.units))).astype(float)
     names = table.groupby(["language", "gender", "speaker"]).ngroup()
     for row in weights:
         repeated = table.loc[np.repeat(table.index, row[names].astype(int))]
         coded = metrics.encode(repeated, labels=LABELS)
-        wanted = largest_of(metrics.confusions(coded), panel.classes)
-        assert largest(panel.signed(row[None], "m"))[0] == pytest.approx(float(wanted))
+        wanted = largest_gap_of_margins(metrics.confusions(coded), sums.classes)
+        assert largest_gap(sums.signed(row[None], "m"))[0] == pytest.approx(float(wanted))
 
 
 def test_without_a_speaker_is_without_its_rows():
     table = tables(1)["s0"]
-    panel = Panel.of({"m": table}, labels=LABELS, min_support=1)
-    found = panel.signed(panel.left_out(), "m")
+    sums = SpeakerSums.of({"m": table}, labels=LABELS, min_support=1)
+    found = sums.signed(sums.without_each(), "m")
     speakers = sorted(set(map(tuple, table[["language", "gender", "speaker"]].to_numpy())))
     for number, (language, gender, speaker) in enumerate(speakers):
-        assert panel.units.loc[number, ["language", "gender"]].tolist() == [language, gender]
+        assert sums.units.loc[number, ["language", "gender"]].tolist() == [language, gender]
         coded = metrics.encode(table[table["speaker"] != speaker], labels=LABELS)
-        rates = metrics.rates(metrics.confusions(coded), classes=panel.classes)
+        rates = metrics.rates(metrics.confusions(coded), classes=sums.classes)
         np.testing.assert_allclose(found[number], rates[:, 0] - rates[:, 1], atol=1e-12)
 
 
 def test_resampled_weights_keep_each_stratum_s_size_and_have_the_right_variance():
-    panel = Panel.of(tables(1, speakers=3), labels=LABELS)
-    weights = panel.draws(4000, np.random.default_rng(0))
-    for rows in panel.strata:
+    sums = SpeakerSums.of(tables(1, speakers=3), labels=LABELS)
+    weights = sums.draws(4000, np.random.default_rng(0))
+    for rows in sums.strata:
         n = len(rows)
         np.testing.assert_allclose(weights[:, rows].sum(1), n)
         # Of a mean of n values: s^2 / n, where the plain bootstrap has (n - 1) / n of it.
@@ -80,22 +80,22 @@ def test_resampled_weights_keep_each_stratum_s_size_and_have_the_right_variance(
 
 def test_a_stratum_of_one_speaker_is_named_and_its_utterances_are_the_units():
     table = utterances(speakers=1)
-    panel = Panel.of({"m": predictions(table, right=0.5, handicap=0, seed=0)}, labels=LABELS)
-    assert len(panel.lone) == 6 and "de/female" in panel.lone
-    assert len(panel.units) == len(table) and all(panel.alone)
+    sums = SpeakerSums.of({"m": predictions(table, right=0.5, handicap=0, seed=0)}, labels=LABELS)
+    assert len(sums.lone) == 6 and "de/female" in sums.lone
+    assert len(sums.units) == len(table) and all(sums.alone)
 
 
 def test_other_genders_can_be_tried():
-    panel = Panel.of(tables(1), labels=LABELS)
-    turned = panel.signed(panel.everyone, "s0", female=~panel.female)
-    np.testing.assert_allclose(turned[0], -panel.observed("s0"))
+    sums = SpeakerSums.of(tables(1), labels=LABELS)
+    turned = sums.signed(sums.everyone, "s0", female=~sums.female)
+    np.testing.assert_allclose(turned[0], -sums.observed("s0"))
 
 
 def test_systems_on_other_utterances_are_refused():
     made = tables()
     with pytest.raises(UserError, match="s1 are not of the same utterances as those of s0"):
-        Panel.of({"s0": made["s0"], "s1": made["s1"].iloc[1:]}, labels=LABELS)
+        SpeakerSums.of({"s0": made["s0"], "s1": made["s1"].iloc[1:]}, labels=LABELS)
     with pytest.raises(UserError, match="no predictions"):
-        Panel.of({}, labels=LABELS)
+        SpeakerSums.of({}, labels=LABELS)
     with pytest.raises(UserError, match="lack the column.*speaker"):
-        Panel.of({"s0": made["s0"].drop(columns="speaker")}, labels=LABELS)
+        SpeakerSums.of({"s0": made["s0"].drop(columns="speaker")}, labels=LABELS)

@@ -1,7 +1,7 @@
 """Predictions of several systems on the same utterances, as sums over speakers.
 
-    panel = Panel.of({"erm": table, "t0004": other}, labels=LABELS)
-    drawn = panel.margins(panel.draws(10_000, np.random.default_rng(0)), "erm")
+    sums = SpeakerSums.of({"erm": table, "t0004": other}, labels=LABELS)
+    drawn = sums.margins(sums.draws(10_000, np.random.default_rng(0)), "erm")
 Whatever is resampled (speakers drawn, left out, given another gender) is a weight a unit; margins
 of all resamples are then one matrix product, and all systems see the same resamples. A unit is a
 speaker within a language and gender (a *stratum*); where a stratum has a single speaker its
@@ -26,7 +26,7 @@ SPEAKER = ["corpus", "speaker"]
 
 
 @dataclass(frozen=True, eq=False)
-class Panel:
+class SpeakerSums:
     """Sums of every system over every unit.
 
     Attributes:
@@ -44,7 +44,7 @@ class Panel:
     cells: tuple[str, ...]
     units: pd.DataFrame
     lone: tuple[str, ...]
-    sums: dict[str, np.ndarray] = field(repr=False)
+    counts: dict[str, np.ndarray] = field(repr=False)
     confusions: dict[str, np.ndarray] = field(repr=False)
     classes: np.ndarray = field(repr=False)
     counted: np.ndarray = field(repr=False)
@@ -57,8 +57,8 @@ class Panel:
         labels: Sequence[str],
         min_support: float = 5,
         cell_support: float | None = None,
-    ) -> Panel:
-        """The panel of prediction tables (as in predictions/<trial_id>.parquet, one split).
+    ) -> SpeakerSums:
+        """The sums of prediction tables (as in predictions/<trial_id>.parquet, one split).
 
         Raises:
             UserError: there is no table, one lacks a column, or two are not of the same utterances.
@@ -68,7 +68,7 @@ class Panel:
         frames = {name: _ordered(table) for name, table in tables.items()}
         first, base = next(iter(frames.items()))
         units, unit, lone = _units(base)
-        sums: dict[str, np.ndarray] = {}
+        counts: dict[str, np.ndarray] = {}
         confusions: dict[str, np.ndarray] = {}
         for name, table in frames.items():
             coded = metrics.encode(table, labels=labels)
@@ -79,17 +79,17 @@ class Panel:
                     f"the predictions of {name} are not of the same utterances as those of "
                     f"{first}; compare systems that were evaluated on one split of one table."
                 )
-            sums[name] = _sums(coded, unit, len(units))
+            counts[name] = _sums(coded, unit, len(units))
             confusions[name] = metrics.confusions(coded).sum(1)
-        support = sums[first][..., 0]
+        support = counts[first][..., 0]
         female = (units["gender"] == GENDERS[0]).to_numpy()
         both = np.stack([support[female].sum(0), support[~female].sum(0)], 1)
         classes = (both >= min_support).all(1)
         truth = Margins(both, both, both)  # which gaps are defined depends on the true labels alone
         counted = metrics.counted_cells(truth, min_support=min_support, cell_support=cell_support)
-        return cls(tuple(labels), coded.cells, units, lone, sums, confusions, classes, counted)
+        return cls(tuple(labels), coded.cells, units, lone, counts, confusions, classes, counted)
 
-    def every_cell(self) -> Panel:
+    def with_all_cells(self) -> SpeakerSums:
         """The same with all cells counted, to list what each of them has."""
         return replace(self, counted=np.ones(len(self.cells), bool))
 
@@ -124,7 +124,7 @@ class Panel:
 
         All of the cell behind W-F1 and accuracy.
         """
-        support = next(iter(self.sums.values()))[..., 0]
+        support = next(iter(self.counts.values()))[..., 0]
         n = support.sum(-1, keepdims=True)
         return np.concatenate([support, n - support, n, n], -1)
 
@@ -150,7 +150,7 @@ class Panel:
             weights[:, rows] = rng.multinomial(draws, np.full(n, 1 / n), resamples) * (n / draws)
         return weights
 
-    def left_out(self) -> np.ndarray:
+    def without_each(self) -> np.ndarray:
         """Weights [U, U]: row u is without unit u, the others of its stratum making up for it.
 
         A unit that is alone stays: without it nothing would be left.
@@ -170,11 +170,11 @@ class Panel:
         Args:
             female: bool [U] or [resamples, U], in place of the speakers' own gender.
         """
-        sums = self.sums[system]
-        flat = sums.reshape(len(sums), -1)
+        counts = self.counts[system]
+        flat = counts.reshape(len(counts), -1)
         female = self.female if female is None else female
         parts = [weights * female @ flat, weights * ~female @ flat]
-        shaped = np.stack([part.reshape(-1, *sums.shape[1:]) for part in parts], 2)
+        shaped = np.stack([part.reshape(-1, *counts.shape[1:]) for part in parts], 2)
         return Margins(*np.moveaxis(shaped, -1, 0))
 
     def rates(self, weights: np.ndarray, system: str, **given) -> np.ndarray:
@@ -193,13 +193,13 @@ class Panel:
         return {
             "acc": metrics.accuracy(whole),
             "w_f1": metrics.weighted_f1(whole),
-            "max_gap": largest_of(margins, self.classes, self.counted),
+            "max_gap": largest_gap_of_margins(margins, self.classes, self.counted),
         }
 
     def objectives(self, names: Sequence[str], *, resamples: int, seed: int = 0) -> np.ndarray:
         """What all systems score under the same resamples, [resamples, systems, names]."""
         weights = self.draws(resamples, np.random.default_rng(seed))
-        found = [self.values(weights, system) for system in self.sums]
+        found = [self.values(weights, system) for system in self.counts]
         return np.stack([np.stack([one[name] for name in names], -1) for one in found], 1)
 
     def observed(self, system: str) -> np.ndarray:
@@ -212,7 +212,7 @@ class Panel:
         return np.ones((1, len(self.units)))
 
 
-def largest(signed: np.ndarray) -> np.ndarray:
+def largest_gap(signed: np.ndarray) -> np.ndarray:
     """max_gap [...] of signed gaps [..., C, 2K + 2]: the largest average gap; NaN if undefined.
 
     A seminorm, as a maximum of seminorms is.
@@ -222,11 +222,11 @@ def largest(signed: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(worst), worst, np.nan)
 
 
-def largest_of(
+def largest_gap_of_margins(
     margins: np.ndarray | Margins, classes: np.ndarray, cells: np.ndarray | None = None
 ) -> np.ndarray:
     """max_gap [...] of margins (or counts) [..., C, 2, K] over `cells` (bool [C]; None: all)."""
-    return largest(metrics.differences(metrics.rates(margins, classes=classes, cells=cells)))
+    return largest_gap(metrics.differences(metrics.rates(margins, classes=classes, cells=cells)))
 
 
 def _ordered(table: pd.DataFrame) -> pd.DataFrame:
