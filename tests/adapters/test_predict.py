@@ -218,7 +218,7 @@ def test_json_lines_hold_the_same_and_nothing_stays_in_the_cache(
 
 
 def test_when_no_file_can_be_used_no_model_is_loaded(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(predict, "_speech", lambda *a, **k: pytest.fail("loaded"))
+    monkeypatch.setattr(predict, "_load", lambda *a, **k: pytest.fail("loaded"))
     assert predict.main(["--adapter", str(folder), str(tmp_path / "gone.wav")]) == 1
     assert capsys.readouterr().out == ""
 
