@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from ermgap.config import MODALITIES
+from ermgap.corpora.predictions import check_modality, predictions_table
 from ermgap.errors import UserError, missing_extra
 from ermgap.registry import Registry
 
@@ -29,12 +28,11 @@ __all__ = [
     "SYSTEMS",
     "Context",
     "System",
+    "check_modality",
     "on_driver",
     "parse",
     "predictions_table",
 ]
-
-_COPIED = ["utterance_id", "language", "gender", "speaker", "group", "split"]
 
 
 @dataclass(frozen=True)
@@ -82,55 +80,6 @@ class System(ABC):
     def estimate(self, utterances: pd.DataFrame, modalities: Sequence[str]) -> str:
         """A sentence on what the answers will cost, "" where they cost nothing but time."""
         return ""
-
-
-def predictions_table(
-    utterances: pd.DataFrame,
-    *,
-    modality: str,
-    prediction: Sequence[str],
-    labels: Sequence[str],
-    answers: Sequence[str] | None = None,
-    log_probabilities: np.ndarray | None = None,
-) -> pd.DataFrame:
-    """The predictions, a row for each utterance in the order given, as `ermgap.metrics` reads them.
-
-    Args:
-        utterances: n rows of `ermgap.corpora.table`.
-        modality: one of MODALITIES.
-        prediction: [n] labels, or a constant of `ermgap.baselines.answers` where there is none.
-        labels: the K class names.
-        answers: [n] raw texts of a system that generates, kept as column `answer`.
-        log_probabilities: [n, K] nats, kept as columns `logp_<label>` (float32).
-
-    Returns columns utterance_id, language, modality, gender, speaker, group, split, label (the
-    true emotion), prediction, `logp_*`, `answer`. Raises UserError for another modality and
-    ValueError for arrays of another shape.
-    """
-    check_modality(modality)
-    table = utterances[_COPIED].reset_index(drop=True)
-    table.insert(2, "modality", modality)
-    table["label"] = list(utterances["emotion"])
-    table["prediction"] = list(prediction)
-    if log_probabilities is not None:
-        if np.shape(log_probabilities) != (len(table), len(labels)):
-            raise ValueError(
-                f"log probabilities of {len(table)} utterances and {len(labels)} labels have the "
-                f"shape {np.shape(log_probabilities)}"
-            )
-        scores = np.asarray(log_probabilities, dtype=np.float32)
-        table[[f"logp_{label}" for label in labels]] = scores
-    if answers is not None:
-        table["answer"] = list(answers)
-    return table
-
-
-def check_modality(modality: str) -> None:
-    """Raise UserError unless `modality` is one of MODALITIES."""
-    if modality not in MODALITIES:
-        raise UserError(
-            f"there is no modality {modality!r}; choose one of {', '.join(MODALITIES)}."
-        )
 
 
 def on_driver(spec: str) -> bool:

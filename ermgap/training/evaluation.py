@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ermgap.corpora.predictions import predictions_table
 from ermgap.distributed import World
 from ermgap.model.batches import Examples
 from ermgap.model.qwen2_audio import SpeechLLM
@@ -56,11 +57,11 @@ def label_log_probabilities(
 def predictions(
     examples: Examples, log_probabilities: np.ndarray, *, labels: Sequence[str]
 ) -> pd.DataFrame:
-    """The table of predictions: who, which group, true label, predicted label, `logp_*`."""
-    kept = ["utterance_id", "language", "modality", "gender", "speaker", "group", "split"]
-    table = examples.table[kept].copy()
-    table["label"] = examples.table["emotion"]
-    table["prediction"] = np.asarray(labels)[log_probabilities.argmax(1)]
-    for i, label in enumerate(labels):
-        table[f"logp_{label}"] = log_probabilities[:, i].astype(np.float32)
-    return table
+    """The table of predictions (`ermgap.corpora.predictions`) with the most probable labels."""
+    return predictions_table(
+        examples.table,
+        modality=examples.table["modality"],
+        prediction=np.asarray(labels)[log_probabilities.argmax(1)],
+        labels=labels,
+        log_probabilities=log_probabilities,
+    )
