@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -22,14 +21,13 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
 from optuna.trial import TrialState, create_trial
 
-from ermgap import metrics
-from ermgap.config import METRICS, Config
+from ermgap.config import Config
 from ermgap.records import COMPLETE, DegenerateRule, Records, Trial
 from sweeps.search import space
+from sweeps.search.outcome import Outcome, directions, trial_key
 
 FILE = "optuna.journal"
 UNFINISHED = {"waiting": TrialState.WAITING, "running": TrialState.RUNNING}
-STATES = {"stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
 class Journal:
@@ -105,16 +103,13 @@ class Journal:
         storage = JournalStorage(_Backend(str(self.path), lock_obj=_NoLock("")))
         if self.name in [study.study_name for study in storage.get_all_studies()]:
             optuna.delete_study(study_name=self.name, storage=storage)
-        objectives = self.config.sweep.objectives
         self.study = optuna.create_study(
             study_name=self.name,
             storage=storage,
-            directions=[
-                "maximize" if METRICS[n].direction == "max" else "minimize" for n in objectives
-            ],
+            directions=directions(self.config),
             sampler=optuna.samplers.RandomSampler(),
         )
-        self.study.set_metric_names(list(objectives))
+        self.study.set_metric_names(list(self.config.sweep.objectives))
         for trial_id, (hyperparameters, status, selected) in self.trials.items():
             if status in UNFINISHED:
                 self._add(trial_id, hyperparameters, state=UNFINISHED[status])
@@ -124,25 +119,17 @@ class Journal:
     def _began(self, trial_id: str, hyperparameters: Mapping) -> None:
         if trial_id not in self.known:
             self._add(trial_id, hyperparameters, state=TrialState.WAITING)
-        storage = self.study._storage
-        storage.set_trial_state_values(self._key(trial_id), state=TrialState.RUNNING)
+        key = trial_key(self.study, self.known[trial_id])
+        self.study._storage.set_trial_state_values(key, state=TrialState.RUNNING)
 
     def _ended(
         self, trial_id: str, hyperparameters: Mapping, status: str, selected: Mapping
     ) -> None:
-        values = [selected.get(name) for name in self.config.sweep.objectives]
-        sound = all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
-        state = STATES.get(status, TrialState.COMPLETE if sound else TrialState.FAIL)
-        complete = state == TrialState.COMPLETE
-        constraints = violations(status, selected, self.config) if complete else {}
-        if trial_id not in self.known:
-            more = {"values": values, "constraints": constraints} if complete else {}
-            self._add(trial_id, hyperparameters, state=state, **more)
-            return
-        trial = optuna.Trial(self.study, self._key(trial_id))
-        for name, value in constraints.items():
-            trial.set_constraint(name, value)
-        self.study.tell(self.known[trial_id], values if complete else None, state=state)
+        outcome = Outcome.of(status, selected, self.config)
+        if trial_id in self.known:
+            outcome.enter(self.study, self.known[trial_id])
+        else:
+            self._add(trial_id, hyperparameters, **vars(outcome))
 
     def _add(self, trial_id: str, hyperparameters: Mapping, **more) -> None:
         ranges = space.distributions(self.config)
@@ -163,23 +150,10 @@ class Journal:
         self.study.add_trial(trial)
         self.known[trial_id] = len(self.known)
 
-    def _key(self, trial_id: str) -> int:
-        return self.study._storage.get_trial_id_from_study_id_trial_number(
-            self.study._study_id, self.known[trial_id]
-        )
-
 
 def write(records: Records, config: Config) -> None:
     """Write the journal of a sweep that does not run, from its records."""
     Journal(records, config)
-
-
-def violations(status: str, selected: Mapping, config: Config) -> dict[str, float]:
-    """Optuna's constraints of a trial that ran to its end: positive where one is violated."""
-    return {"degenerate": 1.0 if status == "degenerate" else -1.0} | {
-        name: metrics.violation(name, selected.get(name), limit)
-        for name, limit in config.sweep.constraints.items()
-    }
 
 
 def _around(distribution: BaseDistribution | None, value) -> BaseDistribution | None:

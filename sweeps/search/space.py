@@ -145,11 +145,6 @@ def choose(
     return hyperparameters
 
 
-def counts(name: str, hyperparameters: Mapping, config: Config) -> bool:
-    """Whether a hyperparameter has an effect under the values `hyperparameters` before it."""
-    return SPACE[name].when(unsearched(config) | dict(hyperparameters))
-
-
 def active(hyperparameters: Mapping, config: Config) -> dict[str, BaseDistribution]:
     """Distributions of the searched hyperparameters among `hyperparameters`."""
     return {name: d for name, d in distributions(config).items() if name in hyperparameters}
@@ -157,11 +152,9 @@ def active(hyperparameters: Mapping, config: Config) -> dict[str, BaseDistributi
 
 def inside(hyperparameters: Mapping, config: Config) -> bool:
     """Whether Optuna could have proposed these values itself, so that it may learn from them."""
-    known = active(hyperparameters, config)
-    wanted = {name for name in distributions(config) if counts(name, hyperparameters, config)}
-    return set(known) == wanted and all(
-        _contains(d, hyperparameters[name]) for name, d in known.items()
-    )
+    known, values = active(hyperparameters, config), unsearched(config) | dict(hyperparameters)
+    wanted = {name for name in distributions(config) if SPACE[name].when(values)}
+    return set(known) == wanted and all(_contains(d, values[name]) for name, d in known.items())
 
 
 def apply(hyperparameters: Mapping, config: Config) -> Config:

@@ -6,19 +6,18 @@ one that was stopped early as PRUNED, without values, a failed one as FAIL.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from ermgap.config import METRICS, Config, losses
+from ermgap.config import Config, losses
 from ermgap.errors import UserError
 from ermgap.records import COMPLETE, DegenerateRule
 from ermgap.registry import Registry
 from sweeps.search import space
-from sweeps.search.journal import violations
+from sweeps.search.outcome import Outcome, degenerate, directions
 from sweeps.search.sampling.sampler import CURVE, FrontSampler, UniformSampler
 
 SAMPLERS = Registry("sampler")
@@ -64,11 +63,9 @@ class Study:
                 f"objective.loss = {config.objective.loss!r} is not searched by a sweep; "
                 "run it with sweeps/train.py, or set sweep.space.loss=false."
             )
-        directions = [
-            "maximize" if METRICS[n].direction == "max" else "minimize"
-            for n in config.sweep.objectives
-        ]
-        self.study = optuna.create_study(directions=directions, sampler=self._sampler(earlier))
+        self.study = optuna.create_study(
+            directions=directions(config), sampler=self._sampler(earlier)
+        )
 
     def propose(self, number: int, fixed: Mapping, *, reseed: bool) -> tuple[int, dict]:
         """The place and the hyperparameters of the sweep's `number`-th trial, from the sampler.
@@ -104,7 +101,7 @@ class Study:
 
     def begin(self, hyperparameters: Mapping) -> int:
         """Add a trial that runs and that the sampler has not been asked for; returns its place."""
-        self.study.add_trial(self._trial(hyperparameters, TrialState.RUNNING))
+        self.study.add_trial(self._trial(hyperparameters, state=TrialState.RUNNING))
         return len(self.study.get_trials(deepcopy=False)) - 1
 
     def end(
@@ -124,42 +121,31 @@ class Study:
                 it and there is something to learn from it.
             own: of this sweep, so that its rule applies; the status of another's stands.
         """
-        values = self._values(status, measured)
-        if place is None and (
-            (values is None and status != "stopped")
-            or not space.inside(hyperparameters, self.config)
-        ):
-            return
-        judged = own and self.rule is not None and status in COMPLETE
-        status = self.rule.status(measured) if judged else status
-        more = {"user_attrs": {CURVE: measured.get(CURVE, [])}}
-        if judged:
-            more["user_attrs"][SCORES] = {n: measured.get(n) for n in ("acc", "w_f1")}
-        if values is not None:
-            more |= {"values": values, "constraints": violations(status, measured, self.config)}
-            state = TrialState.COMPLETE
-        else:
-            state = TrialState.PRUNED if status == "stopped" else TrialState.FAIL
-        if place is None:
-            self.study.add_trial(self._trial(hyperparameters, state, **more))
-        else:
-            self._tell(place, state, **more)
+        attributes = {CURVE: measured.get(CURVE, [])}
+        if own and self.rule is not None and status in COMPLETE:
+            status = self.rule.status(measured)
+            attributes[SCORES] = {name: measured.get(name) for name in ("acc", "w_f1")}
+        outcome = Outcome.of(status, measured, self.config)
+        if place is not None:
+            outcome.enter(self.study, place, attributes)
+        elif outcome.state != TrialState.FAIL and space.inside(hyperparameters, self.config):
+            trial = self._trial(hyperparameters, **vars(outcome), user_attrs=attributes)
+            self.study.add_trial(trial)
 
     def judge_again(self) -> None:
         """Judge all by a new floor, in a new study: Optuna lets no trial that ended be changed."""
         before = self.study.get_trials(deepcopy=False)
         now = [self._judged(trial) for trial in before]
         if any(new is not old for new, old in zip(now, before, strict=True)):
-            directions, sampler = self.study.directions, self.study.sampler
-            self.study = optuna.create_study(directions=directions, sampler=sampler)
+            old = self.study
+            self.study = optuna.create_study(directions=old.directions, sampler=old.sampler)
             self.study.add_trials(now)
 
     def _judged(self, trial: FrozenTrial) -> FrozenTrial:
         """The trial itself, or a copy where the rule now says otherwise about it."""
         if trial.state != TrialState.COMPLETE or SCORES not in trial.user_attrs:
             return trial
-        degenerate = violations(self.rule.status(trial.user_attrs[SCORES]), {}, self.config)
-        constraints = trial.constraints | {"degenerate": degenerate["degenerate"]}
+        constraints = trial.constraints | degenerate(self.rule.status(trial.user_attrs[SCORES]))
         if constraints == trial.constraints:
             return trial
         other = {k: v for k, v in trial.system_attrs.items() if not k.startswith("constraints")}
@@ -173,38 +159,13 @@ class Study:
             constraints=constraints,
         )
 
-    def _tell(
-        self,
-        place: int,
-        state: TrialState,
-        *,
-        user_attrs: Mapping,
-        values: list[float] | None = None,
-        constraints: Mapping = {},
-    ) -> None:
-        key = self.study.get_trials(deepcopy=False)[place]._trial_id
-        trial = optuna.Trial(self.study, key)
-        for name, value in user_attrs.items():
-            trial.set_user_attr(name, value)
-        for name, value in constraints.items():
-            trial.set_constraint(name, value)
-        self.study.tell(place, values, state=state)
-
-    def _trial(self, hyperparameters: Mapping, state: TrialState, **more) -> FrozenTrial:
+    def _trial(self, hyperparameters: Mapping, **more) -> FrozenTrial:
         distributions = space.active(hyperparameters, self.config)
         return create_trial(
-            state=state,
             params={name: hyperparameters[name] for name in distributions},
             distributions=distributions,
             **more,
         )
-
-    def _values(self, status: str, measured: Mapping) -> list[float] | None:
-        values = [measured.get(name) for name in self.config.sweep.objectives]
-        complete = status in COMPLETE and all(
-            isinstance(value, (int, float)) and math.isfinite(value) for value in values
-        )
-        return [float(value) for value in values] if complete else None
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         """A sampler whose random numbers no other session, and no other trial, has drawn."""
