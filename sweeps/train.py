@@ -15,6 +15,7 @@ if __name__ == "__main__":  # not the folder of the command, which would shadow 
 
 from ermgap.config import Config
 from ermgap.errors import command_line
+from ermgap.records import Trial
 from sweeps.running import run_sweep
 from sweeps.setup import command_line as cli
 
@@ -36,11 +37,12 @@ def require(config: Config, address: str | None) -> None:
     driver.require_devices(config, address)
 
 
-def single(config: Config, trials):
+def single(config: Config, trials: Sequence[Trial] = ()):
     """A searcher that proposes the configuration itself, once."""
     from sweeps.search import proposals
 
-    return proposals.SingleSearcher(config, trials)
+    point = {"loss": config.objective.loss, "schedule": config.objective.schedule}
+    return proposals.PointsSearcher([point], trials)
 
 
 if __name__ == "__main__":

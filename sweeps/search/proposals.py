@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ray.tune.search import Searcher
 
-from ermgap.config import Config
 from ermgap.records import Trial
-from sweeps.search import space
+from sweeps.search import order
 
 
 class Stateless(Searcher):
@@ -64,58 +63,31 @@ class Together(Stateless):
             self.one.on_trial_complete(f"{trial_id}-{number}", outcome, error)
 
 
-class SingleSearcher(Stateless):
-    """Proposes the configuration itself, once: a sweep of one (sweeps/train.py)."""
-
-    def __init__(self, config: Config, trials: Sequence[Trial] = ()) -> None:
-        super().__init__()
-        self.hyperparameters = {
-            "loss": config.objective.loss,
-            "schedule": config.objective.schedule,
-        }
-        self.interrupted = any(trial.ended for trial in trials)
-
-    def suggest(self, trial_id: str) -> dict | str:
-        """The configuration, then no more."""
-        if self.interrupted:
-            return Searcher.FINISHED
-        self.interrupted = True
-        return {"trial_id": "t0000", "hyperparameters": self.hyperparameters}
-
-    def on_trial_complete(
-        self, trial_id: str, result: dict | None = None, error: bool = False
-    ) -> None:
-        """Nothing to learn."""
-
-
 class PointsSearcher(Stateless):
-    """Proposes the configurations that `sweep.points` names, in their order, and no other.
+    """Proposes named points in their order, and no other; the k-th is the trial `t000k`.
 
     Args:
-        config: the sweep's configuration; the k-th point is the trial `t000k`.
+        points: hyperparameters of each.
         trials: the sweep's trials so far; those that have ended are not proposed again.
     """
 
-    def __init__(self, config: Config, trials: Sequence[Trial] = ()) -> None:
+    def __init__(self, points: Iterable[Mapping], trials: Sequence[Trial] = ()) -> None:
         super().__init__()
         self.interrupted = False
         ended = {trial.trial_id for trial in trials if trial.ended}
-        self.left = [
-            {"trial_id": trial_id, "hyperparameters": dict(hyperparameters)}
-            for trial_id, hyperparameters in named_trials(config)
-            if trial_id not in ended
+        self.remaining = [
+            {"trial_id": order.trial_id(number), "hyperparameters": dict(point)}
+            for number, point in enumerate(points)
+            if order.trial_id(number) not in ended
         ]
 
     def suggest(self, trial_id: str) -> dict | str:
         """The next point, then no more."""
-        return self.left.pop(0) if self.left and not self.interrupted else Searcher.FINISHED
+        if self.interrupted or not self.remaining:
+            return Searcher.FINISHED
+        return self.remaining.pop(0)
 
     def on_trial_complete(
         self, trial_id: str, result: dict | None = None, error: bool = False
     ) -> None:
         """Nothing to learn."""
-
-
-def named_trials(config: Config) -> list[tuple[str, dict]]:
-    """(trial id, hyperparameters) of each of `sweep.points`."""
-    return [(space.trial_id(i), point) for i, point in enumerate(config.sweep.points.values())]

@@ -18,7 +18,7 @@ from ermgap.errors import UserError
 from ermgap.records import DegenerateRule, Trial
 from sweeps.search import space
 from sweeps.search.order import number_of
-from sweeps.search.proposals import PointsSearcher, Stateless, named_trials
+from sweeps.search.proposals import PointsSearcher, Stateless
 from sweeps.search.sampling.sampler import CURVE
 from sweeps.search.shares import Shares
 from sweeps.search.stopping import curve
@@ -78,11 +78,6 @@ class RecordsSearcher(Stateless):
     def study(self) -> optuna.Study:
         """Optuna's study: what has been learnt."""
         return self.learnt.study
-
-    @property
-    def erm(self) -> int:
-        """Number of ERM trials that were proposed."""
-        return self.shares.proposed["erm"]
 
     def suggest(self, trial_id: str) -> dict | str | None:
         """Our trial id and the hyperparameters for Tune's trial.
@@ -198,7 +193,7 @@ def searcher(
 ) -> Stateless:
     """The searcher of a sweep: over its named points if it has any, else by Optuna."""
     if config.sweep.points:
-        return PointsSearcher(config, trials)
+        return PointsSearcher(config.sweep.points.values(), trials)
     return RecordsSearcher(config, trials, earlier=earlier, rule=rule, lag=lag)
 
 
@@ -210,7 +205,7 @@ def require_space(config: Config) -> None:
     """
     from ermgap import objective
 
-    points = [point for _, point in named_trials(config)]
+    points = list(config.sweep.points.values())
     if not points:
         Study(config)
         points = [*space.named_points(config), *space.extremes(config)]

@@ -11,7 +11,6 @@ from ermgap import config
 from ermgap.config import differing_keys
 from ermgap.errors import UserError
 from sweeps.search import space
-from sweeps.search.proposals import named_trials
 from sweeps.search.searcher import require_space
 from sweeps.setup import plan
 
@@ -115,7 +114,7 @@ def test_every_preset_can_be_run(name):
 def test_an_ablation_is_the_paper_s_grid_over_its_base(name, base):
     made, under = (config.load(plan.preset_path(one)) for one in (name, base))
     assert differing_keys(under.to_dict(), made.to_dict()) == ["sweep.points"]
-    runs = [space.apply(point, made) for _, point in named_trials(made)]
+    runs = [space.apply(point, made) for point in made.sweep.points.values()]
     grid = []
     for run in runs:
         changed = differing_keys(under.to_dict(), run.replace({"sweep.points": {}}).to_dict())

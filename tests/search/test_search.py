@@ -14,8 +14,9 @@ from ermgap.config import Config
 from ermgap.errors import UserError
 from ermgap.records import Trial
 from sweeps.search import space
-from sweeps.search.proposals import SingleSearcher, Together
+from sweeps.search.proposals import Together
 from sweeps.search.searcher import SAMPLERS, RecordsSearcher, require_space
+from sweeps.train import single
 
 
 def settings(**sweep) -> Config:
@@ -90,7 +91,11 @@ def test_a_resumed_search_counts_the_erm_trials_of_the_records_whatever_their_or
     expected = sum(offer["hyperparameters"]["loss"] == "erm" for offer in first)
     for order in (trials, trials[::-1]):
         searcher = RecordsSearcher(settings(), order)
-        assert (searcher.erm, len(searcher.counted), searcher.next_number) == (expected, 10, 10)
+        assert (searcher.shares.proposed["erm"], len(searcher.counted), searcher.next_number) == (
+            expected,
+            10,
+            10,
+        )
 
 
 def test_a_search_without_erm_in_its_space_proposes_without_complaint(recwarn):
@@ -281,12 +286,12 @@ def test_an_interrupted_search_proposes_no_more():
 def test_a_searcher_of_one_proposes_its_configuration_once_and_not_after_it_ended():
     given = Config().replace({"objective.loss": "minmaxgap", "objective.schedule": "linear"})
     hyperparameters = {"loss": "minmaxgap", "schedule": "linear"}
-    searcher = SingleSearcher(given)
+    searcher = single(given)
     assert searcher.suggest("a") == {"trial_id": "t0000", "hyperparameters": hyperparameters}
     assert searcher.suggest("b") == Searcher.FINISHED
-    unfinished = SingleSearcher(given, [record("t0000", hyperparameters, "running")])
+    unfinished = single(given, [record("t0000", hyperparameters, "running")])
     assert unfinished.suggest("a") == {"trial_id": "t0000", "hyperparameters": hyperparameters}
-    ended = SingleSearcher(given, [record("t0000", hyperparameters, "failed")])
+    ended = single(given, [record("t0000", hyperparameters, "failed")])
     assert ended.suggest("a") == Searcher.FINISHED
 
 

@@ -14,7 +14,7 @@ from ermgap.errors import UserError
 from ermgap.records import Trial
 from sweeps.scoring import tables
 from sweeps.search import space
-from sweeps.search.proposals import PointsSearcher, Together, named_trials
+from sweeps.search.proposals import PointsSearcher, Together
 from sweeps.search.searcher import RecordsSearcher, require_space, searcher
 from sweeps.setup import command_line
 
@@ -49,7 +49,7 @@ def proposals(one, *, most: int = 20) -> list[dict]:
 
 
 def test_points_are_proposed_in_their_order_under_counted_ids_and_nothing_else():
-    made = proposals(PointsSearcher(settings()))
+    made = proposals(searcher(settings()))
     assert [offer["trial_id"] for offer in made] == IDS
     assert [offer["hyperparameters"] for offer in made] == list(POINTS.values())
 
@@ -62,24 +62,24 @@ def test_a_sweep_has_the_searcher_of_points_only_where_it_names_some():
 @pytest.mark.parametrize("status", ["finished", "stopped", "failed", "degenerate"])
 def test_points_that_have_ended_are_not_proposed_again(status):
     trials = [record("t0002", status), record("t0000", "running"), record("t0001", status)]
-    assert [offer["trial_id"] for offer in proposals(PointsSearcher(settings(), trials))] == [
+    assert [offer["trial_id"] for offer in proposals(searcher(settings(), trials))] == [
         "t0000",
         "t0003",
     ]
     ended = [record(name, status) for name in IDS]
-    assert proposals(PointsSearcher(settings(), ended)) == []
+    assert proposals(searcher(settings(), ended)) == []
 
 
 def test_an_interrupted_sweep_proposes_no_more_points():
-    one = PointsSearcher(settings())
-    assert one.suggest("a")["trial_id"] == "t0000"
-    one.interrupted = True
-    assert one.suggest("b") == Searcher.FINISHED
+    points = searcher(settings())
+    assert points.suggest("a")["trial_id"] == "t0000"
+    points.interrupted = True
+    assert points.suggest("b") == Searcher.FINISHED
 
 
 @pytest.mark.parametrize("gang", [1, 3, 8])
 def test_gangs_train_every_point_once(gang):
-    together = Together(PointsSearcher(settings()), gang=gang, trials=len(POINTS))
+    together = Together(searcher(settings()), gang=gang, trials=len(POINTS))
     made = []
     while (offer := together.suggest(f"tune-{len(made)}")) != Searcher.FINISHED:
         made += offer["proposals"]
@@ -88,8 +88,8 @@ def test_gangs_train_every_point_once(gang):
 
 def test_a_proposal_that_is_changed_does_not_change_the_point():
     given = settings()
-    PointsSearcher(given).suggest("a")["hyperparameters"]["loss"] = "vrex"
-    assert named_trials(given)[0] == ("t0000", {"loss": "erm"})
+    searcher(given).suggest("a")["hyperparameters"]["loss"] = "vrex"
+    assert next(iter(given.sweep.points.values())) == {"loss": "erm"}
 
 
 # The configuration --------------------------------------------------------------------------------

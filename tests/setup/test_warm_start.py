@@ -52,7 +52,7 @@ def test_it_learns_all_objectives_of_what_ended_even_when_the_old_folder_is_gone
     # They are no trials of the new sweep: its own begin with the baselines, under their own ids.
     assert searcher.suggest("a") == {"trial_id": "t0000", "hyperparameters": space.named_points(
         config_of(new))[0]}  # fmt: skip
-    assert searcher.erm == 1
+    assert searcher.shares.proposed["erm"] == 1
 
 
 @pytest.mark.parametrize(("epochs", "status"), [(3, "finished"), (6, "failed")])
