@@ -50,9 +50,9 @@ def verdicts(folder, known: RecordsSearcher) -> list[set[str]]:
         {point.trial_id for point in front.info(records).points if point.kind == "degenerate"},
         journal,
         *(
-            {names[json.dumps(t.params, sort_keys=True)] for t in one.study.trials
+            {names[json.dumps(t.params, sort_keys=True)] for t in searcher.study.trials
              if poor(t.constraints)}
-            for one in (known, resumed)
+            for searcher in (known, resumed)
         ),
     ]  # fmt: skip
 
@@ -106,7 +106,7 @@ def test_a_better_erm_makes_an_earlier_trial_degenerate_for_the_searcher_too():
     assert [t.number for t in known.study.best_trials] == [len(trials) - 1]
 
 
-def test_while_others_run_they_keep_their_places_and_are_told_after_the_floor_rose():
+def test_while_others_run_they_keep_their_places_and_are_judged_after_the_floor_rose():
     config = Config().replace({"sweep.trials": 40, "sweep.sampler": "tpe"})
     known = RecordsSearcher(config, points=(), rule=DegenerateRule(MAJORITY))
     offers = [known.suggest(str(number))["hyperparameters"] for number in range(6)]
@@ -131,8 +131,8 @@ def test_an_erm_trial_that_has_not_ended_raises_no_floor(tmp_path):
         await broker.offer("t0000", ERM)
         job = await take(broker, "other")
         await broker.report("other", row(job, 1, w_f1=0.9))
-        told = await train(broker, "t0001", FAIR, (0.5, 0.3))
-        assert told["status"] == "finished"
+        outcome = await train(broker, "t0001", FAIR, (0.5, 0.3))
+        assert outcome["status"] == "finished"
 
     on(folder, story)
     kinds = {p.trial_id: p.kind for p in front.info(Records.open(folder)).points}
@@ -144,8 +144,8 @@ def test_a_sweep_that_does_not_search_the_loss_has_its_erm_too(tmp_path):
 
     async def story(broker: Broker) -> None:
         await train(broker, "t0000", {"lr": 0.003}, (0.6, 0.8))
-        told = await train(broker, "t0001", {"lr": 0.001}, (0.5, 0.3))
-        assert told["status"] == "degenerate"
+        outcome = await train(broker, "t0001", {"lr": 0.001}, (0.5, 0.3))
+        assert outcome["status"] == "degenerate"
 
     on(folder, story)
     assert front.info(Records.open(folder)).floor == 0.4
@@ -154,14 +154,14 @@ def test_a_sweep_that_does_not_search_the_loss_has_its_erm_too(tmp_path):
 def test_the_status_of_an_old_row_is_judged_anew(tmp_path):
     folder = create(tmp_path / "sweep")
     records = Records.open(folder)
-    told = [("erm", 0.8, "finished"), ("vrex", 0.3, "finished"), ("vrex", 0.5, "degenerate")]
-    for number, (loss, w_f1, status) in enumerate(told):
+    ended = [("erm", 0.8, "finished"), ("vrex", 0.3, "finished"), ("vrex", 0.5, "degenerate")]
+    for number, (loss, w_f1, status) in enumerate(ended):
         scores = {"epoch": 1, "acc": 0.5, "w_f1": w_f1, "max_gap": 0.1}
         records.append({"trial_id": f"t{number:04d}", "attempt": 1, "epoch": 1, "status": status,
                         "reason": None, "config": {"loss": loss}, "selected": scores})  # fmt: skip
     assert [t.status for t in records.trials()] == ["finished", "degenerate", "finished"]
     records.write_sweep({k: v for k, v in records.sweep.items() if k != "majority_rate"})
-    assert [t.status for t in records.trials()] == [status for *_, status in told]
+    assert [t.status for t in records.trials()] == [status for *_, status in ended]
     assert judge_trials(records.trials(), None) == records.trials()
 
 
@@ -191,16 +191,16 @@ def test_at_a_rung_the_floor_is_half_of_what_erm_reached_there():
 
 def test_with_a_fixed_order_a_rung_compares_with_what_had_ended_and_nothing_else():
     config = Config().replace({"sweep.stop_after": 2, "sweep.stop_margin": 0.0})
-    told = []
+    reasons = []
     for seed in range(6):
         rungs = Rungs(config, lag=3)
         for number in random.Random(seed).sample(range(2, 9), 7):  # they end in any order
             rungs.note(f"t{number:04d}", reached(0.5, acc=0.3 + number / 100))
         rungs.note("t0001", reached(0.5, acc=0.9))
         mine = {"t0003": 0.5, "t0004": 0.5, "t0009": 0.31}
-        told.append([rungs.beaten(name, reached(0.5, acc=acc)) for name, acc in mine.items()])
-    assert all(one == told[0] for one in told)
-    assert told[0] == [None, "not among the best of 2 after epoch 2",
+        reasons.append([rungs.beaten(name, reached(0.5, acc=acc)) for name, acc in mine.items()])
+    assert all(given == reasons[0] for given in reasons)
+    assert reasons[0] == [None, "not among the best of 2 after epoch 2",
                        "not among the best of 7 after epoch 2"]  # fmt: skip
 
 
@@ -214,8 +214,8 @@ def test_with_a_fixed_order_a_row_s_status_knows_only_what_had_ended(tmp_path):
         jobs = [await take(broker, f"slot-{number}") for number in range(4)]
         for number, w_f1 in ((0, 0.5), (2, 0.9), (3, 0.3), (1, 0.2)):
             await broker.report(f"slot-{number}", row(jobs[number], 1, w_f1=w_f1, last=True))
-        told = [(await broker.outcome(f"t{n:04d}", SOON))["status"] for n in range(4)]
-        assert told == ["finished"] * 4  # t0003 knows t0000, t0001 no ERM at all
+        statuses = [(await broker.outcome(f"t{n:04d}", SOON))["status"] for n in range(4)]
+        assert statuses == ["finished"] * 4  # t0003 knows t0000, t0001 no ERM at all
 
     asyncio.run(story())
     statuses = [t.status for t in Records.open(folder).trials()]

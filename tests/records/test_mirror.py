@@ -207,9 +207,9 @@ def test_a_sweep_in_a_bucket_survives_the_loss_of_its_drivers_disk(bucket, tmp_p
         assert sorted(set(epochs)) == [1, 2, 3] and len(epochs) <= 4
     records = Records.open(second.out)
     assert records.finished and records.predictions("t0000") is not None
-    held = bucket.objects()
-    assert not [name for name in held if "/checkpoints/" in name]
-    assert buckets.KEYS["AWS_SECRET_ACCESS_KEY"].encode() not in b"".join(held.values())
+    objects = bucket.objects()
+    assert not [name for name in objects if "/checkpoints/" in name]
+    assert buckets.KEYS["AWS_SECRET_ACCESS_KEY"].encode() not in b"".join(objects.values())
     for path in second.out.rglob("*"):
         if path.is_file():
             assert buckets.KEYS["AWS_SECRET_ACCESS_KEY"].encode() not in path.read_bytes(), path
@@ -217,11 +217,11 @@ def test_a_sweep_in_a_bucket_survives_the_loss_of_its_drivers_disk(bucket, tmp_p
 
 
 def _mirrored(bucket) -> list[dict]:
-    """The rows that the bucket's owner holds."""
-    held = bucket.objects()
-    owner = json.loads(held["sweeps/lost/owner.json"])["session"]
-    newest = sorted(key for key in held if key.startswith(f"sweeps/lost/rows/{owner}-"))
-    return [json.loads(line) for key in newest for line in held[key].splitlines()]
+    """The rows of the bucket's owner."""
+    objects = bucket.objects()
+    owner = json.loads(objects["sweeps/lost/owner.json"])["session"]
+    newest = sorted(key for key in objects if key.startswith(f"sweeps/lost/rows/{owner}-"))
+    return [json.loads(line) for key in newest for line in objects[key].splitlines()]
 
 
 def test_a_sweep_in_a_bucket_is_read_like_a_folder(bucket, tmp_path, monkeypatch):

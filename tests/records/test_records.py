@@ -28,6 +28,10 @@ def row(trial_id: str = "t0000", epoch: int = 1, *, attempt: int = 1, **values) 
     return fixed | {"reason": None, "config": {"loss": "erm", "lr": 0.003}, "selected": {}} | values
 
 
+def epochs(records: Records) -> list[int]:
+    return [committed["epoch"] for committed in records.rows()]
+
+
 @pytest.fixture
 def records(tmp_path) -> Records:
     table = pd.DataFrame({"utterance_id": ["a", "b"], "gender": ["female", "male"]})
@@ -52,7 +56,7 @@ class Synced:
 
     def sizes_of(self, path: Path) -> list[int]:
         pairs = zip(self.paths, self.sizes, strict=True)
-        return [size for found, size in pairs if found == path]
+        return [size for synced, size in pairs if synced == path]
 
 
 def test_a_file_that_is_replaced_is_on_disk_and_so_are_its_name_and_its_new_folders(
@@ -94,7 +98,7 @@ def test_a_committed_row_survives_the_death_of_its_writer(records):
     root = Path(__file__).parents[2]
     killed = subprocess.run([sys.executable, "-c", code, str(records.directory)], cwd=root)
     assert killed.returncode == -9
-    assert [found["epoch"] for found in records.rows()] == list(range(5))
+    assert epochs(records) == list(range(5))
 
 
 def test_rows_are_synced_before_append_returns_and_come_back_in_order(records, monkeypatch):
@@ -119,10 +123,10 @@ def test_a_last_row_cut_at_any_byte_is_left_out_reported_and_never_swallows_the_
         log(records).write_bytes(whole[:cut])
         half_written = len(kept) < cut < len(whole) - 1
         expected = [1] if cut < len(whole) - 1 else [1, 2]  # only the newline may be missing
-        assert [found["epoch"] for found in records.rows()] == expected
+        assert epochs(records) == expected
         assert records.half_written == half_written
         records.append(row(epoch=3))
-        assert [found["epoch"] for found in records.rows()] == [*expected, 3]
+        assert epochs(records) == [*expected, 3]
         assert records.half_written == half_written
 
 
@@ -134,7 +138,7 @@ def test_a_line_that_is_no_row_is_left_out_and_reported(records, line):
     with open(log(records), "ab") as file:
         file.write(line + b"\n")
     records.append(row(epoch=2))
-    assert [found["epoch"] for found in records.rows()] == [1, 2] and records.half_written
+    assert epochs(records) == [1, 2] and records.half_written
     assert [trial.epoch for trial in records.trials()] == [2]
 
 
@@ -149,10 +153,10 @@ def test_numpy_values_come_back_as_plain_ones_and_what_is_not_finite_as_null(rec
             nested=[np.float32("nan"), (1, np.int8(2))],
         )
     )
-    found = records.rows()[0]
-    assert (found["flag"], found["count"], found["half"], found["exact"]) == (True, 3, 0.5, 0.1)
-    assert found["losses"] == {"de/speech/female": None, "x": None, "y": None}
-    assert found["nested"] == [None, [1, 2]]
+    values = records.rows()[0]
+    assert (values["flag"], values["count"], values["half"], values["exact"]) == (True, 3, 0.5, 0.1)
+    assert values["losses"] == {"de/speech/female": None, "x": None, "y": None}
+    assert values["nested"] == [None, [1, 2]]
     assert b"NaN" not in log(records).read_bytes() and b"Infinity" not in log(records).read_bytes()
 
 
@@ -170,9 +174,9 @@ def test_readers_see_only_whole_rows_in_order_while_one_appends(records):
     def read() -> None:
         reader = Records.open(records.directory)
         while not ended.is_set():
-            epochs = [found["epoch"] for found in reader.rows()]
-            if epochs != list(range(len(epochs))):
-                wrong.append(epochs)
+            read_now = epochs(reader)
+            if read_now != list(range(len(read_now))):
+                wrong.append(read_now)
 
     readers = [threading.Thread(target=read) for _ in range(2)]
     for reader in readers:
@@ -245,10 +249,10 @@ def test_the_consolidated_table_equals_the_rows(records):
     records.append(row("t0001", 1, status="failed", reason="nan", config=config))
     records.consolidate()
     flat = pd.read_parquet(records.directory / "trials.parquet")
-    rows = [found for trial in records.trials() for found in trial.rows]
+    rows = [committed for trial in records.trials() for committed in trial.rows]
     assert len(flat) == len(rows)
-    for found, (_, line) in zip(rows, flat.iterrows(), strict=True):
-        expected = {key: value for key, value in flatten(found) if value is not None}
+    for committed, (_, line) in zip(rows, flat.iterrows(), strict=True):
+        expected = {key: value for key, value in flatten(committed) if value is not None}
         assert {key: value for key, value in line.items() if not pd.isna(value)} == expected
 
 
@@ -264,8 +268,8 @@ def test_a_column_of_mixed_kinds_is_text_and_its_gaps_stay_gaps(records):
     for number, value in enumerate([1, "two", None]):
         records.append(row(f"t{number:04d}", 1, config={"thing": value}))
     records.consolidate()
-    found = pd.read_parquet(records.directory / "trials.parquet")["config.thing"]
-    assert found[:2].to_list() == ["1", "two"] and pd.isna(found[2])
+    things = pd.read_parquet(records.directory / "trials.parquet")["config.thing"]
+    assert things[:2].to_list() == ["1", "two"] and pd.isna(things[2])
 
 
 def test_nothing_to_consolidate_writes_nothing(records):
@@ -293,7 +297,7 @@ def test_the_description_of_a_sweep_is_replaced_whole_and_comes_back(records):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "word"),
+    ("name", "content", "phrase"),
     [
         ("sweep.yaml", None, "no sweep.yaml"),
         ("sweep.yaml", b"config: [", "sweep.yaml"),
@@ -304,12 +308,12 @@ def test_the_description_of_a_sweep_is_replaced_whole_and_comes_back(records):
         ("sweep.yaml", b"trials: 3", "config"),
     ],
 )
-def test_a_folder_that_is_no_sweep_gives_one_sentence(records, name, content, word):
+def test_a_folder_that_is_no_sweep_gives_one_sentence(records, name, content, phrase):
     path = records.directory / name
     path.unlink() if content is None else path.write_bytes(content)
     with pytest.raises(UserError) as refused:
         Records.open(records.directory)
-    assert word in str(refused.value) and str(records.directory) in str(refused.value)
+    assert phrase in str(refused.value) and str(records.directory) in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
@@ -397,4 +401,4 @@ def test_a_row_that_does_not_fit_on_the_disk_leaves_nothing_of_itself(records):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before
     records.append(row("t0000", 2))
-    assert [one["epoch"] for one in records.rows()] == [1, 2] and not records.half_written
+    assert epochs(records) == [1, 2] and not records.half_written
