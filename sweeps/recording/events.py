@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from analysis.front import front
 from ermgap.config import GAP_TITLES, METRICS
 from ermgap.records import Records, Trial
-from sweeps.recording.seen import Seen
+from sweeps.recording.live_records import LiveRecords
 
 if TYPE_CHECKING:
     from sweeps.recording.eventfile import EventFile
@@ -39,11 +39,11 @@ class Events:
         trials: those of its rows so far.
 
     Attributes:
-        seen: the sweep as the pictures show it; whoever commits a row notes it there.
+        live: the sweep as the pictures show it; whoever commits a row adds it there.
     """
 
     def __init__(self, records: Records, trials: Sequence[Trial] = ()) -> None:
-        self.records, self.seen = records, Seen(records, trials)
+        self.records, self.live = records, LiveRecords(records, trials)
         self.n_ended = sum(trial.ended for trial in trials)
         self.folder = Path(records.directory) / "tb"
         self.files: dict[str, EventFile] = {}  # of trials that run, and of the sweep
@@ -107,7 +107,7 @@ class Events:
             name: interval.get("choices") or [interval["low"]]
             for name, interval in (self.records.sweep.get("space") or {}).items()
         }
-        for hyperparameters in [*(trial.hyperparameters for trial in self.seen.trials()), of_ended]:
+        for hyperparameters in [*(trial.hyperparameters for trial in self.live.trials()), of_ended]:
             for name, value in hyperparameters.items():
                 values[name] = [*values.get(name, ()), value]
         metrics = [f"objective/{name}" for name in self.records.sweep["objectives"]]
@@ -121,7 +121,7 @@ class Events:
         from analysis.figures import figures
 
         new, self.not_drawn, start = self.not_drawn, {}, time.monotonic()
-        info, sweep = front.info(self.seen), self._file("sweep")
+        info, sweep = front.info(self.live), self._file("sweep")
         values = {
             point.trial_id: [point.values[name] for name in info.objectives]
             for point in info.points

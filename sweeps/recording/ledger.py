@@ -97,7 +97,7 @@ class Ledger:
 
     def _append(self, row: dict) -> None:
         self.records.append(row)
-        self.events.seen.note(row)
+        self.events.live.add(row)
 
     def _forget(self, *, older: float) -> None:
         """Remove the checkpoints of trials that ended so many seconds ago."""

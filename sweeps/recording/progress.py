@@ -22,7 +22,7 @@ from rich.text import Text
 
 from analysis.front import front
 from ermgap.config import METRICS
-from sweeps.recording.seen import Seen
+from sweeps.recording.live_records import LiveRecords
 
 if TYPE_CHECKING:
     from ermgap.records import Records, Trial
@@ -47,11 +47,11 @@ class Progress:
     def __init__(
         self, records: Records, *, trials: int, epochs: int, console: Console | None = None
     ) -> None:
-        self.seen, self.trials, self.epochs = Seen(records), trials, epochs
+        self.records, self.trials, self.epochs = LiveRecords(records), trials, epochs
         self.console = console or Console(force_terminal=sys.stdout.isatty(), highlight=False)
-        self.seen.catch_up()
-        self.ended_before = sum(trial.ended for trial in self.seen.trials())
-        self.info = front.info(self.seen)
+        self.records.catch_up()
+        self.ended_before = sum(trial.ended for trial in self.records.trials())
+        self.info = front.info(self.records)
         self.shown: set[str] = set()  # trials that ended since, and were shown
         self.first_epoch: float | None = None  # since when epochs are timed
         self.printed = 0.0
@@ -61,8 +61,8 @@ class Progress:
     def update(self, status: Mapping) -> None:
         """Show the broker's status."""
         if new := [trial_id for trial_id in status["ended"] if trial_id not in self.shown]:
-            self.seen.catch_up()  # of what is new: all rows of a long sweep are hundreds of MB
-            self.info = front.info(self.seen)
+            self.records.catch_up()  # of what is new: all rows of a long sweep are hundreds of MB
+            self.info = front.info(self.records)
             self.shown.update(new)
         if self.console.is_interactive:
             self._redraw(status, new)
@@ -76,16 +76,16 @@ class Progress:
         live, self.live = self.live, None
         with suppress(OSError):  # a terminal that was closed
             live.stop()
-            if trials := self.seen.trials():
+            if trials := self.records.trials():
                 self.console.print(self._table(trials))
 
     def _redraw(self, status: Mapping, new: Iterable[str]) -> None:
-        self.seen.catch_up()
+        self.records.catch_up()
         if self.live is None:
             self.live = Live(console=self.console, auto_refresh=False, transient=True)
             self.live.start()
             self.console.show_cursor(True)  # whatever ends this process leaves a cursor
-        trials = {trial.trial_id: trial for trial in self.seen.trials()}
+        trials = {trial.trial_id: trial for trial in self.records.trials()}
         for trial_id in new:
             if trials[trial_id].status == "failed":
                 self.console.print(
@@ -142,7 +142,7 @@ class Progress:
         return table
 
     def _print_lines(self, status: Mapping, new: Iterable[str]) -> None:
-        trials = {trial.trial_id: trial for trial in self.seen.trials()} if new else {}
+        trials = {trial.trial_id: trial for trial in self.records.trials()} if new else {}
         for trial_id in new:
             self._print(self._ended(trials[trial_id]))
         line = " · ".join([self._counts(status), *self._running(status), *self._preparing(status)])

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from analysis.front import front
 from ermgap.records import Records
-from sweeps.recording import seen
+from sweeps.recording import live_records
 from sweeps.recording.progress import Progress
 
 QUIET = {"running": {}, "ended": {}, "notes": {}}
@@ -153,8 +153,10 @@ def test_each_row_is_read_once_however_many_trials_end(tmp_path, monkeypatch, ca
     records = Records.open(create(tmp_path / "sweep"))
     records.append(row(0, 1, "running"))
     path, read, tables = records.directory / "trials.jsonl", [], []
-    whole, table = seen.parse_rows, Records.table
-    monkeypatch.setattr(seen, "parse_rows", lambda new: (read.append(len(new)), whole(new))[1])
+    whole, table = live_records.parse_rows, Records.table
+    monkeypatch.setattr(
+        live_records, "parse_rows", lambda new: (read.append(len(new)), whole(new))[1]
+    )
     monkeypatch.setattr(Records, "table", lambda self: (tables.append(1), table(self))[1])
     monkeypatch.setattr(Records, "rows", lambda self: pytest.fail("all rows are read again"))
     watch = Progress(records, trials=10, epochs=2)
@@ -176,7 +178,7 @@ def test_each_row_is_read_once_however_many_trials_end(tmp_path, monkeypatch, ca
 
 def test_a_line_in_the_making_waits_and_a_row_that_the_disk_took_back_is_forgotten(tmp_path):
     records = Records.open(create(tmp_path / "sweep"))
-    path, live = records.directory / "trials.jsonl", seen.Seen(records)
+    path, live = records.directory / "trials.jsonl", live_records.LiveRecords(records)
     live.catch_up()
     records.append(row(0, 1, "running"))
     with open(path, "ab") as file:

@@ -179,7 +179,7 @@ def test_the_front_of_what_was_seen_is_the_front_of_the_records(tmp_path, monkey
     monkeypatch.setattr(Events, "_draw", lambda _: None)
 
     def same(broker: Broker) -> None:
-        shown, read = front.info(broker.ledger.events.seen), front.info(Records.open(folder))
+        shown, read = front.info(broker.ledger.events.live), front.info(Records.open(folder))
         assert shown.points == read.points and shown.hypervolume == read.hypervolume
 
     async def first(broker: Broker) -> None:
@@ -194,7 +194,7 @@ def test_the_front_of_what_was_seen_is_the_front_of_the_records(tmp_path, monkey
             elif n < 3:
                 await broker.report(f"slot-{n}", row(job, 2, last=True, acc=0.3 + n / 20))
         same(broker)
-        assert all(len(trial.rows) <= 1 for trial in broker.ledger.events.seen.trials())
+        assert all(len(trial.rows) <= 1 for trial in broker.ledger.events.live.trials())
         await broker.close()
 
     async def second(broker: Broker) -> None:

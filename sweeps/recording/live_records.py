@@ -16,8 +16,8 @@ from ermgap.records import Records, Trial, judge_trials
 from ermgap.records.trial import parse_rows
 
 
-class Seen(Records):
-    """What `analysis.front` reads of a sweep folder, from memory.
+class LiveRecords(Records):
+    """The records that `analysis.front` reads, in memory.
 
     Args:
         records: the sweep folder.
@@ -49,9 +49,9 @@ class Seen(Records):
         self.offset += len(new)
         self.half_written = self.half_written or half_written
         for row in rows:
-            self.note(row)
+            self.add(row)
 
-    def note(self, row: dict) -> None:
+    def add(self, row: dict) -> None:
         """Add a committed row; it may be the first of its trial."""
         before = self.known.get(row["trial_id"])
         now = Trial.of([*(before.rows if before else ()), row])
