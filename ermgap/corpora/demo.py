@@ -9,12 +9,12 @@ README says what was planted and how large it is. `demo=PATH` reads a corpus mad
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 
 from ermgap.corpora import clip_paths
 from ermgap.corpora.csv_file import read_csv
+from ermgap.corpora.rows import number
 from ermgap.corpora.table import Corpus, frame
 from ermgap.errors import UserError
 
@@ -46,29 +46,23 @@ def load(path: Path | None = None, *, outside: bool = False) -> Corpus:
     if missing := [name for name in FIELDS if name not in table.header]:
         raise UserError(f"{manifest} lacks the columns {', '.join(missing)}; {remedy}.")
     utterances = []
-    for number, row in table.records():
-        place = f"{manifest}, row {number}"
+    for i, row in table.records():
+        place = f"{manifest}, row {i}"
         clip_paths.require_file(row["path"], place=place)
         if not outside:
             clip_paths.require_inside(row["path"], place=place)
             bounds.require(str(folder / row["path"]), place=place)
-        if not _is_seconds(row["duration_s"]):
-            raise UserError(f"{place}: duration_s is not a number; {remedy}.")
+        duration = number(row["duration_s"], column="duration_s", place=place)
+        if not duration:
+            raise UserError(f"{place}: duration_s is not positive; {remedy}.")
         utterances.append(
             {name: row[name] for name in COPIED}
             | {
                 "corpus": "demo",
                 "utterance_id": f"demo/{Path(row['path']).stem}",
                 "path": str(folder / row["path"]),
-                "end_s": float(row["duration_s"]),
+                "end_s": duration,
                 "synthetic": True,
             }
         )
     return Corpus(table=frame(utterances), notes=(NOTE,))
-
-
-def _is_seconds(text: str) -> bool:
-    try:
-        return 0 < float(text) < math.inf
-    except ValueError:
-        return False

@@ -22,15 +22,21 @@ OPTIONAL = (
     "speaker", "split_group", "group", "transcript", "start_s", "end_s", "duration_s", "synthetic",
     "split", "utterance_id", "corpus",
 )  # fmt: skip
-FEMALE = {"female", "f", "woman"}
-MALE = {"male", "m", "man"}
-UNKNOWN = {"", "unknown", "other", "na", "n/a", "nan", "none", "null", "unspecified", "group",
-           "mixed", "nonbinary", "non-binary", "diverse", "both", "?"}  # fmt: skip
+GENDERS = {
+    **dict.fromkeys(("female", "f", "woman"), "female"),
+    **dict.fromkeys(("male", "m", "man"), "male"),
+    **dict.fromkeys(
+        ("", "unknown", "other", "na", "n/a", "nan", "none", "null", "unspecified", "group",
+         "mixed", "nonbinary", "non-binary", "diverse", "both", "?"), ""),
+}  # fmt: skip
 SPLITS = {"": "", "train": "train", "dev": "dev", "valid": "dev", "validation": "dev", "val": "dev",
           "test": "test"}  # fmt: skip
+SPLIT_REMEDY = "write train, dev or test, or leave it empty"
+FLAGS = {
+    **dict.fromkeys(("1", "1.0", "true", "yes"), True),
+    **dict.fromkeys(("", "0", "0.0", "false", "no"), False),
+}
 NO_NAME = {"", "unknown", "na", "n/a", "#n/a", "<na>", "nan", "none", "null", "?", "-"}
-TRUE = {"1", "1.0", "true", "yes"}
-FALSE = {"", "0", "0.0", "false", "no"}
 
 
 def parse(values: Mapping[str, str], *, place: str, source: str, outside: bool = False) -> dict:
@@ -55,6 +61,13 @@ def parse(values: Mapping[str, str], *, place: str, source: str, outside: bool =
     require_file(path, place=place)
     if not outside:
         require_inside(path, place=place)
+    if not re.fullmatch("[a-zA-Z]{2}", language := fields["language"]):
+        raise UserError(
+            f"{place}: the language is {quoted(language)}; write its two letters of ISO 639-1, "
+            "such as de."
+        )
+    if not fields["emotion"]:
+        raise UserError(f"{place}: the emotion is empty; write a label, such as joy.")
     span = f"#{start:.3f}-{'' if end is None else f'{end:.3f}'}" if start or end else ""
     default_id = f"{source}/{PurePosixPath(path).with_suffix('')}{span}"
     utterance = _prefixed(fields.get("utterance_id", ""), source, "/") or default_id
@@ -63,17 +76,19 @@ def parse(values: Mapping[str, str], *, place: str, source: str, outside: bool =
     return {
         "utterance_id": utterance,
         "corpus": fields.get("corpus") or source,
-        "language": _language(fields["language"], place),
+        "language": language.lower(),
         "gender": gender(fields["gender"], place=place),
-        "emotion": _emotion(fields["emotion"], place),
+        "emotion": fields["emotion"].lower(),
         "speaker": speaker,
         "group": group or speaker,
-        "split": _choice(fields.get("split", "").lower(), SPLITS, column="split", place=place),
+        "split": _choice(fields.get("split", ""), SPLITS, f"{place}: split", SPLIT_REMEDY),
         "path": path,
         "start_s": start,
         "end_s": np.nan if end is None else end,
         "transcript": fields.get("transcript", ""),
-        "synthetic": _flag(fields.get("synthetic", "").lower(), place),
+        "synthetic": _choice(
+            fields.get("synthetic", ""), FLAGS, f"{place}: synthetic", "write 1 or 0"
+        ),
     }
 
 
@@ -101,42 +116,14 @@ def _prefixed(name: str, source: str, mark: str) -> str:
     return name if not name or name.startswith(f"{source}{mark}") else f"{source}{mark}{name}"
 
 
-def _language(text: str, place: str) -> str:
-    if re.fullmatch("[a-zA-Z]{2}", text):
-        return text.lower()
-    raise UserError(
-        f"{place}: the language is {quoted(text)}; write its two letters of ISO 639-1, such as de."
-    )
-
-
 def gender(text: str, *, place: str) -> str:
     """`female`, `male`, or "" where it is declared unknown; raises UserError for other words."""
-    key = text.lower()
-    if key in UNKNOWN:
-        return ""
-    if key in FEMALE | MALE:
-        return "female" if key in FEMALE else "male"
-    raise UserError(
-        f"{place}: the gender is {quoted(text)}; write female or male, or unknown to exclude "
-        "the clip."
-    )
+    remedy = "write female or male, or unknown to exclude the clip"
+    return _choice(text, GENDERS, f"{place}: the gender", remedy)
 
 
-def _emotion(text: str, place: str) -> str:
-    if not text:
-        raise UserError(f"{place}: the emotion is empty; write a label, such as joy.")
-    return text.lower()
-
-
-def _choice(text: str, choices: Mapping[str, str], *, column: str, place: str) -> str:
-    if text in choices:
-        return choices[text]
-    raise UserError(
-        f"{place}: {column} is {quoted(text)}; write train, dev or test, or leave it empty."
-    )
-
-
-def _flag(text: str, place: str) -> bool:
-    if text in TRUE | FALSE:
-        return text in TRUE
-    raise UserError(f"{place}: synthetic is {quoted(text)}; write 1 or 0.")
+def _choice(text: str, choices: Mapping, subject: str, remedy: str):
+    """The value of `choices` for a text in any letter case; raises UserError if it has none."""
+    if text.lower() in choices:
+        return choices[text.lower()]
+    raise UserError(f"{subject} is {quoted(text)}; {remedy}.")
