@@ -62,9 +62,9 @@ def bootstrap(
 ) -> dict[str, float]:
     """Standard errors of acc and max_gap under resampling of speakers within language and gender.
 
-    The resamples are `SpeakerSums.draws`; `lone_speakers` counts the strata of one speaker, where the
-    errors miss what differs between speakers. The classes of the gaps are those with enough support
-    in the whole set.
+    The resamples are `SpeakerSums.draws`; `lone_speakers` counts the strata of one speaker, where
+    the errors miss what differs between speakers. The classes of the gaps are those with enough
+    support in the whole set.
     """
     support = {"min_support": min_support, "cell_support": cell_support}
     sums = SpeakerSums.of({"": predictions}, labels=labels, **support)

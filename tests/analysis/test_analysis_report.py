@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from fake_sweep import write
+from fake_sweep import DEGENERATE, ERM, RUNNING, THREE, many, write
 
 from analysis import __main__, report, watch
 from analysis.figures import figures, layout
@@ -23,20 +23,7 @@ from analysis.tables import tables
 from ermgap.errors import UserError
 from ermgap.records import Records
 
-ERM = {"acc": 0.66, "max_gap": 0.14, "loss": "erm"}
-DEGENERATE = [{"acc": 0.16, "max_gap": 0.0}, {"acc": 0.15, "max_gap": 0.2}]
-THREE = [ERM, {"acc": 0.64, "max_gap": 0.06}, {"acc": 0.55, "max_gap": 0.03}]
 CLOSE = [ERM, *({"acc": 0.66 + i / 500, "max_gap": 0.14 + i / 900} for i in range(1, 5))]
-RUNNING = [{"acc": 0.30, "max_gap": 0.20, "status": "running"}]
-
-
-def many(seed: int, n: int = 40) -> list[dict]:
-    rng = np.random.default_rng(seed)
-    acc = rng.uniform(0.45, 0.72, n)
-    gap = np.maximum(0.01, (acc - 0.38) * 0.45 + rng.exponential(0.04, n))
-    loss = np.where(np.arange(n) % 5, "minmaxgap", "erm")
-    return [{"acc": a, "max_gap": g, "loss": x} for a, g, x in zip(acc, gap, loss, strict=True)]
-
 
 CASES = {
     "forty": many(0) + DEGENERATE + RUNNING,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from fake_sweep import write
-from test_analysis_report import THREE, many
+from fake_sweep import THREE, many, write
 
 from analysis import report
 from analysis.figures import attainment

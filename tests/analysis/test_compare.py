@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fake_sweep import write
-from test_analysis_report import THREE, many
+from fake_sweep import THREE, many, write
 
 from analysis import __main__, compare
 from analysis.front import front

@@ -10,8 +10,7 @@ import re
 import browser
 import pandas as pd
 import pytest
-from fake_sweep import LABELS, predictions, utterances, write
-from test_analysis_report import DEGENERATE, RUNNING, many
+from fake_sweep import DEGENERATE, LABELS, RUNNING, many, predictions, utterances, write
 
 from analysis import report
 from analysis.front import front, importance

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from fake_sweep import write
-from test_analysis_report import many
+from fake_sweep import many, write
 
 from analysis import report
 from analysis.figures import pairs

@@ -7,8 +7,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from fake_sweep import LABELS, write
-from test_analysis_report import THREE
+from fake_sweep import LABELS, THREE, write
 
 from analysis import report
 from ermgap.errors import UserError

@@ -9,9 +9,24 @@ import numpy as np
 import pandas as pd
 
 from ermgap import metrics
+from ermgap.config import GENDERS
 from ermgap.records import Records
 
 LABELS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
+# Trials for `write`: the baseline, its front with two more, and those that are no use.
+ERM = {"acc": 0.66, "max_gap": 0.14, "loss": "erm"}
+DEGENERATE = [{"acc": 0.16, "max_gap": 0.0}, {"acc": 0.15, "max_gap": 0.2}]
+THREE = [ERM, {"acc": 0.64, "max_gap": 0.06}, {"acc": 0.55, "max_gap": 0.03}]
+RUNNING = [{"acc": 0.30, "max_gap": 0.20, "status": "running"}]
+
+
+def many(seed: int, n: int = 40) -> list[dict]:
+    """Trials whose gap grows with their accuracy, a fifth of them ERM."""
+    rng = np.random.default_rng(seed)
+    acc = rng.uniform(0.45, 0.72, n)
+    gap = np.maximum(0.01, (acc - 0.38) * 0.45 + rng.exponential(0.04, n))
+    loss = np.where(np.arange(n) % 5, "minmaxgap", "erm")
+    return [{"acc": a, "max_gap": g, "loss": x} for a, g, x in zip(acc, gap, loss, strict=True)]
 
 
 def utterances(*, n: int = 480, speakers: int = 4, seed: int = 0) -> pd.DataFrame:
@@ -34,6 +49,21 @@ def utterances(*, n: int = 480, speakers: int = 4, seed: int = 0) -> pd.DataFram
             "label": rng.choice(LABELS, n),
         }
     )
+
+
+def balanced(speakers: int, *, each: int = 20) -> pd.DataFrame:
+    """`each` utterances of every speaker, so that sums over speakers have a closed form."""
+    rows = [
+        {"language": language, "gender": gender, "speaker": f"{language}{gender}{number}"}
+        for language in ("de", "en", "ja")
+        for gender in GENDERS
+        for number in range(speakers)
+        for _ in range(each)
+    ]
+    table = pd.DataFrame(rows).assign(modality="speech", split="dev")
+    table["utterance_id"] = [f"u{i:05d}" for i in range(len(table))]
+    table["label"] = np.resize(LABELS, len(table))
+    return table
 
 
 def predictions(table: pd.DataFrame, *, right: float, handicap: float, seed: int) -> pd.DataFrame:

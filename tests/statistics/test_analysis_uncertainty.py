@@ -5,26 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from fake_sweep import LABELS, predictions, utterances, write
+from fake_sweep import LABELS, balanced, predictions, utterances, write
 
 from analysis.statistics.uncertainty import bootstrap, standard_errors
 from ermgap import metrics
-from ermgap.config import GENDERS
-
-
-def balanced(speakers: int, *, each: int = 20) -> pd.DataFrame:
-    """`each` utterances of every speaker, so that sums over speakers have a closed form."""
-    rows = [
-        {"language": language, "gender": gender, "speaker": f"{language}{gender}{number}"}
-        for language in ("de", "en", "ja")
-        for gender in GENDERS
-        for number in range(speakers)
-        for _ in range(each)
-    ]
-    table = pd.DataFrame(rows).assign(modality="speech", split="dev")
-    table["utterance_id"] = [f"u{i:05d}" for i in range(len(table))]
-    table["label"] = np.resize(LABELS, len(table))
-    return table
 
 
 def errors(table: pd.DataFrame, *, resamples: int = 400) -> dict[str, float]:

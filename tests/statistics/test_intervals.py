@@ -7,9 +7,8 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
-from fake_sweep import LABELS, predictions, utterances
+from fake_sweep import LABELS, balanced, predictions, utterances
 from scipy import stats
-from test_analysis_uncertainty import balanced
 
 from analysis.statistics import SpeakerSums, intervals
 from analysis.statistics.speaker_sums import largest_gap
