@@ -1,9 +1,9 @@
 """Causal attention over packed sequences, with grouped heads and a shared prefix.
 
-Three ways, equal in what they compute: a GPU runs its variable-length kernel over the packed
-tokens; a CPU runs rows of equal length, by plain products that keep the scores where sequences are
-short (for a hundred tokens the fused kernels of PyTorch cost more than the products themselves: 48
-ms against 7 ms forward and backward at 16 sequences in bfloat16 on one core), and by the fused
+Three implementations compute the same. A GPU runs its variable-length kernel over the packed
+tokens. A CPU runs rows of equal length: with plain matrix products that keep the scores where
+sequences are short (for a hundred tokens PyTorch's fused kernels cost more than the products: 48 ms
+against 7 ms forward and backward at 16 sequences in bfloat16 on one core), and with the fused
 kernel where they are long.
 """
 
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from ermgap.model.packing import BLOCK, Packing
 
-SHORT = 320  # tokens of a row up to which the scores are kept
+SHORT = 320  # longest row, in tokens, for which the scores are kept
 
 
 def mix(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scale: float) -> Tensor:
@@ -34,8 +34,8 @@ def mix(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scale: floa
     halves = (torch.bfloat16, torch.float16)  # what the variable-length kernel takes
     if not prefix and query.is_cuda and query.dtype in halves and _variable_length():
         return _packed(query, key, value, packing, scale)
-    asked = _rows(query[:, prefix:], packing)
-    mixed = _causal(asked, _seen(key, packing), _seen(value, packing), scale).flatten(2)
+    own = _rows(query[:, prefix:], packing)
+    mixed = _causal(own, _seen(key, packing), _seen(value, packing), scale).flatten(2)
     mixed = mixed.unflatten(0, (query.shape[0], -1)).flatten(1, 2)
     mixed = Unpad.apply(mixed, packing.rows, packing.places, packing.padding)
     if not prefix:
@@ -47,7 +47,7 @@ def mix(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scale: floa
 def mix_at(
     query: Tensor, key: Tensor, value: Tensor, packing: Packing, at: Tensor, scale: float
 ) -> Tensor:
-    """Attention of some own tokens over their sequences.
+    """Causal self-attention of packed tokens, for some queries only.
 
     Args:
         query: [K, B * A, heads, d], of the own tokens `at` [B, A].
@@ -57,12 +57,12 @@ def mix_at(
         [K, B * A, heads * d].
     """
     members, key, value = query.shape[0], _seen(key, packing), _seen(value, packing)
-    asked = query.unflatten(1, at.shape).flatten(0, 1)
+    query = query.unflatten(1, at.shape).flatten(0, 1)
     last = packing.prefix + at - packing.starts[:, None]
     hidden = torch.arange(key.shape[1], device=at.device) > last.unsqueeze(-1)
     mask = torch.zeros(hidden.shape, dtype=query.dtype, device=at.device)
     mask = mask.masked_fill_(hidden, -torch.inf).repeat(members, 1, 1)
-    mixed = _scored(asked, key, value, mask, scale)
+    mixed = _scored(query, key, value, mask, scale)
     return mixed.flatten(2).unflatten(0, (members, -1)).flatten(1, 2)
 
 
@@ -83,10 +83,10 @@ def _seen(x: Tensor, packing: Packing) -> Tensor:
 
 def _causal(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     """Rows [R, Tq, heads, d] over [R, Tk, kv, d]: query i sees the keys up to Tk - Tq + i."""
-    asked, seen = query.shape[1], key.shape[1]
-    square = asked == seen
-    if query.is_cuda or seen > SHORT:
-        mask = None if square else _visible(asked, seen, query.device)
+    queries, keys = query.shape[1], key.shape[1]
+    square = queries == keys
+    if query.is_cuda or keys > SHORT:
+        mask = None if square else _visible(queries, keys, query.device)
         mixed = F.scaled_dot_product_attention(
             *(x.transpose(1, 2) for x in (query, key, value)),
             attn_mask=mask,
@@ -95,13 +95,13 @@ def _causal(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
             enable_gqa=True,
         )
         return mixed.transpose(1, 2)
-    mask = torch.zeros(1, asked, seen, dtype=query.dtype, device=query.device)
-    mask.masked_fill_(~_visible(asked, seen, query.device), -torch.inf)
+    mask = torch.zeros(1, queries, keys, dtype=query.dtype, device=query.device)
+    mask.masked_fill_(~_visible(queries, keys, query.device), -torch.inf)
     return _scored(query, key, value, mask, scale)
 
 
-def _visible(asked: int, seen: int, device: torch.device) -> Tensor:
-    return torch.ones(asked, seen, dtype=torch.bool, device=device).tril_(seen - asked)
+def _visible(queries: int, keys: int, device: torch.device) -> Tensor:
+    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril_(keys - queries)
 
 
 def _scored(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
@@ -109,43 +109,43 @@ def _scored(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: floa
     rows, length, heads, width = query.shape
     shared = key.shape[2]
     group = heads // shared
-    asked = query.unflatten(2, (shared, group)).permute(0, 2, 3, 1, 4)
-    asked = asked.reshape(rows * shared, group * length, width)
+    query = query.unflatten(2, (shared, group)).permute(0, 2, 3, 1, 4)
+    query = query.reshape(rows * shared, group * length, width)
     key, value = (x.transpose(1, 2).reshape(rows * shared, -1, width) for x in (key, value))
     mask = mask.repeat(1, group, 1)
-    mask = mask.repeat_interleave(shared, 0) if len(mask) > 1 else mask.expand(len(asked), -1, -1)
-    mixed = _Scored.apply(asked, key, value, mask, scale)
+    mask = mask.repeat_interleave(shared, 0) if len(mask) > 1 else mask.expand(len(query), -1, -1)
+    mixed = _Scored.apply(query, key, value, mask, scale)
     mixed = mixed.view(rows, shared, group, length, width).permute(0, 3, 1, 2, 4)
     return mixed.reshape(rows, length, heads, width)
 
 
 class _Scored(torch.autograd.Function):
-    """softmax(scale q k^T + mask) v, [R, Tq, d] over [R, Tk, d], keeping the shares."""
+    """softmax(scale q k^T + mask) v, [R, Tq, d] over [R, Tk, d]; keeps the weights."""
 
     @staticmethod
     def forward(ctx, query, key, value, mask, scale):
         scores = torch.baddbmm(mask, query, key.transpose(1, 2), alpha=scale)
-        shares = torch.softmax(scores, -1)
-        ctx.save_for_backward(query, key, value, shares)
+        weights = torch.softmax(scores, -1)
+        ctx.save_for_backward(query, key, value, weights)
         ctx.scale = scale
-        return torch.bmm(shares, value)
+        return torch.bmm(weights, value)
 
     @staticmethod
     def backward(ctx, gradient):
-        query, key, value, shares = ctx.saved_tensors
-        d_value = torch.bmm(shares.transpose(1, 2), gradient)
-        d_shares = torch.bmm(gradient, value.transpose(1, 2))
-        d_scores = torch.ops.aten._softmax_backward_data(d_shares, shares, -1, shares.dtype)
+        query, key, value, weights = ctx.saved_tensors
+        d_value = torch.bmm(weights.transpose(1, 2), gradient)
+        d_weights = torch.bmm(gradient, value.transpose(1, 2))
+        d_scores = torch.ops.aten._softmax_backward_data(d_weights, weights, -1, weights.dtype)
         d_query = torch.bmm(d_scores, key).mul_(ctx.scale)
         d_key = torch.bmm(d_scores.transpose(1, 2), query).mul_(ctx.scale)
         return d_query, d_key, d_value, None, None
 
 
 class Pad(torch.autograd.Function):
-    """[K, N, ...] packed tokens into [K, B * T, ...] rows of equal length, and back for gradients.
+    """Packed tokens [K, N, ...] to rows of equal length [K, B * T, ...].
 
-    `rows` [B * T] names the token of each place, `places` [N] the place of each token. A place that
-    pads repeats a token; attention gives it no weight, so its gradient is 0 and is left out.
+    `rows` [B * T] is the token of each place, `places` [N] the place of each token. A place of
+    padding repeats a token; attention gives it no weight, so its gradient is 0 and is not added.
     """
 
     @staticmethod
@@ -160,7 +160,7 @@ class Pad(torch.autograd.Function):
 
 
 class Unpad(torch.autograd.Function):
-    """The inverse of `Pad`: places that pad get no gradient."""
+    """The inverse of `Pad`: places of padding get no gradient."""
 
     @staticmethod
     def forward(ctx, x: Tensor, rows: Tensor, places: Tensor, padding: Tensor) -> Tensor:
@@ -184,7 +184,7 @@ def _packed(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scale: 
     if members > 1:
         offsets = torch.arange(members, device=bounds.device, dtype=bounds.dtype) * tokens
         bounds = torch.cat([(bounds[:-1] + offsets[:, None]).flatten(), bounds[-1:] + offsets[-1]])
-    longest = max(packing.width, BLOCK)  # the spare tokens are a sequence of fewer than a block
+    longest = max(packing.width, BLOCK)  # the spare tokens are a sequence shorter than a block
     flat = (x.flatten(0, 1) for x in (query, key, value))
     mixed = kernel(*flat, bounds, bounds, longest, longest, scale=scale, **options)
     return mixed.flatten(1).unflatten(0, (members, tokens))
@@ -192,7 +192,7 @@ def _packed(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scale: 
 
 @functools.cache
 def _variable_length():
-    """torch's varlen attention and the options that make it causal; None before it could scale."""
+    """torch's varlen attention and its options for causality; None where it takes no scale."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:

@@ -1,11 +1,11 @@
-"""Folders that are built once into the user's cache and can be trusted afterwards.
+"""Folders in the user's cache that are built once and verified at each use.
 
     folder = build_once("small-2x4s-1f0e...", build=write_files)
 
-Two processes that ask at once build once: the second waits on a file lock. Files are written into a
-temporary folder that takes the final name in one rename; its marker, written last, holds the sha256
-of every file. Each call checks sizes and modification times against the marker (microseconds); only
-where these differ, or with `verify=True`, are the bytes hashed. A damaged folder is built anew.
+Of two processes, one builds and the other waits on a file lock. Files are written into a temporary
+folder that takes the final name in one rename; its marker, written last, holds the sha256 of every
+file. Each call compares sizes and modification times with the marker (microseconds), and hashes the
+bytes only where these differ, or with `verify=True`. A damaged folder is built again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ OLD_MARKER = "ermgap.json"  # its earlier name: such folders are still used
 
 
 def build_once(key: str, *, build: Callable[[Path], None], verify: bool = False) -> Path:
-    """The folder `key` of the cache, built by `build(empty_folder)` unless it stands there intact.
+    """The folder `key` of the cache, built by `build(empty_folder)` unless it is there and intact.
 
     Raises UserError when the cache cannot be written.
     """
@@ -51,17 +51,17 @@ def intact(folder: Path, *, verify: bool = False) -> bool:
     try:
         marker = folder / (MARKER if (folder / MARKER).exists() else OLD_MARKER)
         files = json.loads(marker.read_text(encoding="utf-8"))["files"]
-        return all(_same(folder / name, told, verify=verify) for name, told in files.items())
+        return all(_same(folder / name, entry, verify=verify) for name, entry in files.items())
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
 @contextlib.contextmanager
 def exclusive(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock `path` against every other process of this machine; a dead holder frees it.
+    """Hold the lock file `path` against the other processes of this machine; yields True.
 
-    Without `wait`, False is yielded when another one holds it. Raises UserError when the lock file
-    cannot be made.
+    The kernel releases the lock of a process that dies. Without `wait`, yields False while another
+    process holds it. Raises UserError when the file cannot be made.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,10 +76,10 @@ def exclusive(path: Path, *, wait: bool = True) -> Iterator[bool]:
 
 
 def save(model, folder: Path) -> None:
-    """Write a model (safetensors) into a folder, on whichever rank of a process group.
+    """Write a model (safetensors) into a folder, on any rank of a process group.
 
-    transformers writes on rank 0 alone and says nothing on the others, but on a cluster each
-    machine may have a cache of its own, and on one machine any rank may come first.
+    transformers writes on rank 0 alone, silently, but on a cluster each machine may have a cache of
+    its own, and on one machine any rank may come first.
     """
     model.should_save_on_this_rank = lambda is_main_process: True
     model.save_pretrained(folder)
@@ -89,7 +89,7 @@ def save(model, folder: Path) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' progress bars, which otherwise run through ours."""
+    """Disables transformers' progress bars, which would be mixed with ours."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
@@ -101,17 +101,17 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _same(path: Path, told: dict, *, verify: bool) -> bool:
-    found = path.stat()
-    if found.st_size != told["size"]:
+def _same(path: Path, entry: dict, *, verify: bool) -> bool:
+    stat = path.stat()
+    if stat.st_size != entry["size"]:
         return False
-    if found.st_mtime_ns == told["mtime_ns"] and not verify:
+    if stat.st_mtime_ns == entry["mtime_ns"] and not verify:
         return True
-    return sha256(path) == told["sha256"]
+    return sha256(path) == entry["sha256"]
 
 
 def _build(folder: Path, *, build: Callable[[Path], None]) -> None:
-    for abandoned in folder.parent.glob(f".{folder.name}.*"):  # ours alone while we hold the lock
+    for abandoned in folder.parent.glob(f".{folder.name}.*"):  # in use by nobody: we hold the lock
         shutil.rmtree(abandoned, ignore_errors=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
@@ -134,7 +134,7 @@ def _build(folder: Path, *, build: Callable[[Path], None]) -> None:
 def _mark(folder: Path) -> None:
     files = {}
     for path in sorted(folder.iterdir()):
-        told = path.stat()
-        files[path.name] = {"size": told.st_size, "mtime_ns": told.st_mtime_ns}
-        files[path.name]["sha256"] = sha256(path)
+        stat = path.stat()
+        entry = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256(path)}
+        files[path.name] = entry
     (folder / MARKER).write_text(json.dumps({"files": files}, indent=1), encoding="utf-8")

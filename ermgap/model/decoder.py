@@ -1,8 +1,8 @@
-"""A frozen Qwen2 decoder over packed sequences, for K adapters at once, read at some positions.
+"""A frozen Qwen2 decoder over packed sequences, with K adapters, read at some positions.
 
-The arithmetic is that of `transformers`' `Qwen2Model` (tests hold it to 1e-9 in float64, gradients
-too); what is left out is work nobody asked for: padding, the last layer at positions that are not
-read, and, between sequences that begin alike, their common prefix.
+The arithmetic is that of `transformers`' `Qwen2Model` (in float64 equal to 1e-9 in the tests,
+gradients too) without unnecessary work: padding, the last layer at positions that are not read, and
+a prefix that several sequences share.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def decode_at(
 
     Args:
         hidden: embeddings [K, N, H]; N tokens packed as `packing` says.
-        at: [B, A] int64, own tokens (without the prefix) to read, of each of the B sequences.
+        at: [B, A] int64, the own tokens (those after the prefix) to read in each of B sequences.
         stack: the K adapters, if any.
-        recompute: keep only each layer's input for the backward pass.
+        recompute: keep only each layer's input and compute the rest again in the backward pass.
 
     Returns:
         [K, B, A, H] after the final norm.
@@ -50,7 +50,7 @@ def decode_at(
     for i, layer in enumerate(first):
         run = _Layer(layer, f"{LAYERS}.{i}", stack, packing, cos, sin)
         masks = run.masks(tokens, tokens)
-        hidden = through(layer, run.again if recompute else run, hidden, masks)
+        hidden = through(layer, run.recomputed if recompute else run, hidden, masks)
     run = _Layer(last, f"{LAYERS}.{len(first)}", stack, packing, cos, sin)
     masks = run.masks(tokens, at.numel())
     return _norm(decoder.norm, through(last, run.at, hidden, at, masks))
@@ -70,17 +70,17 @@ class _Layer:
         }
 
     def masks(self, tokens: int, read: int) -> list[Tensor | None]:
-        """Dropout masks of the four inputs, drawn here so that a recomputation has the same ones.
+        """Dropout masks of the four inputs, drawn beforehand so that a recomputation has the same.
 
-        The first input has all `tokens`; the others the `read` tokens that a layer goes on with.
+        The first input has all `tokens`, the others the `read` tokens that the layer returns.
         """
-        found = []
+        masks = []
         for names, length in zip(INPUTS, (tokens, read, read, read), strict=True):
             paths = [self.modules[name][0] for name in names]
             used = self.stack is not None and any(path in self.stack.first for path in paths)
             wide = self.modules[names[0]][1].in_features
-            found.append(self.stack.mask(length, wide) if used else None)
-        return found
+            masks.append(self.stack.mask(length, wide) if used else None)
+        return masks
 
     def __call__(self, hidden: Tensor, masks: list[Tensor | None]) -> Tensor:
         """[K, N, H] to [K, N, H]."""
@@ -90,26 +90,25 @@ class _Layer:
         scale = self.layer.self_attn.scaling
         return self.rest(hidden, mix(query, key, self.heads(value), self.packing, scale), masks)
 
-    def again(self, hidden: Tensor, masks: list[Tensor | None]) -> Tensor:
-        """The same, keeping only its input for the backward pass, which computes it anew."""
+    def recomputed(self, hidden: Tensor, masks: list[Tensor | None]) -> Tensor:
+        """The same, keeping only the input for the backward pass, which computes the rest again."""
         if not torch.is_grad_enabled():
             return self(hidden, masks)
         return checkpoint(self, hidden, masks, use_reentrant=False, preserve_rng_state=False)
 
     def at(self, hidden: Tensor, at: Tensor, masks: list[Tensor | None]) -> Tensor:
         """[K, N, H] to [K, B, A, H]: the layer's output at the own tokens `at` [B, A] alone."""
-        chosen = at.flatten() + self.packing.prefix
+        read = at.flatten() + self.packing.prefix
         normed = _norm(self.layer.input_layernorm, hidden)
         dropped = _dropped(normed, masks[0])
         key, value = self.linear(("k_proj", "v_proj"), normed, dropped)
-        asked = [None if x is None else x.index_select(1, chosen) for x in (normed, dropped)]
-        (query,) = self.linear(("q_proj",), *asked)
-        query = rotate(self.heads(query), self.cos[chosen], self.sin[chosen])
+        inputs = [None if x is None else x.index_select(1, read) for x in (normed, dropped)]
+        (query,) = self.linear(("q_proj",), *inputs)
+        query = rotate(self.heads(query), self.cos[read], self.sin[read])
         key = rotate(self.heads(key), self.cos, self.sin)
         scale = self.layer.self_attn.scaling
         mixed = mix_at(query, key, self.heads(value), self.packing, at, scale)
-        found = self.rest(hidden.index_select(1, chosen), mixed, masks)
-        return found.unflatten(1, at.shape)
+        return self.rest(hidden.index_select(1, read), mixed, masks).unflatten(1, at.shape)
 
     def rest(self, hidden: Tensor, mixed: Tensor, masks: list[Tensor | None]) -> Tensor:
         """What follows attention: the output projection and the MLP, each added to its input."""
@@ -122,7 +121,7 @@ class _Layer:
         return hidden + out
 
     def linear(self, names: tuple[str, ...], x: Tensor, dropped: Tensor | None) -> list[Tensor]:
-        """The named modules, which share their input, with their adapters."""
+        """Outputs of the named modules, which share the input x, with their adapters."""
         return adapted(self.stack, dict(self.modules[name] for name in names), x, dropped)
 
     def heads(self, x: Tensor) -> Tensor:

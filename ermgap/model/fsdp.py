@@ -1,13 +1,13 @@
-"""FSDP for the frozen decoder: each worker of a slot keeps a share of every layer's weights.
+"""FSDP for the frozen decoder: each worker of a group keeps a shard of every layer's weights.
 
 `train.parallel: fsdp` shards the layers with PyTorch's `fully_shard`; a layer's weights are
-gathered when it runs, forward and backward, and let go of afterwards. What is trained, the adapter,
-is small and whole on every worker, its gradients summed as with `ddp`, so that the numbers are the
-same. The audio tower, the embeddings and the head stay whole: for the 7B model 6.5 of 8.4 billion
-weights are sharded.
+gathered when it runs, forward and backward, and released afterwards. The adapter, which is trained,
+is small and whole on every worker and its gradients are summed as with `ddp`, so that the numbers
+are the same. The audio tower, the embeddings and the head stay whole: of the 7B model, 6.5 of 8.4
+billion weights are sharded.
 
-Collectives pair up by order: every worker must run every layer equally often. `step_pieces` and
-`ermgap.training.evaluation` see to it.
+Collectives are matched by their order: every worker must run every layer equally often, which
+`step_pieces` and `ermgap.training.evaluation` ensure.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from ermgap.distributed import World
 
 
 def shard(model: nn.Module, world: World) -> None:
-    """Shard the decoder's layers of a Qwen2-Audio over the workers, on their devices, in place."""
+    """Shard the decoder layers of a Qwen2-Audio over the workers' devices, in place."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(world.device.type, (world.size,))
     for layer in model.model.language_model.layers:
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)
-        # Our decoder computes a layer by itself; as its forward, FSDP's hooks run around it.
+        # Our decoder computes a layer itself; called as the layer's forward, FSDP's hooks run.
         layer.forward = _forward
         layer.gathers = True
 
 
 def through(layer: nn.Module, function: Callable, *inputs):
-    """`function(*inputs)` with the layer's weights at hand."""
+    """`function(*inputs)` while the layer's weights are gathered."""
     return layer(function, *inputs) if getattr(layer, "gathers", False) else function(*inputs)
 
 
@@ -43,13 +43,13 @@ def _forward(function: Callable, *inputs):
 
 
 def step_pieces(batch: int, *, world: int, size: int | None) -> int:
-    """Micro-batches that every worker makes of its share of a global batch."""
+    """Number of micro-batches into which every worker divides its share of a global batch."""
     share = -(-batch // world)
     return 1 if size is None else -(-share // size)
 
 
-def held(model: nn.Module) -> int:
-    """Weights of the decoder's layers that this worker holds right now."""
+def local_weights(model: nn.Module) -> int:
+    """Number of the decoder layers' weights in this worker's memory at the moment."""
     layers = model.model.language_model.layers
     return sum(_local(p).numel() for layer in layers for p in layer.parameters())
 

@@ -1,17 +1,18 @@
-"""The small operations of a decoder layer, between its matrix products, and their gradients.
+"""The operations of a decoder layer between its matrix products, with fast gradients.
 
-Each is the textbook operation; what is written here is a backward with fewer passes over memory.
-On a CPU a layer spends as long in these as in its matrix products, and with bfloat16 products
-three times as long.
+Each is the textbook operation with a backward pass that reads memory less often. On a CPU a layer
+spends as long in these as in its matrix products, and with bfloat16 products three times as long.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-LANES = 1 << 16  # dropout compares 16 random bits a place, four places a draw
+LANES = 1 << 16  # dropout compares 16 random bits for each place; a draw of 64 bits serves four
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -25,7 +26,7 @@ class _RMSNorm(torch.autograd.Function):
     """With r = 1 / sqrt(mean(x^2) + eps): dx = r (g w) - r^3 x mean(x g w).
 
     The layer-norm kernel, given a mean of 0, computes r (g w - mean(g w)) - r^3 x mean(x g w) in
-    one pass; the mean it takes away is one matrix-vector product, and is added back.
+    one pass; the mean that it subtracts is one matrix-vector product, and is added back.
     """
 
     @staticmethod
@@ -41,7 +42,7 @@ class _RMSNorm(torch.autograd.Function):
         x, weight, inverse = ctx.saved_tensors
         wide, gradient = x.shape[-1], gradient.contiguous()
         full = weight.to(inverse.dtype)
-        found, _, _ = torch.ops.aten.native_layer_norm_backward(
+        result, _, _ = torch.ops.aten.native_layer_norm_backward(
             gradient,
             x,
             [wide],
@@ -52,11 +53,11 @@ class _RMSNorm(torch.autograd.Function):
             [True, False, False],
         )
         mean = (gradient @ weight).to(inverse.dtype).div_(wide).unsqueeze(-1)
-        return found.add_(mean.mul_(inverse).to(found.dtype)), None, None
+        return result.add_(mean.mul_(inverse).to(result.dtype)), None, None
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position embedding of [..., N, heads, d] by cos and sin [N, d] (both halves equal)."""
+    """Rotary position embedding of [..., N, heads, d] by cos and sin [N, d] with equal halves."""
     return _Rotate.apply(x, cos.unsqueeze(1), sin.unsqueeze(1))
 
 
@@ -83,13 +84,11 @@ def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def keep_mask(shape: tuple[int, ...], rate: float, generator: torch.Generator) -> Tensor:
-    """True with probability 1 - rate, rounded to a multiple of 2^-16: bool [*shape].
+    """Dropout's mask, bool [*shape]: True with probability 1 - rate (a multiple of 2^-16).
 
-    A draw of 64 bits serves four places: five times as fast on a CPU as `bernoulli_`.
+    On a CPU five times as fast as `bernoulli_`.
     """
-    count = 1
-    for size in shape:
-        count *= size
+    count = math.prod(shape)
     bits = torch.empty(-(-count // 4), dtype=torch.int64, device=generator.device)
     lanes = bits.random_(-(2**63), None, generator=generator).view(torch.int16)[:count]
     return (lanes >= round(rate * LANES) - LANES // 2).view(shape)

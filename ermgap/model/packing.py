@@ -1,18 +1,18 @@
-"""Sequences laid end to end: no padding in any product, norm or activation.
+"""Sequences packed end to end: no padding in any product, norm or activation.
 
 Two sequences of 3 and 2 tokens after a shared prefix of 2 are packed as
 
     token   p0 p1 | a0 a1 a2 | b0 b1 | spare ...
     place    0  1    2  3  4    2  3   0 ...  position in its own sequence, for the rotary embedding
 
-Attention alone needs to know where sequences end. A GPU takes the packed tokens with their bounds;
-a CPU takes rows of equal length, whose padding only attention pays for. A shared prefix is computed
-once for all sequences that begin with it.
+Only attention needs to know where sequences end: on a GPU it takes the packed tokens with their
+bounds, on a CPU padded rows of equal length. A shared prefix is computed once for all sequences
+that begin with it.
 
-Spare tokens fill the last block of `BLOCK` tokens, about 2 % of a batch: products would otherwise
-have another shape in every step, for which a CPU makes its bfloat16 kernels anew (twice the time of
-a step, and gigabytes of kernels kept). Nothing attends to them and nothing reads them, so their
-gradient is 0.
+Spare tokens, about 2 % of a batch, fill the last block of `BLOCK` tokens. Otherwise the products of
+every step would have another shape, for which a CPU compiles its bfloat16 kernels again (twice the
+time of a step, and gigabytes of kernels). Nothing attends to them or reads them, so their gradient
+is 0.
 """
 
 from __future__ import annotations
@@ -33,15 +33,14 @@ class Packing:
 
     Attributes:
         prefix: P, number of shared tokens at the front (0: there are none).
-        width: T, places of a padded row, more than the longest sequence has own tokens.
+        width: T, places of a padded row; the longest sequence has fewer own tokens.
         place: [N] int64, position of each token in its sequence.
         starts: [B] int64, first own token of each sequence, counted after the prefix.
-        bounds: int32, cumulative lengths of the sequences after the prefix, the spare tokens being
-            the last one: what the variable-length kernel takes.
+        bounds: int32, cumulative lengths of the sequences after the prefix, as the variable-length
+            kernel takes them; the spare tokens are the last sequence.
         rows: [B * T] int64, own token of each place of a padded row; past the end, its last token.
-        places: [N - P] int64, the place of each own token in `rows`; of the spare ones, one that
-            pads.
-        padding: int64, the places that only pad.
+        places: [N - P] int64, the place of each own token in `rows`; a spare one's is padding.
+        padding: int64, the places that are padding.
     """
 
     prefix: int
@@ -86,7 +85,7 @@ class Packing:
 
 
 def blocks(count: int, size: int) -> int:
-    """`count`, up to the next multiple of `size`."""
+    """The next multiple of `size` from `count` on."""
     return -(-count // size) * size
 
 
@@ -96,5 +95,5 @@ def moved(value, device: torch.device | str):
         return value
     if is_dataclass(value):
         values = {field.name: getattr(value, field.name) for field in fields(value)}
-        return replace(value, **{name: moved(one, device) for name, one in values.items()})
+        return replace(value, **{name: moved(field, device) for name, field in values.items()})
     return value.pin_memory().to(device, non_blocking=True) if torch.is_tensor(value) else value

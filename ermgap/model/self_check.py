@@ -1,11 +1,11 @@
-"""Does a backbone that was just loaded work? Asked once, before hours are spent on it.
+"""A check that a backbone works, when it is loaded and before hours are spent on it.
 
-    check(speech, missing=told["missing_keys"])     # nothing, or UserError in one sentence
+    check(speech, missing=report["missing_keys"])     # raises UserError, one sentence
 
-A broken model trains without a word: transformers fills tensors that the checkpoint lacks with
-random numbers, 5.10.0 to 5.10.3 tied the head to the embeddings, and another extractor's settings
-give features of another length. Two test signals of a second go through extractor, tower and
-decoder, one of them through the tower's whole window. No random state is read or changed.
+A broken model trains silently: transformers fills tensors that the checkpoint lacks with random
+numbers, 5.10.0 to 5.10.3 tied the head to the embeddings, and another extractor's settings give
+features of another length. Two test signals of a second go through extractor, tower and decoder,
+one of them also through the tower's whole window. No random state is read or changed.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from ermgap.model.qwen2_audio import SpeechLLM
 
 SIGNAL_S = 1
-FRAMES = 100 * SIGNAL_S  # of log-mel: Whisper hears a frame each 10 ms
+FRAMES = 100 * SIGNAL_S  # log-mel frames, of 10 ms each
 CLOSE = 0.05  # bfloat16 and TF32 differ by up to 0.01 between lengths; another structure by 1
 
 
 def placeholders(frames: int) -> int:
-    """Audio tokens of a clip with so many valid log-mel frames, as Qwen2-Audio counts them."""
+    """Audio tokens (placeholders in the prompt) of a clip with so many valid log-mel frames."""
     return ((frames - 1) // 2 + 1 - 2) // 2 + 1
 
 
 @torch.no_grad()
 def check(speech: SpeechLLM, *, missing: Iterable[str] = ()) -> None:
-    """Raise UserError unless the backbone is complete, untied, hears, and answers with numbers.
+    """Raise UserError unless the backbone is complete, and its logits finite and based on audio.
 
     `missing` are the weights that transformers did not find (`missing_keys` of
     `from_pretrained(..., output_loading_info=True)`).
@@ -49,19 +49,20 @@ def check(speech: SpeechLLM, *, missing: Iterable[str] = ()) -> None:
     except torch.OutOfMemoryError:
         raise  # of the device, not of the model
     except (RuntimeError, ValueError, IndexError) as problem:
-        said = " ".join(str(problem).split()).split(". ")[0].rstrip(".")
-        raise _broken(speech.settings.name, f"cannot hear a second of sound ({said})") from problem
+        reason = " ".join(str(problem).split()).split(". ")[0].rstrip(".")
+        fault = f"cannot process a second of sound ({reason})"
+        raise _broken(speech.settings.name, fault) from problem
 
 
 def check_weights(model: nn.Module, missing: Iterable[str], *, name: str) -> None:
-    """Raise UserError for missing weights that are neither filled from others nor made anew.
+    """Raise UserError for missing weights that transformers has filled with random numbers.
 
-    A tied weight shares memory with one that was there; buffers that are computed (rotary
-    frequencies) are in no state dict.
+    Others are fine: a tied weight shares the memory of one that was loaded, and a buffer that is
+    computed (rotary frequencies) is not in the state dict.
     """
-    kept, missing = model.state_dict(), set(missing)
-    given = {value.data_ptr() for key, value in kept.items() if key not in missing}
-    random = sorted(key for key in missing if key in kept and kept[key].data_ptr() not in given)
+    state, missing = model.state_dict(), set(missing)
+    loaded = {value.data_ptr() for key, value in state.items() if key not in missing}
+    random = sorted(key for key in missing if key in state and state[key].data_ptr() not in loaded)
     if random:
         others = f" and {len(random) - 1} more" if len(random) > 1 else ""
         raise _broken(name, f"lacks the weights {random[0]}{others}, which would be random")
@@ -69,17 +70,15 @@ def check_weights(model: nn.Module, missing: Iterable[str], *, name: str) -> Non
 
 def _broken(name: str, fault: str) -> UserError:
     return UserError(
-        f"the backbone {name!r} {fault}; get its files anew, with a release of transformers that "
+        f"the backbone {name!r} {fault}; download its files again, and use a transformers that "
         "constraints.txt allows."
     )
 
 
 def _check_head(speech: SpeechLLM) -> None:
-    head, words = speech.model.lm_head.weight, speech.model.get_input_embeddings().weight
-    if (
-        head.data_ptr() == words.data_ptr()
-        and not speech.model.config.text_config.tie_word_embeddings
-    ):
+    model = speech.model
+    tied = model.lm_head.weight.data_ptr() == model.get_input_embeddings().weight.data_ptr()
+    if tied and not model.config.text_config.tie_word_embeddings:
         raise _broken(
             speech.settings.name, "has its head tied to its embeddings, against its configuration"
         )
@@ -93,54 +92,54 @@ def _signals() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _features(speech: SpeechLLM, signal: np.ndarray) -> Tensor:
-    """The tower's output [T, d] as the feature store keeps it; UserError for another T."""
+    """The tower's output [T, d] as the feature store keeps it; UserError for an unexpected T."""
     tower = audio_tower(speech.model)
     mel, count = log_mel(speech.extractor, signal)
     counted = int(tower._get_feat_extract_output_lengths(torch.tensor(FRAMES))[1])
-    heard = encode(tower, mel[None], [count])[0]
-    for number in (counted, count // 2, len(heard)):
+    features = encode(tower, mel[None], [count])[0]
+    for number in (counted, count // 2, len(features)):
         if number != placeholders(FRAMES):
             raise _broken(
                 speech.settings.name,
-                f"hears {number} tokens in a second of sound, not {placeholders(FRAMES)}: its "
+                f"makes {number} tokens of a second of sound, not {placeholders(FRAMES)}: its "
                 "feature extractor is another model's",
             )
-    return heard
+    return features
 
 
-def _check_tower(speech: SpeechLLM, heard: Tensor) -> None:
-    """Our short pass through the tower is transformers' own over the whole window."""
-    made = speech.extractor(
+def _check_tower(speech: SpeechLLM, features: Tensor) -> None:
+    """Compare our short pass through the tower with transformers' own over the whole window."""
+    inputs = speech.extractor(
         [_signals()[0]],
         sampling_rate=RATE,
         padding="max_length",
         return_attention_mask=True,
         return_tensors="pt",
     )
-    mel = made["input_features"].to(speech.device, speech.dtype)
+    mel = inputs["input_features"].to(speech.device, speech.dtype)
     whole, valid = tower_output(
-        audio_tower(speech.model), mel, made["attention_mask"].to(speech.device)
+        audio_tower(speech.model), mel, inputs["attention_mask"].to(speech.device)
     )
-    wanted = whole[0, : int(valid[0])]
-    if wanted.shape != heard.shape or not _close(heard, wanted):
+    expected = whole[0, : int(valid[0])]
+    if expected.shape != features.shape or not _close(features, expected):
         raise _broken(
-            speech.settings.name, "hears otherwise than this release of transformers computes it"
+            speech.settings.name, "gives other audio features here than by transformers' own code"
         )
 
 
-def _close(found: Tensor, wanted: Tensor) -> bool:
-    """By the relative root mean square; not finite is for the logits to say."""
-    error = (found.double() - wanted.double()).norm() / wanted.double().norm()
+def _close(features: Tensor, expected: Tensor) -> bool:
+    """By the relative root mean square; values that are not finite are left to `_check_logits`."""
+    error = (features.double() - expected.double()).norm() / expected.double().norm()
     return not bool(error > CLOSE)
 
 
-def _logits(speech: SpeechLLM, heard: Tensor) -> Tensor:
+def _logits(speech: SpeechLLM, features: Tensor) -> Tensor:
     """Logits [V] at the answer position of the prompt with this audio, by transformers."""
     core, prompt = speech.model.model, speech.prompt
-    ids = [*prompt.prefix, *[prompt.audio] * len(heard), *prompt.suffix]
+    ids = [*prompt.prefix, *[prompt.audio] * len(features), *prompt.suffix]
     embeddings = core.get_input_embeddings()(torch.tensor([ids], device=speech.device))
     start = len(prompt.prefix)
-    embeddings[0, start : start + len(heard)] = core.multi_modal_projector(heard)
+    embeddings[0, start : start + len(features)] = core.multi_modal_projector(features)
     states = core.language_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
     return speech.model.lm_head(states[0, -1])
 
@@ -149,7 +148,9 @@ def _check_logits(speech: SpeechLLM, first: Tensor, second: Tensor) -> None:
     if not (first.isfinite().all() and second.isfinite().all()):
         raise _broken(speech.settings.name, "answers with numbers that are not finite")
     if first.max() == first.min():
-        raise _broken(speech.settings.name, "gives every word the same score")
+        raise _broken(speech.settings.name, "gives every token the same score")
     # The same shapes go through the same kernels: without an influence of the audio, equal bits.
     if torch.equal(first, second):
-        raise _broken(speech.settings.name, "does not hear: noise and a tone get the same scores")
+        raise _broken(
+            speech.settings.name, "ignores the audio: noise and a tone get the same scores"
+        )

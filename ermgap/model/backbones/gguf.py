@@ -3,8 +3,8 @@
     decoder = smollm2()
     decoder.tensor("layers.0.self_attn.q_proj.weight")     # float32 [576, 576]
 
-The `gguf` package reads and dequantizes; what is ours is the mapping of names and the undoing of
-llama.cpp's reordering of the rows of q and k.
+The `gguf` package reads and dequantizes; this module maps the names and undoes llama.cpp's
+reordering of the rows of q and k.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def read_decoder(path: Path) -> Decoder:
     tensors = {tensor.name: tensor for tensor in reader.tensors}
 
     def tensor(name: str) -> np.ndarray:
-        found = tensors[gguf_name(name)]
-        array = gguf.dequantize(found.data, found.tensor_type).astype(np.float32, copy=False)
+        stored = tensors[gguf_name(name)]
+        array = gguf.dequantize(stored.data, stored.tensor_type).astype(np.float32, copy=False)
         heads = {"q": "num_attention_heads", "k": "num_key_value_heads"}
         for letter, key in heads.items():
             if f"{letter}_proj" in name:

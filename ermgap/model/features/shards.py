@@ -1,14 +1,14 @@
-"""A folder of arrays on disk that many processes fill and read at once.
+"""A folder of arrays on disk that many processes write and read at once.
 
     shards = Shards(folder, dim=384, dtype="float32")
-    shards.write({key: array, ...})            # one file, there whole or not at all
-    shards.refresh(keys)                       # maps what is there, verified
+    shards.write({key: array, ...})            # one file, written atomically
+    shards.refresh(keys)                       # maps those that are on disk, verified
     shards.views[key]                          # [rows, dim], a view of the file, nothing copied
 
 A shard is `NAME.bin`, rows of `dim` numbers without padding, and `NAME.json`, renamed into place
 after it: `{"dtype", "dim", "bytes", "clips": {key: [first row, rows, crc32]}}`. A shard whose size
-or checksum is wrong is reported, removed, and left for the caller to compute again. A reader keeps
-what it has mapped even while another process replaces the file.
+or checksum is wrong is reported and removed, and the caller computes it again. A reader keeps what
+it has mapped even while another process replaces the file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 from ermgap.model.cached_folder import exclusive
 from ermgap.records import write_atomically
 
-# bfloat16 is kept as its bits: numpy has no such type
+# bfloat16 is stored as its bits: numpy has no such type
 TYPES = {"float32": np.float32, "bfloat16": np.uint16, "float64": np.float64, "float16": np.float16}
 
 
@@ -54,7 +54,7 @@ class Shards:
         return missing
 
     def write(self, arrays: dict[str, np.ndarray]) -> None:
-        """Store arrays [rows, dim] of the folder's type as one shard, on disk when this returns."""
+        """Write arrays [rows, dim] of the folder's dtype as one shard, on disk at return."""
         name = hashlib.sha256("".join(sorted(arrays)).encode()).hexdigest()[:16]
         clips, row = {}, 0
         for key, array in arrays.items():
@@ -79,15 +79,15 @@ class Shards:
         if name not in self._opened:
             self._opened[name] = self._open(name)
         clips, rows = self._opened[name]
-        found = {}
+        views = {}
         for key in missing.intersection(clips):
-            first, count, told = clips[key]
-            found[key] = rows[first : first + count]
-            if zlib.crc32(found[key]) != told:
+            first, count, checksum = clips[key]
+            views[key] = rows[first : first + count]
+            if zlib.crc32(views[key]) != checksum:
                 del self._opened[name]
                 raise _Damaged("its checksum is wrong")  # none of it is used: it will be removed
-        self.views |= found
-        missing.difference_update(found)
+        self.views |= views
+        missing.difference_update(views)
 
     def _open(self, name: str) -> tuple[dict, np.ndarray]:
         path = self.folder / f"{name}.bin"
@@ -99,7 +99,7 @@ class Shards:
             raise _Damaged("its index cannot be read") from problem
         if not path.exists() or path.stat().st_size != size or size == 0 or not same:
             raise _Damaged("its size is wrong")
-        # mode "c": writable for torch's sake, private to this process, and never written back
+        # mode "c": writable, as torch demands, private to this process, and never written back
         flat = np.memmap(path, dtype=TYPES[self.dtype], mode="c")
         if any(
             first + count > len(flat) // self.dim or count < 1 for first, count, _ in clips.values()
@@ -108,7 +108,7 @@ class Shards:
         return clips, flat.reshape(-1, self.dim).view(np.ndarray)
 
     def _remove(self, name: str, *, missing: set[str]) -> None:
-        """Delete a damaged shard, unless another process has written it anew in the meantime."""
+        """Delete a damaged shard, unless another process has replaced it in the meantime."""
         with exclusive(self.folder / "publish.lock"):
             try:
                 self._map(name, missing=missing)

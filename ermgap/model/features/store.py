@@ -5,13 +5,14 @@
     store["emodb/03a01Fa"]            # float32 [T, d_audio], before the projector, no padding
     store.tensor("emodb/03a01Fa")     # the same as a torch tensor, nothing copied
 
-A clip's key is its audio (bytes of the file and span); a store belongs to one tower, window and
-dtype. It grows by shards, so an interrupted extraction continues, a second sweep computes only its
-new clips, and several processes share the work: each shard in the making is claimed by a file lock,
-which the kernel takes back from a process that dies. Damaged shards are noticed when the store is
-opened, and computed again. Reuse is exact as long as the tower is frozen and audio not augmented.
+A clip's key is a hash of its audio (bytes of the file and span); a store belongs to one tower,
+window and dtype. It grows by shards, so an interrupted extraction continues, a second sweep
+computes only its new clips, and several processes share the work: each locks the shard that it
+computes, and the kernel releases the lock of a process that dies. Damaged shards are detected when
+the store is opened, and computed again. Reuse is exact as long as the tower is frozen and audio not
+augmented.
 
-`ensure` is made of `clips_of`, `chunks`, `open_shards` and `fill`: sweeps/extract.py spreads the
+`ensure` calls `clips_of`, `open_shards`, `chunks` and `fill`; sweeps/extract.py distributes the
 same chunks over a cluster.
 """
 
@@ -31,7 +32,7 @@ import pandas as pd
 from ermgap import cache_dir
 from ermgap.errors import UserError
 from ermgap.model.cached_folder import exclusive
-from ermgap.model.features.audio_tower import Clip, Extract, audio_tower, tower_revision
+from ermgap.model.features.audio_tower import Clip, FeatureEncoder, audio_tower, tower_revision
 from ermgap.model.features.shards import TYPES, Shards
 
 if TYPE_CHECKING:
@@ -39,18 +40,18 @@ if TYPE_CHECKING:
     from torch import nn
 
 SHARD = 64  # clips: two seconds of work on a core, lost when a process is killed
-SHARDS = 64  # at most so many per table, because each keeps a file open
+MOST_SHARDS = 64  # of a table, because each keeps a file open
 WAIT_S = 0.1
 __all__ = ["FeatureStore", "chunks", "clips_of", "ensure", "fill", "open_shards", "tower_revision"]
 Progress = Callable[[int, int], None]
 
 
 class FeatureStore(Mapping):
-    """Features by utterance id; a mapping whose values are views [T, dim] of the files.
+    """Features by utterance id, as views [T, dim] of the files.
 
-    `dtype` is the name of their type; bfloat16 values are seen as uint16 bits by numpy, and as
-    bfloat16 by `tensor`. `computed` counts the clips that making this store had to compute. It can
-    be pickled: only names travel, and the files are mapped again.
+    `dtype` is the name of their dtype; numpy shows bfloat16 as uint16 bits, `tensor` as bfloat16.
+    `computed` counts the clips that had to be computed for this store. Pickling keeps the names
+    alone; the files are mapped again.
     """
 
     def __init__(self, keys: dict[str, str], shards: Shards, *, computed: int = 0) -> None:
@@ -63,7 +64,7 @@ class FeatureStore(Mapping):
 
     @property
     def dtype(self) -> str:
-        """Name of the type of what is stored, such as float32 or bfloat16."""
+        """Name of the features' dtype, such as float32 or bfloat16."""
         return self._shards.dtype
 
     @property
@@ -73,7 +74,7 @@ class FeatureStore(Mapping):
 
     @classmethod
     def open(cls, keys: dict[str, str], folder: Path, dim: int, dtype: str) -> FeatureStore:
-        """Map a store that is complete; UserError when a clip is missing or damaged."""
+        """Map a complete store; UserError when a clip is missing or damaged."""
         shards = Shards(folder, dim=dim, dtype=dtype)
         if missing := shards.refresh(set(keys.values())):
             raise UserError(
@@ -122,20 +123,23 @@ def ensure(
     `model` is a Qwen2-Audio (bare, or wrapped by peft), already on `device`; `extractor` its
     feature extractor; `revision` names the tower's weights (`tower_revision`). `dtype` is float32,
     bfloat16, float16, float64, or auto for the tower's own. `progress(done, total)` counts clips
-    and is called only where some are missing. Safe in several processes at once; each returns when
-    all is there.
+    and is called only where some are missing. Several processes may call this at once; each returns
+    when all features are there.
 
     Raises UserError naming the clip for audio that cannot be read, is too short, or for which the
     tower's output is not finite, and for a cache that cannot be written.
     """
     tower = audio_tower(model)
     keys, clips = clips_of(table)
-    told = {"revision": revision, "window_s": window_s, "dtype": dtype}
-    shards = open_shards(tower, extractor, cache=cache, **told)
+    shards = open_shards(
+        tower, extractor, revision=revision, window_s=window_s, dtype=dtype, cache=cache
+    )
     computed = 0
     if shards.refresh(clips):
-        extract = Extract(tower, extractor, window_s=window_s, dtype=shards.dtype, device=device)
-        computed = fill(shards, clips, chunks(clips), extract, progress=progress)
+        encoder = FeatureEncoder(
+            tower, extractor, window_s=window_s, dtype=shards.dtype, device=device
+        )
+        computed = fill(shards, clips, chunks(clips), encoder, progress=progress)
     return FeatureStore(keys, shards, computed=computed)
 
 
@@ -148,7 +152,7 @@ def open_shards(
     dtype: str,
     cache: Path | None = None,
 ) -> Shards:
-    """The folder of one tower, window and dtype under `cache`; arguments as for `ensure`."""
+    """The shards of one tower, window and dtype under `cache`; arguments as for `ensure`."""
     dtype = str(tower.conv1.weight.dtype).removeprefix("torch.") if dtype == "auto" else dtype
     if dtype not in TYPES:
         raise UserError(f"features cannot be kept as {dtype!r}; choose one of {', '.join(TYPES)}.")
@@ -175,13 +179,13 @@ def clips_of(table: pd.DataFrame) -> tuple[dict[str, str], dict[str, Clip]]:
 
 
 def chunks(clips: Iterable[str]) -> list[list[str]]:
-    """The keys in the pieces that become shards.
+    """The keys, divided into the chunks that become shards.
 
-    They are cut from the whole table, not from what is missing, so that processes that start at
-    different times mean the same chunk by the same lock.
+    The whole table is divided, not the missing keys, so that processes that start at different
+    times lock the same chunks.
     """
     names = list(clips)
-    size = max(SHARD, -(-len(names) // SHARDS))
+    size = max(SHARD, -(-len(names) // MOST_SHARDS))
     return [names[first : first + size] for first in range(0, len(names), size)]
 
 
@@ -189,11 +193,11 @@ def fill(
     shards: Shards,
     clips: Mapping[str, Clip],
     todo: Iterable[list[str]],
-    extract: Extract,
+    encoder: FeatureEncoder,
     *,
     progress: Progress | None = None,
 ) -> int:
-    """Compute what is missing of the chunks `todo`, or wait for the process that does.
+    """Compute the missing clips of the chunks `todo`, or wait for the process that does.
 
     Returns how many clips this process computed; raises UserError as `ensure`.
     """
@@ -201,7 +205,7 @@ def fill(
     while todo:
         idle = True
         for chunk in [todo.popleft() for _ in range(len(todo))]:
-            done = _try_chunk(shards, clips, chunk, extract, progress=progress)
+            done = _try_chunk(shards, clips, chunk, encoder, progress=progress)
             if done is None:
                 todo.append(chunk)
             else:
@@ -215,7 +219,7 @@ def _try_chunk(
     shards: Shards,
     clips: Mapping[str, Clip],
     chunk: list[str],
-    extract: Extract,
+    encoder: FeatureEncoder,
     *,
     progress: Progress | None,
 ) -> int | None:
@@ -228,7 +232,7 @@ def _try_chunk(
             return None
         missing = shards.refresh(chunk)  # the lock's last holder may have written it
         if missing:
-            _compute(shards, clips, missing, extract, progress=progress)
+            _compute(shards, clips, missing, encoder, progress=progress)
         return len(missing)
 
 
@@ -236,13 +240,15 @@ def _compute(
     shards: Shards,
     clips: Mapping[str, Clip],
     missing: set[str],
-    extract: Extract,
+    encoder: FeatureEncoder,
     *,
     progress: Progress | None,
 ) -> None:
     have, made = len(shards.views), {}
-    order = sorted(missing, key=lambda key: (_seconds(clips[key]), key))  # batches of like lengths
-    for key, array in zip(order, extract([clips[key] for key in order]), strict=True):
+    order = sorted(
+        missing, key=lambda key: (_seconds(clips[key]), key)
+    )  # batches of similar length
+    for key, array in zip(order, encoder([clips[key] for key in order]), strict=True):
         made[key] = array
         if progress:
             progress(have + len(made), len(clips))
