@@ -44,7 +44,9 @@ def pages() -> list[Path]:
 def _is_page(path: Path) -> bool:
     if path.name == "prompts.yaml":  # what a backbone reads, to the letter
         return False
-    return path.suffix in (".md", ".yaml", ".html", ".js") and "gallery" not in path.parts
+    return path.suffix in (".md", ".yaml", ".html", ".js") and not {"gallery", "plots"} & {
+        *path.parts
+    }
 
 
 def parts(name: str) -> set[str]:
