@@ -154,7 +154,7 @@ def _write_plots(story: _Story, folder: Path) -> None:
     whole = story.numbers | {"signed_gaps": evidence.signed(info, story.records)}
     _write_text(folder / "report.json", to_json(whole, indent=1))
     _write_text(folder / "front.tex", tables.to_latex(tables.display(info, bars, found)))
-    figures.draw_files(info, folder, bars=bars, found=found)
+    figures.draw_files(info, folder, bars=bars, evidence=found)
     _write_text(folder / "report.html", _page(story, _sections(story, folder)))
 
 

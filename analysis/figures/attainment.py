@@ -1,7 +1,7 @@
 """How far a front would move: what is attained in 25, 50 and 75 % of resamples or seeds.
 
-    found = over_speakers(info, records)           # or over_seeds(info, confirmed.runs(records))
-    draw(found, info, Path("attainment.png"))
+    attainment = over_speakers(info, records)      # or over_seeds(info, confirmed.runs(records))
+    draw(attainment, info, Path("attainment.png"))
 
 A place in objective space is attained by a front that has a point at least as good in everything.
 Each resample of the dev speakers has a front of its own, of all usable trials near the front; the
@@ -36,20 +36,21 @@ class Attainment:
     """Surfaces of a front: by level, points [k, 2] in the objectives' own units, first to last.
 
     Attributes:
-        names: the two objectives. sets: fronts behind it. words: what they are over.
+        names: the two objectives.
+        sets, over: how many fronts are behind it, and what varies between them.
         warning: what to mind in reading it.
     """
 
     names: tuple[str, str]
     surfaces: dict[int, np.ndarray]
     sets: int
-    words: str
+    over: str
     title: str
     warning: str
 
 
 def over_speakers(info: FrontInfo, records: Records, *, seed: int = 0) -> Attainment | None:
-    """Over resampled speakers; None with three objectives, others than these, or no predictions."""
+    """Over resampled speakers; None without predictions, or with objectives that have no resamples."""
     if len(info.objectives) != 2 or not set(info.objectives) <= {"acc", "w_f1", "max_gap"}:
         return None
     tables = {p.trial_id: dev_predictions(records, p.trial_id) for p in info.best(MOST)}
@@ -61,8 +62,8 @@ def over_speakers(info: FrontInfo, records: Records, *, seed: int = 0) -> Attain
     values = sums.objectives(info.objectives, resamples=RESAMPLES, seed=seed)
     made = surfaces(values, info.directions)
     warning = "Resampled fronts reach further than a true one: each picks its own luckiest trials."
-    words = "resamples of the dev speakers"
-    return Attainment(info.objectives, made, RESAMPLES, words, "With other speakers", warning)
+    over = "resamples of the dev speakers"
+    return Attainment(info.objectives, made, RESAMPLES, over, "With other speakers", warning)
 
 
 def over_seeds(info: FrontInfo, runs: pd.DataFrame | None) -> Attainment | None:
@@ -77,20 +78,20 @@ def over_seeds(info: FrontInfo, runs: pd.DataFrame | None) -> Attainment | None:
     if runs is None or len(info.objectives) != 2:
         return None
     split = "test" if (runs["split"] == "test").any() else "dev"
-    here = runs[runs["split"] == split]
-    seeds, mine = sorted(set(here["seed"])), here[here["status"] == "finished"]
-    if len(seeds) < 2 or mine.empty:
+    runs = runs[runs["split"] == split]
+    seeds, finished = sorted(set(runs["seed"])), runs[runs["status"] == "finished"]
+    if len(seeds) < 2 or finished.empty:
         return None
-    wide = mine.pivot(index="seed", columns="trial_id", values=list(info.objectives))
+    wide = finished.pivot(index="seed", columns="trial_id", values=list(info.objectives))
     wide = wide.reindex(seeds)
     values = np.stack([wide[name].to_numpy(float) for name in info.objectives], -1)
-    chosen, empty = here["trial_id"].nunique(), len(seeds) - int(_attaining(values).sum())
-    warning = f"The search chose the {chosen} configurations on dev, with one seed each."
+    count, empty = runs["trial_id"].nunique(), len(seeds) - int(_attaining(values).sum())
+    warning = f"The search chose the {count} configurations on dev, with one seed each."
     if empty:
         warning += f" In {empty} of {len(seeds)} seeds no run is usable: these attain nothing."
     made = surfaces(values, info.directions)
-    words = f"seeds, each on {split},"
-    return Attainment(info.objectives, made, len(seeds), words, f"Over seeds, on {split}", warning)
+    over = f"seeds, each on {split},"
+    return Attainment(info.objectives, made, len(seeds), over, f"Over seeds, on {split}", warning)
 
 
 def surfaces(
@@ -104,20 +105,22 @@ def surfaces(
     """
     import moocore  # it knows the sets that have a point, so levels are translated to these
 
-    signs = np.array([-1.0 if one == "max" else 1.0 for one in directions])
+    signs = np.array([-1.0 if direction == "max" else 1.0 for direction in directions])
     sets = np.repeat(np.arange(len(values)), values.shape[1])
     costs = (values * signs).reshape(-1, 2)
     finite = np.isfinite(costs).all(1)
-    held = int(_attaining(values).sum())
+    attaining = int(_attaining(values).sum())
     made = {}
     for level in levels:
         needed = max(int(np.ceil(level * len(values) / 100 - 1e-9)), 1)
-        if needed > held:
+        if needed > attaining:
             made[level] = np.empty((0, 2))
             continue
-        share = [100 * (needed - 0.5) / held]  # half a set below, so that rounding cannot matter
-        found = moocore.eaf(costs[finite], sets[finite], percentiles=share)[:, :2]
-        made[level] = found[np.argsort(found[:, 0])] * signs
+        share = [
+            100 * (needed - 0.5) / attaining
+        ]  # half a set below, so that rounding cannot matter
+        surface = moocore.eaf(costs[finite], sets[finite], percentiles=share)[:, :2]
+        made[level] = surface[np.argsort(surface[:, 0])] * signs
     return made
 
 
@@ -126,22 +129,22 @@ def _attaining(values: np.ndarray) -> np.ndarray:
     return np.isfinite(values).all(-1).any(-1)
 
 
-def draw(found: Attainment, info: FrontInfo, path: Path) -> None:
+def draw(attainment: Attainment, info: FrontInfo, path: Path) -> None:
     """Write the picture at 150 dpi: the measured front over the band of the middle half."""
     names = layout.plane(info)
-    order = [found.names.index(name) for name in names]
+    order = [attainment.names.index(name) for name in names]
     factor = np.array([METRICS[name].scale for name in names])
     minimised = layout.direction(info, names[0]) == "min"
-    places = {level: at[:, order] * factor for level, at in found.surfaces.items() if len(at)}
+    places = {level: at[:, order] * factor for level, at in attainment.surfaces.items() if len(at)}
     core = layout.places(info.highlighted, names)
     ends = np.concatenate([core, *places.values()])
     caption = (
         "Line: the front as the search saw it. "
-        f"Dashed: what half of {found.sets} {found.words} attain.",
+        f"Dashed: what half of {attainment.sets} {attainment.over} attain.",
         "Shaded: between what 25 % and what 75 % of them attain.",
-        found.warning,
+        attainment.warning,
     )
-    frame = layout.frame(info, core, ends, title=found.title, caption=caption)
+    frame = layout.frame(info, core, ends, title=attainment.title, caption=caption)
     figure, axes = figures.framed(frame)
     lines = {level: _line(at, frame.xlim, frame.ylim, minimised) for level, at in places.items()}
     if {25, 75} <= set(lines):

@@ -21,28 +21,34 @@ from analysis.statistics.families import Family
 LOOKS = (("#D55E00", "D"), ("#0072B2", "o"), ("#009E73", "s"), ("#CC79A7", "^"), ("#E69F00", "v"))
 
 
-def draw(found: Sequence[Family], info: FrontInfo, path: Path) -> None:
+def draw(families: Sequence[Family], info: FrontInfo, path: Path) -> None:
     """Write the picture at 150 dpi."""
-    frame = picture(found, info)
+    frame = picture(families, info)
     figure, axes = figures.framed(frame, height=0.62)
-    for number, family in enumerate(found):
+    for number, family in enumerate(families):
         colour, marker = LOOKS[number % len(LOOKS)]
-        words = f"{family.words} ({family.measured})"
         look = {"marker": marker, "color": colour}
         others = at(family.points, info)
         others = others[within(others, frame.xlim, frame.ylim)]  # unclipped: none is cut in half
         axes.scatter(*others.T, s=34, alpha=0.35, linewidths=0, clip_on=False, **look)
         axes.plot(*stairs(family.front, info).T, color=colour, linewidth=1.7)
         best = at(family.front, info).T
-        axes.scatter(*best, s=62, edgecolors="white", label=words, zorder=5, **look)
+        axes.scatter(
+            *best,
+            s=62,
+            edgecolors="white",
+            label=f"{family.title} ({family.measured})",
+            zorder=5,
+            **look,
+        )
     figures.legend(axes, columns=3)
     figure.savefig(path, dpi=150, format="png")
 
 
-def picture(found: Sequence[Family], info: FrontInfo) -> layout.Picture:
+def picture(families: Sequence[Family], info: FrontInfo) -> layout.Picture:
     """Axes, title and caption; the marks and the staircases are each family's own."""
-    fronts = np.concatenate([at(family.front, info) for family in found])
-    points = np.concatenate([at(family.points, info) for family in found])
+    fronts = np.concatenate([at(family.front, info) for family in families])
+    points = np.concatenate([at(family.points, info) for family in families])
     made = layout.frame(info, fronts, points, title="Fronts by loss", caption=())
     hidden = int((~within(points, made.xlim, made.ylim)).sum())
     return replace(made, caption=caption(info, hidden))

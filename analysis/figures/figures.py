@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,14 +23,26 @@ BLUE, ORANGE = "#0072B2", "#D55E00"
 PEACH = "#F0B890"
 BAND = "#F1F1EE"
 GREY, PALE, INK, SOFT = "#9A9A9A", "#BDBDBD", "#222222", "#6B6B6B"
-STYLES = {  # kind: matplotlib marker, fill, edge, size in points, words
-    "front": ("o", BLUE, "white", 9, "front"),
-    "erm": ("D", ORANGE, "white", 8.5, "ERM (no fairness term)"),
-    "other_erm": ("D", PEACH, "white", 6.5, "ERM, dominated"),
-    "dominated": ("o", PALE, "white", 7, "dominated"),
-    "degenerate": ("o", "none", GREY, 7, "degenerate"),
-    "outside": ("s", "none", GREY, 6.5, "outside the constraints"),
-    "unfinished": ("x", PALE, PALE, 5, "not finished"),
+
+
+class Style(NamedTuple):
+    """How the marks of a kind look: matplotlib's marker, colours, size in points, and title."""
+
+    marker: str
+    fill: str
+    edge: str
+    size: float
+    title: str
+
+
+STYLES = {
+    "front": Style("o", BLUE, "white", 9, "front"),
+    "erm": Style("D", ORANGE, "white", 8.5, "ERM (no fairness term)"),
+    "other_erm": Style("D", PEACH, "white", 6.5, "ERM, dominated"),
+    "dominated": Style("o", PALE, "white", 7, "dominated"),
+    "degenerate": Style("o", "none", GREY, 7, "degenerate"),
+    "outside": Style("s", "none", GREY, 6.5, "outside the constraints"),
+    "unfinished": Style("x", PALE, PALE, 5, "not finished"),
 }
 BAR_ALPHA = 0.3
 ARROWS = {"left": "<", "right": ">", "up": "^", "down": "v"}
@@ -47,10 +60,10 @@ def draw_files(
     folder: Path,
     *,
     bars: pd.DataFrame | None = None,
-    found: Evidence | None = None,
+    evidence: Evidence | None = None,
 ) -> None:
     """Write the picture as pareto.png (1245 x 930 pixels), .svg and .pdf."""
-    figure, _ = draw(info, bars=bars, found=found)
+    figure, _ = draw(info, bars=bars, evidence=evidence)
     for kind in ("png", "svg", "pdf"):
         save = functools.partial(figure.savefig, dpi=150, format=kind)
         write_atomically(folder / f"pareto.{kind}", save)
@@ -64,9 +77,9 @@ def front_array(info: FrontInfo, *, bars: pd.DataFrame | None = None) -> np.ndar
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 
 
-def draw(info: FrontInfo, *, bars: pd.DataFrame | None = None, found: Evidence | None = None):
+def draw(info: FrontInfo, *, bars: pd.DataFrame | None = None, evidence: Evidence | None = None):
     """A matplotlib Figure of the front and the list of its label artists."""
-    picture = layout.picture(info, bars, found)
+    picture = layout.picture(info, bars, evidence)
     figure, axes = framed(picture)
     if len(picture.band):
         axes.fill_betweenx(
@@ -119,12 +132,12 @@ def marks(axes, info: FrontInfo, picture: layout.Picture) -> None:
 
 def _kind(axes, kind: str, marks: list[layout.Mark]) -> None:
     """Draw all marks of a kind, with their bars; the front lies on top."""
-    marker, fill, edge, size, words = STYLES[kind]
+    marker, fill, edge, size, title = STYLES[kind]
     order = 10 - list(STYLES).index(kind)
     look = {"s": size**2, "zorder": order, "clip_on": False, "linewidths": 1.1}
     look |= {"color": edge} if marker == "x" else {"facecolors": fill, "edgecolors": edge}
     if marks:
-        axes.scatter([], [], marker=marker, label=words, **look)
+        axes.scatter([], [], marker=marker, label=title, **look)
     shapes: dict[str, list[tuple[float, float]]] = {}
     for mark in marks:
         shapes.setdefault(ARROWS.get(mark.off, marker), []).append((mark.shown_x, mark.shown_y))

@@ -1,8 +1,8 @@
-"""Where everything of the front's picture goes, decided before anything is drawn.
+"""The layout of the front's picture: marks, staircase, limits, labels and texts as plain data.
 
-    picture = layout.picture(info, bars)      # marks, staircase, limits, labels, words
+    picture = layout.picture(info, bars)
 Axes are in percent and percentage points (losses: nats). Off-scale marks, staircases and label
-positions are plain data here, so that they can be tested; `figures` only draws them.
+positions can so be tested; `figures` only draws them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Picture:
-    """The info object of a figure: what to draw, in the units of the axes."""
+    """What to draw, in the units of the axes."""
 
     marks: tuple[Mark, ...]
     staircase: np.ndarray  # [k, 2]
@@ -42,18 +42,18 @@ class Picture:
     ylim: tuple[float, float]
     xlabel: str
     ylabel: str
-    labels: dict[str, str]  # trial id -> words
+    labels: dict[str, str]  # by trial id
     title: str
     caption: tuple[str, ...]
     band: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))  # [k, 2], its end, upward
 
 
 def picture(
-    info: FrontInfo, bars: pd.DataFrame | None = None, found: Evidence | None = None
+    info: FrontInfo, bars: pd.DataFrame | None = None, evidence: Evidence | None = None
 ) -> Picture:
     """Lay out a front; `bars` (of the front and ERM) as from `uncertainty.standard_errors`.
 
-    `found` adds the gaps of fair models, if max_gap is the axis across.
+    `evidence` adds the gaps of fair models, if max_gap is the axis across.
     """
     x, y = plane(info)
     errors = {} if bars is None else bars.set_index("trial_id").to_dict("index")
@@ -69,7 +69,7 @@ def picture(
     marks = tuple(
         _mark(p, place, span, xlim, ylim) for p, place, span in zip(points, at, spans, strict=True)
     )
-    band = null_band(info, found, (x, y), ylim)
+    band = null_band(info, evidence, (x, y), ylim)
     return Picture(
         marks=marks,
         staircase=staircase(info, x, y),
@@ -114,18 +114,18 @@ def frame(
 
 
 def null_band(
-    info: FrontInfo, found: Evidence | None, names: tuple[str, str], ylim: tuple[float, float]
+    info: FrontInfo, evidence: Evidence | None, names: tuple[str, str], ylim: tuple[float, float]
 ) -> np.ndarray:
     """End of the null band [k, 2] over the whole height: a smooth line through the points' own.
 
     The band of a point depends on its accuracy and a little on chance: a line is fitted to them.
     """
     x, y = names
-    known = [p for p in info.highlighted if found and p.trial_id in found]
-    known = [p for p in known if np.isfinite(found[p.trial_id].band.high)]
+    known = [p for p in info.highlighted if evidence and p.trial_id in evidence]
+    known = [p for p in known if np.isfinite(evidence[p.trial_id].band.high)]
     if x != "max_gap" or not known:
         return np.empty((0, 2))
-    across = np.array([found[p.trial_id].band.high for p in known]) * METRICS[x].scale
+    across = np.array([evidence[p.trial_id].band.high for p in known]) * METRICS[x].scale
     upward = np.array([p.values[y] for p in known]) * METRICS[y].scale
     height = np.linspace(*ylim, 20)
     if len(known) < 3 or np.ptp(upward) < 1e-9:
@@ -179,10 +179,10 @@ def corners(at: np.ndarray, *, minimised: bool) -> np.ndarray:
     `minimised`: whether the objective across is. Then a step goes across first, else upward first.
     """
     steps = sorted(set(map(tuple, at.tolist())))
-    found = [steps[0]]
+    corners = [steps[0]]
     for (x0, y0), (x1, y1) in zip(steps[:-1], steps[1:], strict=True):
-        found += [(x1, y0) if minimised else (x0, y1), (x1, y1)]
-    return np.array(found)
+        corners += [(x1, y0) if minimised else (x0, y1), (x1, y1)]
+    return np.array(corners)
 
 
 def places(points: Sequence[Point], names: tuple[str, str]) -> np.ndarray:
@@ -202,9 +202,9 @@ def named_points(info: FrontInfo) -> dict[str, str]:
     if info.erm is not None:
         names.setdefault(info.erm.trial_id, []).append("ERM")
     for rule in ("knee", "fairest", "most accurate"):
-        chosen = choose.RULES[rule](info).trial_id
-        if chosen is not None:
-            names.setdefault(chosen, []).append(rule)
+        trial_id = choose.RULES[rule](info).trial_id
+        if trial_id is not None:
+            names.setdefault(trial_id, []).append(rule)
     return {trial_id: f"{', '.join(roles)} ({trial_id})" for trial_id, roles in names.items()}
 
 
@@ -253,8 +253,8 @@ def _about_the_drawing(info: FrontInfo, marks: Sequence[Mark]) -> list[str]:
     if any(mark.off for mark in marks):
         notes.append("Triangles at an edge stand for points outside the picture.")
     if len(info.objectives) > 2:
-        left = [METRICS[name].label for name in info.objectives if name not in plane(info)]
-        notes.append(f"Not drawn, but part of the front: {left[0]}.")
+        other = next(name for name in info.objectives if name not in plane(info))
+        notes.append(f"Not drawn, but part of the front: {METRICS[other].label}.")
     return notes
 
 

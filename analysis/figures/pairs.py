@@ -3,7 +3,7 @@
     draw(info, Path("pairs.png"), bars=bars)
 
 With three objectives a point of the front may lie inside another's step in every single plane, so
-there is no staircase here; a trial is followed from plane to plane by the words beside it.
+there is no staircase here; a trial is followed from plane to plane by its label.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from ermgap.config import METRICS
 
 
 def caption(info: FrontInfo, *, errors: bool, band: bool = False) -> list[str]:
-    """Sentences below the picture: data and n, selection, progress, and what the bars are."""
+    """Sentences on data and n, selection, progress and, where there are some, bars and band."""
     sweep = info.sweep
     data = ", ".join(str(name).split("=")[0] for name in sweep.get("data") or []) or "unknown data"
     synthetic = [str(name) for name in sweep.get("synthetic") or []]
@@ -18,11 +18,11 @@ def caption(info: FrontInfo, *, errors: bool, band: bool = False) -> list[str]:
     train = (sweep.get("config") or {}).get("train") or {}
     rule = train.get("select", "w_f1")
     metric = METRICS[rule].short if rule in METRICS else rule
-    chosen = "the last one" if rule == "last" else f"the one of the best dev {metric}"
-    lines = [first, f"Each point is one trial, at its selected epoch: {chosen}."]
+    epoch = "the last one" if rule == "last" else f"the one of the best dev {metric}"
+    lines = [first, f"Each point is one trial, at its selected epoch: {epoch}."]
     if info.complete < info.planned:
-        word = "Sweep" if info.done or info.ended >= info.planned else "Unfinished sweep"
-        lines.append(f"{word}: {info.complete} of {info.planned} trials ran to their end.")
+        state = "Sweep" if info.done or info.ended >= info.planned else "Unfinished sweep"
+        lines.append(f"{state}: {info.complete} of {info.planned} trials ran to their end.")
     if errors:
         lines.append(
             "Bars: plus and minus one standard error over resampled speakers, no 95 % interval; "

@@ -2,8 +2,7 @@
 
     info = front.info(Records.open("results/demo"))
     print(info.hypervolume, [point.trial_id for point in info.front])
-Only finished trials can be on the front: those whose model says too little are degenerate, by the
-rule that `Records.trials` has applied.
+Only finished trials can be on the front, no degenerate ones (`Records.trials` applies that rule).
 """
 
 from __future__ import annotations
@@ -23,7 +22,14 @@ from ermgap.records import COMPLETE, ENDED, Records, Trial
 
 @dataclass(frozen=True)
 class Point:
-    """One trial at its selected epoch; `values` holds every score (fractions, nats) or NaN."""
+    """One trial at its selected epoch.
+
+    Attributes:
+        values: every metric of METRICS, in fractions or nats; NaN where undefined.
+        outside: whether it misses a constraint of the sweep.
+        eligible: whether it may be on the front: complete, with every objective, not degenerate
+            and not outside.
+    """
 
     trial_id: str
     status: str
@@ -32,10 +38,14 @@ class Point:
     epoch: int | None
     values: dict[str, float]
     worst_cell: str | None = None
-    degenerate: bool = False
     outside: bool = False
     eligible: bool = False
     on_front: bool = False
+
+    @property
+    def degenerate(self) -> bool:
+        """Whether its model says too little to be compared (`Records.trials` has judged it)."""
+        return self.status == "degenerate"
 
     @property
     def is_erm(self) -> bool:
@@ -44,8 +54,8 @@ class Point:
 
     @property
     def kind(self) -> str:
-        """front, dominated, degenerate, outside (the sweep's constraints), undefined (no gap), or
-        the status if it did not finish."""
+        """front, dominated, degenerate, outside or undefined (an objective); or an unfinished one's
+        status."""
         if self.status not in COMPLETE:
             return self.status
         if self.eligible:
@@ -57,10 +67,17 @@ class Point:
 
 @dataclass(frozen=True)
 class FrontInfo:
-    """Everything that a figure, a table or a live view says about a sweep.
+    """A sweep as figures, tables and the live view show it: its points and its front.
 
-    `uncounted` are those of the dev `cells` that do not count for max_gap, with their numbers
-    (`ermgap.metrics.uncounted_cells`).
+    Attributes:
+        reference: the reference point of the hypervolume, an objective each.
+        hypervolume: as a share of all that is attainable, 0 to 1.
+        planned: number of trials that the sweep is to have.
+        torn: whether a half-written line of the records was skipped.
+        speakers, cells: their numbers on dev.
+        uncounted: cells that do not count for max_gap, with their numbers
+            (`ermgap.metrics.uncounted_cells`).
+        sweep: what sweep.yaml holds.
     """
 
     name: str
@@ -83,16 +100,16 @@ class FrontInfo:
     def front(self) -> tuple[Point, ...]:
         """Non-dominated points, best first objective first."""
         sign = -1 if self.directions[0] == "max" else 1
-        chosen = [point for point in self.points if point.on_front]
+        on_front = [point for point in self.points if point.on_front]
         return tuple(
-            sorted(chosen, key=lambda p: (sign * p.values[self.objectives[0]], p.trial_id))
+            sorted(on_front, key=lambda p: (sign * p.values[self.objectives[0]], p.trial_id))
         )
 
     @cached_property
     def erm(self) -> Point | None:
         """The eligible ERM trial of the best selected W-F1, or None."""
-        chosen = [point for point in self.points if point.eligible and point.is_erm]
-        return max(chosen, key=lambda point: point.values["w_f1"], default=None)
+        candidates = [point for point in self.points if point.eligible and point.is_erm]
+        return max(candidates, key=lambda point: point.values["w_f1"], default=None)
 
     @cached_property
     def highlighted(self) -> tuple[Point, ...]:
@@ -121,14 +138,16 @@ class FrontInfo:
 
     def best(self, count: int) -> list[Point]:
         """The `count` eligible points nearest to the front, in layers of non-domination."""
-        left = [point for point in self.points if point.eligible]
-        chosen: list[Point] = []
-        while left and len(chosen) < count:
-            values = [[point.values[name] for name in self.objectives] for point in left]
-            kept = non_dominated(values, directions=self.directions)
-            chosen += [point for point, keep in zip(left, kept, strict=True) if keep]
-            left = [point for point, keep in zip(left, kept, strict=True) if not keep]
-        return chosen[:count]
+        remaining = [point for point in self.points if point.eligible]
+        layers: list[Point] = []
+        while remaining and len(layers) < count:
+            values = [[point.values[name] for name in self.objectives] for point in remaining]
+            best = non_dominated(values, directions=self.directions)
+            layers += [point for point, is_best in zip(remaining, best, strict=True) if is_best]
+            remaining = [
+                point for point, is_best in zip(remaining, best, strict=True) if not is_best
+            ]
+        return layers[:count]
 
 
 def info(records: Records) -> FrontInfo:
@@ -139,13 +158,14 @@ def info(records: Records) -> FrontInfo:
     reference = tuple(float(_needed(records, "reference_point")[name]) for name in objectives)
     majority = float(_needed(records, "majority_rate"))
     # A sweep that does not search the loss has it in its configuration alone.
-    settings = sweep.get("config") or {}
-    loss, searched = (settings.get("objective") or {}).get("loss"), settings.get("sweep") or {}
-    given = {"loss": loss} if loss and not searched.get("points") else {}
+    config = sweep.get("config") or {}
+    loss, searched = (config.get("objective") or {}).get("loss"), config.get("sweep") or {}
+    unsearched = {"loss": loss} if loss and not searched.get("points") else {}
     trials = records.trials()
     rule = records.rule(trials)
     limits = searched.get("constraints") or {}
-    points = mark([_point(trial, given) for trial in trials], objectives, directions, limits=limits)
+    points = [_point(trial, unsearched) for trial in trials]
+    points = _judged(points, objectives, directions, limits=limits)
     values = [[p.values[name] for name in objectives] for p in points if p.eligible]
     return FrontInfo(
         name=str(sweep.get("name") or records.directory.resolve().name),
@@ -160,30 +180,29 @@ def info(records: Records) -> FrontInfo:
         done=records.finished,
         half_written=records.half_written,
         speakers=_dev_speakers(records),
-        **_cells(records, settings.get("data") or {}),
+        **_cells(records, config.get("data") or {}),
         sweep=dict(sweep),
     )
 
 
-def mark(
+def _judged(
     points: Sequence[Point],
     objectives: Sequence[str],
     directions: Sequence[str],
     *,
-    limits: Mapping[str, float] = {},
+    limits: Mapping[str, float],
 ) -> list[Point]:
-    """The points with `degenerate`, `outside`, `eligible` and `on_front` filled in.
+    """The points with `outside`, `eligible` and `on_front` filled in.
 
     `limits` are the sweep's constraints (`ermgap.metrics.violation`).
     """
     judged = []
     for point in points:
-        complete, bad = point.status in COMPLETE, point.status == "degenerate"
+        complete = point.status in COMPLETE
         defined = all(np.isfinite(point.values[name]) for name in objectives)
         missed = any(violation(n, point.values[n], limit) > 0 for n, limit in limits.items())
-        outside = complete and missed
-        fine = complete and defined and not bad and not outside
-        judged.append(replace(point, degenerate=bad, outside=outside, eligible=fine))
+        eligible = complete and defined and not point.degenerate and not missed
+        judged.append(replace(point, outside=complete and missed, eligible=eligible))
     values = [[p.values[name] if p.eligible else np.nan for name in objectives] for p in judged]
     flags = non_dominated(values, directions=directions)
     return [replace(point, on_front=bool(flag)) for point, flag in zip(judged, flags, strict=True)]
@@ -235,7 +254,7 @@ def _costs(values: Sequence[Sequence[float]], directions: Sequence[str]) -> np.n
     return np.asarray(values, dtype=float).reshape(-1, len(signs)) * signs
 
 
-def _point(trial: Trial, given: Mapping) -> Point:
+def _point(trial: Trial, unsearched: Mapping) -> Point:
     values = {name: _number(trial.selected.get(name)) for name in METRICS}
     epoch = trial.selected.get("epoch")
     row = next((row for row in trial.rows if row.get("epoch") == epoch), {})
@@ -244,7 +263,7 @@ def _point(trial: Trial, given: Mapping) -> Point:
         trial.trial_id,
         trial.status,
         trial.reason,
-        dict(given) | dict(trial.hyperparameters),
+        dict(unsearched) | dict(trial.hyperparameters),
         epoch,
         values,
         cell,

@@ -1,6 +1,6 @@
-"""Which hyperparameters go with accuracy and with the gap, each alone.
+"""How much of each objective's variance over trials each hyperparameter explains alone.
 
-    for one in importance(info): print(one.objective, one.name, one.share, one.noise)
+    for item in importance(info): print(item.objective, item.name, item.share, item.noise)
 
 The share of an objective's rank variance that a hyperparameter explains by itself: Spearman's rho
 squared of a number, the correlation ratio (eta squared) of the ranks over a choice's options. Only
@@ -23,7 +23,7 @@ SHUFFLES = 400
 
 @dataclass(frozen=True)
 class Importance:
-    """Of one hyperparameter for one objective; `of` trials were compared."""
+    """Share of one objective that one hyperparameter explains, over `of` trials."""
 
     objective: str
     name: str
@@ -36,22 +36,24 @@ def importance(info: FrontInfo) -> list[Importance]:
     """For every objective, the largest share first; empty with fewer than `FEWEST` trials."""
     points = [point for point in info.points if point.eligible]
     names = dict.fromkeys(name for point in points for name in point.hyperparameters)
-    found = []
+    importances = []
     for objective in info.objectives:
-        mine = []
+        of_objective = []
         for name in names:
-            held = [point for point in points if point.hyperparameters.get(name) is not None]
-            values = [point.hyperparameters[name] for point in held]
-            if len(held) < FEWEST or len({str(value) for value in values}) < 2:
+            with_value = [p for p in points if p.hyperparameters.get(name) is not None]
+            values = [point.hyperparameters[name] for point in with_value]
+            if len(with_value) < FEWEST or len({str(value) for value in values}) < 2:
                 continue
-            scores = rankdata([point.values[objective] for point in held])
-            mine.append(Importance(objective, name, *_shares(values, scores), len(held)))
-        found += sorted(mine, key=lambda one: (-one.share, one.name))
-    return found
+            ranks = rankdata([point.values[objective] for point in with_value])
+            of_objective.append(
+                Importance(objective, name, *_shares(values, ranks), len(with_value))
+            )
+        importances += sorted(of_objective, key=lambda item: (-item.share, item.name))
+    return importances
 
 
 def _shares(values: list, ranks: np.ndarray) -> tuple[float, float]:
-    """(share, its 95 % point under shuffling)."""
+    """Share of the ranks' variance that the values explain, and its 95 % point under shuffling."""
     rng = np.random.default_rng(0)
     shuffled = rng.permuted(np.tile(ranks, (SHUFFLES, 1)), axis=1)
     together = np.vstack([ranks, shuffled])

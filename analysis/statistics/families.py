@@ -34,7 +34,7 @@ class Family:
     """The usable trials of one loss.
 
     Attributes:
-        loss, words: its name in the configuration and in pictures.
+        loss, title: its name in the configuration and in pictures.
         points: all usable trials. front: those that no other of the family beats.
         hypervolume: normalised, as `FrontInfo.hypervolume`.
         even: mean hypervolume of `n_even` of the trials, drawn at random without replacement.
@@ -43,7 +43,7 @@ class Family:
     """
 
     loss: str
-    words: str
+    title: str
     points: tuple[Point, ...]
     front: tuple[Point, ...]
     hypervolume: float
@@ -91,7 +91,7 @@ def sentences(found: list[Family], info: FrontInfo) -> list[str]:
     lines = []
     for family in found:
         rivals = [other for other in found if other is not family]
-        line = f"{family.words}: {_trials(len(family.points))}, hypervolume {family.measured}"
+        line = f"{family.title}: {_trials(len(family.points))}, hypervolume {family.measured}"
         if rivals:
             if len(family.points) > family.n_even:
                 line += f" ({family.even:.3f} for {family.n_even} of them, at random)"
@@ -99,7 +99,7 @@ def sentences(found: list[Family], info: FrontInfo) -> list[str]:
             change = family.hypervolume - best.hypervolume
             error = float((family.drawn - best.drawn).std(ddof=1))
             line += (
-                f", {_signed(change)}{_pm(error)} against {best.words}, the best of the others; "
+                f", {_signed(change)}{_pm(error)} against {best.title}, the best of the others; "
                 f"{outside(family, rivals, info)} of its {len(family.front)} front points lie "
                 "outside all other fronts"
             )

@@ -1,7 +1,7 @@
 """The paper's table (arXiv 2603.21050) for any systems, from their per-utterance predictions.
 
-    made = table({"ERM": one, "MinMaxGAP": two}, labels=labels, baseline="ERM")
-    print(table_formats.to_text(made))              # and CSV, LaTeX, HTML, Markdown
+    made = table({"ERM": erm, "MinMaxGAP": other}, labels=labels, baseline="ERM")
+    print(formats.to_text(made))              # and CSV, LaTeX, HTML, Markdown
 
 A block is a cell (`de/speech`) or `overall/<modality>`, which pools a modality's utterances. All
 values are fractions; what is undefined is NaN. A standard error is over speakers resampled within
@@ -27,7 +27,7 @@ from ermgap.records import FLOOR_SHARE, is_degenerate
 
 SCORES = ("w_f1", "acc", *(f"{name}_gap" for name in GAP_TITLES))  # the columns
 COMPARED = ("avg_gap", "acc", "w_f1")  # with the baseline, on each overall block
-_TOLD = ("split", "fold", "language", "gender", "speaker")
+_ORIGIN = ("split", "fold", "language", "gender", "speaker")
 _COUNTS = ("n", "n_female", "n_male", "classes", "unparsable")
 
 
@@ -42,7 +42,7 @@ class BenchmarkTable:
         systems: one row per system: system, max_gap (largest AVG gap over cells), max_gap_se,
             worst_cell, n (cells that count for it), cells (all), degenerate.
         baseline: the system that the others are compared with, or None.
-        facts: for the words below the table: min_support, cell_support, uncounted (by system, the
+        facts: for the notes below the table: min_support, cell_support, uncounted (by system, the
             cells that do not count for max_gap with their numbers), splits and synthetic (names),
             folds, speakers (least number in a language and gender).
     """
@@ -80,7 +80,7 @@ def table(
 
     Args:
         systems: by name, predictions: utterance_id, language, modality, gender, speaker, label,
-            prediction (another word than a label counts as wrong), and `split` to be told.
+            prediction (another word than a label counts as wrong), and, for the notes, `split`.
             Modalities may be mixed; out-of-fold predictions of several folds (a column `fold`) are
             pooled.
         labels: the K class names.
@@ -99,24 +99,26 @@ def table(
     """
     _check(systems, baseline)
     options = {"labels": labels, "min_support": min_support, "resamples": resamples, "seed": seed}
-    found = {name: _by_modality(predictions, **options) for name, predictions in systems.items()}
+    measured = {name: _by_modality(predictions, **options) for name, predictions in systems.items()}
     support = {"min_support": min_support, "cell_support": cell_support}
-    counting = {name: _counting(parts, **support) for name, parts in found.items()}
-    rows = _filled(pd.concat([_rows(*item) for item in found.items()]), list(systems))
+    counting = {name: _counting(parts, **support) for name, parts in measured.items()}
+    rows = _filled(pd.concat([_rows(*item) for item in measured.items()]), list(systems))
     rows["degenerate"] = _degenerate(rows, baseline)
     if baseline is not None:
-        rows = rows.merge(_differences(found, baseline), on=["system", "block"], how="left")
+        rows = rows.merge(_differences(measured, baseline), on=["system", "block"], how="left")
     poor = set(rows["system"][rows["degenerate"] & (rows["language"] == OVERALL)])
     return BenchmarkTable(
         rows=rows.drop(columns="majority_rate"),
         systems=pd.DataFrame(
-            [_largest(name, parts, counting[name]) for name, parts in found.items()]
-        ).assign(degenerate=[name in poor for name in found]),
+            [_largest(name, parts, counting[name]) for name, parts in measured.items()]
+        ).assign(degenerate=[name in poor for name in measured]),
         baseline=baseline,
         facts={
             "min_support": min_support,
             "cell_support": metrics.minimum_per_side(**support),
-            "uncounted": {name: _uncounted(found[name], there) for name, there in counting.items()},
+            "uncounted": {
+                name: _uncounted(measured[name], there) for name, there in counting.items()
+            },
             "synthetic": tuple(synthetic),
             **_facts(systems),
         },
@@ -145,8 +147,8 @@ def _check(systems: Mapping[str, pd.DataFrame], baseline: str | None) -> None:
 
 
 def _facts(systems: Mapping[str, pd.DataFrame]) -> dict[str, object]:
-    """What the predictions tell of where they come from."""
-    whole = pd.concat([one.reindex(columns=_TOLD) for one in systems.values()])
+    """Splits, number of folds and least number of speakers of a language and gender."""
+    whole = pd.concat([part.reindex(columns=_ORIGIN) for part in systems.values()])
     return {
         "splits": tuple(sorted(whole["split"].dropna().astype(str).unique())),
         "folds": whole["fold"].nunique(),
@@ -191,7 +193,7 @@ def _measured(
 
 def _pooled(parts: Sequence[np.ndarray], *, cells: int) -> list[np.ndarray]:
     """Counts or margins with the sum over axis `cells` behind the last cell."""
-    return [np.concatenate([one, one.sum(cells, keepdims=True)], axis=cells) for one in parts]
+    return [np.concatenate([part, part.sum(cells, keepdims=True)], axis=cells) for part in parts]
 
 
 def _scores(counts: np.ndarray | Margins, classes: np.ndarray) -> dict[str, np.ndarray]:
@@ -282,12 +284,12 @@ def _largest(system: str, parts: Mapping[str, _Modality], counting: np.ndarray) 
     }
 
 
-def _differences(found: Mapping[str, Mapping[str, _Modality]], baseline: str) -> pd.DataFrame:
+def _differences(measured: Mapping[str, Mapping[str, _Modality]], baseline: str) -> pd.DataFrame:
     """`delta_<name>` and `_se` per system and overall block; NaN where the utterances differ."""
     rows = []
-    for name, parts in found.items():
+    for name, parts in measured.items():
         for modality, part in parts.items():
-            base = found[baseline].get(modality)
+            base = measured[baseline].get(modality)
             row = {"system": name, "block": part.blocks[-1]}
             same = base is not None and part.who.equals(base.who)
             for key in COMPARED:

@@ -3,7 +3,7 @@
     made = benchmark_table.table(systems, labels=labels, baseline="ERM")
     print(to_text(made)); write(made, Path("results/tables"))
 
-`table_grids` decides what is shown, in which order and what is bold; a format only spells it. On
+`grids` decides what is shown, in which order and what is bold; a format only spells it. On
 screen scores are percent and gaps percentage points with one decimal, in the CSV fractions.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from analysis.tables.benchmark_table import BenchmarkTable
 from analysis.tables.grids import Grid, grids, notes
-from analysis.tables.markup import LATEX, page
+from analysis.tables.markup import latex, page
 from ermgap.errors import UserError
 from ermgap.records import write_atomically
 
@@ -60,13 +60,13 @@ def to_latex(table: BenchmarkTable) -> str:
     lines = [r"% \usepackage{booktabs}", rf"\begin{{tabular}}{{l{'r' * (width - 1)}}}", r"\toprule"]
     for i, grid in enumerate(shown):
         lines += [r"\midrule"] if i else []
-        lines.append(rf"\multicolumn{{{width}}}{{l}}{{\textit{{{_tex(grid.title)}}}}} \\")
+        lines.append(rf"\multicolumn{{{width}}}{{l}}{{\textit{{{latex(grid.title)}}}}} \\")
         if i == 0 or grid.header != shown[i - 1].header:
-            lines.append(" & ".join(map(_tex, grid.header)) + r" \\")
-        rows = _marked(grid, _tex, lambda text: rf"\textbf{{{text}}}")
+            lines.append(" & ".join(map(latex, grid.header)) + r" \\")
+        rows = _marked(grid, latex, lambda text: rf"\textbf{{{text}}}")
         # Braces: a row that begins with [ would be read as an argument of \\.
         lines += [" & ".join([f"{{{first}}}", *rest]) + r" \\" for first, *rest in rows]
-    small = "\\par\n".join(_tex(note) for note in notes(table))
+    small = "\\par\n".join(latex(note) for note in notes(table))
     end = [r"\bottomrule", r"\end{tabular}", r"\par\smallskip", rf"{{\footnotesize {small}\par}}"]
     return "\n".join([*lines, *end]) + "\n"
 
@@ -119,10 +119,6 @@ def _marked(grid: Grid, spell: Callable[[str], str], bold: Callable[[str], str])
         [bold(spell(c)) if (i, j) in grid.bold else spell(c) for j, c in enumerate(row)]
         for i, row in enumerate(grid.rows)
     ]
-
-
-def _tex(text: str) -> str:
-    return "".join(LATEX.get(sign, sign) for sign in text)
 
 
 def _md(text: str) -> str:

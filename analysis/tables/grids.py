@@ -1,10 +1,10 @@
-"""What a benchmark table shows, in which order and what is bold; and the words below it.
+"""What a benchmark table shows, in which order and what is bold; and the notes below it.
 
     made = benchmark_table.table(systems, labels=labels, baseline="ERM")
     for grid in grids(made): print(grid.title, grid.header, grid.rows, grid.bold)
     for note in notes(made): print(note)
 
-Scores are percent and gaps percentage points with one decimal. `table_formats` spells both.
+Scores are percent and gaps percentage points with one decimal. `formats` spells both.
 """
 
 from __future__ import annotations
@@ -111,13 +111,13 @@ def notes(table: BenchmarkTable) -> list[str]:
 
 def undefined(table: BenchmarkTable) -> list[str]:
     """Why a value is undefined (an en dash), one sentence a reason."""
-    found = pd.DataFrame(
+    reasons = pd.DataFrame(
         [(r.block, r.system, why) for r in table.rows.itertuples() for why in _reasons(r, table)],
         columns=["block", "system", "why"],
     )
-    who = found.groupby(["why", "block"], sort=False)["system"].agg(", ".join).reset_index()
-    where = who.groupby(["why", "system"], sort=False)["block"].agg(", ".join)
-    return [f"– {names} in {blocks}: {why}." for (why, names), blocks in where.items()]
+    systems = reasons.groupby(["why", "block"], sort=False)["system"].agg(", ".join).reset_index()
+    blocks = systems.groupby(["why", "system"], sort=False)["block"].agg(", ".join)
+    return [f"– {names} in {where}: {why}." for (why, names), where in blocks.items()]
 
 
 def _reasons(row, table: BenchmarkTable) -> list[str]:

@@ -1,4 +1,4 @@
-"""The frame of every page that the analysis writes, and how LaTeX spells what is special to it."""
+"""The frame of every page that the analysis writes, and text escaped for LaTeX."""
 
 from __future__ import annotations
 
@@ -17,11 +17,16 @@ th,td{border-color:#34373b} th,.soft{color:#a5a8ac} a{color:#8ab8e8}
 img{background:#fff;border-radius:4px}}
 """
 
-LATEX = {sign: f"\\{sign}" for sign in "&%$#_{}"} | {
+_LATEX = {sign: f"\\{sign}" for sign in "&%$#_{}"} | {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "\u2212": "$-$",
     "±": r"$\pm$", "†": r"\textsuperscript{\dag}", "–": "--", "λ": r"$\lambda$",
 }  # fmt: skip
+
+
+def latex(text: str) -> str:
+    """`text` with the signs that are special to LaTeX spelt out."""
+    return "".join(_LATEX.get(sign, sign) for sign in text)
 
 
 def page(title: str, body: str) -> str:

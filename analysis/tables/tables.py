@@ -1,7 +1,7 @@
-"""The tables of a report: every trial, the front with what backs it, and summary.json.
+"""The tables of a report: every trial, the front with its evidence, and summary.json.
 
 table = trials(info, bars)
-shown = display(info, bars, found)
+shown = display(info, bars, evidence)
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.front import FrontInfo, Point, choose
-from analysis.statistics import Evidence, evidence
-from analysis.tables.markup import LATEX
+from analysis.statistics import Evidence, PointEvidence
+from analysis.tables.markup import latex
 from ermgap.config import METRICS
 
 PLOTS = Path("analysis/plots")
@@ -52,12 +52,12 @@ def trials(info: FrontInfo, bars: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(
-    info: FrontInfo, bars: pd.DataFrame, found: Evidence | None = None
+    info: FrontInfo, bars: pd.DataFrame, evidence: Evidence | None = None
 ) -> dict[str, object]:
     """What summary.json holds: front, hypervolume, reference point, choices, ERM, counts, n_dev."""
     errors = bars.set_index("trial_id").to_dict("index")
-    chosen = {name: rule(info, found) for name, rule in choose.RULES.items()}
-    limits = {f"{x:g}": chosen[f"gap at most {100 * x:g}"] for x in choose.GAP_LIMITS}
+    choices = {name: rule(info, evidence) for name, rule in choose.RULES.items()}
+    under = choices[f"gap at most {100 * choose.GAP_LIMIT:g}"]
     return {
         "name": info.name,
         "finished": info.done,
@@ -75,18 +75,18 @@ def summary(
         "majority_rate": info.majority_rate,
         "front": [_brief(point, errors) for point in info.front],
         "erm": _brief(info.erm, errors),
-        "knee": _brief(info.find(chosen["knee"].trial_id), errors),
-        "most_accurate": _brief(info.find(chosen["most accurate"].trial_id), errors),
-        "fairest": _brief(info.find(chosen["fairest"].trial_id), errors),
-        "best_under": {x: _limited(info, choice) for x, choice in limits.items()},
-        "choices": {name: asdict(choice) for name, choice in chosen.items()},
-        "evidence": found.plain() if found is not None else None,
+        "knee": _brief(info.find(choices["knee"].trial_id), errors),
+        "most_accurate": _brief(info.find(choices["most accurate"].trial_id), errors),
+        "fairest": _brief(info.find(choices["fairest"].trial_id), errors),
+        "best_under": {f"{choose.GAP_LIMIT:g}": _limited(info, under)},
+        "choices": {name: asdict(choice) for name, choice in choices.items()},
+        "evidence": evidence.plain() if evidence is not None else None,
         "bars": "one standard error over resampled speakers, no 95 % interval",
     }
 
 
 def display(
-    info: FrontInfo, bars: pd.DataFrame, found: Evidence | None = None, *, wide: bool = True
+    info: FrontInfo, bars: pd.DataFrame, evidence: Evidence | None = None, *, wide: bool = True
 ) -> pd.DataFrame:
     """The front and the ERM baseline as text: percent, points, and what sets them apart."""
     errors = bars.set_index("trial_id").to_dict("index")
@@ -96,7 +96,7 @@ def display(
         row = {"trial": point.trial_id, "": "front" if point.on_front else "(ERM, dominated)"}
         for name in dict.fromkeys([*info.objectives, "acc", "max_gap", *(["w_f1"] * wide)]):
             row[f"{name} {METRICS[name].unit}"] = _cell(name, point, errors)
-        row |= _backing(found.get(point.trial_id), wide=wide) if found else {}
+        row |= _backing(evidence.get(point.trial_id), wide=wide) if evidence else {}
         row |= {key: _setting(point.hyperparameters.get(key)) for key in settings}
         rows.append(row)
     return pd.DataFrame(rows).fillna("-")
@@ -136,21 +136,24 @@ def _limited(info: FrontInfo, choice: choose.Choice) -> dict:
     }
 
 
-def _backing(one: evidence.PointEvidence | None, *, wide: bool) -> dict[str, str]:
-    """What a row says of a gap beside its value, in points; `wide`: where it is, too."""
-    if one is None:
+def _backing(backing: PointEvidence | None, *, wide: bool) -> dict[str, str]:
+    """A row's columns on how sure its gap is, in points; `wide` adds where the gap is."""
+    if backing is None:
         return {}
-    change = one.change["max_gap"] if one.change else None
-    paired = [] if change is None else [change.value, change.low, change.high]
-    told = {
-        "at most": _points(one.gap.at_most),
-        "fair models": _points(one.band.high),
-        "against ERM": "{} [{}, {}]".format(*(_points(x, sign="+") for x in paired))
-        if paired and np.isfinite(paired).all()
-        else "-",
+    columns = {
+        "at most": _points(backing.gap.at_most),
+        "fair models": _points(backing.band.high),
+        "against ERM": "-",
     }
-    where = {"worst in": one.cell or "-", "women/men": f"{_points(one.female)}/{_points(one.male)}"}
-    return told | (where if wide else {})
+    if change := backing.change and backing.change["max_gap"]:
+        interval = [change.value, change.low, change.high]
+        if np.isfinite(interval).all():
+            signed = (_points(value, sign="+") for value in interval)
+            columns["against ERM"] = "{} [{}, {}]".format(*signed)
+    if wide:
+        columns["worst in"] = backing.cell or "-"
+        columns["women/men"] = f"{_points(backing.female)}/{_points(backing.male)}"
+    return columns
 
 
 def _points(value: float, *, sign: str = "") -> str:
@@ -178,14 +181,10 @@ def _plain(value: object) -> object:
 
 def to_latex(shown: pd.DataFrame) -> str:
     """A table of `display` for booktabs."""
-    lines = [" & ".join(map(_escaped, row)) + r" \\" for row in shown.astype(str).to_numpy()]
-    head = " & ".join(map(_escaped, shown.columns)) + r" \\"
+    lines = [" & ".join(map(latex, row)) + r" \\" for row in shown.astype(str).to_numpy()]
+    head = " & ".join(map(latex, shown.columns)) + r" \\"
     columns = "l" * min(2, shown.shape[1]) + "r" * max(shown.shape[1] - 2, 0)
     return "\n".join(
         [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *lines,
          r"\bottomrule", r"\end{tabular}", ""]
     )  # fmt: skip
-
-
-def _escaped(text: str) -> str:
-    return "".join(LATEX.get(sign, sign) for sign in text)

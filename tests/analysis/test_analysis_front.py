@@ -195,7 +195,7 @@ def test_a_front_without_a_knee_says_so(tmp_path, trials):
     assert choice.sentence.startswith("There is no knee")
 
 
-def test_best_under_a_gap_takes_the_most_accurate_that_qualifies(tmp_path):
+def test_gap_at_most_takes_the_most_accurate_that_qualifies(tmp_path):
     trials = [
         {"acc": 0.70, "max_gap": 0.20},
         {"acc": 0.60, "max_gap": 0.10},
@@ -203,14 +203,14 @@ def test_best_under_a_gap_takes_the_most_accurate_that_qualifies(tmp_path):
         {"acc": 0.99, "max_gap": 0.01, "status": "running"},
         {"acc": 0.10, "max_gap": 0.00},
     ]
-    points = info_of(tmp_path, trials).points
-    assert choose.best_under(points, max_gap=0.25).trial_id == "t0000"
-    assert choose.best_under(points, max_gap=0.10).trial_id == "t0002"
-    none = choose.best_under(points, max_gap=0.05)
+    info = info_of(tmp_path, trials)
+    assert choose.gap_at_most(info, max_gap=0.25).trial_id == "t0000"
+    assert choose.gap_at_most(info, max_gap=0.10).trial_id == "t0002"
+    none = choose.gap_at_most(info, max_gap=0.05)
     assert none.trial_id is None and none.nearest == "t0002"
     assert "No configuration has a gap of at most 5 points" in none.sentence
     assert "the least violating is t0002" in none.sentence
-    assert choose.best_under([], max_gap=0.05).trial_id is None
+    assert choose.gap_at_most(replace(info, points=()), max_gap=0.05).trial_id is None
 
 
 def test_every_rule_chooses_a_usable_point_or_none(tmp_path):
@@ -231,6 +231,23 @@ def test_every_rule_chooses_a_usable_point_or_none(tmp_path):
             assert choice.rule == name and choice.sentence.endswith(".")
             if choice.trial_id is not None:
                 assert info.find(choice.trial_id).eligible
+
+
+def test_the_best_worst_group_is_on_the_front_and_need_not_be_the_fairest(tmp_path):
+    trials = [
+        {"acc": 0.70, "max_gap": 0.20, "worst_group_w_f1": 0.5},
+        {"acc": 0.60, "max_gap": 0.10, "worst_group_w_f1": 0.3},
+        {"acc": 0.55, "max_gap": 0.15, "worst_group_w_f1": 0.9},
+    ]
+    info = info_of(tmp_path, trials)
+    choice = choose.RULES["best worst group"](info)
+    assert choice.trial_id == "t0000" and "W-F1 50.0 %" in choice.sentence
+    assert choose.RULES["fairest"](info).trial_id == "t0001"
+    assert choose.RULES["best worst group"](replace(info, points=())).trial_id is None
+
+
+def test_there_are_at_most_eight_rules_and_a_terminal_shows_some_of_them():
+    assert len(choose.RULES) <= 8 and set(choose.BRIEF) < set(choose.RULES)
 
 
 def test_without_an_accuracy_among_the_objectives_nothing_is_called_most_accurate(tmp_path):
