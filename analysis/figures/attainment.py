@@ -50,7 +50,7 @@ class Attainment:
 
 
 def over_speakers(info: FrontInfo, records: Records, *, seed: int = 0) -> Attainment | None:
-    """Over resampled speakers; None without predictions, or with objectives that have no resamples."""
+    """Over resampled speakers; None without predictions or resamples of the objectives."""
     if len(info.objectives) != 2 or not set(info.objectives) <= {"acc", "w_f1", "max_gap"}:
         return None
     tables = {p.trial_id: dev_predictions(records, p.trial_id) for p in info.best(MOST)}

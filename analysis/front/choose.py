@@ -180,7 +180,7 @@ def _backed(
     condition: str,
     excess: Callable[[PointEvidence], float],
 ) -> Choice:
-    """The most accurate point whose `excess` is at most 0; `nearest` is that of the least excess."""
+    """The most accurate point whose `excess` is at most 0; `nearest` has the least excess."""
     known = [
         (by, point)
         for point in info.front
