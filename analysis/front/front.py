@@ -14,6 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
+from analysis.front.dominance import hypervolume, non_dominated
 from ermgap.config import METRICS
 from ermgap.errors import UserError
 from ermgap.metrics import OVERALL, uncounted_cells, violation
@@ -73,7 +74,7 @@ class FrontInfo:
         reference: the reference point of the hypervolume, an objective each.
         hypervolume: as a share of all that is attainable, 0 to 1.
         planned: number of trials that the sweep is to have.
-        torn: whether a half-written line of the records was skipped.
+        half_written: whether half-written lines of the records were skipped.
         speakers, cells: their numbers on dev.
         uncounted: cells that do not count for max_gap, with their numbers
             (`ermgap.metrics.uncounted_cells`).
@@ -206,52 +207,6 @@ def _judged(
     values = [[p.values[name] if p.eligible else np.nan for name in objectives] for p in judged]
     flags = non_dominated(values, directions=directions)
     return [replace(point, on_front=bool(flag)) for point, flag in zip(judged, flags, strict=True)]
-
-
-def non_dominated(values: Sequence[Sequence[float]], *, directions: Sequence[str]) -> np.ndarray:
-    """Bool [n]: rows of values [n, m] that no other row beats; equal rows are kept together.
-
-    `directions` is "max" or "min" for each of the m objectives. A row with NaN is never kept.
-    """
-    costs = _costs(values, directions)
-    finite = np.isfinite(costs).all(axis=1)
-    no_worse = (costs[:, None] <= costs[None]).all(-1)
-    better = (costs[:, None] < costs[None]).any(-1)
-    return finite & ~(no_worse & better & finite[:, None]).any(axis=0)
-
-
-def hypervolume(
-    values: Sequence[Sequence[float]],
-    *,
-    reference: Sequence[float],
-    directions: Sequence[str],
-    ideal: Sequence[float] | None = None,
-) -> float:
-    """Volume dominated by values [n, m] up to `reference`, as a share (0 to 1) of all there is.
-
-    All there is: the box between the reference and `ideal` (default 1 for a maximised objective, 0
-    for a minimised one). A point that does not beat the reference everywhere adds nothing. Computed
-    by moocore (Fonseca, Paquete, Lopez-Ibanez 2006). NaN if the reference is not finite.
-    """
-    import moocore  # 90 ms to import: only when a volume is asked for
-
-    if ideal is None:
-        ideal = [1.0 if direction == "max" else 0.0 for direction in directions]
-    corner = _costs([reference], directions)[0]
-    box = float(np.prod(corner - _costs([ideal], directions)[0]))
-    if not np.isfinite(box) or box <= 0:
-        return float("nan")
-    costs = _costs(values, directions)
-    inside = costs[(costs < corner).all(axis=1)]
-    return float(moocore.hypervolume(inside, ref=corner)) / box if len(inside) else 0.0
-
-
-def _costs(values: Sequence[Sequence[float]], directions: Sequence[str]) -> np.ndarray:
-    """Values [n, m] with maximised columns negated, so that less is better everywhere."""
-    if unknown := set(directions) - {"max", "min"}:
-        raise ValueError(f"directions are 'max' or 'min', not {sorted(unknown)}")
-    signs = [-1.0 if direction == "max" else 1.0 for direction in directions]
-    return np.asarray(values, dtype=float).reshape(-1, len(signs)) * signs
 
 
 def _point(trial: Trial, unsearched: Mapping) -> Point:

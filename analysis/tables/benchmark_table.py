@@ -116,9 +116,7 @@ def table(
         facts={
             "min_support": min_support,
             "cell_support": metrics.minimum_per_side(**support),
-            "uncounted": {
-                name: _uncounted(measured[name], there) for name, there in counting.items()
-            },
+            "uncounted": {n: _uncounted(measured[n], there) for n, there in counting.items()},
             "synthetic": tuple(synthetic),
             **_facts(systems),
         },
