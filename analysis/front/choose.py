@@ -158,7 +158,7 @@ def gap_surely_at_most(
         info, evidence,
         rule=f"gap surely at most {100 * max_gap:g}",
         condition=f"With a gap of at most {100 * max_gap:g} points at 95 % confidence",
-        excess=lambda backing: backing.gap.at_most - max_gap,
+        excess=lambda point_evidence: point_evidence.gap.at_most - max_gap,
     )  # fmt: skip
 
 
@@ -168,7 +168,7 @@ def like_fair_models(info: FrontInfo, evidence: Evidence | None = None) -> Choic
         info, evidence,
         rule="gap within 95 % of fair models'",
         condition="With a gap that is within 95 % of fair models'",
-        excess=lambda backing: backing.gap.measured - backing.band.high,
+        excess=lambda point_evidence: point_evidence.gap.measured - point_evidence.band.high,
     )  # fmt: skip
 
 

@@ -96,7 +96,7 @@ def display(
         row = {"trial": point.trial_id, "": "front" if point.on_front else "(ERM, dominated)"}
         for name in dict.fromkeys([*info.objectives, "acc", "max_gap", *(["w_f1"] * wide)]):
             row[f"{name} {METRICS[name].unit}"] = _cell(name, point, errors)
-        row |= _backing(evidence.get(point.trial_id), wide=wide) if evidence else {}
+        row |= _evidence_columns(evidence.get(point.trial_id), wide=wide) if evidence else {}
         row |= {key: _setting(point.hyperparameters.get(key)) for key in settings}
         rows.append(row)
     return pd.DataFrame(rows).fillna("-")
@@ -136,23 +136,23 @@ def _limited(info: FrontInfo, choice: choose.Choice) -> dict:
     }
 
 
-def _backing(backing: PointEvidence | None, *, wide: bool) -> dict[str, str]:
+def _evidence_columns(point_evidence: PointEvidence | None, *, wide: bool) -> dict[str, str]:
     """A row's columns on how sure its gap is, in points; `wide` adds where the gap is."""
-    if backing is None:
+    if point_evidence is None:
         return {}
     columns = {
-        "at most": _points(backing.gap.at_most),
-        "fair models": _points(backing.band.high),
+        "at most": _points(point_evidence.gap.at_most),
+        "fair models": _points(point_evidence.band.high),
         "against ERM": "-",
     }
-    if change := backing.change and backing.change["max_gap"]:
+    if change := point_evidence.change and point_evidence.change["max_gap"]:
         interval = [change.value, change.low, change.high]
         if np.isfinite(interval).all():
             signed = (_points(value, sign="+") for value in interval)
             columns["against ERM"] = "{} [{}, {}]".format(*signed)
     if wide:
-        columns["worst in"] = backing.cell or "-"
-        columns["women/men"] = f"{_points(backing.female)}/{_points(backing.male)}"
+        columns["worst in"] = point_evidence.cell or "-"
+        columns["women/men"] = f"{_points(point_evidence.female)}/{_points(point_evidence.male)}"
     return columns
 
 
