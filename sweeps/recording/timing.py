@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # pandas: half a second
 
 
 FEATURES, READY = "audio features", "ready"  # notes of ermgap/training/context.py
-WORDS = {  # part -> as a person reads it, in the order of printing
+TITLES = {  # of the parts of a session, in the order of printing
     "start": "start-up",
     "features": "audio features",
     "files": "metrics and files",
@@ -50,10 +50,14 @@ class Epoch:
 
 @dataclass
 class Session:
-    """What a call of `driver.run` did: `interrupted` by Ctrl-C (`hurried`: a second one), or ended.
+    """One call of `driver.run`, as the accounting of its time needs it.
 
-    `begun` and `closed` are seconds since 1970; `rows` had been committed before it; `moments` are
-    the broker's: (slot, what began there, when).
+    Attributes:
+        begun, closed: in s since 1970; `closed` is None where nothing was run.
+        rows: number of rows that were committed before it.
+        slots: number of worker groups.
+        moments: the broker's: (slot, what began there, s since 1970).
+        interrupted: ended by Ctrl-C; `hurried`: by a second one.
     """
 
     begun: float = field(default_factory=time.time)
@@ -92,7 +96,7 @@ def epochs(rows: Iterable[Mapping]) -> dict[str, list[Epoch]]:
 
 
 def account(rows: Iterable[Mapping], session: Session, *, now: float) -> dict[str, float]:
-    """Seconds of each part (`steps`, and those of WORDS); their sum is `now - session.begun`.
+    """Seconds of each part (`steps`, and those of TITLES); their sum is `now - session.begun`.
 
     Args:
         rows: of this session.
@@ -100,11 +104,11 @@ def account(rows: Iterable[Mapping], session: Session, *, now: float) -> dict[st
         now: s since 1970.
     """
     closed = now if session.closed is None else session.closed
-    found = epochs(rows)
-    slots = max(session.slots, len(found), 1)
-    parts = dict.fromkeys(("steps", *WORDS), 0.0)
-    last = max((slot[-1].end for slot in found.values()), default=closed)
-    for slot, trained in found.items():
+    by_slot = epochs(rows)
+    slots = max(session.slots, len(by_slot), 1)
+    parts = dict.fromkeys(("steps", *TITLES), 0.0)
+    last = max((trained[-1].end for trained in by_slot.values()), default=closed)
+    for slot, trained in by_slot.items():
         begin, end = trained[0].begin, trained[-1].end
         features = _features(slot, session.moments, until=begin)
         inside = sum(epoch.seconds for epoch in trained)
@@ -115,23 +119,23 @@ def account(rows: Iterable[Mapping], session: Session, *, now: float) -> dict[st
         parts["files"] += inside - steps
         parts["between"] += end - begin - inside
         parts["idle"] += last - end
-    # A slot that never trained: nothing was left for it, or it never came up.
-    parts["idle" if found else "start"] += (slots - len(found)) * (last - session.begun)
+    # A slot that never trained: no trial remained for it, or it never came up.
+    parts["idle" if by_slot else "start"] += (slots - len(by_slot)) * (last - session.begun)
     mean = {name: seconds / slots for name, seconds in parts.items()}
     return mean | {"close": closed - last, "report": now - closed}
 
 
-def words(parts: Mapping[str, float]) -> str:
-    """One line for a person."""
+def sentence(parts: Mapping[str, float]) -> str:
+    """The parts of a session's time in one line: their sum, and each that is not negligible."""
     total = sum(parts.values())
     share = parts["steps"] / total if total > 0 else 0.0
-    rest = [f"{span(parts[name])} {word}" for name, word in WORDS.items() if parts[name] >= 0.05]
+    rest = [f"{span(parts[name])} {title}" for name, title in TITLES.items() if parts[name] >= 0.05]
     head = f"time: {span(total)}, {share:.0%} of it inside training and evaluation steps"
     return f"{head}; the rest: {', '.join(rest)}" if rest else head
 
 
 def span(seconds: float) -> str:
-    """4 min 12 s, 14 s, 1.2 s."""
+    """A duration with one or two units, such as 1 h 4 min, 4 min 12 s, 14 s or 1.2 s."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -147,7 +151,7 @@ def tell(records: Records, session: Session) -> None:
         return
     now = time.time()
     parts = account(records.rows()[session.rows :], session, now=now)
-    print(words(parts))
+    print(sentence(parts))
     line = {"begun": session.begun, "ended": now, "slots": session.slots, "parts": parts}
     line |= {"interrupted": session.interrupted, "share": parts["steps"] / (now - session.begun)}
     text = json.dumps(line, separators=(",", ":")).encode() + b"\n"
@@ -166,8 +170,8 @@ def _same(before: Epoch, one: Epoch) -> bool:
 
 
 def _features(slot: str, moments: Sequence[tuple[str, str, float]], *, until: float) -> float:
-    """Seconds between the first word of features and that the slot's worker is ready."""
-    mine = [(word, when) for name, word, when in moments if name == slot and when <= until]
-    begin = next((when for word, when in mine if word == FEATURES), None)
-    end = next((when for word, when in mine if word == READY and when >= (begin or 0)), until)
+    """Seconds between a slot's first note of features and its note that it is ready."""
+    notes = [(note, when) for name, note, when in moments if name == slot and when <= until]
+    begin = next((when for note, when in notes if note == FEATURES), None)
+    end = next((when for note, when in notes if note == READY and when >= (begin or 0)), until)
     return 0.0 if begin is None else end - begin

@@ -18,7 +18,7 @@ class World:
         self.rng = np.random.default_rng(seed)
         self.session = Session(begun=begun, slots=slots)
         self.rows: list[dict] = []
-        self.truth = dict.fromkeys(("steps", *timing.WORDS), 0.0)
+        self.truth = dict.fromkeys(("steps", *timing.TITLES), 0.0)
         self.moments: list[tuple[str, str, float]] = []
         ends = [self.play(f"slot-{n}", gang=gang) for n in range(slots)]
         last = max(ends)
@@ -139,7 +139,7 @@ def test_spans_are_said_as_a_person_would(seconds, said):
 
 def test_the_line_names_the_share_and_the_parts_that_are_not_nothing():
     parts = {"steps": 70.0, "start": 20.0, "features": 0.0, "close": 10.0, "report": 0.01}
-    said = timing.words(dict.fromkeys(timing.WORDS, 0.0) | parts)
+    said = timing.sentence(dict.fromkeys(timing.TITLES, 0.0) | parts)
     assert said.startswith("time: 1 min 40 s, 70% of it inside training and evaluation steps")
     assert "20 s start-up" in said and "10 s closing" in said
     assert "features" not in said and "report" not in said
