@@ -9,7 +9,7 @@ of YAML, and `user_paths` makes every path that a user writes absolute.
 from ermgap.config import losses, old_forms
 from ermgap.config.metrics_table import GAP_TITLES, METRICS, Metric
 from ermgap.config.parsing import differing_keys, tuples_to_lists
-from ermgap.config.presets import Config, apply_settings, companions, from_dict, load
+from ermgap.config.presets import Config, apply_settings, from_dict, load
 from ermgap.config.safe_yaml import one_line, quoted
 from ermgap.config.schema import (
     Adapter,
@@ -47,7 +47,6 @@ __all__ = [
     "absolute_corpus",
     "absolute_path",
     "apply_settings",
-    "companions",
     "differing_keys",
     "from_dict",
     "load",

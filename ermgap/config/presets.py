@@ -72,24 +72,6 @@ class Config:
         return from_dict(values)
 
 
-OWN = {  # what the members of a gang may differ in; all else decides the passes that they share
-    "adapter": ("r", "alpha", "dropout"),
-    "objective": ("loss", "p", "estimator", "relative", "ema", "dro_eta", "dro_c", "schedule")
-    + ("lambda_max", "lambda_0", "start", "ramp", "eta", "epsilon", "gap", "every"),
-    "train": ("lr", "weight_decay", "warmup", "clip_norm", "patience", "select"),
-}
-
-
-def companions(first: Config, second: Config) -> bool:
-    """Whether two configurations can be trained in the same passes."""
-    left, right = first.to_dict(), second.to_dict()
-    for values in (left, right):
-        for section, keys in OWN.items():
-            for key in keys:
-                values[section].pop(key, None)
-    return left == right
-
-
 def from_dict(values: Mapping, *, where: str = "the configuration") -> Config:
     """Build a Config from nested plain values; UserError names an unknown key or a wrong type."""
     return build(Config, values, "", where)

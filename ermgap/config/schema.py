@@ -227,7 +227,6 @@ class Sweep(Section):
     deterministic: bool = False  # the same trials for the same seed with several slots, too
     slots: int | None = None  # worker groups; None: as many as the machine carries
     workers: int = 1  # workers in a group
-    gang: int = 1  # configurations that a group trains in the same passes
     device: str = "auto"  # gpu: ask a cluster for GPUs, even if none has started yet
     space: dict = field(default_factory=dict)  # hyperparameter -> its range, instead of the default
     points: dict = field(default_factory=dict)  # name -> hyperparameters: these alone, no search
@@ -260,6 +259,6 @@ class Sweep(Section):
             for key, point in self.points.items():
                 self.refuse(name in point, f"points.{key}.{name}", remedy, point.get(name))
         self.one_of("device", ("auto", "cpu", "gpu"))
-        self.at_least(1, "attempts", "workers", "gang", "slots", "stop_after")
+        self.at_least(1, "attempts", "workers", "slots", "stop_after")
         self.refuse(self.stop_factor < 2, "stop_factor", "it is 2 or more")
         self.refuse(self.stop_margin < 0, "stop_margin", "it cannot be negative")

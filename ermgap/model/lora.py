@@ -5,10 +5,10 @@ linear module and, if wanted, a copy of the projector. A linear module then give
 
     W x + b + alpha / r * B A dropout(x)          (LoRA, arXiv 2106.09685, as peft defines it)
 
-A `Stack` holds the adapters of a gang of K configurations for one forward pass: factors with a
-leading axis of K, padded with zeros to the largest r, so that the frozen product runs once over
-K x batch rows and the low-rank products are batched over K. Each adapter keeps its own r, alpha,
-dropout rate and random numbers: with K = 1 the arithmetic is that of the adapter alone.
+A `Stack` holds K adapters for one forward pass: factors with a leading axis of K, padded with zeros
+to the largest r, so that the frozen product runs once over K x batch rows and the low-rank products
+are batched over K. Each adapter keeps its own r, alpha, dropout rate and random numbers: with K = 1
+the arithmetic is that of the adapter alone.
 
 Differences to peft: modules that share their input (q, k, v) share its dropout mask, and in a
 bfloat16 model the low-rank products are bfloat16 too, of factors kept in float32.
@@ -124,7 +124,7 @@ class Adapter:
 
 
 class Stack:
-    """The adapters of a gang, side by side for one pass.
+    """Several adapters side by side for one pass.
 
     Attributes:
         first, second: by module path, A [K, r, in] and B [K, out, r] in `dtype`; B carries alpha/r

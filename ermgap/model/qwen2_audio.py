@@ -136,7 +136,7 @@ class SpeechLLM:
         model: the `Qwen2AudioForConditionalGeneration`; nothing in it ever changes.
         tokenizer, extractor: its tokenizer and its log-mel feature extractor.
         prompt: token ids around the audio and of the answers.
-        adapters: those of the K configurations that train on it; K = 1 unless they form a gang.
+        adapters: the K adapters of a pass; K = 1 in training.
         training: whether dropout applies.
         sharded: whether the decoder's layers are, so that workers must run it equally often.
         recompute: keep only the layers' inputs for the backward pass (less memory, a third slower).

@@ -1,11 +1,10 @@
 """The loop inside Ray Train: what every worker of a slot runs, as long as the sweep lives.
 
 A slot is one `TorchTrainer.fit()`. Its workers load the backbone and the features once, then take
-one configuration after another from the broker (a named actor, sweeps/scheduler/slots.py), or
-several at a time as a gang, train them, report every epoch of each and are told whether to go on.
-Only outcomes on which all ranks agree end a configuration in here; any exception propagates, Ray
-restarts the group, and the broker hands the same configurations out again from their last committed
-epoch.
+one trial after another from the broker (a named actor, sweeps/scheduler/slots.py), train it, report
+every epoch and hear whether to go on. Only outcomes on which all ranks agree end a trial in here;
+any exception propagates, Ray restarts the group, and the broker hands the same trial out again from
+its last committed epoch.
 """
 
 from __future__ import annotations
@@ -47,18 +46,16 @@ def worker(settings: dict) -> None:
     broker = ray.get_actor(settings["broker"], namespace=settings["namespace"])
     desk = Desk(broker, settings["slot"], world)
     try:
-        speech, material = prepare(
-            ray.get(broker.material.remote(settings["slot"])), world, desk.note
-        )
+        speech, material = prepare(ray.get(broker.setup.remote(settings["slot"])), world, desk.note)
     except UserError as mistake:
         # It would come back at every restart: the sweep ends with the user's sentence instead.
         desk.give_up(str(mistake))
         return
     watchdog = Watchdog(PATIENCE_S)
-    while (jobs := desk.take(watchdog.tick)) is not None:
+    while (job := desk.take(watchdog.tick)) is not None:
         try:
             train(
-                jobs,
+                job,
                 speech=speech,
                 material=material,
                 world=world,
@@ -68,11 +65,11 @@ def worker(settings: dict) -> None:
                 tick=watchdog.tick,
             )
         except StorageError as problem:
-            # No fault of the configurations: they stay unfinished, and the sweep says why.
+            # No fault of the trial: it stays unfinished, and the sweep says why.
             desk.give_up(str(problem))
             raise
         except BaseException as problem:
-            desk.trouble(jobs, problem)
+            desk.trouble(job, problem)
             raise
     watchdog.stop()
 
@@ -83,9 +80,9 @@ class Desk:
     def __init__(self, broker, slot: str, world: World) -> None:
         self.broker, self.slot, self.world = broker, slot, world
 
-    def take(self, tick) -> list[Job] | None:
-        """What to train next in the same passes, or None when the slot shall close. Ranks that wait
-        hear at least once a minute, so that no collective times out."""
+    def take(self, tick) -> Job | None:
+        """What to train next, or None when the slot shall close. Ranks that wait hear at least
+        once a minute, so that no collective times out."""
         while True:
             tick()
             answer = None
@@ -94,11 +91,9 @@ class Desk:
             answer = self.world.from_first(answer)
             if answer["kind"] == "close":
                 return None
-            if answer["kind"] == "jobs":
-                return [
-                    Job(**(job | {"config": config.from_dict(job["config"])}))
-                    for job in answer["jobs"]
-                ]
+            if answer["kind"] == "trial":
+                job = answer["trial"]
+                return Job(**(job | {"config": config.from_dict(job["config"])}))
 
     def report(self, row: dict) -> bool:
         """Commit a row; whether to go on with this configuration."""
@@ -114,12 +109,12 @@ class Desk:
         if self.world.rank == 0:
             ray.get(self.broker.behind.remote(self.slot, job.trial_id, job.attempt, reason))
 
-    def trouble(self, jobs: list[Job], problem: BaseException) -> None:
+    def trouble(self, job: Job, problem: BaseException) -> None:
         """Leave word of an exception before it takes the group down; any rank may see it first."""
-        trials = [job.trial_id for job in jobs]
-        logging.getLogger(__name__).error("trials %s", ", ".join(trials), exc_info=problem)
+        logging.getLogger(__name__).error("trial %s", job.trial_id, exc_info=problem)
         lines = str(problem).strip().splitlines() or [""]
-        self.broker.trouble.remote(self.slot, trials, f"{type(problem).__name__}: {lines[0]}")
+        reason = f"{type(problem).__name__}: {lines[0]}"
+        self.broker.trouble.remote(self.slot, job.trial_id, reason)
         time.sleep(0.2)
 
     def note(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""One configuration in training: its adapter, objective, optimiser, early stop, rows and files."""
+"""A trial in training: its adapter, objective, optimiser, early stop, rows and files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ermgap.training.evaluation import predictions
 
 @dataclass(frozen=True)
 class Job:
-    """One configuration to train; `epoch` is the last committed one (0: from the start)."""
+    """One trial to train; `epoch` is the last committed one (0: from the start)."""
 
     trial_id: str
     config: Config
@@ -35,8 +35,8 @@ class Job:
     hyperparameters: dict = field(default_factory=dict)  # the searched values, for the rows
 
 
-class Member:
-    """The state of one configuration in training; the gang it belongs to has none of its own."""
+class TrialState:
+    """What training changes of a trial, and the rows and files that tell of it."""
 
     def __init__(self, job: Job, adapter: Adapter, *, material: Material, world: World) -> None:
         self.job, self.adapter, self.material, self.world = job, adapter, material, world

@@ -1,4 +1,4 @@
-"""The broker's pen: what the records and the TensorBoard events hear of each configuration."""
+"""Writes what becomes of each trial into the records, the journal and the TensorBoard events."""
 
 from __future__ import annotations
 
@@ -7,19 +7,39 @@ import math
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from ermgap.config import Config
 from ermgap.records import COMPLETE, DegenerateRule, Records, StorageError, Trial
 from sweeps.recording.events import Events
 from sweeps.search import space
-from sweeps.search.gangs import Entry
 from sweeps.search.journal import Journal
 from sweeps.search.order import knows
 from sweeps.search.stopping import Rungs, curve
 
 # The rows of a bucket are seconds behind: until they are there, a lost driver needs the checkpoint.
 FORGET_S = 30.0
+
+
+@dataclass
+class OpenTrial:
+    """A trial between its offer and its outcome."""
+
+    trial_id: str
+    hyperparameters: dict
+    attempt: int = 0  # how often it was handed out
+    epoch: int = 0  # the last committed one
+    slot: str | None = None  # the worker group that trains it
+    selected: dict = field(default_factory=dict)
+    curve: list = field(default_factory=list)  # stopping.curve of its rows
+    trouble: str | None = None  # what the worker group said before it died
+    config: Config | None = None
+
+    def handed_to(self, slot: str) -> dict:
+        """What the slot needs to train it; another attempt has begun."""
+        self.slot, self.attempt, self.trouble = slot, self.attempt + 1, None
+        names = ("trial_id", "attempt", "epoch", "hyperparameters")
+        return {name: getattr(self, name) for name in names} | {"config": self.config.to_dict()}
 
 
 class Ledger:
@@ -34,60 +54,59 @@ class Ledger:
     def __init__(self, records: Records, config: Config, *, lag: int | None = None) -> None:
         self.records, self.config, self.lag = records, config, lag
         trials = records.trials()  # once: a sweep's rows are parsed in seconds, and not kept
-        self.ended_before = sum(trial.ended for trial in trials)
         # Ended trials whose checkpoints are still stored, and since when; also those of a session
         # that was killed before it removed them.
         self.over = dict.fromkeys(_with_checkpoints(records, trials), time.monotonic())
         self.janitor = ThreadPoolExecutor(1)
         self.events = Events(records, trials)
         self.journal = Journal(records, config, trials=trials)
-        self.committed = {trial.trial_id: self._entry(trial) for trial in trials}
+        self.committed = {trial.trial_id: self._reopened(trial) for trial in trials}
         self.rungs = Rungs(config, trials, lag=lag)
         # The baselines run to their end: everything is compared with them.
-        self.spared = set(map(space.trial_id, range(len(space.named_points(config)))))
+        self.never_stopped = set(map(space.trial_id, range(len(space.named_points(config)))))
         self.rule = records.rule(trials) or DegenerateRule(-math.inf, config.sweep.floor)
 
-    def open(self, trial_id: str, hyperparameters: dict) -> Entry:
-        """A configuration that is offered: a new one gets its first row, another goes on."""
-        entry = self.committed.get(trial_id)
-        if entry is None:
-            entry = Entry(trial_id, hyperparameters)
-            self._append(self._row(entry, "running", None))
+    def open(self, trial_id: str, hyperparameters: dict) -> OpenTrial:
+        """A trial that is offered: a new one gets its first row, another goes on."""
+        trial = self.committed.get(trial_id)
+        if trial is None:
+            trial = OpenTrial(trial_id, hyperparameters)
+            self._append(self._row(trial, "running", None))
         self.journal.began(trial_id, hyperparameters)
-        return replace(entry, hyperparameters=hyperparameters)
+        return replace(trial, hyperparameters=hyperparameters)
 
-    def epoch(self, entry: Entry, row: dict) -> str:
-        """Commit an epoch; returns the status that the configuration has with it."""
+    def epoch(self, trial: OpenTrial, row: dict) -> str:
+        """Commit an epoch; returns the status that the trial has with it."""
         status, reason = (self._status(row), None) if row["last"] else ("running", None)
-        if status == "running" and entry.trial_id not in self.spared:
-            reason = self.rungs.beaten(entry.trial_id, row)
+        if status == "running" and trial.trial_id not in self.never_stopped:
+            reason = self.rungs.beaten(trial.trial_id, row)
             status = "stopped" if reason else status
         row = {key: value for key, value in row.items() if key != "last"}
-        row |= {"status": status, "reason": reason, "slot": entry.slot, "spared": entry.spared}
+        row |= {"status": status, "reason": reason, "slot": trial.slot}
         self._append(row)
-        self.rungs.note(entry.trial_id, row)
-        entry.epoch, entry.selected = row["epoch"], row["selected"]
-        entry.curve = [*entry.curve, *curve([row], self.config)]
+        self.rungs.note(trial.trial_id, row)
+        trial.epoch, trial.selected = row["epoch"], row["selected"]
+        trial.curve = [*trial.curve, *curve([row], self.config)]
         self.events.epoch(row)
         return status
 
-    def failed(self, entry: Entry, reason: str) -> bool:
-        """Commit that a configuration cannot go on; True when it is."""
-        self._append(self._row(entry, "failed", reason) | {"epoch": entry.epoch + 1})
+    def failed(self, trial: OpenTrial, reason: str) -> bool:
+        """Commit that a trial cannot go on; True when it is."""
+        self._append(self._row(trial, "failed", reason) | {"epoch": trial.epoch + 1})
         return True
 
-    def ended(self, entry: Entry, status: str) -> None:
-        """After the last row of a configuration."""
+    def ended(self, trial: OpenTrial, status: str) -> None:
+        """After the last row of a trial."""
         floor = self.rule.floor()
-        self.rule.note(entry.trial_id, status, entry.hyperparameters, entry.selected)
+        self.rule.note(trial.trial_id, status, trial.hyperparameters, trial.selected)
         if status in COMPLETE:
-            status = self.rule.status(entry.selected)
-        self.journal.ended(entry.trial_id, entry.hyperparameters, status, entry.selected)
+            status = self.rule.status(trial.selected)
+        self.journal.ended(trial.trial_id, trial.hyperparameters, status, trial.selected)
         if self.rule.floor() != floor:
             self.journal.judge(self.rule)
-        self.over[entry.trial_id] = time.monotonic()
+        self.over[trial.trial_id] = time.monotonic()
         self._forget(older=FORGET_S if self.records.in_bucket else 0.0)
-        self.events.ended(entry.hyperparameters, entry.trial_id, entry.selected)
+        self.events.ended(trial.hyperparameters, trial.trial_id, trial.selected)
 
     def close(self) -> None:
         """The sweep is over."""
@@ -109,16 +128,16 @@ class Ledger:
             else:
                 self.records.forget_checkpoints(trial_id)
 
-    def _entry(self, trial: Trial) -> Entry:
-        """Where a trial stands by its rows."""
-        entry = Entry(
-            trial.trial_id, trial.hyperparameters, epoch=trial.epoch, selected=trial.selected
+    def _reopened(self, trial: Trial) -> OpenTrial:
+        """Where a trial of an earlier session stands by its rows."""
+        return OpenTrial(
+            trial.trial_id,
+            trial.hyperparameters,
+            attempt=trial.attempt - 1 if trial.epoch else 0,  # a session's end is not its fault
+            epoch=trial.epoch,
+            selected=trial.selected,
+            curve=curve(trial.rows, self.config),
         )
-        entry.curve = curve(trial.rows, self.config)
-        if trial.epoch:  # the session's end was no fault of the configuration
-            entry.attempt = trial.attempt - 1
-            entry.spared = bool(trial.rows[-1].get("spared"))
-        return entry
 
     def _status(self, row: dict) -> str:
         """What a trial is that ends with this row, by the trials that it may know of."""
@@ -127,15 +146,15 @@ class Ledger:
         rule.note(trial_id, "finished", row["config"], selected)
         return rule.status(selected, lambda other: knows(trial_id, other, self.lag))
 
-    def _row(self, entry: Entry, status: str, reason: str | None) -> dict:
+    def _row(self, trial: OpenTrial, status: str, reason: str | None) -> dict:
         return {
-            "trial_id": entry.trial_id,
-            "attempt": entry.attempt,
-            "epoch": entry.epoch,
+            "trial_id": trial.trial_id,
+            "attempt": trial.attempt,
+            "epoch": trial.epoch,
             "status": status,
             "reason": reason,
-            "config": entry.hyperparameters,
-            "selected": entry.selected,
+            "config": trial.hyperparameters,
+            "selected": trial.selected,
             "time": time.time(),
         }
 

@@ -1,8 +1,6 @@
 """Where the time of a session went: in steps of training and evaluation, or beside them.
 
 Counted in seconds of a slot and divided by the slots, so that the parts add up to the wall time.
-The members of a gang are trained in the same passes: their rows carry the same seconds, which count
-once.
 """
 
 from __future__ import annotations
@@ -33,14 +31,11 @@ TITLES = {  # of the parts of a session, in the order of printing
 
 @dataclass
 class Epoch:
-    """One pass of a slot over train and dev, for one configuration or for a gang; times in s."""
+    """One pass of a slot over train and dev; times in s."""
 
     end: float  # since 1970
     seconds: float
     steps: float  # of `seconds`, inside steps of training and evaluation
-    number: int
-    members: set[str]
-    size: int
 
     @property
     def begin(self) -> float:
@@ -70,28 +65,14 @@ class Session:
 
 
 def epochs(rows: Iterable[Mapping]) -> dict[str, list[Epoch]]:
-    """The epochs of each slot, in the order of their rows; a gang's rows make one."""
+    """The epochs of each slot, in the order of their rows."""
     found: dict[str, list[Epoch]] = {}
     for row in rows:
         if row.get("seconds") is None or row.get("slot") is None:
             continue  # an offer, or a failure
         steps = (row.get("train_seconds") or 0.0) + (row.get("eval_seconds") or 0.0)
-        one = Epoch(
-            end=row["time"],
-            seconds=row["seconds"],
-            steps=min(steps, row["seconds"]),
-            number=row["epoch"],
-            members={row["trial_id"]},
-            size=row.get("gang") or 1,
-        )
-        before = found.setdefault(row["slot"], [])
-        if before and _same(before[-1], one):
-            last = before[-1]
-            last.members |= one.members
-            last.seconds = max(last.end, one.end) - min(last.begin, one.begin)
-            last.end, last.steps = max(last.end, one.end), max(last.steps, one.steps)
-        else:
-            before.append(one)
+        epoch = Epoch(row["time"], row["seconds"], steps=min(steps, row["seconds"]))
+        found.setdefault(row["slot"], []).append(epoch)
     return found
 
 
@@ -156,17 +137,6 @@ def tell(records: Records, session: Session) -> None:
     line |= {"interrupted": session.interrupted, "share": parts["steps"] / (now - session.begun)}
     text = json.dumps(line, separators=(",", ":")).encode() + b"\n"
     append_line(records.directory / "sessions.jsonl", text)
-
-
-def _same(before: Epoch, one: Epoch) -> bool:
-    """Whether a row tells of the pass that the one before it told of."""
-    return (
-        one.size > 1
-        and (before.size, before.number) == (one.size, one.number)
-        and len(before.members) < one.size
-        and not before.members & one.members
-        and one.begin < before.end
-    )
 
 
 def _features(slot: str, moments: Sequence[tuple[str, str, float]], *, until: float) -> float:

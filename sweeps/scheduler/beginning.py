@@ -43,7 +43,7 @@ class Beginning:
         Raises:
             UserError: no group can begin, or none has for long.
         """
-        self.begun = self.begun or any(status[key] for key in ("notes", "held", "ended"))
+        self.begun = self.begun or any(status[key] for key in ("notes", "slots", "ended"))
         if self.begun:
             return None
         now = time.monotonic()

@@ -1,11 +1,10 @@
-"""Who trains what: between Tune's trials and the slots. With its ledger the only writer of rows.
+"""Hands trials to the worker groups (slots) and commits what they report.
 
-A Tune trial offers configurations and waits for their outcomes; a slot takes one, or a gang of
-several that it trains in one pass (gangs.py), reports every epoch of each and is told whether to go
-on. The row is the commit: it is appended (fsync) before the slot hears the answer. A slot that
-takes while it still holds configurations has lost its worker group: they are handed out again from
-their last committed epoch. That counts as one more attempt of a configuration that was alone; of a
-gang nobody knows who was to blame, so its members are handed out alone from then on.
+A Tune trial offers its hyperparameters and waits for the outcome; a slot takes one trial at a time,
+reports every epoch and hears whether to go on. With its ledger the broker is the only writer of
+rows. The row is the commit: it is appended (fsync) before the slot hears the answer. A slot that
+asks for work while its trial has not ended has lost its worker group: the trial is handed out again
+from its last committed epoch, as one more attempt.
 
 The class is plain asyncio and is tested without Ray; `slots.py` makes an actor of it.
 """
@@ -14,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -21,15 +21,14 @@ from ermgap import config
 from ermgap.errors import UserError
 from ermgap.records import Records
 from ermgap.registry import load_plugins
-from sweeps.recording.ledger import Ledger
+from sweeps.recording.ledger import Ledger, OpenTrial
 from sweeps.recording.patience import keep_trying
 from sweeps.scheduler.bells import Bells
-from sweeps.search import gangs, space, stopping
-from sweeps.search.gangs import Entry
+from sweeps.search import space, stopping
 
 T = TypeVar("T")
-LINE = object()  # the bell of slots that wait; each trial has one by its id
-STARTS = 4  # of a slot in a row without a committed epoch: something is wrong that no retry mends
+QUEUE = object()  # what slots wait for; a Tune trial waits for its trial's id
+STARTS = 4  # of a slot in a row without a committed epoch: something is wrong that no retry fixes
 
 
 class Broker:
@@ -45,13 +44,13 @@ class Broker:
         self.config = config.from_dict(self.records.sweep["config"])
         load_plugins(self.config.plugins)  # a hyperparameter may be one's
         self.ledger = Ledger(self.records, self.config, lag=lag)
-        self.entries: dict[str, Entry] = {}
-        self.offers: set[str] = set()
-        self.line = gangs.Line(self.config.sweep.gang)
-        self.held: dict[str, list[str]] = {}  # slot -> trial ids
+        self.trials: dict[str, OpenTrial] = {}
+        self.offers: set[str] = set()  # ids of trials whose first row is being written
+        self.queue: deque[OpenTrial] = deque()  # those that wait for a slot
+        self.slots: dict[str, str] = {}  # slot -> id of the trial that it trains
         self.outcomes: dict[str, dict] = {}
         self.starts: dict[str, int] = {}
-        self.asks: dict[str, int] = {}  # of each slot; only the youngest may be given a job
+        self.asks: dict[str, int] = {}  # of each slot; only the youngest may be given a trial
         self.notes: dict[str, str] = {}
         self.moments: list[tuple[str, str, float]] = []  # slot, what began there, when
         self.closing = self.interrupted = False
@@ -61,45 +60,47 @@ class Broker:
     # For Tune's trials --------------------------------------------------------------------------
 
     async def offer(self, trial_id: str, hyperparameters: dict) -> None:
-        """Queue a configuration; one that is committed in part goes on from its last epoch.
+        """Queue a trial; one that is committed in part goes on from its last epoch.
 
-        One that the configuration refuses ends as failed; a second offer of the same is ignored.
+        One whose configuration is not possible ends as failed; a second offer of the same is
+        ignored.
         """
-        if trial_id in self.entries or trial_id in self.offers:
+        if trial_id in self.trials or trial_id in self.offers:
             return
         self.offers.add(trial_id)  # its first row may have to wait for the disk
-        entry = await self._commit(lambda: self.ledger.open(trial_id, hyperparameters))
+        trial = await self._commit(lambda: self.ledger.open(trial_id, hyperparameters))
         self.offers.discard(trial_id)
-        if entry is None:
+        if trial is None:
             return
-        self.entries[trial_id] = entry
+        self.trials[trial_id] = trial
         try:
-            entry.config = space.apply(hyperparameters, self.config)
+            trial.config = space.apply(hyperparameters, self.config)
         except UserError as mistake:
-            await self._fail(entry, str(mistake))
+            await self._fail(trial, str(mistake))
         else:
-            self.line.add(entry)
-        self._pass_on()  # a gang that is not full may have waited for this one
+            self.queue.append(trial)
+            self._wake_slot()
 
     async def outcome(self, trial_id: str, timeout: float) -> dict | None:
         """The outcome (`status`, `reason`, selected metrics), or None after `timeout` seconds."""
         await self.bells.until(
-            trial_id, lambda: trial_id in self.outcomes or self._left(trial_id), timeout
+            trial_id, lambda: trial_id in self.outcomes or self._abandoned(trial_id), timeout
         )
         if trial_id in self.outcomes:
             return self.outcomes[trial_id]
-        return {"status": "interrupted"} if self._left(trial_id) else None
+        return {"status": "interrupted"} if self._abandoned(trial_id) else None
 
     # For slots ----------------------------------------------------------------------------------
 
-    async def material(self, slot: str) -> dict:
+    async def setup(self, slot: str) -> dict:
         """What a slot's workers need to prepare themselves; asking counts as a start."""
         self.starts[slot] = self.starts.get(slot, 0) + 1
         if self.starts[slot] > STARTS * self.config.sweep.workers:
-            words = [e.trouble for e in self.entries.values() if e.trouble] or ["without a word"]
+            troubles = [trial.trouble for trial in self.trials.values() if trial.trouble]
             await self.give_up(
                 f"the worker group {slot} died {STARTS} times before it finished an epoch "
-                f"({words[-1]}); look into its logs and continue with --resume."
+                f"({(troubles or ['without a message'])[-1]}); look into its logs and continue "
+                "with --resume."
             )
         stored = self.records.sweep.get("storage")
         return {
@@ -110,79 +111,72 @@ class Broker:
         }
 
     async def take(self, slot: str, timeout: float) -> dict:
-        """What a slot does next: `kind` is jobs (then `jobs` is a gang), wait (ask again) or close.
-
-        A gang that is not full waits a moment for more, unless no more can come.
-        """
+        """What a slot does next: its `kind` is trial (to be trained), wait (ask again) or close."""
         ask = self.asks[slot] = self.asks.get(slot, 0) + 1
         await self._return_to_queue(slot)
-        await self.bells.until(LINE, lambda: self.line or self._stopped(), timeout)
-        while (patience := self._patience()) > 0:
-            await self.bells.until(LINE, lambda: self._patience() <= 0, patience)
+        await self.bells.until(QUEUE, lambda: self.queue or self._stopped(), timeout)
         if self._stopped():
             return {"kind": "close"}
         # A group that died while it waited is still in here: what it is given would be lost.
-        if not self.line or self.asks[slot] != ask:
-            self._pass_on()
+        if not self.queue or self.asks[slot] != ask:
+            self._wake_slot()
             return {"kind": "wait"}
-        gang = self.line.take()
-        self._pass_on()
-        self.held[slot] = [entry.trial_id for entry in gang]
-        self.moments.append((slot, "jobs", time.time()))
-        return {"kind": "jobs", "jobs": [entry.handed_to(slot) for entry in gang]}
+        trial = self.queue.popleft()
+        self._wake_slot()
+        self.slots[slot] = trial.trial_id
+        self.moments.append((slot, "trial", time.time()))
+        return {"kind": "trial", "trial": trial.handed_to(slot)}
 
     async def left(self, slot: str) -> None:
-        """A slot has ended for good: another one takes what it held."""
+        """A slot has ended for good: another one takes its trial."""
         await self._return_to_queue(slot)
 
     async def report(self, slot: str, row: dict) -> bool:
-        """Commit an epoch's row; whether the slot shall go on with this configuration."""
-        entry = self._current(slot, row["trial_id"], row["attempt"])
-        if entry is None:
+        """Commit an epoch's row; whether the slot shall go on with this trial."""
+        trial = self._current(slot, row["trial_id"], row["attempt"])
+        if trial is None:
             return False
 
         def commit() -> str | None:
             now = self._current(slot, row["trial_id"], row["attempt"])
-            return self.ledger.epoch(entry, row) if now is entry else None
+            return self.ledger.epoch(trial, row) if now is trial else None
 
         status = await self._commit(commit)
         if status is None:
             return False
         self.starts[slot] = 0
         if status != "running":
-            await self._end(entry, status, None)
+            await self._end(trial, status, None)
         elif self._stopped():
-            self._let_go(entry)
+            self._release(trial)
         return status == "running" and not self._stopped()
 
     async def failed(self, slot: str, trial_id: str, attempt: int, reason: str) -> None:
-        """All ranks of a slot agree that a configuration cannot go on."""
-        entry = self._current(slot, trial_id, attempt)
-        if entry is not None:
-            await self._fail(entry, reason)
+        """All ranks of a slot agree that a trial cannot go on."""
+        trial = self._current(slot, trial_id, attempt)
+        if trial is not None:
+            await self._fail(trial, reason)
 
     async def behind(self, slot: str, trial_id: str, attempt: int, reason: str) -> None:
-        """All ranks of a slot agree that a configuration's checkpoint cannot be read.
+        """All ranks of a slot agree that a trial's checkpoint cannot be read.
 
         It goes on from the one before, in the end from its start; that is no attempt of its own.
         """
-        entry = self._current(slot, trial_id, attempt)
-        if entry is None:
+        trial = self._current(slot, trial_id, attempt)
+        if trial is None:
             return
         logging.getLogger(__name__).warning("%s: %s; it goes back an epoch", trial_id, reason)
-        self._let_go(entry)
-        entry.epoch, entry.attempt = entry.epoch - 1, entry.attempt - 1
-        entry.curve = stopping.until(entry.epoch, entry.curve, self.config)
-        self.line.put_back([entry])
-        self._pass_on()
+        trial.epoch, trial.attempt = trial.epoch - 1, trial.attempt - 1
+        trial.curve = stopping.until(trial.epoch, trial.curve, self.config)
+        self._put_back(trial)
 
-    async def trouble(self, slot: str, trials: list[str], text: str) -> None:
-        """Word of an exception that is about to take the slot's group down.
+    async def trouble(self, slot: str, trial_id: str, text: str) -> None:
+        """Message of an exception that is about to end the slot's worker group.
 
         The first of an attempt counts: other ranks then only see their peer go.
         """
-        for trial_id in set(trials) & set(self.held.get(slot, ())):
-            self.entries[trial_id].trouble = self.entries[trial_id].trouble or text
+        if self.slots.get(slot) == trial_id:
+            self.trials[trial_id].trouble = self.trials[trial_id].trouble or text
 
     async def note(self, slot: str, text: str) -> None:
         """A line for the live progress."""
@@ -195,11 +189,10 @@ class Broker:
 
     async def status(self) -> dict:
         """What the live progress shows."""
-        running = [e for e in self.entries.values() if e.slot is not None]
         return {
-            "running": {e.trial_id: e.epoch for e in running},
-            "held": dict(sorted(self.held.items())),
-            "queued": [entry.trial_id for entry in self.line.waiting],
+            "running": {t.trial_id: t.epoch for t in self.trials.values() if t.slot is not None},
+            "slots": dict(sorted(self.slots.items())),
+            "queued": [trial.trial_id for trial in self.queue],
             "ended": {name: outcome["status"] for name, outcome in self.outcomes.items()},
             "reasons": {name: o["reason"] for name, o in self.outcomes.items() if o.get("reason")},
             "notes": dict(self.notes),
@@ -207,7 +200,7 @@ class Broker:
         }
 
     async def history(self) -> list[tuple[str, str, float]]:
-        """What began when: `(slot, word, seconds since 1970)`, for the accounting of time."""
+        """What began when: `(slot, stage, seconds since 1970)`, for the accounting of time."""
         return self.moments
 
     async def give_up(self, sentence: str) -> None:
@@ -216,12 +209,12 @@ class Broker:
         self.bells.ring_all()
 
     async def interrupt(self) -> None:
-        """End after the epochs in flight; unfinished configurations stay unfinished."""
+        """End after the epochs in flight; unfinished trials stay unfinished."""
         self.interrupted = True
         self.bells.ring_all()
 
     async def close(self) -> None:
-        """The sweep is over: slots that ask are told to close."""
+        """The sweep is over: slots that ask hear that they are to close."""
         self.closing = True
         self.ledger.close()
         self.bells.ring_all()
@@ -231,42 +224,38 @@ class Broker:
     def _stopped(self) -> bool:
         return self.closing or self.interrupted or self.fatal is not None
 
-    def _patience(self) -> float:
-        """Seconds for which a gang that is not full may wait for more."""
-        complete = self.ledger.ended_before + len(self.entries) >= self.config.sweep.trials
-        return 0.0 if complete or self._stopped() else self.line.patience()
-
-    def _left(self, trial_id: str) -> bool:
-        """Whether the sweep stops and no slot will end this configuration any more."""
-        entry = self.entries.get(trial_id)
-        training = entry is not None and entry.slot is not None and self.fatal is None
+    def _abandoned(self, trial_id: str) -> bool:
+        """Whether the sweep stops and no slot will end this trial any more."""
+        trial = self.trials.get(trial_id)
+        training = trial is not None and trial.slot is not None and self.fatal is None
         return self._stopped() and not training
 
-    def _current(self, slot: str, trial_id: str, attempt: int) -> Entry | None:
-        entry = self.entries.get(trial_id)
-        held = trial_id in self.held.get(slot, ())
-        return entry if held and entry.attempt == attempt else None
+    def _current(self, slot: str, trial_id: str, attempt: int) -> OpenTrial | None:
+        """The trial, if this slot trains it in this attempt."""
+        trial = self.trials.get(trial_id)
+        current = self.slots.get(slot) == trial_id and trial.attempt == attempt
+        return trial if current else None
 
     async def _return_to_queue(self, slot: str) -> None:
-        lost = [self.entries[trial_id] for trial_id in self.held.get(slot, ())]
-        if len(lost) > 1:
-            self.starts.pop(slot, None)  # as where one fails: none is in a gang again
-        for entry in lost:
-            entry.spared = entry.spared or len(lost) > 1
-            reason = f"{entry.trouble or 'its worker process died'} ({entry.attempt} attempts)"
-            if entry.counted >= self.config.sweep.attempts:
-                await self._fail(entry, reason)
-            else:
-                self._let_go(entry)
-        if back := [entry for entry in lost if entry.trial_id not in self.outcomes]:
-            self.line.put_back(back)
-            self._pass_on()
-
-    async def _fail(self, entry: Entry, reason: str) -> None:
-        self.starts.pop(entry.slot, None)  # its deaths are accounted for
-        if not await self._commit(lambda: self.ledger.failed(entry, reason)):
+        """Take the trial of a slot that has lost its worker group; it fails at its last attempt."""
+        if (trial_id := self.slots.get(slot)) is None:
             return
-        await self._end(entry, "failed", reason)
+        trial = self.trials[trial_id]
+        if trial.attempt < self.config.sweep.attempts:
+            self._put_back(trial)
+        else:
+            cause = trial.trouble or "its worker process died"
+            await self._fail(trial, f"{cause} ({trial.attempt} attempts)")
+
+    def _put_back(self, trial: OpenTrial) -> None:
+        self._release(trial)
+        self.queue.appendleft(trial)
+        self._wake_slot()
+
+    async def _fail(self, trial: OpenTrial, reason: str) -> None:
+        self.starts.pop(trial.slot, None)  # its deaths are accounted for
+        if await self._commit(lambda: self.ledger.failed(trial, reason)):
+            await self._end(trial, "failed", reason)
 
     async def _commit(self, write: Callable[[], T]) -> T | None:
         """What `write` returns, however long the disk refuses its row; None if it gives the sweep
@@ -277,20 +266,20 @@ class Broker:
             await self.give_up(str(trouble))
             return None
 
-    async def _end(self, entry: Entry, status: str, reason: str | None) -> None:
-        told = {"status": status, "reason": reason, "curve": entry.curve}
-        self.outcomes[entry.trial_id] = told | entry.selected
-        self._let_go(entry)
-        entry.config = None  # thousands of them would be kept for nothing
-        self.ledger.ended(entry, status)
+    async def _end(self, trial: OpenTrial, status: str, reason: str | None) -> None:
+        outcome = {"status": status, "reason": reason, "curve": trial.curve}
+        self.outcomes[trial.trial_id] = outcome | trial.selected
+        self._release(trial)
+        trial.config = None  # thousands of them would be kept for nothing
+        self.ledger.ended(trial, status)
 
-    def _let_go(self, entry: Entry) -> None:
-        if mates := [one for one in self.held.pop(entry.slot, ()) if one != entry.trial_id]:
-            self.held[entry.slot] = mates
-        entry.slot = None
-        self.bells.ring(entry.trial_id)
+    def _release(self, trial: OpenTrial) -> None:
+        """No slot trains it any more."""
+        self.slots.pop(trial.slot, None)
+        trial.slot = None
+        self.bells.ring(trial.trial_id)
 
-    def _pass_on(self) -> None:
-        """Wake a slot that waits, if anybody is in line; it passes on what it leaves."""
-        if self.line:
-            self.bells.ring_one(LINE)
+    def _wake_slot(self) -> None:
+        """Wake a slot that waits, if a trial does; the slot wakes the next one."""
+        if self.queue:
+            self.bells.ring_one(QUEUE)

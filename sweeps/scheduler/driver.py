@@ -82,7 +82,6 @@ def _run(
     if left <= 0:
         catch_up(records)
         return session, False
-    gang = config.sweep.gang
     storage = records.sweep.get("storage")
     layout = make_ready(config, address, records.directory, storage, left=left, note=print)
     lag = order.lag_of(config, slots=layout.slots)
@@ -113,11 +112,11 @@ def _run(
                     searcher = search.searcher(config, known, before, rule=rule, lag=lag)
                 else:
                     searcher = wanted(config, known)
-                together = proposals.Together(searcher, gang=gang, trials=left, slots=layout.slots)
+                searcher = proposals.LimitedStart(searcher, slots=layout.slots)
                 tuner = trials.tuner(
-                    together,
-                    trials=-(-left // gang),
-                    concurrent=order.concurrent(config, slots=layout.slots),
+                    searcher,
+                    trials=left,
+                    concurrent=order.concurrent(layout.slots),
                     broker=name,
                     folder=scratch,
                 )
@@ -125,7 +124,7 @@ def _run(
                     records, trials=config.sweep.trials, epochs=config.train.epochs
                 )
                 ends.callback(watch.finish)  # however it ends, the terminal is as it was
-            _watch(tuner, broker, held, together, watch, session, mirror, interrupts)
+            _watch(tuner, broker, held, searcher, watch, session, mirror, interrupts)
         except KeyboardInterrupt:
             session.interrupted = session.hurried = True
     return session, not session.hurried and not held.alive
@@ -159,7 +158,7 @@ def make_ready(
     machine.join_ray(address)
     # A deterministic sweep keeps its number of slots to the end.
     most = config.sweep.trials if config.sweep.deterministic else left
-    layout, reason = _layout(config, address, trials=-(-most // config.sweep.gang))
+    layout, reason = _layout(config, address, trials=most)
     machine.refuse_local_path(folder, storage, growing=bool(layout.gpu and address))
     if note:
         if reason and not layout.gpu and config.sweep.device == "auto":
@@ -174,7 +173,7 @@ def require_devices(config: Config, address: str | None) -> None:
     A cluster is asked when it has answered: it may still grow.
     """
     if not address:
-        _layout(config, None, trials=-(-config.sweep.trials // config.sweep.gang))
+        _layout(config, None, trials=config.sweep.trials)
 
 
 def _layout(config: Config, address: str | None, *, trials: int):
@@ -207,7 +206,7 @@ def _scratch(folder: Path) -> Path:
 
 
 def _watch(
-    tuner, broker, held, together, watch, session: Session, mirror, interrupts: Interrupts
+    tuner, broker, held, searcher, watch, session: Session, mirror, interrupts: Interrupts
 ) -> None:
     """Until Tune ends: show progress, start slots, pass Ctrl-C on, stop on a user's mistake."""
     searching = machine.Background(tuner.fit)
@@ -222,7 +221,7 @@ def _watch(
                 watch.update(status)
         except KeyboardInterrupt:
             watch.finish()
-            if session.interrupted or not together.ahead:
+            if session.interrupted or not searcher.started:
                 session.interrupted = session.hurried = True
                 print("stopping", flush=True)
                 return
@@ -230,12 +229,12 @@ def _watch(
                 "stopping after the epochs in flight; press Ctrl-C again to stop at once",
                 flush=True,
             )
-            session.interrupted = together.one.interrupted = True
+            session.interrupted = searcher.searcher.interrupted = True
             _answer(broker.interrupt)
             continue
-        together.ahead = together.ahead or bool(status["running"])
+        searcher.started = searcher.started or bool(status["running"])
         if trouble := status["fatal"] or mirror.error:
-            together.one.interrupted = True
+            searcher.searcher.interrupted = True
             watch.finish()
             raise UserError(str(trouble))
         if searching.ended.is_set():

@@ -1,4 +1,4 @@
-"""The light Tune trials of a sweep: each offers a configuration, or a gang of them, and waits.
+"""The light Tune trials of a sweep: each offers its hyperparameters to the broker and waits.
 
 Every trial runs in a process of its own that imports this module: no torch here, which would cost
 each of them two seconds and 150 MB.
@@ -16,30 +16,26 @@ TRIAL_CPUS = 0.02
 RESTARTS = 5  # of a trial's process
 
 
-def serve(offered: dict, *, broker: str) -> None:
-    """A Tune trial: offer the proposals, wait for the outcome of each, report them.
+def serve(proposal: dict, *, broker: str) -> None:
+    """A Tune trial: offer a proposal, wait for its outcome, report it.
 
-    `TUNE` sees one result a trial; epochs are the records' business.
+    Tune sees one result a trial; epochs are the records' business.
     """
-    desk = ray.get_actor(broker, namespace=NAMESPACE)
-    ids = [proposal["trial_id"] for proposal in offered["proposals"]]
-    for proposal in offered["proposals"]:  # in order: an actor may take calls at once in any
-        ray.get(desk.offer.remote(proposal["trial_id"], proposal["hyperparameters"]))
-    outcomes = {}
-    while len(outcomes) < len(ids):
-        waiting = [trial_id for trial_id in ids if trial_id not in outcomes]
-        told = ray.get([desk.outcome.remote(trial_id, 30.0) for trial_id in waiting])
-        outcomes |= {one: found for one, found in zip(waiting, told, strict=True) if found}
-    tune.report({"outcomes": [outcomes[trial_id] for trial_id in ids]})
+    actor = ray.get_actor(broker, namespace=NAMESPACE)
+    trial_id, outcome = proposal["trial_id"], None
+    ray.get(actor.offer.remote(trial_id, proposal["hyperparameters"]))
+    while outcome is None:
+        outcome = ray.get(actor.outcome.remote(trial_id, 30.0))
+    tune.report({"outcome": outcome})
 
 
 def tuner(searcher, *, trials: int, concurrent: int, broker: str, folder: Path) -> tune.Tuner:
     """The Tuner of a session; always a new one, since the records are what is resumed.
 
     Args:
-        searcher: proposes gangs (proposals.Together).
-        trials: gangs in all.
-        concurrent: gangs at a time, in training or proposed for the next free slot.
+        searcher: makes the proposals (proposals.LimitedStart).
+        trials: how many in all.
+        concurrent: trials at a time, in training or proposed for the next free slot.
         broker: name of the broker actor.
         folder: scratch space.
     """

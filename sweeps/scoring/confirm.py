@@ -95,7 +95,7 @@ def _folder(records: Records, config: Config, wanted: dict[str, dict], seeds: in
     directory = records.directory / FOLDER
     known = Records.open(directory) if (directory / "sweep.yaml").exists() else None
     points = dict(_config(known).sweep.points) if known else {}
-    for seed in range(1, seeds + 1):  # seed by seed: companions share one
+    for seed in range(1, seeds + 1):
         for trial_id, values in wanted.items():
             seeded = values | {"train.seed": config.train.seed + seed}
             points.setdefault(f"{trial_id} seed {seed}", seeded)

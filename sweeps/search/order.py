@@ -17,16 +17,15 @@ def lag_of(config: Config, *, slots: int) -> int | None:
     """
     if slots > 1 and not config.sweep.deterministic:
         return None
-    return concurrent(config, slots=slots) * config.sweep.gang
+    return concurrent(slots)
 
 
-def concurrent(config: Config, *, slots: int) -> int:
-    """Gangs at a time, in training or proposed for the next free slot.
+def concurrent(slots: int) -> int:
+    """Trials at a time, in training or proposed for the next free slot.
 
-    One ahead keeps a slot from waiting 0.2 s for each trial. A gang ahead would cost the search
-    more: all that its members could have learnt from the gang in training.
+    One ahead keeps a slot from waiting 0.2 s for each trial.
     """
-    return slots + (config.sweep.gang == 1)
+    return slots + 1
 
 
 def trial_id(number: int) -> str:

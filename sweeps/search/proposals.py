@@ -1,4 +1,4 @@
-"""Searchers of Ray Tune that do not search: named points, one configuration, gangs of proposals."""
+"""Searchers of Ray Tune that do not search: named points, one configuration, a slow start."""
 
 from __future__ import annotations
 
@@ -20,47 +20,35 @@ class Stateless(Searcher):
         """Nothing: the records are the state."""
 
 
-class Together(Stateless):
-    """Several proposals in one Tune trial: a gang costs one process then, not one a member.
+class LimitedStart(Stateless):
+    """Passes a searcher's proposals on, at first no more at a time than there are slots.
+
+    The process of a Tune trial that could only wait would slow the start of those that train.
 
     Args:
-        one: proposes each; `interrupted` is its own.
-        gang: proposals in a Tune trial.
-        trials: proposals in all.
-        slots: Tune trials to begin with. More come when `ahead` is set: the process of one that
-            could only wait would slow the start of those that train.
+        searcher: makes the proposals.
+        slots: proposals at a time until `started` is set.
     """
 
-    def __init__(self, one: Searcher, *, gang: int, trials: int, slots: int | None = None) -> None:
+    def __init__(self, searcher: Searcher, *, slots: int) -> None:
         super().__init__()
-        self.one, self.gang, self.left, self.slots = one, gang, trials, slots
-        self.live, self.ahead = 0, slots is None
+        self.searcher, self.slots = searcher, slots
+        self.live, self.started = 0, False
 
     def suggest(self, trial_id: str) -> dict | str | None:
-        """`{"proposals": [...]}`, up to a gang of them; None: not now."""
-        if not self.ahead and self.live >= self.slots:
+        """The searcher's next proposal; None: not now."""
+        if not self.started and self.live >= self.slots:
             return None
-        proposals, proposal = [], Searcher.FINISHED
-        while len(proposals) < min(self.gang, self.left):
-            proposal = self.one.suggest(f"{trial_id}-{len(proposals)}")
-            if proposal in (Searcher.FINISHED, None):
-                break
-            proposals.append(proposal)
-        if not proposals:
-            return proposal
-        self.left -= len(proposals)
-        self.live += 1
-        return {"proposals": proposals}
+        proposal = self.searcher.suggest(trial_id)
+        self.live += proposal not in (Searcher.FINISHED, None)
+        return proposal
 
     def on_trial_complete(
         self, trial_id: str, result: dict | None = None, error: bool = False
     ) -> None:
-        """Pass each outcome on; all have failed where Tune's trial itself did."""
+        """Pass the broker's outcome on, or that Tune's trial itself failed."""
         self.live -= 1
-        outcomes = (result or {}).get("outcomes", [])
-        for number in range(self.gang):
-            outcome = outcomes[number] if number < len(outcomes) else None
-            self.one.on_trial_complete(f"{trial_id}-{number}", outcome, error)
+        self.searcher.on_trial_complete(trial_id, (result or {}).get("outcome"), error)
 
 
 class PointsSearcher(Stateless):

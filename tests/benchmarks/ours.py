@@ -94,9 +94,7 @@ def train(settings: config.Config, speech, material: Material, world: World) -> 
 
     keep_freed_memory()
     job = trainer.Job("t0000", settings)
-    trainer.train(
-        [job], speech=speech, material=material, world=world, report=report, failed=failed
-    )
+    trainer.train(job, speech=speech, material=material, world=world, report=report, failed=failed)
     return rows
 
 

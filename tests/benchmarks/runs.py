@@ -75,7 +75,7 @@ def run_all(
         speech, shared = prepared[run.fold]
         rows: list[dict] = []
         train(
-            [Job("t0000", settings)],
+            Job("t0000", settings),
             speech=speech,
             material=shared,
             world=World(),

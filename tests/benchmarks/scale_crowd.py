@@ -102,7 +102,7 @@ class Training:
         told = {"trial_id": job["trial_id"], "attempt": job["attempt"], "epoch": epoch}
         # Patience ends trials at all epochs from 6 on.
         over = int(job["trial_id"][1:]) * 7 % (self.epochs - 5) + 6
-        told |= {"last": epoch == over, "config": hyperparameters, "gang": 1, "losses": losses}
+        told |= {"last": epoch == over, "config": hyperparameters, "losses": losses}
         told |= {"lambda": float(weight), "lambda_next": float(weight), "dev": dev}
         told |= {name: float(rng.random()) for name in ("objective", "train_loss", "seconds")}
         told |= {name: float(rng.random()) for name in ("train_seconds", "eval_seconds")}
@@ -190,15 +190,17 @@ class Crowd:
         rng = np.random.default_rng(int(slot.removeprefix("slot-")))
         await self.full.wait()  # all train at once from the start
         while (answer := await self.broker.take(slot, 45.0))["kind"] != "close":
-            for job in answer.get("jobs", ()):
-                epoch, go_on = job["epoch"], True
-                while go_on:
-                    await asyncio.sleep(EPOCH_S * (0.5 + rng.random()))
-                    epoch += 1
-                    go_on = await self.broker.report(slot, self.training.row(job, epoch))
-                    self.reports.append(time.perf_counter() - self.begun)
-                    if len(self.reports) % 1000 == 1:
-                        self.memory.append((len(self.reports), resident_mb()))
+            if answer["kind"] == "wait":
+                continue
+            job, go_on = answer["trial"], True
+            epoch = job["epoch"]
+            while go_on:
+                await asyncio.sleep(EPOCH_S * (0.5 + rng.random()))
+                epoch += 1
+                go_on = await self.broker.report(slot, self.training.row(job, epoch))
+                self.reports.append(time.perf_counter() - self.begun)
+                if len(self.reports) % 1000 == 1:
+                    self.memory.append((len(self.reports), resident_mb()))
 
 
 def resident_mb() -> float:

@@ -47,7 +47,7 @@ def measure() -> dict:
 
 
 def checkpoint_state() -> dict:
-    """What `Member.state_dict` holds after a step."""
+    """What `TrialState.state_dict` holds after a step."""
     text, audio = SHAPES["7b"].text, SHAPES["7b"].audio
     wide, made = text["hidden_size"], {}
     for layer in range(text["num_hidden_layers"]):
@@ -83,9 +83,9 @@ def material(place: Path) -> dict:
 
     records = scale_crowd.create(place / "sweep", scale_crowd.settings())
     broker = Broker(str(records.directory))
-    asyncio.run(broker.material("slot-0"))
+    asyncio.run(broker.setup("slot-0"))
     start = time.process_time()
-    found = asyncio.run(broker.material("slot-1"))
+    found = asyncio.run(broker.setup("slot-1"))
     seconds = time.process_time() - start
     size = len(pickle.dumps(found, protocol=5))
     asyncio.run(broker.close())

@@ -42,7 +42,7 @@ def test_a_beaten_configuration_ends_as_stopped_and_its_slot_takes_the_next(tmp_
         assert not await epoch(broker, "t0004", 0.4)
         outcome = await broker.outcome("t0004", SOON)
         assert outcome["status"] == "stopped" and outcome["acc"] == 0.4
-        assert (await broker.status())["held"].get("slot-t0004") is None
+        assert (await broker.status())["slots"].get("slot-t0004") is None
         await broker.offer("t0005", FAIR)
         assert (await take(broker, "slot-t0004"))["trial_id"] == "t0005"
 

@@ -88,7 +88,6 @@ MISTAKES = {
     "sweep.stop_margin": [-0.1, "wide"],
     "sweep.attempts": [0],
     "sweep.workers": [0],
-    "sweep.gang": [0],
     "train.recompute": ["often"],
     "train.parallel": ["tensor", "fsdp"],  # the latter with one worker
     "sweep.slots": [0],

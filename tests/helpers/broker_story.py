@@ -41,12 +41,9 @@ def on(folder: Path, story) -> None:
 
 
 async def take(broker: Broker, slot: str, timeout: float = SOON) -> dict:
-    """The one configuration that a slot is handed, or the answer that there is none."""
+    """The trial that a slot is handed, or the answer that there is none."""
     answer = await broker.take(slot, timeout)
-    if answer["kind"] != "jobs":
-        return answer
-    (job,) = answer["jobs"]
-    return job
+    return answer.get("trial", answer)
 
 
 def row(

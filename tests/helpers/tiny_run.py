@@ -159,7 +159,7 @@ class Trained:
             self.failure = reason
 
         train(
-            [job],
+            job,
             speech=speech,
             material=dataclasses.replace(material, storage=Storage.at(storage)),
             world=world or World(),

@@ -77,7 +77,7 @@ def scene(monkeypatch) -> Scene:
     def status() -> dict:
         if scene.passed.count("status") >= scene.ends_after:
             ended.set()
-        return {"running": scene.running, "held": {"slot-0": ["t0000"]}, "notes": {}, "ended": {},
+        return {"running": scene.running, "slots": {"slot-0": "t0000"}, "notes": {}, "ended": {},
                 "fatal": None}  # fmt: skip
 
     answers = {"status": status, "close": None, "history": [], "interrupt": None}
@@ -111,7 +111,11 @@ def scene(monkeypatch) -> Scene:
         (slots, "Slots", lambda *given, **more: held),
         (searcher, "searcher", passing(scene, "search", types.SimpleNamespace(interrupted=False))),
         (warm_start, "trials", lambda records, config: []),
-        (proposals, "Together", lambda one, **more: types.SimpleNamespace(one=one, ahead=False)),
+        (
+            proposals,
+            "LimitedStart",
+            lambda searcher, **more: types.SimpleNamespace(searcher=searcher, started=False),
+        ),
         (trials, "tuner", passing(scene, "tuner", fit)),
         (progress, "Progress", lambda *given, **more: Silent()),
         (ermgap.records, "Mirror", lambda records: Mirrored(scene)),

@@ -214,7 +214,7 @@ def ours(case: Case, world: World) -> dict[str, torch.Tensor]:
     seeded(model, world.rank)
     sums, value = accumulate_gradients(
         model,
-        [objective_of(case.objective)],
+        objective_of(case.objective),
         batches=batches,
         progress=PROGRESS,
         world=world,
@@ -222,7 +222,7 @@ def ours(case: Case, world: World) -> dict[str, torch.Tensor]:
     )
     world.gradients_add_up(model.trained())
     gradient = torch.cat([p.grad.flatten() for p in model.trained()])
-    return {"gradient": gradient, "sums": sums[0], "value": value[0]}
+    return {"gradient": gradient, "sums": sums, "value": value}
 
 
 def seeded(model, rank: int) -> None:
@@ -358,7 +358,7 @@ def test_a_fairness_weight_of_zero_equals_erm_bit_for_bit():
         batches = [model.batch(rows) for rows in torch.arange(24).split(7)]
         torch.manual_seed(0)
         accumulate_gradients(
-            model, [objective], batches=batches, progress=0.5, world=World(), over="labels"
+            model, objective, batches=batches, progress=0.5, world=World(), over="labels"
         )
         gradients.append([parameter.grad for parameter in model.trained()])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
@@ -376,8 +376,8 @@ class Certain(StandIn):
 def test_a_batch_of_losses_of_0_trains_nothing_and_breaks_nothing(name, pieces):
     model = Certain(0.0)
     batches = [model.batch(rows) for rows in torch.arange(24).tensor_split(pieces)]
-    _, values = accumulate_gradients(
-        model, [objective_of(name)], batches=batches, progress=0.5, world=World(), over="labels"
+    _, value = accumulate_gradients(
+        model, objective_of(name), batches=batches, progress=0.5, world=World(), over="labels"
     )
-    assert values.tolist() == [0.0]
+    assert value == 0.0
     assert all((parameter.grad == 0).all() for parameter in model.trained())

@@ -14,13 +14,13 @@ from sweeps.recording.timing import Session
 class World:
     """A session that is played: what each slot does, for how long, and the rows it leaves."""
 
-    def __init__(self, seed: int, *, slots: int, gang: int, begun: float = 5e8) -> None:
+    def __init__(self, seed: int, *, slots: int, begun: float = 5e8) -> None:
         self.rng = np.random.default_rng(seed)
         self.session = Session(begun=begun, slots=slots)
         self.rows: list[dict] = []
         self.truth = dict.fromkeys(("steps", *timing.TITLES), 0.0)
         self.moments: list[tuple[str, str, float]] = []
-        ends = [self.play(f"slot-{n}", gang=gang) for n in range(slots)]
+        ends = [self.play(f"slot-{n}") for n in range(slots)]
         last = max(ends)
         self.truth["idle"] = sum(last - end for end in ends)
         for name in self.truth:
@@ -35,32 +35,28 @@ class World:
         self.truth[part] += seconds
         return seconds
 
-    def play(self, slot: str, *, gang: int) -> float:
+    def play(self, slot: str) -> float:
         now = self.session.begun + self.spend("start")
         self.moments += [(slot, "loading the backbone", now), (slot, "audio features", now)]
         now += self.spend("features")
         self.moments.append((slot, "ready", now))
         for number in range(int(self.rng.integers(1, 4))):
-            members = [f"{slot}-{number}-{k}" for k in range(int(self.rng.integers(1, gang + 1)))]
             now += self.spend("start" if not number else "between")
             for epoch in range(1, 4):
                 train, evaluate, files = (self.spend(p) for p in ("steps", "steps", "files"))
                 now += train + evaluate + files
-                shared = {"slot": slot, "gang": len(members), "epoch": epoch, "time": now}
-                shared |= {"train_seconds": train, "eval_seconds": evaluate}
-                shared |= {"seconds": train + evaluate + files}
-                going = members[: max(1, len(members) - 1)] if epoch == 2 else members
-                self.rows += [shared | {"trial_id": trial_id} for trial_id in going]
+                row = {"trial_id": f"{slot}-{number}", "slot": slot, "epoch": epoch, "time": now}
+                row |= {"train_seconds": train, "eval_seconds": evaluate}
+                self.rows.append(row | {"seconds": train + evaluate + files})
                 end = now
                 now += self.spend("between") if epoch < 3 else 0.0
         return end
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize(("slots", "gang"), [(1, 1), (1, 4), (3, 1), (2, 3)])
-def test_each_part_is_found_as_it_was_played(seed, slots, gang):
-    """Where a member fails in the middle of an epoch it has no row; its mates' rows tell."""
-    world = World(seed, slots=slots, gang=gang)
+@pytest.mark.parametrize("slots", [1, 3])
+def test_each_part_is_found_as_it_was_played(seed, slots):
+    world = World(seed, slots=slots)
     parts = timing.account(world.rows, world.session, now=world.now)
     assert parts == pytest.approx(world.truth, abs=1e-5)
     assert sum(parts.values()) == pytest.approx(world.now - world.session.begun)
@@ -68,26 +64,14 @@ def test_each_part_is_found_as_it_was_played(seed, slots, gang):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_parts_add_up_whatever_the_clocks_and_the_rows_say(seed):
-    world, rng = World(seed, slots=2, gang=3), np.random.default_rng(seed)
+    world, rng = World(seed, slots=2), np.random.default_rng(seed)
     rows = [row | {"time": row["time"] + rng.normal(0, 2)} for row in world.rows]
     rows = [row for row in rows if rng.random() < 0.7]
-    for removed in ("gang", "train_seconds", "slot", "seconds"):
+    for removed in ("train_seconds", "slot", "seconds"):
         rows[rng.integers(len(rows))].pop(removed, None)
     parts = timing.account(rows, world.session, now=world.now)
     assert sum(parts.values()) == pytest.approx(world.now - world.session.begun)
     assert min(parts["steps"], parts["files"]) >= 0
-
-
-def test_a_gang_counts_once_and_equal_rows_of_other_passes_count_each():
-    row = {"slot": "slot-0", "epoch": 1, "seconds": 4.0, "train_seconds": 2.0, "eval_seconds": 1.0}
-    gang = [row | {"trial_id": f"t{k}", "gang": 3, "time": 10.0} for k in range(3)]
-    next_gang = [row | {"trial_id": f"u{k}", "gang": 3, "time": 15.0} for k in range(3)]
-    alone = [row | {"trial_id": f"v{k}", "gang": 1, "time": 20.0 + 5 * k} for k in range(2)]
-    (found,) = timing.epochs([*gang, *next_gang, *alone]).values()
-    assert [(one.end, len(one.members)) for one in found] == [(10, 3), (15, 3), (20, 1), (25, 1)]
-    session = Session(begun=0.0, slots=1, closed=30.0)
-    parts = timing.account([*gang[1:], *next_gang], session, now=30.0)  # one failed in its epoch
-    assert parts["steps"] == pytest.approx(6.0)
 
 
 def test_a_slot_that_never_trained_is_idle_and_a_session_without_epochs_is_all_start_up():
@@ -111,7 +95,7 @@ class Folder:
 
 
 def test_only_the_rows_of_this_session_count_and_each_session_adds_its_line(tmp_path, capsys):
-    first, second = World(1, slots=1, gang=1), World(2, slots=2, gang=2, begun=5e8 + 1000)
+    first, second = World(1, slots=1), World(2, slots=2, begun=5e8 + 1000)
     folder = Folder(tmp_path, first.rows)
     timing.tell(folder, first.session)
     (tmp_path / "sessions.jsonl").open("a").write('{"half a li')

@@ -10,7 +10,7 @@ from sweeps.scheduler.beginning import Beginning
 from sweeps.scheduler.machines import autoscaler
 from sweeps.scheduler.slots import Layout
 
-NOTHING = {"notes": {}, "held": {}, "ended": {}}
+NOTHING = {"notes": {}, "slots": {}, "ended": {}}
 
 
 @pytest.fixture

@@ -142,8 +142,8 @@ def test_after_its_attempts_a_configuration_fails_alone_with_the_trouble_s_words
         for number in range(1, attempts + 1):
             job = await take(broker, "slot-0")
             assert (job["trial_id"], job["attempt"]) == ("t0000", number)
-            await broker.trouble("slot-0", ["t0000"], f"Boom: number {number}")
-            await broker.trouble("slot-0", ["t0000"], "RuntimeError: connection closed by peer")
+            await broker.trouble("slot-0", "t0000", f"Boom: number {number}")
+            await broker.trouble("slot-0", "t0000", "RuntimeError: connection closed by peer")
         assert (await take(broker, "slot-0"))["trial_id"] == "t0001"
         outcome = await broker.outcome("t0000", SOON)
         assert outcome["status"] == "failed" and f"Boom: number {attempts}" in outcome["reason"]
@@ -157,7 +157,7 @@ def test_a_worker_that_dies_without_a_word_is_said_to_have_died(folder):
     async def story(broker: Broker) -> None:
         await broker.offer("t0000", ERM)
         await take(broker, "slot-0")
-        await broker.trouble("slot-0", ["t0000"], "Boom")  # of the first attempt only
+        await broker.trouble("slot-0", "t0000", "Boom")  # of the first attempt only
         await take(broker, "slot-0")
         await take(broker, "slot-0")
         assert "process died" in trial(folder, "t0000").reason
@@ -180,7 +180,7 @@ def test_reports_of_an_older_attempt_or_of_another_slot_are_refused_without_a_ro
         assert await broker.report("slot-9", row(new | {"trial_id": "t9999"}, 1)) is False
         await broker.failed("slot-0", "t0000", 1, "late")
         await broker.failed("slot-1", "t0000", 2, "another's")
-        await broker.trouble("slot-1", ["t0000"], "another's")
+        await broker.trouble("slot-1", "t0000", "another's")
         assert rows(folder) == before and await broker.outcome("t0000", SOON) is None
         assert await broker.report("slot-0", row(new, 1)) is True
 
@@ -216,10 +216,10 @@ def test_a_configuration_that_is_refused_fails_without_bothering_a_slot(folder):
 
 def test_a_group_gets_the_configuration_the_table_and_the_storage(folder):
     async def story(broker: Broker) -> None:
-        material = await broker.material("slot-0")
-        assert material["config"] == Records.open(folder).sweep["config"]
-        assert material["table"]["utterance_id"].to_list() == ["u"]
-        assert Path(material["storage"]) == folder and Path(material["storage"]).is_absolute()
+        setup = await broker.setup("slot-0")
+        assert setup["config"] == Records.open(folder).sweep["config"]
+        assert setup["table"]["utterance_id"].to_list() == ["u"]
+        assert Path(setup["storage"]) == folder and Path(setup["storage"]).is_absolute()
 
     on(folder, story)
 

@@ -137,6 +137,19 @@ def test_a_group_that_died_while_it_waited_is_given_nothing(folder):
     on(folder, story)
 
 
+def test_a_slot_that_ends_for_good_gives_its_trial_back_to_the_front_of_the_queue(folder):
+    async def story(broker: Broker) -> None:
+        for number in range(2):
+            await broker.offer(f"t{number:04d}", ERM)
+        await take(broker, "slot-0")
+        await broker.left("slot-0")
+        status = await broker.status()
+        assert (status["slots"], status["queued"]) == ({}, ["t0000", "t0001"])
+        assert (await take(broker, "slot-1"))["attempt"] == 2
+
+    on(folder, story)
+
+
 def test_an_offer_made_twice_is_one_offer(folder):
     async def story(broker: Broker) -> None:
         await broker.offer("t0000", ERM)
@@ -168,15 +181,15 @@ def test_a_group_that_keeps_dying_before_an_epoch_ends_the_sweep(tmp_path, worke
     async def story(broker: Broker) -> None:
         await broker.offer("t0000", ERM)
         for _ in range(STARTS * workers):
-            await broker.material("slot-0")
+            await broker.setup("slot-0")
         assert (await broker.status())["fatal"] is None
         job = await take(broker, "slot-0")
         await broker.report("slot-0", row(job, 1))
         for _ in range(STARTS * workers):  # counted anew after an epoch
-            await broker.material("slot-0")
+            await broker.setup("slot-0")
         assert (await broker.status())["fatal"] is None
-        await broker.material("slot-1")
-        await broker.material("slot-0")
+        await broker.setup("slot-1")
+        await broker.setup("slot-0")
         assert "slot-0" in (await broker.status())["fatal"]
 
     on(folder, story)

@@ -20,7 +20,6 @@ from ermgap.records import Records
 from sweeps.recording.events import Events
 from sweeps.scheduler.bells import Bells
 from sweeps.scheduler.broker import Broker
-from sweeps.search.gangs import Entry, Line
 from sweeps.search.sampling import sampler
 from sweeps.search.sampling.surrogate import Surrogate
 from sweeps.search.searcher import RecordsSearcher
@@ -111,17 +110,6 @@ def test_rows_that_arrive_together_are_each_on_disk_before_their_slot_hears(tmp_
     assert len(rows(folder)) == 30 * 4
 
 
-def test_a_gang_is_found_without_comparing_all_that_wait(monkeypatch):
-    compared = []
-    monkeypatch.setattr(Entry, "joins", lambda self, first: compared.append(self) or True)
-    for size in (1, 3):
-        line = Line(size)
-        for n in range(1000):
-            line.add(Entry(f"t{n:04d}", ERM))
-        assert [e.trial_id for e in line.gang()] == [f"t{n:04d}" for n in range(size)]
-    assert len(compared) == 2
-
-
 def test_ended_trials_leave_no_open_file_and_no_thread_behind(tmp_path, monkeypatch):
     folder = create(tmp_path / "sweep", trials=40)
     monkeypatch.setattr(Events, "_draw", lambda _: None)
@@ -136,7 +124,7 @@ def test_ended_trials_leave_no_open_file_and_no_thread_behind(tmp_path, monkeypa
             broker.ledger.events.pen.submit(lambda: None).result()
             seen.append((len(os.listdir("/proc/self/fd")), threading.active_count()))
         assert broker.ledger.events.files == {}
-        assert all(entry.config is None for entry in broker.entries.values())
+        assert all(trial.config is None for trial in broker.trials.values())
         await broker.close()
 
     if not Path("/proc/self/fd").exists():

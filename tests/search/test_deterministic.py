@@ -17,7 +17,6 @@ from ermgap.config import Config
 from ermgap.config.losses import LOSSES
 from ermgap.records import DegenerateRule, Trial, judge_trials
 from sweeps.search import order, space
-from sweeps.search.proposals import Together
 from sweeps.search.searcher import RecordsSearcher
 
 MAJORITY = 0.2
@@ -53,9 +52,8 @@ class Session:
         lag = order.lag_of(config, slots=slots)
         self.searcher = RecordsSearcher(config, trials, rule=DegenerateRule(MAJORITY), lag=lag)
         self.trials = {trial.trial_id: trial for trial in trials}
-        left = config.sweep.trials - self.ended
-        self.together = Together(self.searcher, gang=1, trials=left)
-        self.most = order.concurrent(config, slots=slots)
+        self.remaining = config.sweep.trials - self.ended
+        self.most = order.concurrent(slots)
         self.now, self.line, self.training = 0.0, [], []
         while self.ended < min(config.sweep.trials, ends):
             self.offer()
@@ -66,12 +64,12 @@ class Session:
         return sum(trial.ended for trial in self.trials.values())
 
     def offer(self) -> None:
-        while len(self.line) + len(self.training) < self.most:
+        while self.remaining and len(self.line) + len(self.training) < self.most:
             tune_id = f"tune-{self.rng.random()}"
-            offered = self.together.suggest(tune_id)
-            if offered is None or offered == Searcher.FINISHED:
+            proposal = self.searcher.suggest(tune_id)
+            if proposal is None or proposal == Searcher.FINISHED:
                 break
-            (proposal,) = offered["proposals"]
+            self.remaining -= 1
             self.note(proposal, "running", {})
             self.line.append((tune_id, proposal))
         while self.line and len(self.training) < self.slots:
@@ -81,9 +79,9 @@ class Session:
     def train(self) -> None:
         self.now, tune_id, proposal = heapq.heappop(self.training)
         number = order.number_of(proposal["trial_id"])
-        told = outcome(number, proposal["hyperparameters"])
-        self.note(proposal, told["status"], told)
-        self.together.on_trial_complete(tune_id, {"outcomes": [told]})
+        ended = outcome(number, proposal["hyperparameters"])
+        self.note(proposal, ended["status"], ended)
+        self.searcher.on_trial_complete(tune_id, ended)
 
     def note(self, proposal: dict, status: str, selected: dict) -> None:
         name, hyperparameters = proposal["trial_id"], proposal["hyperparameters"]
@@ -164,14 +162,6 @@ def test_no_slot_waits_longer_than_the_order_asks():
     searcher.on_trial_complete("0", {"status": "failed"})
     assert searcher.suggest("next")["trial_id"] == "t0003"
     assert searcher.suggest("more")["trial_id"] == "t0004"
-
-
-def test_a_gang_that_may_not_be_proposed_yet_is_asked_for_again():
-    together = Together(RecordsSearcher(settings(), lag=4), gang=2, trials=8)
-    assert together.suggest("a") and together.suggest("b")
-    assert together.suggest("c") is None and together.left == 4
-    together.on_trial_complete("a", {"outcomes": [{"status": "failed"}] * 2})
-    assert [p["trial_id"] for p in together.suggest("d")["proposals"]] == ["t0004", "t0005"]
 
 
 def of_two_samplers() -> str:

@@ -14,7 +14,7 @@ from ermgap.config import Config
 from ermgap.errors import UserError
 from ermgap.records import Trial
 from sweeps.search import space
-from sweeps.search.proposals import Together
+from sweeps.search.proposals import LimitedStart
 from sweeps.search.searcher import SAMPLERS, RecordsSearcher, require_space
 from sweeps.train import single
 
@@ -295,56 +295,32 @@ def test_a_searcher_of_one_proposes_its_configuration_once_and_not_after_it_ende
     assert ended.suggest("a") == Searcher.FINISHED
 
 
-@pytest.mark.parametrize(("gang", "left"), [(1, 3), (3, 7), (4, 4), (5, 2)])
-def test_gangs_propose_what_single_trials_would_and_no_more_than_is_left(gang, left):
-    together = Together(RecordsSearcher(settings()), gang=gang, trials=left)
-    alone = RecordsSearcher(settings())
-    sizes, proposed = [], []
-    while (offer := together.suggest(f"tune-{len(sizes)}")) != Searcher.FINISHED:
-        sizes.append(len(offer["proposals"]))
-        proposed += offer["proposals"]
-    expected = [alone.suggest(f"tune-{number}") for number in range(left)]
-    assert proposed == expected
-    assert sizes == [gang] * (left // gang) + [left % gang] * (left % gang > 0)
-
-
-def test_a_gang_s_outcomes_are_told_each_to_its_own_proposal():
+def test_outcomes_reach_the_searcher_each_for_its_own_proposal():
     searcher = RecordsSearcher(settings())
-    together = Together(searcher, gang=3, trials=6)
-    offers = [together.suggest(name)["proposals"] for name in ("a", "b")]
-    outcomes = [measured(0) | {"acc": 0.1 * n, "max_gap": 0.01 * n} for n in range(3)]
-    outcomes[1] = {"status": "failed", "reason": "it was not finite"}
-    together.on_trial_complete("b", {"outcomes": outcomes})
-    told = {
+    limited = LimitedStart(searcher, slots=3)
+    offers = {name: limited.suggest(name) for name in "abc"}
+    limited.on_trial_complete("c", {"outcome": measured(0) | {"acc": 0.2, "max_gap": 0.02}})
+    limited.on_trial_complete("b", {"outcome": {"status": "failed", "reason": "not finite"}})
+    ended = {
         trial.params["lr"]: (trial.state, trial.values)
         for trial in searcher.study.trials
         if trial.state.is_finished()
     }
-    learning_rates = [offer["hyperparameters"]["lr"] for offer in offers[1]]
-    assert told == {
-        learning_rates[0]: (TrialState.COMPLETE, [0.0, 0.0]),
-        learning_rates[1]: (TrialState.FAIL, None),
-        learning_rates[2]: (TrialState.COMPLETE, [0.2, 0.02]),
+    assert ended == {
+        offers["b"]["hyperparameters"]["lr"]: (TrialState.FAIL, None),
+        offers["c"]["hyperparameters"]["lr"]: (TrialState.COMPLETE, [0.2, 0.02]),
     }
 
 
-def test_where_tune_lost_a_gang_none_of_it_stays_open():
+def test_where_tune_lost_a_trial_it_does_not_stay_open():
     searcher = RecordsSearcher(settings())
-    together = Together(searcher, gang=4, trials=8)
-    for name in ("a", "b"):
-        together.suggest(name)
-    together.on_trial_complete("a", None, error=True)
-    together.on_trial_complete("b", {"outcomes": []})
+    limited = LimitedStart(searcher, slots=2)
+    for name in "ab":
+        limited.suggest(name)
+    limited.on_trial_complete("a", None, error=True)
+    limited.on_trial_complete("b", {})
     assert TrialState.RUNNING not in {trial.state for trial in searcher.study.trials}
     assert not searcher.asked and not searcher.offered
-
-
-def test_an_interrupted_search_proposes_no_more_gangs():
-    searcher = RecordsSearcher(settings())
-    together = Together(searcher, gang=2, trials=8)
-    together.suggest("a")
-    searcher.interrupted = True
-    assert together.suggest("b") == Searcher.FINISHED
 
 
 @pytest.mark.parametrize(
@@ -373,13 +349,15 @@ def test_the_defaults_can_be_searched():
 
 
 def test_nothing_is_proposed_ahead_until_something_trains():
-    together = Together(RecordsSearcher(settings()), gang=1, trials=8, slots=2)
-    first = [together.suggest(name) for name in "ab"]
-    assert all(len(one["proposals"]) == 1 for one in first) and together.suggest("c") is None
-    together.on_trial_complete("a", {"outcomes": [{"status": "failed"}]})
-    assert together.suggest("d")["proposals"] and together.suggest("e") is None
-    together.ahead = True
-    assert together.suggest("e")["proposals"]
+    limited, alone = LimitedStart(RecordsSearcher(settings()), slots=2), RecordsSearcher(settings())
+    offers = [limited.suggest(name) for name in "ab"]
+    assert limited.suggest("c") is None
+    limited.on_trial_complete("a", {"outcome": {"status": "failed"}})
+    offers.append(limited.suggest("d"))
+    assert limited.suggest("e") is None
+    limited.started = True
+    offers.append(limited.suggest("e"))
+    assert [offer["trial_id"] for offer in offers] == [alone.suggest(n)["trial_id"] for n in "abcd"]
 
 
 @pytest.mark.parametrize("name", list(SAMPLERS))

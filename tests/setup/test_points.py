@@ -14,7 +14,7 @@ from ermgap.errors import UserError
 from ermgap.records import Trial
 from sweeps.scoring import tables
 from sweeps.search import space
-from sweeps.search.proposals import PointsSearcher, Together
+from sweeps.search.proposals import PointsSearcher
 from sweeps.search.searcher import RecordsSearcher, require_space, searcher
 from sweeps.setup import command_line
 
@@ -75,15 +75,6 @@ def test_an_interrupted_sweep_proposes_no_more_points():
     assert points.suggest("a")["trial_id"] == "t0000"
     points.interrupted = True
     assert points.suggest("b") == Searcher.FINISHED
-
-
-@pytest.mark.parametrize("gang", [1, 3, 8])
-def test_gangs_train_every_point_once(gang):
-    together = Together(searcher(settings()), gang=gang, trials=len(POINTS))
-    made = []
-    while (offer := together.suggest(f"tune-{len(made)}")) != Searcher.FINISHED:
-        made += offer["proposals"]
-    assert [one["trial_id"] for one in made] == IDS
 
 
 def test_a_proposal_that_is_changed_does_not_change_the_point():
