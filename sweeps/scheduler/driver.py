@@ -229,12 +229,12 @@ def _watch(
                 "stopping after the epochs in flight; press Ctrl-C again to stop at once",
                 flush=True,
             )
-            session.interrupted = searcher.searcher.interrupted = True
+            session.interrupted = searcher.source.interrupted = True
             _answer(broker.interrupt)
             continue
         searcher.started = searcher.started or bool(status["running"])
         if trouble := status["fatal"] or mirror.error:
-            searcher.searcher.interrupted = True
+            searcher.source.interrupted = True
             watch.finish()
             raise UserError(str(trouble))
         if searching.ended.is_set():

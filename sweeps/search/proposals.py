@@ -32,14 +32,14 @@ class LimitedStart(Stateless):
 
     def __init__(self, searcher: Searcher, *, slots: int) -> None:
         super().__init__()
-        self.searcher, self.slots = searcher, slots
+        self.source, self.slots = searcher, slots
         self.live, self.started = 0, False
 
     def suggest(self, trial_id: str) -> dict | str | None:
         """The searcher's next proposal; None: not now."""
         if not self.started and self.live >= self.slots:
             return None
-        proposal = self.searcher.suggest(trial_id)
+        proposal = self.source.suggest(trial_id)
         self.live += proposal not in (Searcher.FINISHED, None)
         return proposal
 
@@ -48,7 +48,7 @@ class LimitedStart(Stateless):
     ) -> None:
         """Pass the broker's outcome on, or that Tune's trial itself failed."""
         self.live -= 1
-        self.searcher.on_trial_complete(trial_id, (result or {}).get("outcome"), error)
+        self.source.on_trial_complete(trial_id, (result or {}).get("outcome"), error)
 
 
 class PointsSearcher(Stateless):

@@ -114,7 +114,7 @@ def scene(monkeypatch) -> Scene:
         (
             proposals,
             "LimitedStart",
-            lambda searcher, **more: types.SimpleNamespace(searcher=searcher, started=False),
+            lambda searcher, **more: types.SimpleNamespace(source=searcher, started=False),
         ),
         (trials, "tuner", passing(scene, "tuner", fit)),
         (progress, "Progress", lambda *given, **more: Silent()),
