@@ -163,7 +163,7 @@ class Crowd:
         self.seconds = time.perf_counter() - self.begun
         self.memory.append((len(self.reports), resident_mb()))
         # Rows whose events are not written yet; closing waits for them.
-        self.behind = self.broker.ledger.events.pen._work_queue.qsize()
+        self.behind = self.broker.ledger.events.writer._work_queue.qsize()
         for task in [*slots, *tuners]:
             task.cancel()
         await asyncio.gather(*slots, *tuners, return_exceptions=True)
