@@ -297,18 +297,19 @@ def test_a_searcher_of_one_proposes_its_configuration_once_and_not_after_it_ende
 
 def test_outcomes_reach_the_searcher_each_for_its_own_proposal():
     searcher = RecordsSearcher(settings())
-    limited = LimitedStart(searcher, slots=3)
-    offers = {name: limited.suggest(name) for name in "abc"}
+    limited = LimitedStart(searcher, slots=4)
+    offers = {name: limited.suggest(name) for name in "abcd"}
     limited.on_trial_complete("c", {"outcome": measured(0) | {"acc": 0.2, "max_gap": 0.02}})
-    limited.on_trial_complete("b", {"outcome": {"status": "failed", "reason": "not finite"}})
+    limited.on_trial_complete("d", {"outcome": {"status": "failed", "reason": "not finite"}})
     ended = {
-        trial.params["lr"]: (trial.state, trial.values)
+        (trial.params["loss"], trial.params["lr"]): (trial.state, trial.values)
         for trial in searcher.study.trials
         if trial.state.is_finished()
     }
+    names = {name: offer["hyperparameters"] for name, offer in offers.items()}
     assert ended == {
-        offers["b"]["hyperparameters"]["lr"]: (TrialState.FAIL, None),
-        offers["c"]["hyperparameters"]["lr"]: (TrialState.COMPLETE, [0.2, 0.02]),
+        (names["d"]["loss"], names["d"]["lr"]): (TrialState.FAIL, None),
+        (names["c"]["loss"], names["c"]["lr"]): (TrialState.COMPLETE, [0.2, 0.02]),
     }
 
 
