@@ -20,7 +20,6 @@ from ermgap.errors import UserError
 
 FOLDER = Path(__file__).parent / "data" / "demo"
 LANGUAGES = ("en", "de", "ja")
-EMOTIONS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
 PLANTED = ("de", "female")  # the language with the gap, and the gender whose cues are weak there
 FIELDS = (
     "path", "language", "gender", "emotion", "speaker", "split", "transcript", "duration_s",

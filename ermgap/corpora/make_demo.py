@@ -16,14 +16,16 @@ import argparse
 import csv
 import dataclasses
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
 from ermgap.config import GENDERS
+from ermgap.config import MELD_LABELS as EMOTIONS
 from ermgap.corpora import demo_speech
-from ermgap.corpora.demo import EMOTIONS, FIELDS, FOLDER, LANGUAGES, PLANTED
+from ermgap.corpora.demo import FIELDS, FOLDER, LANGUAGES, PLANTED
 from ermgap.corpora.demo_speech import RATE, VoiceCues
 from ermgap.errors import UserError, command_line
 
@@ -41,18 +43,11 @@ WEAK_WORDING = 0.2
 WEAK_OWN = 0.35  # size of the emotion's own cues in the planted cell
 WEAK_OTHER = 0.7  # size of the cues that it borrows there from another emotion
 BORROWED = {
-    "anger": "joy",
-    "joy": "anger",
-    "fear": "surprise",
-    "surprise": "fear",
-    "sadness": "disgust",
-    "disgust": "sadness",
-    "neutral": "neutral",
-}
+    "anger": "joy", "joy": "anger", "fear": "surprise", "surprise": "fear", "sadness": "disgust",
+    "disgust": "sadness", "neutral": "neutral",
+}  # fmt: skip
 SPREAD = 0.2  # each cue of a clip is 1 +- this much of its size
 WEAK_SPREAD = 0.1
-
-
 CUES = {
     "anger": VoiceCues(pitch=0.15, range=0.8, rate=0.3, gain=6, tilt=4, drive=4, swell=-8),
     "disgust": VoiceCues(pitch=-0.35, range=-0.5, rate=-0.25, creak=1.0, tilt=-1, swell=-5),
@@ -92,18 +87,12 @@ class PlannedClip:
 
 def plan(*, seed: int = SEED) -> list[PlannedClip]:
     """All clips of the corpus in the order of the manifest; the same seed gives the same plan."""
-    rng = np.random.default_rng(seed)
-    phrases = read_phrases()
-    clips = []
-    for language in LANGUAGES:
-        for gender in GENDERS:
-            for split in ("train", "dev"):
-                counts = _counts(language, split)
-                for emotion in EMOTIONS:
-                    for number in range(counts[emotion]):
-                        cell = (language, gender, split, emotion)
-                        clips.append(_clip(cell, number=number, phrases=phrases, rng=rng))
-    return clips
+    rng, phrases = np.random.default_rng(seed), read_phrases()
+    return [
+        _clip(cell, number=number, phrases=phrases, rng=rng)
+        for cell in product(LANGUAGES, GENDERS, ("train", "dev"), EMOTIONS)
+        for number in range(_count(*cell))
+    ]
 
 
 def read_phrases() -> dict[tuple[str, str], list[str]]:
@@ -115,14 +104,13 @@ def read_phrases() -> dict[tuple[str, str], list[str]]:
     return phrases
 
 
-def _counts(language: str, split: str) -> dict[str, int]:
-    """Clips per emotion: five in train; 11 in dev, 12 for three that differ by language."""
+def _count(language: str, gender: str, split: str, emotion: str) -> int:
+    """Clips of a cell: five in train; 11 in dev, 12 for three emotions that differ by language."""
     if split == "train":
-        return dict.fromkeys(EMOTIONS, TRAIN_PER_EMOTION)
+        return TRAIN_PER_EMOTION
     least, rest = divmod(DEV_PER_CELL, len(EMOTIONS))
     first = LANGUAGES.index(language) * rest
-    extra = {EMOTIONS[(first + k) % len(EMOTIONS)] for k in range(rest)}
-    return {emotion: least + (emotion in extra) for emotion in EMOTIONS}
+    return least + ((EMOTIONS.index(emotion) - first) % len(EMOTIONS) < rest)
 
 
 def _clip(cell, *, number: int, phrases, rng: np.random.Generator) -> PlannedClip:

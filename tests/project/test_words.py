@@ -26,7 +26,7 @@ TEXTS = {
     r"\bword of\b": "message",
     r"\bwithout a word\b": "without a message",
     r"\bwhat stands\b": "say what it is",
-    r"\bgangs?\b": "trials, or the worker group",
+    r"(?<!sweep\.)\bgangs?\b": "trials, or the worker group",
     r"\bspared\b": "not counted",
     r"\bpen\b": "say what it writes",
 }
