@@ -93,7 +93,7 @@ class _Story:
 def _story(records: Records, *, with_text: bool) -> _Story:
     info = read(records)
     bars = uncertainty.standard_errors(records, [p.trial_id for p in info.highlighted])
-    found, examined = evidence.evidence(info, records), doctor.examine(info, records)
+    found, examined = evidence.collect(info, records), doctor.examine(info, records)
     return _Story(
         records,
         info,
@@ -151,7 +151,7 @@ def _write_records(story: _Story) -> None:
 def _write_plots(story: _Story, folder: Path) -> None:
     info, bars, found = story.info, story.bars, story.found
     write_atomically(folder / "pareto.csv", lambda path: story.table.to_csv(path, index=False))
-    whole = story.numbers | {"signed_gaps": evidence.signed(info, story.records)}
+    whole = story.numbers | {"signed_gaps": evidence.signed_gaps(info, story.records)}
     _write_text(folder / "report.json", to_json(whole, indent=1))
     _write_text(folder / "front.tex", tables.to_latex(tables.display(info, bars, found)))
     figures.draw_files(info, folder, bars=bars, evidence=found)

@@ -1,7 +1,7 @@
-"""What stands behind each point that a report compares: bound, null band, difference to ERM.
+"""Bound of the gap, null band and difference to ERM of each point that a report compares.
 
-    found = evidence(info, records)            # of the front and ERM; by trial id
-    found["t0004"].gap.at_most, found["t0004"].band.high, found["t0004"].change["max_gap"].below
+    evidence = collect(info, records)          # of the front and ERM; by trial id
+    evidence["t0004"].gap.at_most, evidence["t0004"].change["max_gap"].below
 
 Only dev predictions are needed. Points whose predictions are missing, unreadable or not of the same
 utterances as the others' have none; `Evidence.missing` of the whole says which and why.
@@ -28,12 +28,12 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class PointEvidence:
-    """Of one point, in fractions.
+    """How sure one point's gap is, in fractions.
 
     Attributes:
         gap: its largest gap, measured, corrected and bounded.
         band: what fair models of its accuracy show.
-        change: acc, w_f1 and max_gap less those of ERM, paired; None of ERM itself or without it.
+        change: acc, w_f1 and max_gap less those of ERM, paired; None for ERM itself or without it.
         cell, female, male: where the largest gap is, and the accuracies of both genders there.
     """
 
@@ -57,32 +57,32 @@ class PointEvidence:
 
 @dataclass(frozen=True)
 class Evidence(Mapping):
-    """Backing by trial id; `missing` gives the reason for points without."""
+    """Evidence of each point by trial id; `missing` gives the reason for points without it."""
 
-    backing: dict[str, PointEvidence] = field(default_factory=dict)
+    points: dict[str, PointEvidence] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     permutations: tuple[null_band.Permutation, ...] = ()
 
     def __getitem__(self, trial_id: str) -> PointEvidence:
-        return self.backing[trial_id]
+        return self.points[trial_id]
 
     def __iter__(self):
-        return iter(self.backing)
+        return iter(self.points)
 
     def __len__(self) -> int:
-        return len(self.backing)
+        return len(self.points)
 
     def plain(self) -> dict[str, object]:
         """For summary.json: values by trial id, the missing, and ERM's permutation tests."""
         return {
-            "points": {name: asdict(one) for name, one in self.backing.items()},
+            "points": {name: asdict(point) for name, point in self.points.items()},
             "missing": self.missing,
-            "permutations_of_erm": [asdict(one) for one in self.permutations],
+            "permutations_of_erm": [asdict(test) for test in self.permutations],
         }
 
 
-def evidence(info: FrontInfo, records: Records, *, seed: int = 0) -> Evidence:
-    """The backing of the front's points and of ERM."""
+def collect(info: FrontInfo, records: Records, *, seed: int = 0) -> Evidence:
+    """The evidence of the front's points and of ERM."""
     tables, missing = {}, {}
     for point in info.highlighted:
         table = dev_predictions(records, point.trial_id)
@@ -91,79 +91,83 @@ def evidence(info: FrontInfo, records: Records, *, seed: int = 0) -> Evidence:
         else:
             tables[point.trial_id] = table
     erm = info.erm.trial_id if info.erm is not None else None
-    sums, refused = _panel(tables, erm, classes_of(records))
-    missing |= refused
+    sums, unreadable = _sums(tables, erm, classes_of(records))
+    missing |= unreadable
     if sums is None:
         return Evidence(missing=missing)
     weights = sums.draws(RESAMPLES, np.random.default_rng(seed))
-    backing = {
+    points = {
         name: PointEvidence(
             intervals.max_gap_interval(sums, name, weights),
             null_band.fair(sums, name, seed=seed),
             intervals.paired_differences(sums, name, erm, weights)
             if erm in sums.counts and name != erm
             else None,
-            *_worst(sums, name),
+            *_worst_cell(sums, name),
         )
         for name in sums.counts
     }
     tests = null_band.permuted(sums, erm, seed=seed) if erm in sums.counts else []
-    return Evidence(backing, missing, tuple(tests))
+    return Evidence(points, missing, tuple(tests))
 
 
-def signed(info: FrontInfo, records: Records) -> dict[str, list[dict]]:
+def signed_gaps(info: FrontInfo, records: Records) -> dict[str, list[dict]]:
     """Every signed gap of the front's points and of ERM with its interval, by trial id."""
-    found = {}
+    gaps = {}
     for point in info.highlighted:
         table = dev_predictions(records, point.trial_id)
         if table is None or table.empty:
             continue
-        sums, _ = _panel({point.trial_id: table}, None, classes_of(records))
+        sums, _ = _sums({point.trial_id: table}, None, classes_of(records))
         if sums is not None:
-            made = intervals.signed(sums.with_all_cells(), point.trial_id)
-            found[point.trial_id] = made.to_dict("records")
-    return found
+            table = intervals.signed_gaps(sums.with_all_cells(), point.trial_id)
+            gaps[point.trial_id] = table.to_dict("records")
+    return gaps
 
 
-def _worst(sums: SpeakerSums, system: str) -> tuple[str | None, float, float]:
+def _worst_cell(sums: SpeakerSums, system: str) -> tuple[str | None, float, float]:
+    """The cell of the largest gap, and the accuracies of women and men there."""
     gaps = metrics.gap_sizes(sums.observed(system))["avg"]
     if not np.isfinite(gaps).any():
         return None, float("nan"), float("nan")
     cell = int(np.nanargmax(gaps))
-    female, male = sums.rates(sums.everyone, system)[0, cell, :, -1]
+    female, male = sums.rates(sums.measured_weights, system)[0, cell, :, -1]
     return sums.cells[cell], float(female), float(male)
 
 
-def _panel(
+def _sums(
     tables: dict[str, pd.DataFrame], erm: str | None, rest: dict
 ) -> tuple[SpeakerSums | None, dict[str, str]]:
-    """The sums of all tables that go with ERM's, or else with the first readable one."""
+    """The sums of all tables of the same utterances as ERM's, else as the first readable one's.
+
+    The dict has the reason for each table that is not among them.
+    """
     try:
         return SpeakerSums.of(tables, **rest), {}
-    except UserError:  # one of them at least does not go with the others
+    except UserError:  # one of them at least is not of the same utterances
         pass
     order = sorted(tables, key=lambda name: name != erm)
-    base, refused = None, {}
+    base, reasons = None, {}
     for name in order:
         try:
             pair = {name: tables[name]} if base is None else {base: tables[base]}
             SpeakerSums.of(pair | {name: tables[name]}, **rest)
         except UserError as problem:
-            refused[name] = str(problem)
+            reasons[name] = str(problem)
             continue
         base = name if base is None else base
-    kept = {name: table for name, table in tables.items() if name not in refused}
-    return (SpeakerSums.of(kept, **rest) if kept else None), refused
+    kept = {name: table for name, table in tables.items() if name not in reasons}
+    return (SpeakerSums.of(kept, **rest) if kept else None), reasons
 
 
-def sentence(info: FrontInfo, found: Evidence) -> str:
-    """How sure the front's gaps are, in one sentence of plain words."""
-    front = [found[point.trial_id] for point in info.front if point.trial_id in found]
-    bounded = [one for one in front if np.isfinite(one.band.high)]
+def sentence(info: FrontInfo, evidence: Evidence) -> str:
+    """How sure the front's gaps are, in one plain sentence."""
+    front = [evidence[point.trial_id] for point in info.front if point.trial_id in evidence]
+    bounded = [point for point in front if np.isfinite(point.band.high)]
     if not bounded:
-        return ("Whether any of these gaps is more than chance cannot be told: that needs the "
+        return ("Whether any of these gaps is more than chance is unknown: that needs the "
                 "predictions, and a language with two dev speakers of one gender.")  # fmt: skip
-    band = float(np.median([one.band.high for one in bounded]))
+    band = float(np.median([point.band.high for point in bounded]))
     speakers = f" by {info.speakers} speakers" if info.speakers else ""
     start = (
         f"Scores are on {info.sweep.get('n_dev', '?')} dev utterances{speakers}, where a perfectly "
@@ -171,11 +175,11 @@ def sentence(info: FrontInfo, found: Evidence) -> str:
         f"chance (95 %): {_count(bounded, 'is_gap')} of the front's {len(bounded)} points "
         "show more than that"
     )
-    compared = [one for one in front if one.change is not None]
+    compared = [point for point in front if point.change is not None]
     if not compared:
         return f"{start}."
-    if not any(np.isfinite(one.change["max_gap"].high) for one in compared):
-        return (f"{start}; whether any lowered ERM's gap cannot be told where one speaker has all "
+    if not any(np.isfinite(point.change["max_gap"].high) for point in compared):
+        return (f"{start}; whether any lowered ERM's gap is unknown where one speaker has all "
                 "dev utterances of a gender.")  # fmt: skip
     return (
         f"{start}, and of {len(compared)} compared with ERM {_count(compared, 'fell')} surely "
@@ -183,8 +187,8 @@ def sentence(info: FrontInfo, found: Evidence) -> str:
     )
 
 
-def _count(backing: list[PointEvidence], name: str) -> str:
-    return str(sum(getattr(one, name) for one in backing) or "none")
+def _count(points: list[PointEvidence], name: str) -> str:
+    return str(sum(getattr(point, name) for point in points) or "none")
 
 
 def levelled(info: FrontInfo, point: Point) -> bool:

@@ -1,7 +1,7 @@
 """Fronts by loss: does one family of configurations reach what the others do not?
 
-    found = families(info, records)          # a Family per loss with usable trials
-    print(sentences(found, info))
+    compared = families(info, records)       # a Family per loss with usable trials
+    print(sentences(compared, info))
 
 Each family's front is of its own trials alone. A hypervolume grows with the number of trials, and a
 search gives more of them to what does well; so it is also given for as many trials as the rarest
@@ -34,7 +34,7 @@ class Family:
     """The usable trials of one loss.
 
     Attributes:
-        loss, title: its name in the configuration and in pictures.
+        loss, title: its name in hyperparameters and in pictures.
         points: all usable trials. front: those that no other of the family beats.
         hypervolume: normalised, as `FrontInfo.hypervolume`.
         even: mean hypervolume of `n_even` of the trials, drawn at random without replacement.
@@ -86,11 +86,11 @@ def outside(family: Family, others: list[Family], info: FrontInfo) -> int:
     return int((~covered).sum())
 
 
-def sentences(found: list[Family], info: FrontInfo) -> list[str]:
+def sentences(compared: list[Family], info: FrontInfo) -> list[str]:
     """Each family's hypervolume beside its best rival's, with the difference and its error."""
     lines = []
-    for family in found:
-        rivals = [other for other in found if other is not family]
+    for family in compared:
+        rivals = [other for other in compared if other is not family]
         line = f"{family.title}: {_trials(len(family.points))}, hypervolume {family.measured}"
         if rivals:
             if len(family.points) > family.n_even:
@@ -169,7 +169,7 @@ def _drawn(points: tuple[Point, ...], info: FrontInfo, records: Records) -> np.n
     values = sums.objectives(info.objectives, resamples=RESAMPLES)
     return np.array(
         [
-            front.hypervolume(one, reference=info.reference, directions=info.directions)
-            for one in values
+            front.hypervolume(value, reference=info.reference, directions=info.directions)
+            for value in values
         ]
     )

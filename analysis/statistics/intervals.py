@@ -1,6 +1,6 @@
 """How sure a gap is: intervals of signed differences, and a bound of the largest gap.
 
-    gaps = signed(sums, "t0004")                     # one row a cell and part
+    gaps = signed_gaps(sums, "t0004")                # one row a cell and part
     weights = sums.draws(2000, np.random.default_rng(0))
     bound = max_gap_interval(sums, "t0004", weights)   # measured, corrected, at most
     change = paired_differences(sums, "t0004", "erm", weights)
@@ -44,7 +44,7 @@ def parts(sums: SpeakerSums) -> list[tuple[str, str]]:
     return [*named, ("w_f1", "all"), ("acc", "all")]
 
 
-def signed(sums: SpeakerSums, system: str, *, level: float = LEVEL) -> pd.DataFrame:
+def signed_gaps(sums: SpeakerSums, system: str, *, level: float = LEVEL) -> pd.DataFrame:
     """Every defined signed gap (female less male) with its interval, one row each, in fractions.
 
     Columns: cell, metric (tpr, fpr, w_f1, acc), class, female, male, gap, se, df, low, high, and
@@ -52,13 +52,13 @@ def signed(sums: SpeakerSums, system: str, *, level: float = LEVEL) -> pd.DataFr
     utterances of a class, or of a cell, these six are NaN: what differs between speakers cannot be
     seen there.
     """
-    rate = sums.rates(sums.everyone, system)[0]
-    gap, without = metrics.differences(rate), sums.signed(sums.without_each(), system)
+    rate = sums.rates(sums.measured_weights, system)[0]
+    gap, without = metrics.differences(rate), sums.signed_gaps(sums.without_each(), system)
     se, df = jackknife(sums, gap, without, sums.share, by_chance(sums, rate))
     reach = stats.t.ppf(0.5 + level / 2, df) * se
     at = np.nonzero(np.isfinite(gap))
     named, without = parts(sums), np.where(np.isfinite(se), without, np.nan)[:, *at]
-    found = {
+    columns = {
         "cell": [sums.cells[c] for c in at[0]],
         "metric": [named[p][0] for p in at[1]],
         "class": [named[p][1] for p in at[1]],
@@ -72,7 +72,7 @@ def signed(sums: SpeakerSums, system: str, *, level: float = LEVEL) -> pd.DataFr
         "least": np.min(without, 0),
         "most": np.max(without, 0),
     }
-    return pd.DataFrame(found)
+    return pd.DataFrame(columns)
 
 
 @dataclass(frozen=True)
@@ -96,14 +96,14 @@ class MaxGapInterval:
 def max_gap_interval(
     sums: SpeakerSums, system: str, weights: np.ndarray, *, level: float = LEVEL
 ) -> MaxGapInterval:
-    """What can be said of a system's max_gap.
+    """A system's max_gap as measured, less its bias, and its upper bound.
 
     Args:
         weights: `sums.draws`, for the bias.
     """
     whole = sums.observed(system)
     measured = float(largest_gap(whole))
-    corrected = 2 * measured - float(np.nanmean(largest_gap(sums.signed(weights, system))))
+    corrected = 2 * measured - float(np.nanmean(largest_gap(sums.signed_gaps(weights, system))))
     gaps, reach = metrics.gap_sizes(whole)["avg"], _reach(sums, system, level)
     bounds = np.minimum((gaps + reach)[np.isfinite(gaps)], 1.0)
     at_most = float(bounds.max()) if len(bounds) else np.nan
@@ -117,32 +117,32 @@ def _reach(sums: SpeakerSums, system: str, level: float) -> np.ndarray:
     without an interval could add. At least the half of the average that accuracy and W-F1 are,
     which rise and fall together, varies with the utterances.
     """
-    rate = sums.rates(sums.everyone, system)[0]
-    whole, without = metrics.differences(rate), sums.signed(sums.without_each(), system)
-    known, least = _known(sums, system), by_chance(sums, rate)[:, -1] / 4
+    rate = sums.rates(sums.measured_weights, system)[0]
+    whole, without = metrics.differences(rate), sums.signed_gaps(sums.without_each(), system)
+    known, least = _has_interval(sums, system), by_chance(sums, rate)[:, -1] / 4
     scale = np.ones((len(sums.units), 1))
     for rows in sums.strata:
         scale[rows] = np.sqrt((len(rows) - 1) / len(rows))
-    found = np.full(len(whole), np.nan)
+    reach = np.full(len(whole), np.nan)
     for cell in np.flatnonzero(known[:, -1]):
         gap, weight = whole[cell], _coefficients(whole[cell])
         change = np.where(known[cell], without[:, cell] - gap, 0.0) * weight
-        signs = _widest(change * scale, first=np.where(gap < 0, -1.0, 1.0))
+        signs = _signs_of_largest_error(change * scale, first=np.where(gap < 0, -1.0, 1.0))
         share = sums.share[:, cell, -1]
         se, df = jackknife(sums, np.zeros(()), change @ signs, share, least[cell])
         unseen = np.where(known[cell], 0.0, weight * (1 - np.abs(np.nan_to_num(gap))))
-        found[cell] = stats.t.ppf(level, df) * se + unseen.sum()
-    return found
+        reach[cell] = stats.t.ppf(level, df) * se + unseen.sum()
+    return reach
 
 
-def _known(sums: SpeakerSums, system: str) -> np.ndarray:
+def _has_interval(sums: SpeakerSums, system: str) -> np.ndarray:
     """Whether each signed gap has an interval, bool [C, 2K + 2]."""
-    whole, without = sums.observed(system), sums.signed(sums.without_each(), system)
+    whole, without = sums.observed(system), sums.signed_gaps(sums.without_each(), system)
     return np.isfinite(jackknife(sums, whole, without, sums.share)[0])
 
 
 def _coefficients(gap: np.ndarray) -> np.ndarray:
-    """What each |signed gap| [P] weighs in the average gap of its cell."""
+    """Weight of each |signed gap| [P] in the average gap of its cell."""
     k, there = (len(gap) - 2) // 2, np.isfinite(gap)
     blocks = [slice(0, k), slice(k, 2 * k), slice(-2, -1), slice(-1, None)]
     weights = np.zeros(len(gap))
@@ -151,7 +151,7 @@ def _coefficients(gap: np.ndarray) -> np.ndarray:
     return weights / max(sum(there[block].any() for block in blocks), 1)
 
 
-def _widest(moved: np.ndarray, *, first: np.ndarray) -> np.ndarray:
+def _signs_of_largest_error(moved: np.ndarray, *, first: np.ndarray) -> np.ndarray:
     """Signs [P] that make |moved @ signs| large, moved [U, P]: ascent from several starts.
 
     The square is convex in the signs, so each step of signs = sign(gradient) increases it.
@@ -196,32 +196,35 @@ def paired_differences(
     Standard errors are the jackknife's, and of max_gap, which has corners, the bootstrap's where it
     is larger. Of max_gap the module's docstring has the bounds.
     """
-    whole, without = (_less(sums, system, other, w) for w in (sums.everyone, sums.without_each()))
-    cells = sorted({_worst(sums, name) for name in (system, other)})
-    there = sums.behind[..., -1]  # [U, C]
+    whole, without = (
+        _differences(sums, system, other, w) for w in (sums.measured_weights, sums.without_each())
+    )
+    cells = sorted({_worst_cell(sums, name) for name in (system, other)})
+    there = sums.denominators[..., -1]  # [U, C]
     hits = sums.counts[system][..., 1] - sums.counts[other][..., 1]
     differ = np.abs(hits).sum(-1)  # of at least so many utterances the predictions differ, [U, C]
     share, least = there.sum(1) / there.sum(), binomial(differ.sum(), there.sum())
-    found = {}
+    differences = {}
     for name in ("acc", "w_f1"):
         se, df = jackknife(sums, whole[name][0], without[name], share, least)
-        found[name] = _paired_difference(whole[name][0], se, df, 0.5 + level / 2)
+        differences[name] = _paired_difference(whole[name][0], se, df, 0.5 + level / 2)
     share = sums.share[:, cells, -1].sum(1)
     sides = ((differ[side][:, cells].sum(0), there[side][:, cells].sum(0))
              for side in (sums.female, ~sums.female))  # fmt: skip
     least = sum(binomial(*side).sum() for side in sides) / 4
     se, df = jackknife(sums, whole["max_gap"][0], without["max_gap"], share, least)
-    drawn = [sums.signed(weights, name) for name in (system, other)]
+    drawn = [sums.signed_gaps(weights, name) for name in (system, other)]
     se = np.fmax(se, np.nanstd(largest_gap(drawn[0]) - largest_gap(drawn[1]), ddof=1)) + 0 * se
-    mine, theirs = (_flattered(sums, *one) for one in zip((system, other), drawn, strict=True))
+    mine, theirs = (_bias_bounds(sums, *pair) for pair in zip((system, other), drawn, strict=True))
     ends = (mine[0] + theirs[1], theirs[0] + mine[1])
-    return found | {"max_gap": _paired_difference(whole["max_gap"][0], se, df, level, *ends)}
+    return differences | {"max_gap": _paired_difference(whole["max_gap"][0], se, df, level, *ends)}
 
 
 def _paired_difference(
     value: float, se: float, df: float, level: float, under: float = 0.0, above: float = 0.0
 ) -> PairedDifference:
-    """The change with one-sided confidence `level` at each end, moved outwards by what is given."""
+    """The difference with one-sided confidence `level` at each end, moved outwards by the bounds
+    of the bias `under` and `above`."""
     se = se + 0 * (under + above)  # unknown where these are
     reach = stats.t.ppf(level, df) * se
     below = stats.t.cdf(-(value + above) / se, df)
@@ -230,18 +233,20 @@ def _paired_difference(
     )
 
 
-def _less(sums: SpeakerSums, system: str, other: str, weights: np.ndarray) -> dict[str, np.ndarray]:
+def _differences(
+    sums: SpeakerSums, system: str, other: str, weights: np.ndarray
+) -> dict[str, np.ndarray]:
     mine, theirs = (sums.values(weights, name) for name in (system, other))
     return {name: mine[name] - theirs[name] for name in mine}
 
 
-def _worst(sums: SpeakerSums, system: str) -> int:
+def _worst_cell(sums: SpeakerSums, system: str) -> int:
     gaps = metrics.gap_sizes(sums.observed(system))["avg"]
     return int(np.argmax(np.where(np.isfinite(gaps), gaps, -1.0)))
 
 
-def _flattered(sums: SpeakerSums, system: str, drawn: np.ndarray) -> tuple[float, float]:
-    """By how much a measured max_gap is too large on average at most, and by how much too small.
+def _bias_bounds(sums: SpeakerSums, system: str, drawn: np.ndarray) -> tuple[float, float]:
+    """At most how much too large, and how much too small, a measured max_gap is on average.
 
     The first is the mean max_gap of resampled errors alone, and no less than what its utterances
     give half of the worst cell's average. Both hold all that differences without an interval could
@@ -250,12 +255,12 @@ def _flattered(sums: SpeakerSums, system: str, drawn: np.ndarray) -> tuple[float
     Args:
         drawn: [resamples, C, 2K + 2], the signed differences under the resamples.
     """
-    whole, known = sums.observed(system), _known(sums, system)
+    whole, known = sums.observed(system), _has_interval(sums, system)
     there = np.isfinite(metrics.gap_sizes(whole)["avg"])
     if not there.any() or not known[there, -1].all():
         return np.nan, np.nan
-    rate = sums.rates(sums.everyone, system)[0]
-    chance = by_chance(sums, rate)[_worst(sums, system), -1] / 4
+    rate = sums.rates(sums.measured_weights, system)[0]
+    chance = by_chance(sums, rate)[_worst_cell(sums, system), -1] / 4
     errors = max(float(np.nanmean(largest_gap(drawn - whole))), np.sqrt(2 / np.pi * chance))
     weight, size = np.stack([_coefficients(gap) for gap in whole]), np.abs(np.nan_to_num(whole))
     unseen = np.where(known, 0.0, weight)

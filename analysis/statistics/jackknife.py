@@ -38,7 +38,7 @@ def jackknife(
     """
     total, split, alike, alike_split = (np.zeros(np.shape(whole)) for _ in range(4))
     blind = np.isnan(whole)
-    for rows, alone in zip(sums.strata, sums.alone, strict=True):
+    for rows, is_lone in zip(sums.strata, sums.is_lone, strict=True):
         mine = share[rows]
         n, even = (mine > 0).sum(0), (mine**2).sum(0)
         change = np.where(mine > 0, without[rows] - whole, 0.0)
@@ -46,7 +46,7 @@ def jackknife(
         freedom = np.maximum(mine.sum(0) ** 2 / np.where(n > 0, even, 1.0) - 1, 1.0)
         total, split = total + variance, split + variance**2 / freedom
         alike, alike_split = alike + even, alike_split + even**2 / freedom
-        blind |= (n == 1) | (alone & (n > 0)) | np.isnan(variance)
+        blind |= (n == 1) | (is_lone & (n > 0)) | np.isnan(variance)
     with np.errstate(invalid="ignore", divide="ignore"):
         df = np.fmin(total**2 / split, alike**2 / alike_split)
     se = np.sqrt(np.maximum(total, least))
@@ -59,7 +59,7 @@ def by_chance(sums: SpeakerSums, rate: np.ndarray) -> np.ndarray:
     Of W-F1 it is accuracy's.
     """
     right = np.nan_to_num(np.concatenate([rate[..., :-2], rate[..., [-1, -1]]], -1))
-    n = np.stack([sums.behind[side].sum(0) for side in (sums.female, ~sums.female)], 1)
+    n = np.stack([sums.denominators[side].sum(0) for side in (sums.female, ~sums.female)], 1)
     return binomial(right * n, n).sum(1)
 
 

@@ -28,7 +28,7 @@ from analysis.statistics.speaker_sums import SpeakerSums, largest_gap
 from ermgap import metrics
 from ermgap.metrics import Margins
 
-FEWEST = 10  # speakers of a language for a permutation test
+MIN_SPEAKERS = 10  # speakers of a language for a permutation test
 GRID = np.concatenate([[0.0], np.geomspace(1e-3, 16.0, 80)])  # variances of the speaker effect
 SHRINK = 16 * np.sqrt(3) / (15 * np.pi)  # of a logit under a normal effect (Zeger et al. 1988)
 
@@ -66,7 +66,9 @@ def fair(sums: SpeakerSums, system: str, *, worlds: int = 2000, seed: int = 0) -
 
 
 def dispersion(sums: SpeakerSums, system: str, levels: np.ndarray) -> np.ndarray | None:
-    """Variances of the speaker effect at fiducial `levels` [n] in (0, 1); None if unknowable.
+    """Variances of the speaker effect at fiducial `levels` [n] in (0, 1).
+
+    None where no stratum has two speakers.
 
     A unit's hits less their expectation under its own stratum's rates have a variance that grows
     with that of the effect. Q, the squares over it, is close to chi2 of (units - strata) degrees of
@@ -76,8 +78,8 @@ def dispersion(sums: SpeakerSums, system: str, levels: np.ndarray) -> np.ndarray
     # little expected variance that they alone would put the effect at its largest.
     support, hits = np.moveaxis(sums.counts[system][:, sums.counted, :, :2], -1, 0)
     q, freedom = np.zeros(len(GRID)), 0
-    for rows, alone in zip(sums.strata, sums.alone, strict=True):
-        if alone or not support[rows].any():
+    for rows, is_lone in zip(sums.strata, sums.is_lone, strict=True):
+        if is_lone or not support[rows].any():
             continue
         n, rate = support[rows], (hits[rows].sum(0) + 0.5) / (support[rows].sum(0) + 1)
         off = (hits[rows] - n * rate).sum((1, 2))
@@ -109,10 +111,10 @@ def _variances(n: np.ndarray, rate: np.ndarray) -> np.ndarray:
     share = np.divide(n, whole, out=np.zeros_like(n), where=whole > 0)
     own = n * (1 - share)
     others = shared * (n.T @ n)
-    found = own @ single.T + np.einsum("up,gpr,ur->ug", own, shared, own, optimize=True)
-    found += np.einsum("up,gpr,ur->ug", share, others, share, optimize=True)
+    variances = own @ single.T + np.einsum("up,gpr,ur->ug", own, shared, own, optimize=True)
+    variances += np.einsum("up,gpr,ur->ug", share, others, share, optimize=True)
     mine = share * n  # its own part of the sum over units
-    return found - np.einsum("up,gpr,ur->ug", mine, shared, mine, optimize=True)
+    return variances - np.einsum("up,gpr,ur->ug", mine, shared, mine, optimize=True)
 
 
 def _simulated(sums: SpeakerSums, system: str, variance: np.ndarray, rng) -> np.ndarray:
@@ -150,7 +152,7 @@ class Permutation:
     """The largest gap of a language against those under shuffled genders.
 
     Attributes:
-        p: share of shufflings with a gap at least as large; None under `FEWEST` speakers.
+        p: share of shufflings with a gap at least as large; None under `MIN_SPEAKERS` speakers.
         smallest: the least p that these speakers could give.
     """
 
@@ -163,35 +165,35 @@ class Permutation:
 def permuted(
     sums: SpeakerSums, system: str, *, shuffles: int = 2000, seed: int = 0
 ) -> list[Permutation]:
-    """A test a language that has both genders: gender shuffled over its speakers.
+    """For each language with both genders, a test by shuffling gender over its speakers.
 
     All shufflings if they are no more than `shuffles`, else that many at random.
     """
     rng = np.random.default_rng(seed)
-    found = []
+    tests = []
     units, observed = sums.units, metrics.gap_sizes(sums.observed(system))["avg"]
     for language in sorted(set(units["language"])):
         rows = np.flatnonzero((units["language"] == language).to_numpy())
         n, women = len(rows), int(sums.female[rows].sum())
-        lone = any(one.startswith(f"{language}/") for one in sums.lone)
+        lone = any(stratum.startswith(f"{language}/") for stratum in sums.lone)
         cells = [i for i, cell in enumerate(sums.cells) if cell.split("/", 1)[0] == language]
         if lone or women in (0, n) or not sums.counted[cells].any():
             continue
         ways = comb(n, women)
         smallest = (2 if 2 * women == n else 1) / ways
-        if n < FEWEST:
-            found.append(Permutation(language, n, None, smallest))
+        if n < MIN_SPEAKERS:
+            tests.append(Permutation(language, n, None, smallest))
             continue
         female = np.tile(sums.female, (min(ways, shuffles), 1))
         if ways <= shuffles:
             female[:, rows] = False
-            for row, chosen in zip(female, combinations(rows, women), strict=True):
-                row[list(chosen)] = True
+            for row, drawn in zip(female, combinations(rows, women), strict=True):
+                row[list(drawn)] = True
         else:
             female[:, rows] = rng.permuted(female[:, rows], axis=1)
-        drawn = sums.signed(np.ones(female.shape), system, female=female)[:, cells]
+        drawn = sums.signed_gaps(np.ones(female.shape), system, female=female)[:, cells]
         at_least = largest_gap(drawn) >= np.nanmax(observed[cells]) - 1e-12
         extra = 0 if ways <= shuffles else 1
         p = (at_least.sum() + extra) / (len(female) + extra)
-        found.append(Permutation(language, n, float(p), smallest))
-    return found
+        tests.append(Permutation(language, n, float(p), smallest))
+    return tests

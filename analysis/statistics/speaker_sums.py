@@ -27,7 +27,7 @@ SPEAKER = ["corpus", "speaker"]
 
 @dataclass(frozen=True, eq=False)
 class SpeakerSums:
-    """Sums of every system over every unit.
+    """Sums of every system's predictions over every unit.
 
     Attributes:
         labels: the K classes. cells: the C cells, `language/modality`.
@@ -104,25 +104,25 @@ class SpeakerSums:
         return list(self.units.groupby("stratum", sort=True).indices.values())
 
     @cached_property
-    def alone(self) -> list[bool]:
+    def is_lone(self) -> list[bool]:
         """Of each stratum, whether it has a single speaker."""
         first = self.units.loc[[rows[0] for rows in self.strata], ["language", "gender"]]
         return [f"{a}/{b}" in self.lone for a, b in first.itertuples(index=False)]
 
     @cached_property
     def speakers(self) -> np.ndarray:
-        """Number of each unit's speaker, int [U]: the units of a lone stratum have the same."""
+        """Index of each unit's speaker, int [U]: the units of a lone stratum have the same."""
         who = np.arange(len(self.units))
-        for rows, alone in zip(self.strata, self.alone, strict=True):
-            if alone:
+        for rows, is_lone in zip(self.strata, self.is_lone, strict=True):
+            if is_lone:
                 who[rows] = rows[0]
         return np.unique(who, return_inverse=True)[1]
 
     @cached_property
-    def behind(self) -> np.ndarray:
-        """Utterances of a unit behind each of `metrics.rates`, their denominators, [U, C, 2K + 2].
+    def denominators(self) -> np.ndarray:
+        """A unit's utterances in the denominator of each of `metrics.rates`, [U, C, 2K + 2].
 
-        All of the cell behind W-F1 and accuracy.
+        All of its cell for W-F1 and accuracy.
         """
         support = next(iter(self.counts.values()))[..., 0]
         n = support.sum(-1, keepdims=True)
@@ -130,13 +130,13 @@ class SpeakerSums:
 
     @cached_property
     def share(self) -> np.ndarray:
-        """A unit's weight in the rates of its stratum, `behind` over its sum, [U, C, 2K + 2]."""
-        found = np.zeros_like(self.behind)
+        """A unit's weight in its stratum's rates, `denominators` over their sum, [U, C, 2K + 2]."""
+        shares = np.zeros_like(self.denominators)
         for rows in self.strata:
-            mine = self.behind[rows]
+            mine = self.denominators[rows]
             whole = np.broadcast_to(mine.sum(0), mine.shape)
-            found[rows] = np.divide(mine, whole, out=np.zeros_like(mine), where=whole > 0)
-        return found
+            shares[rows] = np.divide(mine, whole, out=np.zeros_like(mine), where=whole > 0)
+        return shares
 
     def draws(self, resamples: int, rng: np.random.Generator) -> np.ndarray:
         """Weights [resamples, U] of the rescaling bootstrap within strata (Rao and Wu 1988).
@@ -182,8 +182,8 @@ class SpeakerSums:
         margins = self.margins(weights, system, **given)
         return metrics.rates(margins, classes=self.classes, cells=self.counted)
 
-    def signed(self, weights: np.ndarray, system: str, **given) -> np.ndarray:
-        """Their differences, female less male, [resamples, C, 2K + 2]."""
+    def signed_gaps(self, weights: np.ndarray, system: str, **given) -> np.ndarray:
+        """Differences of the rates, female less male, [resamples, C, 2K + 2]."""
         return metrics.differences(self.rates(weights, system, **given))
 
     def values(self, weights: np.ndarray, system: str) -> dict[str, np.ndarray]:
@@ -199,15 +199,15 @@ class SpeakerSums:
     def objectives(self, names: Sequence[str], *, resamples: int, seed: int = 0) -> np.ndarray:
         """What all systems score under the same resamples, [resamples, systems, names]."""
         weights = self.draws(resamples, np.random.default_rng(seed))
-        found = [self.values(weights, system) for system in self.counts]
-        return np.stack([np.stack([one[name] for name in names], -1) for one in found], 1)
+        scores = [self.values(weights, system) for system in self.counts]
+        return np.stack([np.stack([score[name] for name in names], -1) for score in scores], 1)
 
     def observed(self, system: str) -> np.ndarray:
         """The differences as measured, [C, 2K + 2]."""
-        return self.signed(self.everyone, system)[0]
+        return self.signed_gaps(self.measured_weights, system)[0]
 
     @cached_property
-    def everyone(self) -> np.ndarray:
+    def measured_weights(self) -> np.ndarray:
         """The weights of what was measured, [1, U]."""
         return np.ones((1, len(self.units)))
 
@@ -244,11 +244,11 @@ def _units(table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray, tuple[str, ..
     speaker = [name for name in SPEAKER if name in table]
     stratum = table.groupby(["language", "gender"], sort=True).ngroup().to_numpy()
     who = table.groupby(["language", "gender", *speaker], sort=True).ngroup().to_numpy()
-    alone = pd.Series(who).groupby(stratum).transform("nunique").to_numpy() == 1
-    lone = table.loc[alone, ["language", "gender"]].drop_duplicates()
+    is_lone = pd.Series(who).groupby(stratum).transform("nunique").to_numpy() == 1
+    lone = table.loc[is_lone, ["language", "gender"]].drop_duplicates()
     # An utterance that is asked in two modalities is one unit.
     utterance = pd.factorize(table["utterance_id"])[0]
-    key = np.where(alone, len(table) + utterance, who)
+    key = np.where(is_lone, len(table) + utterance, who)
     first, unit, size = np.unique(key, return_index=True, return_inverse=True, return_counts=True)[
         1:
     ]
@@ -259,9 +259,9 @@ def _units(table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray, tuple[str, ..
 
 def _sums(coded: metrics.EncodedPredictions, unit: np.ndarray, units: int) -> np.ndarray:
     k = coded.classes
-    found = np.zeros((units, len(coded.cells), k + 1, 3))
-    np.add.at(found, (unit, coded.cell, coded.label, 0), 1.0)
+    sums = np.zeros((units, len(coded.cells), k + 1, 3))
+    np.add.at(sums, (unit, coded.cell, coded.label, 0), 1.0)
     hit = coded.label == coded.prediction
-    np.add.at(found, (unit[hit], coded.cell[hit], coded.label[hit], 1), 1.0)
-    np.add.at(found, (unit, coded.cell, coded.prediction, 2), 1.0)
-    return found[:, :, :k]
+    np.add.at(sums, (unit[hit], coded.cell[hit], coded.label[hit], 1), 1.0)
+    np.add.at(sums, (unit, coded.cell, coded.prediction, 2), 1.0)
+    return sums[:, :, :k]

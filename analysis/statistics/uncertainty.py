@@ -27,7 +27,7 @@ def standard_errors(
     Standard errors are fractions. Every trial sees the same resamples (same seed, same order), so
     their bars are comparable.
     """
-    found = []
+    rows = []
     for trial_id in trial_ids:
         table = dev_predictions(records, trial_id)
         if table is None or table.empty:
@@ -35,10 +35,10 @@ def standard_errors(
         rng = np.random.default_rng(seed)
         try:
             row = bootstrap(table, **classes_of(records), resamples=resamples, rng=rng)
-        except UserError:  # a word that is no label, say: `evidence` tells which and why
+        except UserError:  # a prediction that is no label, say: `evidence` has which and why
             continue
-        found.append({"trial_id": trial_id, **row})
-    return pd.DataFrame(found, columns=["trial_id", "acc_se", "max_gap_se", "lone_speakers"])
+        rows.append({"trial_id": trial_id, **row})
+    return pd.DataFrame(rows, columns=["trial_id", "acc_se", "max_gap_se", "lone_speakers"])
 
 
 def classes_of(records: Records) -> dict:
@@ -68,10 +68,10 @@ def bootstrap(
     """
     support = {"min_support": min_support, "cell_support": cell_support}
     sums = SpeakerSums.of({"": predictions}, labels=labels, **support)
-    found = sums.values(sums.draws(resamples, rng), "")
+    values = sums.values(sums.draws(resamples, rng), "")
     return {
-        "acc_se": float(spread(found["acc"])),
-        "max_gap_se": float(spread(found["max_gap"])),
+        "acc_se": float(spread(values["acc"])),
+        "max_gap_se": float(spread(values["max_gap"])),
         "lone_speakers": len(sums.lone),
     }
 

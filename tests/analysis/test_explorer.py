@@ -44,7 +44,7 @@ def sweep(tmp_path_factory):
 def told(records, **options) -> dict:
     info = front.info(records)
     bars = uncertainty.standard_errors(records, [p.trial_id for p in info.highlighted])
-    return explorer.data(info, records, bars, evidence.evidence(info, records), **options)
+    return explorer.data(info, records, bars, evidence.collect(info, records), **options)
 
 
 def test_the_data_are_those_of_the_records(sweep):

@@ -167,8 +167,8 @@ def pair(job: tuple[str, int | str, int, int]) -> dict:
 
 
 def _with_truth(sums: SpeakerSums, truth: np.ndarray) -> pd.DataFrame:
-    """`intervals.signed` of the sums of one model, with a column `right`."""
-    told = intervals.signed(sums, "model")
+    """`intervals.signed_gaps` of the sums of one model, with a column `right`."""
+    told = intervals.signed_gaps(sums, "model")
     cell = [LANGUAGES.index(name.split("/")[0]) for name in told["cell"]]
     order = intervals.parts(sums)
     part = [order.index(one) for one in zip(told["metric"], told["class"], strict=True)]

@@ -50,7 +50,7 @@ def swept(tmp_path, monkeypatch):
 def drilled(records: Records) -> tuple[front.FrontInfo, dict]:
     info = front.info(records)
     bars = uncertainty.standard_errors(records, [p.trial_id for p in info.highlighted])
-    found = evidence.evidence(info, records)
+    found = evidence.collect(info, records)
     for name, backing in found.items():  # the evidence is of the recorded cell, too
         assert backing.cell == info.find(name).worst_cell
     return info, explorer.data(info, records, bars, found)["details"]
@@ -61,10 +61,10 @@ def test_the_utterances_behind_a_gap_are_of_the_cell_that_the_trial_was_judged_b
     table = like_meld(seed)
     info, details = drilled(swept(table))
     language = table.set_index("utterance_id")["language"]
-    for name, behind in details.items():
+    for name, denominators in details.items():
         worst = info.find(name).worst_cell
-        assert behind["cell"] == worst
-        shown = {f"{language[one['utterance_id']]}/speech" for one in behind["utterances"]}
+        assert denominators["cell"] == worst
+        shown = {f"{language[one['utterance_id']]}/speech" for one in denominators["utterances"]}
         assert shown == {worst}
 
 
@@ -89,7 +89,9 @@ def test_a_cell_of_two_utterances_of_a_gender_is_left_out_everywhere_and_named(s
     told = " ".join(sentences.caveats(info, uncertainty.standard_errors(records, ["t0001"])))
     assert "over 2 of 3 cells, without ja/speech (2 female and 80 male utterances" in told
     assert "10 utterances of each gender (data.cell_support)" in told
-    gaps = evidence.signed(info, records)["t0000"]  # each cell's own gaps are listed all the same
+    gaps = evidence.signed_gaps(info, records)[
+        "t0000"
+    ]  # each cell's own gaps are listed all the same
     assert {one["cell"] for one in gaps} == {"de/speech", "en/speech", "ja/speech"}
     report.write(records.directory, records.directory / "plots", quiet=True)
     summary = json.loads((records.directory / "summary.json").read_text())

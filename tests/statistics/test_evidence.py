@@ -32,7 +32,7 @@ def sweep(tmp_path, *, handicaps=(0.5, 0.0, 0.0), speakers: int = 6, rights=(0.7
             made[f"logp_{label}"] = -1.0
         made.to_parquet(records.storage / "predictions" / f"t{i:04d}.parquet")
     info = front.info(records)
-    return info, records, evidence.evidence(info, records)
+    return info, records, evidence.collect(info, records)
 
 
 def test_a_real_gap_is_told_from_chance_and_its_fall_from_erm_s(tmp_path):
@@ -87,7 +87,7 @@ def test_predictions_of_other_utterances_are_left_out_and_named(tmp_path):
     path = records.storage / "predictions" / "t0002.parquet"
     pd.read_parquet(path).iloc[5:].to_parquet(path)
     (records.storage / "predictions" / "t0001.parquet").unlink()
-    found = evidence.evidence(info, records)
+    found = evidence.collect(info, records)
     assert set(found) == {"t0000"}
     assert "not of the same utterances" in found.missing["t0002"]
     assert "absent" in found.missing["t0001"]
@@ -96,7 +96,7 @@ def test_predictions_of_other_utterances_are_left_out_and_named(tmp_path):
 def test_one_speaker_a_gender_says_that_nothing_can_be_told(tmp_path):
     info, records, found = sweep(tmp_path, speakers=1)
     assert np.isnan(found["t0000"].gap.at_most) and np.isnan(found["t0000"].band.high)
-    assert "cannot be told" in evidence.sentence(info, found)
+    assert "is unknown" in evidence.sentence(info, found)
     assert len(layout.picture(info, None, found).band) == 0
 
 
@@ -105,13 +105,13 @@ def test_one_lone_gender_leaves_the_band_and_takes_the_comparison_with_erm(tmp_p
     info, records, _ = sweep(tmp_path)
     for path in (records.storage / "predictions").glob("t*.parquet"):
         table = pd.read_parquet(path)
-        alone = (table["language"] == "ja") & (table["gender"] == "male")
-        table.assign(speaker=table["speaker"].mask(alone, "alone")).to_parquet(path)
-    found = evidence.evidence(info, records)
+        is_lone = (table["language"] == "ja") & (table["gender"] == "male")
+        table.assign(speaker=table["speaker"].mask(is_lone, "alone")).to_parquet(path)
+    found = evidence.collect(info, records)
     assert all(np.isfinite(one.band.high) and np.isnan(one.gap.at_most) for one in found.values())
     assert not any(one.fell for one in found.values())
     said = evidence.sentence(info, found)
-    assert "show more than that" in said and "lowered ERM's gap cannot be told" in said
+    assert "show more than that" in said and "lowered ERM's gap is unknown" in said
 
 
 def test_summary_page_and_picture_hold_it(tmp_path):
@@ -124,7 +124,7 @@ def test_summary_page_and_picture_hold_it(tmp_path):
     page = (folder / "report.html").read_text()
     assert "fair models" in page and "women/men" in page
     info = front.info(Records.open(records.directory))
-    picture = layout.picture(info, None, evidence.evidence(info, records))
+    picture = layout.picture(info, None, evidence.collect(info, records))
     assert picture.band.shape == (20, 2) and (picture.band[:, 0] > 0).all()
     assert any("perfectly fair models" in line for line in picture.caption)
 

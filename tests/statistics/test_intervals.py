@@ -16,7 +16,7 @@ from ermgap import metrics
 from ermgap.config import GENDERS
 
 
-def panel_of(table, *, systems: int = 1, right: float = 0.6, handicap: float = 0.2) -> SpeakerSums:
+def sums_of(table, *, systems: int = 1, right: float = 0.6, handicap: float = 0.2) -> SpeakerSums:
     made = {
         f"s{i}": predictions(table, right=right, handicap=handicap * i, seed=i)
         for i in range(systems)
@@ -31,14 +31,14 @@ def test_the_interval_of_an_accuracy_gap_is_welch_s_over_speakers():
     hit = np.random.default_rng(3).random(len(table)) < chance
     table["prediction"] = np.where(hit, table["label"], "")
     sums = SpeakerSums.of({"m": table}, labels=LABELS)
-    told = intervals.signed(sums, "m").set_index(["cell", "metric", "class"])
+    gaps = intervals.signed_gaps(sums, "m").set_index(["cell", "metric", "class"])
     hits = (table["label"] == table["prediction"]).groupby(
         [table["language"], table["gender"], table["speaker"]]
     )
     for language in ("de", "en", "ja"):
         sides = [hits.mean()[language, gender].to_numpy() for gender in GENDERS]
         wanted = stats.ttest_ind(*sides, equal_var=False).confidence_interval(0.95)
-        row = told.loc[(f"{language}/speech", "acc", "all")]
+        row = gaps.loc[(f"{language}/speech", "acc", "all")]
         assert row["gap"] == pytest.approx(sides[0].mean() - sides[1].mean())
         assert (row["low"], row["high"]) == pytest.approx((wanted.low, wanted.high))
 
@@ -47,7 +47,9 @@ def test_errors_of_other_gaps_are_near_scipy_s_bootstrap_over_speakers():
     """scipy resamples n of n, which is too short by sqrt((n - 1) / n)."""
     table = predictions(balanced(12), right=0.6, handicap=0.1, seed=1)
     sums = SpeakerSums.of({"m": table}, labels=LABELS, min_support=1)
-    told = intervals.signed(sums, "m").query("cell == 'de/speech'").set_index(["metric", "class"])
+    gaps = (
+        intervals.signed_gaps(sums, "m").query("cell == 'de/speech'").set_index(["metric", "class"])
+    )
     rows = [
         np.flatnonzero((sums.units["language"] == "de") & (sums.units["gender"] == gender))
         for gender in GENDERS
@@ -59,32 +61,32 @@ def test_errors_of_other_gaps_are_near_scipy_s_bootstrap_over_speakers():
             weights = np.ones((1, len(sums.units)))
             for side, chosen in zip(rows, (first, second), strict=True):
                 weights[0, side] = np.bincount(chosen, minlength=12)
-            return sums.signed(weights, "m")[0, 0, order.index(part)]
+            return sums.signed_gaps(weights, "m")[0, 0, order.index(part)]
 
         indices = (np.arange(12), np.arange(12))
         found = stats.bootstrap(indices, gap, vectorized=False, n_resamples=600, rng=0,
                                 method="percentile")  # fmt: skip
-        assert told.loc[part, "se"] == pytest.approx(
+        assert gaps.loc[part, "se"] == pytest.approx(
             found.standard_error * np.sqrt(12 / 11), rel=0.15
         )
 
 
 def test_leaving_speakers_out_brackets_what_was_measured():
-    told = intervals.signed(panel_of(utterances()), "s0")
-    assert (told["least"] <= told["gap"] + 1e-12).all()
-    assert (told["gap"] <= told["most"] + 1e-12).all()
-    assert (told["low"] <= told["gap"]).all() and (told["gap"] <= told["high"]).all()
-    assert told[["low", "high"]].abs().max().max() <= 1.0
-    np.testing.assert_allclose(told["female"] - told["male"], told["gap"])
+    gaps = intervals.signed_gaps(sums_of(utterances()), "s0")
+    assert (gaps["least"] <= gaps["gap"] + 1e-12).all()
+    assert (gaps["gap"] <= gaps["most"] + 1e-12).all()
+    assert (gaps["low"] <= gaps["gap"]).all() and (gaps["gap"] <= gaps["high"]).all()
+    assert gaps[["low", "high"]].abs().max().max() <= 1.0
+    np.testing.assert_allclose(gaps["female"] - gaps["male"], gaps["gap"])
 
 
 def test_one_speaker_gives_no_interval_and_no_bound():
     table = utterances(speakers=3)
     table.loc[(table["language"] == "de") & (table["gender"] == "male"), "speaker"] = "alone"
-    sums = panel_of(table, systems=2)
-    told = intervals.signed(sums, "s0").set_index("cell")
-    assert told.loc["de/speech", ["se", "df", "low", "high"]].isna().all(axis=None)
-    assert told.loc["en/speech", ["se", "df", "low", "high"]].notna().all(axis=None)
+    sums = sums_of(table, systems=2)
+    gaps = intervals.signed_gaps(sums, "s0").set_index("cell")
+    assert gaps.loc["de/speech", ["se", "df", "low", "high"]].isna().all(axis=None)
+    assert gaps.loc["en/speech", ["se", "df", "low", "high"]].notna().all(axis=None)
     weights = sums.draws(100, np.random.default_rng(0))
     assert np.isnan(intervals.max_gap_interval(sums, "s0", weights).at_most)
     change = intervals.paired_differences(sums, "s1", "s0", weights)["max_gap"]
@@ -104,31 +106,33 @@ def said_by(speakers: int, *, each: int = 6, women: int = 4) -> pd.DataFrame:
 
 
 def test_a_class_of_one_speaker_of_a_gender_has_no_interval():
-    told = intervals.signed(SpeakerSums.of({"m": said_by(1)}, labels=LABELS), "m")
-    told = told.set_index(["metric", "class"])
-    assert np.isfinite(told.loc[("tpr", "joy"), "gap"])
+    gaps = intervals.signed_gaps(SpeakerSums.of({"m": said_by(1)}, labels=LABELS), "m")
+    gaps = gaps.set_index(["metric", "class"])
+    assert np.isfinite(gaps.loc[("tpr", "joy"), "gap"])
     six = ["se", "df", "low", "high", "least", "most"]
-    assert told.loc[("tpr", "joy"), six].isna().all()
+    assert gaps.loc[("tpr", "joy"), six].isna().all()
     for other in (("tpr", LABELS[0]), ("fpr", "joy"), ("acc", "all"), ("w_f1", "all")):
-        assert told.loc[other, six].notna().all()
+        assert gaps.loc[other, six].notna().all()
 
 
 def test_a_class_of_two_speakers_has_the_freedom_of_two():
-    told = intervals.signed(SpeakerSums.of({"m": said_by(2)}, labels=LABELS), "m")
-    told = told.set_index(["metric", "class"])
+    gaps = intervals.signed_gaps(SpeakerSums.of({"m": said_by(2)}, labels=LABELS), "m")
+    gaps = gaps.set_index(["metric", "class"])
     # Two and four who differ alike: (1/2 + 1/4)^2 / ((1/2)^2 / 1 + (1/4)^2 / 3).
-    assert told.loc[("tpr", "joy"), "df"] <= 2.08 + 1e-2
-    assert told.loc[("acc", "all"), "df"] > 3
+    assert gaps.loc[("tpr", "joy"), "df"] <= 2.08 + 1e-2
+    assert gaps.loc[("acc", "all"), "df"] > 3
 
 
 def test_what_has_no_interval_adds_all_that_it_could_be_to_the_bound():
     sums = SpeakerSums.of({"m": said_by(1)}, labels=LABELS)
     gap, joy = sums.observed("m")[0], intervals.parts(sums).index(("tpr", "joy"))
     most = intervals._coefficients(gap)[joy] * (1 - abs(gap[joy]))
-    bound = intervals.max_gap_interval(sums, "m", sums.everyone)
+    bound = intervals.max_gap_interval(sums, "m", sums.measured_weights)
     reach = intervals._reach(sums, "m", 0.95)
     assert 0 < most < reach[0] and bound.at_most == pytest.approx(bound.measured + reach[0])
-    change = intervals.paired_differences(sums, "m", "m", sums.everyone.repeat(2, 0))["max_gap"]
+    change = intervals.paired_differences(sums, "m", "m", sums.measured_weights.repeat(2, 0))[
+        "max_gap"
+    ]
     assert change.high > intervals._coefficients(gap)[joy]
 
 
@@ -138,10 +142,10 @@ def test_a_lone_speaker_whose_utterances_are_all_alike_has_no_interval():
     wrong = (table["gender"] == "female") & (table.index % 7 == 0)
     table.loc[wrong, "prediction"] = ""
     sums = SpeakerSums.of({"m": table}, labels=LABELS, min_support=1)
-    told = intervals.signed(sums, "m").set_index("cell")
-    assert told.loc["de/speech", ["se", "df", "low", "high"]].isna().all(axis=None)
-    assert told.loc["ja/speech", ["se", "df", "low", "high"]].notna().all(axis=None)
-    assert np.isnan(intervals.max_gap_interval(sums, "m", sums.everyone).at_most)
+    gaps = intervals.signed_gaps(sums, "m").set_index("cell")
+    assert gaps.loc["de/speech", ["se", "df", "low", "high"]].isna().all(axis=None)
+    assert gaps.loc["ja/speech", ["se", "df", "low", "high"]].notna().all(axis=None)
+    assert np.isnan(intervals.max_gap_interval(sums, "m", sums.measured_weights).at_most)
 
 
 def test_a_cell_whose_women_are_one_speaker_takes_bound_and_change():
@@ -152,8 +156,8 @@ def test_a_cell_whose_women_are_one_speaker_takes_bound_and_change():
     made = {str(i): predictions(table, right=0.6, handicap=0.1, seed=i) for i in range(2)}
     sums = SpeakerSums.of(made, labels=LABELS)
     weights = sums.draws(100, np.random.default_rng(0))
-    told = intervals.signed(sums, "0").set_index("cell")
-    assert told.loc["de/text", "low"].isna().all() and told.loc["de/speech", "low"].notna().all()
+    gaps = intervals.signed_gaps(sums, "0").set_index("cell")
+    assert gaps.loc["de/text", "low"].isna().all() and gaps.loc["de/speech", "low"].notna().all()
     assert not sums.lone and np.isnan(intervals.max_gap_interval(sums, "0", weights).at_most)
     change = intervals.paired_differences(sums, "1", "0", weights)
     assert np.isfinite(change["acc"].low) and np.isfinite(change["max_gap"].value)
@@ -169,13 +173,13 @@ def test_speakers_who_are_alike_by_chance_are_no_certainty(wrong):
     table.loc[(table["gender"] == "female") & (turn < wrong), "prediction"] = ""
     better = table.assign(prediction=table["label"])
     sums = SpeakerSums.of({"m": table, "b": better}, labels=LABELS, min_support=1)
-    told = intervals.signed(sums, "m")
-    assert (told["se"] > 0).all() and (told["low"] < told["gap"]).all()
-    assert (told["gap"] < told["high"]).all()
+    gaps = intervals.signed_gaps(sums, "m")
+    assert (gaps["se"] > 0).all() and (gaps["low"] < gaps["gap"]).all()
+    assert (gaps["gap"] < gaps["high"]).all()
     p, n = 1 - wrong / 20, 40
     sides = [(p * n + 1) / (n + 2), (n + 1) / (n + 2)]
     wanted = np.sqrt(sum(side * (1 - side) / (n + 2) for side in sides))
-    assert told.query("metric == 'acc'")["se"].to_numpy() == pytest.approx(wanted)
+    assert gaps.query("metric == 'acc'")["se"].to_numpy() == pytest.approx(wanted)
     weights = sums.draws(200, np.random.default_rng(0))
     found = intervals.max_gap_interval(sums, "m", weights)
     assert found.at_most > found.measured + 0.04
@@ -189,7 +193,7 @@ def test_two_against_many_do_not_borrow_their_freedom():
     number = table["speaker"].str.extract(r"(\d+)$")[0].astype(int)
     table = table[(table["gender"] == "male") | (number < 2)].reset_index(drop=True)
     sums = SpeakerSums.of({"m": predictions(table, right=0.6, handicap=0.0, seed=4)}, labels=LABELS)
-    row = intervals.signed(sums, "m").set_index("metric").loc["acc"]
+    row = intervals.signed_gaps(sums, "m").set_index("metric").loc["acc"]
     assert row["df"] <= 0.55**2 / (0.5**2 / 1 + 0.05**2 / 19) + 1e-9
 
 
@@ -213,14 +217,14 @@ def test_a_maximum_of_three_unfair_cells_is_not_surely_above_one_of_the_same_siz
         sums = SpeakerSums.of(made, labels=LABELS)
         weights = sums.draws(200, np.random.default_rng(seed))
         change = intervals.paired_differences(sums, "m", "erm", weights)["max_gap"]
-        noise = np.mean(largest_gap(sums.signed(weights, "erm") - sums.observed("erm")))
+        noise = np.mean(largest_gap(sums.signed_gaps(weights, "erm") - sums.observed("erm")))
         assert change.high >= change.value + noise and (change.high < 0) == (change.below > 0.95)
         fell.append(change.high < 0)
     assert sum(fell) <= 1
 
 
 def test_the_average_gap_is_the_sum_of_its_weighed_parts():
-    sums = panel_of(utterances(n=90), systems=3)
+    sums = sums_of(utterances(n=90), systems=3)
     for name in sums.counts:
         gap = sums.observed(name)
         counts = [np.nansum(intervals._coefficients(one) * np.abs(one)) for one in gap]
@@ -233,12 +237,12 @@ def test_the_widest_choice_of_signs_is_found():
         moved = rng.normal(size=(6, 8)) * rng.random(8)
         all_signs = np.array(list(product((-1.0, 1.0), repeat=8)))
         best = np.linalg.norm(moved @ all_signs.T, axis=0).max()
-        found = intervals._widest(moved, first=np.ones(8))
+        found = intervals._signs_of_largest_error(moved, first=np.ones(8))
         assert np.linalg.norm(moved @ found) >= 0.97 * best
 
 
 def test_the_largest_gap_is_corrected_downwards_and_bounded_from_above():
-    sums = panel_of(utterances(n=960), systems=3)
+    sums = sums_of(utterances(n=960), systems=3)
     weights = sums.draws(500, np.random.default_rng(0))
     for name in sums.counts:
         found = intervals.max_gap_interval(sums, name, weights)
@@ -260,5 +264,5 @@ def test_a_system_is_level_with_itself_and_paired_intervals_are_shorter():
     assert found["acc"].low > 0 and found["acc"].below < 0.01
     other = predictions(base, right=0.65, handicap=0.0, seed=5)
     unpaired = SpeakerSums.of({"a": first, "b": other}, labels=LABELS)
-    alone = intervals.paired_differences(unpaired, "b", "a", weights)
-    assert found["acc"].se < alone["acc"].se / 2
+    is_lone = intervals.paired_differences(unpaired, "b", "a", weights)
+    assert found["acc"].se < is_lone["acc"].se / 2

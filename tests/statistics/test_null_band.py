@@ -82,7 +82,7 @@ def test_fair_worlds_keep_the_accuracy():
     sums = panel_with(0.5, speakers=10, each=30, seed=2)
     variance = np.full(300, 0.25)
     rates = null_band._simulated(sums, "m", variance, np.random.default_rng(0))
-    measured = sums.rates(sums.everyone, "m")[0]
+    measured = sums.rates(sums.measured_weights, "m")[0]
     np.testing.assert_allclose(rates[..., -1].mean((0, 2)), measured[..., -1].mean(1), atol=0.02)
 
 
@@ -118,7 +118,11 @@ def test_every_shuffling_of_ten_speakers_is_tried():
         female = sums.female.copy()
         female[rows] = np.isin(rows, chosen)
         gaps.append(
-            float(largest_gap(sums.signed(sums.everyone, "m", female=female)[:, [cell]])[0])
+            float(
+                largest_gap(sums.signed_gaps(sums.measured_weights, "m", female=female)[:, [cell]])[
+                    0
+                ]
+            )
         )
     observed = float(largest_gap(sums.observed("m")[[cell]]))
     assert found["de"].p == pytest.approx(np.mean(np.array(gaps) >= observed - 1e-12))

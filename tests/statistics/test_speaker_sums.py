@@ -34,7 +34,7 @@ def test_what_was_measured_is_what_the_metrics_say(make):
     sums = SpeakerSums.of({"m": table}, labels=LABELS)
     told = metrics.evaluate(table, labels=LABELS)
     assert largest_gap(sums.observed("m")) == pytest.approx(told["max_gap"], abs=1e-12)
-    found = sums.values(sums.everyone, "m")
+    found = sums.values(sums.measured_weights, "m")
     assert found["acc"][0] == pytest.approx(told["acc"])
     assert found["w_f1"][0] == pytest.approx(told["w_f1"])
     for cell, gap in zip(sums.cells, metrics.gap_sizes(sums.observed("m"))["avg"], strict=True):
@@ -50,13 +50,13 @@ def test_a_weight_is_how_often_a_speaker_is_there():
         repeated = table.loc[np.repeat(table.index, row[names].astype(int))]
         coded = metrics.encode(repeated, labels=LABELS)
         wanted = largest_gap_of_margins(metrics.confusions(coded), sums.classes)
-        assert largest_gap(sums.signed(row[None], "m"))[0] == pytest.approx(float(wanted))
+        assert largest_gap(sums.signed_gaps(row[None], "m"))[0] == pytest.approx(float(wanted))
 
 
 def test_without_a_speaker_is_without_its_rows():
     table = tables(1)["s0"]
     sums = SpeakerSums.of({"m": table}, labels=LABELS, min_support=1)
-    found = sums.signed(sums.without_each(), "m")
+    found = sums.signed_gaps(sums.without_each(), "m")
     speakers = sorted(set(map(tuple, table[["language", "gender", "speaker"]].to_numpy())))
     for number, (language, gender, speaker) in enumerate(speakers):
         assert sums.units.loc[number, ["language", "gender"]].tolist() == [language, gender]
@@ -82,12 +82,12 @@ def test_a_stratum_of_one_speaker_is_named_and_its_utterances_are_the_units():
     table = utterances(speakers=1)
     sums = SpeakerSums.of({"m": predictions(table, right=0.5, handicap=0, seed=0)}, labels=LABELS)
     assert len(sums.lone) == 6 and "de/female" in sums.lone
-    assert len(sums.units) == len(table) and all(sums.alone)
+    assert len(sums.units) == len(table) and all(sums.is_lone)
 
 
 def test_other_genders_can_be_tried():
     sums = SpeakerSums.of(tables(1), labels=LABELS)
-    turned = sums.signed(sums.everyone, "s0", female=~sums.female)
+    turned = sums.signed_gaps(sums.measured_weights, "s0", female=~sums.female)
     np.testing.assert_allclose(turned[0], -sums.observed("s0"))
 
 
