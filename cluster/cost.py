@@ -149,12 +149,12 @@ def number(kind: type, least: float, most: float = math.inf):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options; prices have no default, since they change and differ by region."""
+    """The options, whose defaults are those of `Sweep`; a price has none, since prices change."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     count, money, rate = number(int, 1), number(float, 0), number(float, 0.001)
     options.add_argument("--utterances", type=count, required=True, help="of the training split")
     options.add_argument("--dev", type=number(int, 0), default=0, help="judged after every epoch")
-    options.add_argument("--modalities", type=count, default=1, help="2 for speech and speech+text")
+    options.add_argument("--modalities", type=count, help="2 for speech and speech+text")
     options.add_argument("--epochs", type=count, required=True)
     options.add_argument("--trials", type=count, required=True)
     options.add_argument("--rate", type=rate, help="utterances/s in training on one GPU")
@@ -164,25 +164,18 @@ def parser() -> argparse.ArgumentParser:
         "--measured", type=Path, metavar="FILE", help="rates that make bench-gpu wrote"
     )
     options.add_argument("--run", default="ours", help="which run of --measured (default: ours)")
-    options.add_argument("--gpus", type=count, default=1)
-    options.add_argument("--workers", type=count, default=1, help="GPUs a trial (sweep.workers)")
+    options.add_argument("--gpus", type=count)
+    options.add_argument("--workers", type=count, help="GPUs a trial (sweep.workers)")
     options.add_argument(
         "--saved",
         type=number(float, 0, 1),
-        default=0.0,
         help="share of epochs that early stopping saves; it is off by default, and saved 0.21 to "
         "0.61 in replays (tests/benchmarks/results/search-stopping.md)",
     )
     options.add_argument("--price", type=money, required=True, help="dollars an hour of one GPU")
-    options.add_argument(
-        "--head-price", type=money, default=0.0, help="dollars an hour of the head"
-    )
-    options.add_argument(
-        "--start-minutes", type=money, default=10.0, help="until a node trains (10, not measured)"
-    )
-    options.add_argument(
-        "--idle-minutes", type=money, default=10.0, help="idle_timeout_minutes (10)"
-    )
+    options.add_argument("--head-price", type=money, help="dollars an hour of the head")
+    options.add_argument("--start-minutes", type=money, help="until a node trains (10, a guess)")
+    options.add_argument("--idle-minutes", type=money, help="idle_timeout_minutes (10)")
     return options
 
 

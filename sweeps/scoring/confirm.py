@@ -15,7 +15,7 @@ from __future__ import annotations
 import pandas as pd
 
 from ermgap import metrics
-from ermgap.config import METRICS, Config
+from ermgap.config import METRICS, Config, from_dict
 from ermgap.errors import UserError, in_shell
 from ermgap.records import Records, bucket_mirror, write_atomically
 from sweeps.scheduler.machines import machine
@@ -114,14 +114,11 @@ def _folder(records: Records, config: Config, wanted: dict[str, dict], seeds: in
 
 
 def _config(records: Records) -> Config:
-    from ermgap import config
-
-    return config.from_dict(records.sweep["config"], where=str(records.directory / "sweep.yaml"))
+    return from_dict(records.sweep["config"], where=str(records.directory / "sweep.yaml"))
 
 
 def _judge(child: Records, config: Config, *, address: str | None) -> pd.DataFrame:
     """A row a point, seed and split: trial_id (of the search), seed, split, status, metrics, n."""
-
     trials = {trial.trial_id: trial for trial in child.trials()}
     utterances = child.table()
     splits = [split for split in ("dev", "test") if (utterances["split"] == split).any()]
@@ -155,13 +152,10 @@ def _predictions(
     if "test" not in splits:
         return predictions
     utterances = child.table().query("split == 'test'")
+    folder = child.storage / "predictions"
     requests = {
         (name, "test"): judging.of_adapter(
-            child,
-            name,
-            utterances,
-            child.storage / "predictions" / f"{name}.test.parquet",
-            name=name,
+            child, name, utterances, folder / f"{name}.test.parquet", name=name
         )
         for name in ended
     }

@@ -23,7 +23,8 @@ def require(folders: Sequence[str], config: Config) -> None:
     """Print how many trials of each folder can be learnt from; nothing is written.
 
     Raises:
-        UserError: a folder has none, or the sweep does not search."""
+        UserError: a folder has none, or the sweep does not search.
+    """
     if folders and config.sweep.points:
         raise UserError("--warm-start is for a search; this sweep names its points, so omit it.")
     for folder in folders:

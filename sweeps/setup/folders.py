@@ -25,7 +25,6 @@ class Prepared:
 
     config: Config
     records: Records
-    resumed: bool
 
 
 def prepare(
@@ -66,12 +65,11 @@ def prepare(
         make_storage(storage, out)
     ready(config, out, storage)
     print(f"results: {out}")
-    warm_start.copy(
-        given.warm_start, out
-    )  # before the folder is a sweep's, or a crash here would forget it
+    # Before the folder is a sweep's, or a crash here would forget it.
+    warm_start.copy(given.warm_start, out)
     records = Records.create(out, sweep={"kind": kind} | sweep, table=plan.utterances)
     records.lock()
-    return Prepared(config, records, resumed=False)
+    return Prepared(config, records)
 
 
 def default_folder(given: argparse.Namespace, kind: str) -> Path:
@@ -230,7 +228,7 @@ def _reopen(
         )
     if ended < config.sweep.trials:
         records.clear_done()
-    return Prepared(config, records, resumed=True)
+    return Prepared(config, records)
 
 
 def _refuse_differences(given: argparse.Namespace, config: Config, *, preset: str | None) -> None:

@@ -123,7 +123,7 @@ def test_the_share_that_early_stopping_saves_is_as_measured():
     saved = [int(found[1]) for row in rows if (found := re.search(r"\| (\d+) % \|", row))]
     helped = " ".join(cost.parser().format_help().split())
     assert f"{min(saved) / 100:.2f} to {max(saved) / 100:.2f} in replays" in helped
-    assert cost.parser().get_default("saved") == 0
+    assert cost.Sweep.saved == 0
 
 
 def test_the_idle_time_is_that_of_the_cluster_files():

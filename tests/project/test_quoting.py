@@ -64,7 +64,7 @@ def quiet(monkeypatch):
 def test_what_a_sweep_says_at_its_end_can_be_pasted(folder, quiet, planned, capsys):
     records = fake_sweep.write(folder, [{"acc": 0.5, "max_gap": 0.1}], planned=planned, done=False)
     sweep = types.SimpleNamespace(trials=planned, points={})
-    prepared = folders.Prepared(types.SimpleNamespace(sweep=sweep), records, resumed=False)
+    prepared = folders.Prepared(types.SimpleNamespace(sweep=sweep), records)
     run_sweep.finish(prepared, Session(), command="pareto")
     said = capsys.readouterr().out
     if planned == 1:
@@ -76,7 +76,7 @@ def test_what_a_sweep_says_at_its_end_can_be_pasted(folder, quiet, planned, caps
 
 def test_a_sweep_that_never_began_says_how_to_go_on_and_makes_no_report(folder, capsys):
     records = fake_sweep.write(folder, [], planned=2, done=False)
-    prepared = folders.Prepared(types.SimpleNamespace(), records, resumed=False)
+    prepared = folders.Prepared(types.SimpleNamespace(), records)
     assert run_sweep.finish(prepared, Session(interrupted=True), command="pareto") == 130
     assert word_after(capsys.readouterr().out, "--resume") == str(folder)
 
