@@ -1,1 +1,1 @@
-"""What is run: the sweep, one configuration, and the presets."""
+"""The commands: a sweep, one configuration, a benchmark, features beforehand; and the presets."""

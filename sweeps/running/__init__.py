@@ -1,1 +1,1 @@
-"""What the commands share once their options are read: a folder, a session, the report."""
+"""A sweep from its parsed options to its report, for the commands that run one."""

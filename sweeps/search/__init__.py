@@ -1,6 +1,8 @@
-"""What to try next: ended trials go in, hyperparameters of a new one come out.
+"""The search: ended trials go in, the hyperparameters of the next trial come out.
 
-Optuna holds the trials (`searcher`, `study`), `sampling` proposes, `space` has the hyperparameters,
-`shares` deals out the losses, `stopping` ends what is behind, `warm_start` has the earlier sweeps
-to learn from. Nothing here knows a model or a scheduler.
+`searcher` is what Ray Tune asks; `study` holds the trials in Optuna, `outcome` says how they ended.
+`space` has the hyperparameters, `sampling` proposes them, `shares` divides the trials among the
+losses, `order` makes a sweep deterministic, `stopping` stops trials early, `warm_start` has earlier
+sweeps to learn from, `proposals` has named points, `journal` a copy of the sweep for
+optuna-dashboard. Nothing here knows a model or a scheduler.
 """

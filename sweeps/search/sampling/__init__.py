@@ -1,4 +1,4 @@
-"""The default sampler: hyperparameters and what they reached go in, the next proposal comes out.
+"""The default sampler: trials with their objectives go in, the next hyperparameters come out.
 
 A Gaussian process (`surrogate`) over encoded hyperparameters (`encoding`), and the hypervolume that
 a proposal may add (`improvement`).

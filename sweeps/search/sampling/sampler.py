@@ -111,10 +111,10 @@ class FrontSampler(UniformSampler):
         ended = [other for other in others if other.state in ENDED]
         usable = _usable(ended)
         if len(ended) < self.startup or not usable:
-            spread = qmc.Sobol(self.size, rng=np.random.default_rng(self.seed))
+            sobol = qmc.Sobol(self.size, rng=np.random.default_rng(self.seed))
             if self.number:
-                spread.fast_forward(self.number)
-            return self.encoding.decode(spread.random(1)[0], fixed)
+                sobol.fast_forward(self.number)
+            return self.encoding.decode(sobol.random(1)[0], fixed)
         known = [other.params for other in others]
         signs = np.array([-1.0 if d.name == "MAXIMIZE" else 1.0 for d in study.directions])
         running = [other for other in others if other.state == TrialState.RUNNING and other.params]
@@ -128,10 +128,11 @@ class FrontSampler(UniformSampler):
             if drawn not in known:
                 return drawn
         with _one_thread():  # the workers have the cores
-            score = self._score(ended, usable, [other.params for other in running], signs)
+            tried = [other.params for other in usable]
+            score = self._score(ended, tried, [other.params for other in running], signs)
             if self.repeated is not None:  # the fits were all that later proposals depend on
                 return dict(self.repeated)
-            return self._best(score, [other.params for other in usable], known, fixed)
+            return self._best(score, tried, known, fixed)
 
     def _by_density(self, study: optuna.Study, trial: FrozenTrial, fixed: dict) -> dict:
         """A draw near good trials: TPE, one hyperparameter after the other, of those that count."""
@@ -146,7 +147,7 @@ class FrontSampler(UniformSampler):
     def _score(
         self,
         ended: Sequence[FrozenTrial],
-        usable: Sequence[FrozenTrial],
+        tried: Sequence[dict],
         running: Sequence[dict],
         signs: np.ndarray,
     ):
@@ -156,8 +157,8 @@ class FrontSampler(UniformSampler):
             self._model(f"objective {j}", _values(ended, j, sign), running)
             for j, sign in enumerate(signs)
         ]
-        tried = encoding.features([trial.params for trial in usable])
-        known = np.stack([model.predict(tried)[0] for model in models], 1)
+        at = encoding.features(tried)
+        known = np.stack([model.predict(at)[0] for model in models], 1)
         worst, best = known.max(0), known.min(0)
         reference = worst + 0.1 * np.where(worst > best, worst - best, 1.0)
         front = known[ranks(known) == 0]
@@ -217,9 +218,7 @@ class FrontSampler(UniformSampler):
             fresh = [encoding.near(point, rng, scale=scale) for point in top for _ in range(16)]
             points = top + fresh
             scores = score([encoding.decode(point, fixed) for point in points])
-        for i in np.argsort(
-            -scores, kind="stable"
-        ):  # a configuration twice would be a wasted trial
+        for i in np.argsort(-scores, kind="stable"):  # the same again would be a wasted trial
             best = encoding.decode(points[i], fixed)
             if best not in known:
                 break
