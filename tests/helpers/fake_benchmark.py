@@ -64,7 +64,7 @@ class Fakes:
     Attributes:
         trained: (fold, names) of every call for training, in order.
         asked: (name, utterance ids) of every system's answers, in order.
-        found: predictions by name that came to the last table.
+        predictions: by name, those that came to the last table.
         stop: fold in which Ctrl-C comes after the first of its rows; None: never.
         failed: names of rows whose training fails. missing: how many answers of `echo` fail.
     """
@@ -81,7 +81,7 @@ class Fakes:
         self.corpus = voices or corpus(folder / "voices", splits=splits)
         self.trained: list[tuple[int, list[str]]] = []
         self.asked: list[tuple[str, list[str]]] = []
-        self.found: dict[str, pd.DataFrame] = {}
+        self.predictions: dict[str, pd.DataFrame] = {}
         self.stop: int | None = None
         self.failed: tuple[str, ...] = ()
         self.missing = 0
@@ -120,22 +120,23 @@ class Fakes:
     def forget(self) -> None:
         """Count from now on."""
         gc.collect()  # the command's imports leave its frame in a cycle, and the lock with it
-        self.trained, self.asked, self.found = [], [], {}
+        self.trained, self.asked, self.predictions = [], [], {}
 
     def written(self) -> dict[str, bytes]:
         """The table's files."""
         return {path.name: path.read_bytes() for path in sorted(self.out.glob("benchmark.*"))}
 
-    def _see(self, found) -> None:
-        self.found = dict(found)
+    def _see(self, predictions) -> None:
+        self.predictions = dict(predictions)
 
     def _train(self, config, records, *, address, leave) -> Session:
-        fold, ended = config.data.fold, {one.trial_id for one in records.trials() if one.ended}
-        left = [(i, name) for i, name in enumerate(config.sweep.points) if f"t{i:04d}" not in ended]
-        self.trained.append((fold, [name for _, name in left]))
+        fold, points = config.data.fold, enumerate(config.sweep.points)
+        ended = {trial.trial_id for trial in records.trials() if trial.ended}
+        untrained = [(i, name) for i, name in points if f"t{i:04d}" not in ended]
+        self.trained.append((fold, [name for _, name in untrained]))
         stopped = fold == self.stop
         # Backwards: slots begin several at a time, so that rows come in any order.
-        for number, name in left[::-1][: 1 if stopped else None]:
+        for number, name in untrained[::-1][: 1 if stopped else None]:
             self._end(records, f"t{number:04d}", name)
         return Session(begun=0.0, rows=0, interrupted=stopped)
 
@@ -176,9 +177,9 @@ class Fake(System):
 def here(requests, *, config, features, address, folder, done) -> None:
     """Stands for the workers: the systems are asked in this process."""
     context = Context(config.data.labels, config, "cpu", folder)
-    for one in requests:
-        told = {"context": context, "name": one.name, "note": print}
-        done(one, evaluator.ask(one.spec, one.utterances, **told))
+    for request in requests:
+        options = {"context": context, "name": request.name, "note": print}
+        done(request, evaluator.ask(request.spec, request.utterances, **options))
 
 
 def answers(utterances: pd.DataFrame, *, modality: str, name: str) -> pd.DataFrame:

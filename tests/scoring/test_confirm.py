@@ -56,13 +56,13 @@ def test_what_is_confirmed_is_the_front_erm_and_the_knee(sweep):
 
 def test_the_table_has_means_and_t_intervals_over_seeds(sweep):
     made, given = confirmed.table(front.info(sweep), runs()), runs()
-    for _, one in made.iterrows():
+    for _, row in made.iterrows():
         for split in ("dev", "test"):
-            mine = given[(given["trial_id"] == one["trial_id"]) & (given["split"] == split)]
+            mine = given[(given["trial_id"] == row["trial_id"]) & (given["split"] == split)]
             low, high = stats.t.interval(0.95, 3, mine["acc"].mean(), stats.sem(mine["acc"]))
-            assert one[f"acc_{split}"] == pytest.approx(mine["acc"].mean())
-            assert one[f"acc_{split}_half"] == pytest.approx((high - low) / 2)
-        assert one["acc"] == POINTS[int(one["trial_id"][-1])]["acc"]
+            assert row[f"acc_{split}"] == pytest.approx(mine["acc"].mean())
+            assert row[f"acc_{split}_half"] == pytest.approx((high - low) / 2)
+        assert row["acc"] == POINTS[int(row["trial_id"][-1])]["acc"]
     said = " ".join(confirmed.sentences(made))
     assert "accuracy on dev is 2." in said and "gap on test is 4." in said or "5." in said
     assert "over seeds alone" in said
@@ -105,8 +105,8 @@ def test_what_cannot_be_confirmed_is_refused(seeds, points, word):
 def with_test_split(folder) -> Path:
     """A manifest of the demo's clips in which half of the dev speakers are test."""
     table = corpora.load(["demo"], labels=MELD_LABELS, window_s=2).table
-    held = sorted(set(table.loc[table["split"] == "dev", "speaker"]))[::2]
-    table.loc[table["speaker"].isin(held), "split"] = "test"
+    test_speakers = sorted(set(table.loc[table["split"] == "dev", "speaker"]))[::2]
+    table.loc[table["speaker"].isin(test_speakers), "split"] = "test"
     table["synthetic"] = 1
     shutil.copytree(Path(table["path"].iloc[0]).parent, folder / "audio")
     table["path"] = [f"audio/{Path(path).name}" for path in table["path"]]
@@ -139,16 +139,16 @@ def test_a_real_sweep_is_confirmed_on_test_and_then_over_one_more_seed(tmp_path)
     with RealSweep(tmp_path, "pareto.py", *sweep, "--confirm", "2") as first:
         assert first.ends() == 0, first.said
     main = Records.open(first.out)
-    chosen = confirm.to_confirm(main)
+    hyperparameters = confirm.to_confirm(main)
     made = pd.read_parquet(first.out / "confirm" / confirmed.FILE)
-    assert set(made["trial_id"]) == set(chosen) and set(made["split"]) == {"dev", "test"}
-    assert set(made["seed"]) == {1, 2} and len(made) == 4 * len(chosen)
+    assert set(made["trial_id"]) == set(hyperparameters) and set(made["split"]) == {"dev", "test"}
+    assert set(made["seed"]) == {1, 2} and len(made) == 4 * len(hyperparameters)
     test = set(main.table().query("split == 'test'")["utterance_id"])
     for path in (first.out / "predictions").glob("*.parquet"):  # the search never saw them
         assert not test & set(pd.read_parquet(path)["utterance_id"])
     kept = {path.name: path.stat().st_mtime_ns
             for path in (first.out / "confirm" / "predictions").glob("*.test.parquet")}  # fmt: skip
-    assert len(kept) == 2 * len(chosen)
+    assert len(kept) == 2 * len(hyperparameters)
     lines = [line.split() for line in (tmp_path / "loads").read_text().splitlines()]
     loaded = [int(pid) for pid, what, _ in lines if what == "base"]
     assert first.process.pid not in loaded

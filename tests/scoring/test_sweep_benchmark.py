@@ -96,13 +96,13 @@ def test_lost_predictions_of_a_real_benchmark_are_made_again(real, tmp_path, cap
 
 def test_each_utterance_is_predicted_once_by_a_system_that_never_heard_its_speaker(whole) -> None:
     every = sorted(fold_table(whole, 0)["utterance_id"])
-    assert set(whole.found) == set(NAMES.values())
-    for name, found in whole.found.items():
-        assert sorted(found["utterance_id"]) == every, name
+    assert set(whole.predictions) == set(NAMES.values())
+    for name, predictions in whole.predictions.items():
+        assert sorted(predictions["utterance_id"]) == every, name
     for name in TRAINED:
-        found = whole.found[NAMES[name]]
-        assert set(found["fold"]) == {0, 1, 2}
-        for fold, part in found.groupby("fold"):
+        predictions = whole.predictions[NAMES[name]]
+        assert set(predictions["fold"]) == {0, 1, 2}
+        for fold, part in predictions.groupby("fold"):
             table = fold_table(whole, fold)
             heard = set(table.loc[table["split"] == "train", "speaker"])
             assert heard and not heard & set(part["speaker"])
@@ -114,7 +114,7 @@ def test_who_is_held_out_twice_counts_once(whole) -> None:
     ]
     twice = pd.concat(kept)["utterance_id"].duplicated().sum()
     assert twice > 0, "nobody is held out twice: the corpus of this test is too large"
-    assert len(whole.found["ERM"]) == sum(map(len, kept)) - twice
+    assert len(whole.predictions["ERM"]) == sum(map(len, kept)) - twice
 
 
 def test_every_fold_trains_every_trained_row_and_asked_rows_are_asked_once(whole) -> None:
@@ -128,8 +128,8 @@ def test_without_folds_the_dev_speakers_alone_are_judged(made) -> None:
     table = fold_table(made, 0)
     dev = sorted(table.loc[table["split"] == "dev", "utterance_id"])
     assert 0 < len(dev) < len(table)
-    for found in made.found.values():
-        assert sorted(found["utterance_id"]) == dev
+    for predictions in made.predictions.values():
+        assert sorted(predictions["utterance_id"]) == dev
     assert made.trained == [(0, TRAINED)]
 
 
@@ -139,11 +139,11 @@ def test_on_test_the_adapters_are_asked_and_their_answers_kept(tmp_path, monkeyp
     table = fold_table(made, 0)
     test = list(table.loc[table["split"] == "test", "utterance_id"])
     assert made.asked == [(name, test) for name in NAMES]
-    for name, words in NAMES.items():
-        found = made.found[words]
-        assert set(found["split"]) == {"test"}
-        said = guesses(found["utterance_id"], found["label"], name=name)
-        assert list(found["prediction"]) == said
+    for name, title in NAMES.items():
+        predictions = made.predictions[title]
+        assert set(predictions["split"]) == {"test"}
+        said = guesses(predictions["utterance_id"], predictions["label"], name=name)
+        assert list(predictions["prediction"]) == said
     assert made.resume() == 0 and (made.trained, made.asked) == ([], [])
 
 
@@ -158,7 +158,7 @@ def test_each_row_shows_the_scores_of_its_own_predictions(whole) -> None:
     table = fold_table(whole, 0)
     rows = pd.read_csv(whole.out / "benchmark.csv").set_index(["system", "block"])
     accuracy = {}
-    for name, words in NAMES.items():
+    for name, title in NAMES.items():
         said = pd.Series(guesses(table["utterance_id"], table["emotion"], name=name))
         for language in ("de", "en", "overall"):
             here = table["language"].isin([language] if language != "overall" else ["de", "en"])
@@ -166,15 +166,15 @@ def test_each_row_shows_the_scores_of_its_own_predictions(whole) -> None:
             scores = {"acc": accuracy_score, "w_f1": weighted}
             told = {"y_true": true, "y_pred": said[here], "sensitive_features": gender}
             frame = MetricFrame(metrics=scores, **told)
-            shown = rows.loc[(words, f"{language}/speech")]
+            shown = rows.loc[(title, f"{language}/speech")]
             for key in scores:
                 assert shown[key] == pytest.approx(frame.overall[key])
                 assert shown[f"{key}_gap"] == pytest.approx(frame.difference()[key])
             assert shown["n"] == len(true)
         accuracy[name] = frame.overall["acc"]
     assert len(set(accuracy.values())) == len(RIGHT), "rows that agree can be exchanged unnoticed"
-    for name, words in NAMES.items():
-        difference = rows.loc[(words, "overall/speech"), "delta_acc"]
+    for name, title in NAMES.items():
+        difference = rows.loc[(title, "overall/speech"), "delta_acc"]
         assert difference == pytest.approx(accuracy[name] - accuracy["erm"])
 
 
@@ -189,7 +189,7 @@ def test_a_row_whose_training_failed_is_left_out_and_named(made, capsys) -> None
     made.failed = ("reweight",)
     assert made.run(*FOLDS) == 0
     assert "Reweighting has no predictions: its training failed" in capsys.readouterr().out
-    assert set(made.found) == {"ERM", "echo", "GroupDRO"}
+    assert set(made.predictions) == {"ERM", "echo", "GroupDRO"}
 
 
 # --resume -----------------------------------------------------------------------------------------

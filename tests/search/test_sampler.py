@@ -28,7 +28,7 @@ def test_the_expected_improvement_is_the_mean_of_moocores_improvements(objective
     front = front[ranks(front) == 0] if points else front
     reference = np.full(objectives, 1.1)
     mean, sd = rng.random((4, objectives)), 0.05 + 0.3 * rng.random((4, objectives))
-    found = expected_improvement(mean, sd, front=front, reference=reference)
+    expected = expected_improvement(mean, sd, front=front, reference=reference)
     before = moocore.hypervolume(front, ref=reference) if len(front) else 0.0
     for i in range(len(mean)):
         draws = mean[i] + sd[i] * rng.standard_normal((4000, objectives))
@@ -39,16 +39,16 @@ def test_the_expected_improvement_is_the_mean_of_moocores_improvements(objective
             for draw in draws
         ]
         error = np.std(gains) / np.sqrt(len(gains))
-        assert abs(found[i] - np.mean(gains)) < 4 * error + 1e-9
+        assert abs(expected[i] - np.mean(gains)) < 4 * error + 1e-9
 
 
 def test_without_variance_it_is_the_improvement_itself_and_nothing_behind_the_front():
     front, reference = np.array([[0.2, 0.8], [0.6, 0.3]]), np.array([1.0, 1.0])
     mean = np.array([[0.7, 0.9], [0.4, 0.5], [0.1, 0.1], [1.2, 0.0]])
-    found = expected_improvement(mean, np.full((4, 2), 1e-9), front=front, reference=reference)
+    expected = expected_improvement(mean, np.full((4, 2), 1e-9), front=front, reference=reference)
     before = moocore.hypervolume(front, ref=reference)
     wanted = [moocore.hypervolume(np.vstack([front, m]), ref=reference) - before for m in mean[:3]]
-    np.testing.assert_allclose(found, [*wanted, 0.0], atol=1e-8)
+    np.testing.assert_allclose(expected, [*wanted, 0.0], atol=1e-8)
 
 
 def seen(n: int, seed: int = 0, *, rungs: bool) -> tuple[Observations, np.ndarray]:
@@ -57,8 +57,8 @@ def seen(n: int, seed: int = 0, *, rungs: bool) -> tuple[Observations, np.ndarra
     x = rng.random((n, 2))
     values = truth(x) + rng.normal(0, 0.02, n)
     parts = [(x, np.zeros(n), np.arange(n), values)]
-    for left in (0.8, 0.4) if rungs else ():
-        parts.append((x, np.full(n, left), np.arange(n), values + left * (1 + 0.2 * x[:, 0])))
+    for share in (0.8, 0.4) if rungs else ():
+        parts.append((x, np.full(n, share), np.arange(n), values + share * (1 + 0.2 * x[:, 0])))
     return Observations(*(np.concatenate(column) for column in zip(*parts, strict=True))), x
 
 

@@ -122,15 +122,15 @@ def test_the_learning_rate_is_searched_around_the_preset_s_own():
 
 def test_a_preset_narrows_ranges_and_takes_hyperparameters_out():
     settings = config.load(PRESETS / "demo.yaml")
-    found = proposals(settings, 200)
+    points = proposals(settings, 200)
     weights = [
         hyperparameters["lambda_max"]
-        for hyperparameters in found
+        for hyperparameters in points
         if "lambda_max" in hyperparameters
     ]
     assert 0.01 <= min(weights) and max(weights) <= 3.0
-    assert all({"lora_r", "lora_dropout"}.isdisjoint(hyperparameters) for hyperparameters in found)
-    assert space.apply(found[0], settings).adapter == settings.adapter
+    assert all({"lora_r", "lora_dropout"}.isdisjoint(hyperparameters) for hyperparameters in points)
+    assert space.apply(points[0], settings).adapter == settings.adapter
 
 
 def test_a_list_replaces_the_choices_and_fixing_one_keeps_the_configuration_s_value():
@@ -221,7 +221,7 @@ def test_the_paper_s_point_lies_outside_a_preset_that_searches_smaller_weights()
 
 
 def test_the_extremes_are_both_ends_of_each_range_and_every_choice():
-    found = space.extremes(Config())
-    assert {"start": 0.0} in found and {"start": 0.5} in found
-    assert [point for point in found if "lora_r" in point] == [{"lora_r": r} for r in (8, 16, 32)]
-    assert {name for point in found for name in point} == set(space.SPACE)
+    points = space.extremes(Config())
+    assert {"start": 0.0} in points and {"start": 0.5} in points
+    assert [point for point in points if "lora_r" in point] == [{"lora_r": r} for r in (8, 16, 32)]
+    assert {name for point in points for name in point} == set(space.SPACE)

@@ -23,16 +23,16 @@ def clouds(n: int, *, seed: int, objectives: int = 2, ties: bool = False) -> np.
 
 def by_peeling(costs: np.ndarray) -> list[int]:
     """Ranks by the definition: what no row still there dominates is the next front."""
-    left, rank, found = set(range(len(costs))), 0, [0] * len(costs)
-    while left:
+    rest, rank, found = set(range(len(costs))), 0, [0] * len(costs)
+    while rest:
         front = [
             i
-            for i in left
-            if not any((costs[j] <= costs[i]).all() and (costs[j] < costs[i]).any() for j in left)
+            for i in rest
+            if not any((costs[j] <= costs[i]).all() and (costs[j] < costs[i]).any() for j in rest)
         ]
         for i in front:
             found[i] = rank
-        left -= set(front)
+        rest -= set(front)
         rank += 1
     return found
 
@@ -67,8 +67,8 @@ def test_a_point_on_the_front_goes_on_and_what_all_others_beat_is_stopped(seed, 
 def test_the_decision_is_one_of_the_set_and_not_of_its_order(seed):
     rng = np.random.default_rng(seed)
     values = clouds(20, seed=seed, ties=bool(seed % 2))
-    told = [rule(0.4).goes_on(values[0], rng.permutation(values[1:])) for _ in range(10)]
-    assert len(set(told)) == 1
+    answers = [rule(0.4).goes_on(values[0], rng.permutation(values[1:])) for _ in range(10)]
+    assert len(set(answers)) == 1
     twin = values[0].copy()  # two that say the same are told the same
     with_twin = np.vstack([values[1:], twin])
     assert rule(0.4).goes_on(values[0], with_twin) == rule(0.4).goes_on(twin, with_twin)
@@ -106,8 +106,8 @@ def test_a_wider_margin_stops_no_more(seed):
     values = clouds(20, seed=seed)
     for i in range(len(values)):
         others = np.delete(values, i, axis=0)
-        told = [rule(0.3, margins=(m, m)).goes_on(values[i], others) for m in (0, 0.05, 0.2, 1)]
-        assert told == sorted(told) and told[-1]
+        answers = [rule(0.3, margins=(m, m)).goes_on(values[i], others) for m in (0, 0.05, 0.2, 1)]
+        assert answers == sorted(answers) and answers[-1]
 
 
 def test_one_without_values_is_stopped_and_ranks_behind_all():
@@ -124,10 +124,10 @@ def test_scales_and_directions_of_the_objectives_do_not_matter_without_a_margin(
     values = clouds(20, seed=5)
     for i in range(len(values)):
         others = np.delete(values, i, axis=0)
-        told = rule(0.4).goes_on(values[i], others)
+        answers = rule(0.4).goes_on(values[i], others)
         scaled = rule(0.4).goes_on(values[i] * (100, 7) + (3, -2), others * (100, 7) + (3, -2))
         turned = rule(0.4, directions=("min", "max")).goes_on(-values[i], -others)
-        assert told == scaled == turned
+        assert answers == scaled == turned
 
 
 def test_rungs_are_a_geometric_ladder_below_the_last_epoch():

@@ -44,8 +44,8 @@ def test_it_learns_all_objectives_of_what_ended_even_when_the_old_folder_is_gone
     warm_start.require([str(old.directory)], config_of(new))
     warm_start.copy([str(old.directory)], new.directory)
     shutil.rmtree(old.directory)
-    found = warm_start.trials(new, config_of(new))
-    searcher = RecordsSearcher(config_of(new), earlier=found)
+    earlier = warm_start.trials(new, config_of(new))
+    searcher = RecordsSearcher(config_of(new), earlier=earlier)
     known = searcher.study.get_trials()
     assert [trial.state for trial in known] == [TrialState.COMPLETE, TrialState.PRUNED]
     assert known[0].values == [0.5, 0.1, 0.4]
@@ -71,7 +71,7 @@ def test_differences_are_told_and_named_points_refused(tmp_path, capsys):
     old = ended(tmp_path / "old")
     config = config_of(old).replace({"data.corpora": ["emodb=x"], "backbone.window_s": 10})
     warm_start.require([str(old.directory)], config)
-    told = capsys.readouterr().out
-    assert "2 trials" in told and "data.corpora" in told and "backbone.window_s" in told
+    printed = capsys.readouterr().out
+    assert "2 trials" in printed and "data.corpora" in printed and "backbone.window_s" in printed
     with pytest.raises(UserError, match="omit it"):
         warm_start.require([str(old.directory)], config.replace({"sweep.points": {"a": {}}}))
