@@ -22,15 +22,13 @@ from analysis.front import front
 from analysis.tables.tables import PLOTS
 from ermgap.config import METRICS
 from ermgap.errors import UserError
-from ermgap.records import Records, write_atomically
-
-FILE = "confirmed.parquet"
+from ermgap.records import Records, file_names, write_atomically
 
 
 def write(directory: Path | str, plots: Path | str = PLOTS) -> pd.DataFrame:
     """Write the table and the picture, print them, and return the table (fractions)."""
     records = Records.open(directory)
-    path = records.directory / "confirm" / FILE
+    path = records.directory / file_names.CONFIRM / file_names.CONFIRMED
     if not path.exists():
         raise UserError(f"{directory} is not confirmed yet; run it with --confirm SEEDS.")
     info = front.info(records)
@@ -48,7 +46,7 @@ def runs(records: Records) -> pd.DataFrame | None:
 
     None of another sweep, or if the file cannot be read or is of something else.
     """
-    path = records.directory / "confirm" / FILE
+    path = records.directory / file_names.CONFIRM / file_names.CONFIRMED
     try:
         made = pd.read_parquet(path) if path.exists() else None
     except (OSError, ValueError):

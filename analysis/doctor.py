@@ -24,7 +24,7 @@ from analysis.statistics.uncertainty import classes_of, dev_predictions
 from ermgap import metrics
 from ermgap.config import GENDERS
 from ermgap.errors import UserError
-from ermgap.records import Records
+from ermgap.records import Records, file_names
 
 SPLITS = 20
 FEWEST = 6  # trials under which a rank correlation says nothing
@@ -201,7 +201,7 @@ def _of_the_progress(volumes: Sequence[Mapping]) -> list[str]:
 def _stopping(records: Records) -> dict:
     """What the sweep noted of its early stopping (sweeps/search/stopping.py), if it did."""
     try:
-        return json.loads((records.directory / "stopping.json").read_text(encoding="utf-8"))
+        return json.loads((records.directory / file_names.STOPPING).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 

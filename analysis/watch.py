@@ -12,7 +12,7 @@ from pathlib import Path
 from analysis import report
 from analysis.front import front
 from analysis.tables.tables import PLOTS
-from ermgap.records import Records
+from ermgap.records import Records, file_names
 
 
 def watch(
@@ -31,7 +31,7 @@ def watch(
     before = None
     for _ in itertools.count() if rounds is None else range(rounds):
         records = Records.open(directory)  # one at a URI is brought up to date by that
-        done, path = records.finished, records.directory / "trials.jsonl"
+        done, path = records.finished, records.directory / file_names.TRIALS
         size = path.stat().st_size if path.exists() else 0
         if size and size != before:
             folder, before = report.write(directory, plots, quiet=True, with_text=with_text), size

@@ -18,7 +18,7 @@ from analysis.front.dominance import hypervolume, non_dominated
 from ermgap.config import METRICS
 from ermgap.errors import UserError
 from ermgap.metrics import OVERALL, uncounted_cells, violation
-from ermgap.records import COMPLETE, ENDED, Records, Trial
+from ermgap.records import COMPLETE, ENDED, Records, Trial, file_names
 
 
 @dataclass(frozen=True)
@@ -253,5 +253,5 @@ def _needed(records: Records, key: str) -> Mapping | Sequence | float:
     try:
         return records.sweep[key]
     except KeyError:
-        where = records.directory / "sweep.yaml"
+        where = records.directory / file_names.SWEEP
         raise UserError(f"{where} has no {key!r}; restore the file that the sweep wrote.") from None

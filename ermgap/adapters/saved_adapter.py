@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ermgap import config
 from ermgap.errors import UserError, first_line
+from ermgap.records import file_names
 from ermgap.training import model_card
 
 
@@ -37,7 +38,7 @@ def config_of(folder: Path | str, *, backbone: Path | str | None = None) -> conf
     if backbone is not None:
         # The paper's backbone is the one whose loader takes any folder that holds a Qwen2-Audio.
         values["backbone"] |= {"name": "qwen2-audio-7b", "path": str(backbone)}
-    path = Path(folder) / model_card.NAME
+    path = Path(folder) / file_names.ADAPTER_SETTINGS
     try:
         return config.from_dict(values, where=str(path))
     except UserError as problem:
@@ -50,7 +51,7 @@ def load_adapter(speech, folder: Path | str) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path = Path(folder) / "adapter_model.safetensors"
+    path = Path(folder) / file_names.ADAPTER_WEIGHTS
     metadata = model_card.read(folder)
     speech.reset_adapter(config.from_dict({"adapter": metadata["adapter"]}).adapter, seed=0)
     try:

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 
 from ermgap import config
 from ermgap.model.layer_operations import keep_mask
+from ermgap.records import file_names
 
 PROJECTOR = "model.multi_modal_projector"
 BASE_CLASS = "Qwen2AudioForConditionalGeneration"  # by which peft's AutoPeftModel loads the base
@@ -101,7 +102,7 @@ class Adapter:
             f"base_model.model.{name}": parameter.detach().cpu()
             for name, parameter in self.parameters.items()
         }
-        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        save_file(tensors, folder / file_names.ADAPTER_WEIGHTS, metadata={"format": "pt"})
         settings = self.settings
         told = {
             "peft_type": "LORA",

@@ -21,6 +21,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ermgap.errors import UserError
+from ermgap.records import file_names
 from ermgap.records.bucket_restore import (
     FILES_AT_END,
     FILES_AT_START,
@@ -76,7 +77,7 @@ class Mirror:
         """Become the owner of the sweep in the bucket; upload its description and rows so far."""
         upload(self.records, [*FILES_AT_START, *_earlier(self.records)])
         store = self.records.store
-        store.remove("DONE")  # the sweep may have got more trials
+        store.remove(file_names.DONE)  # the sweep may have got more trials
         # A count, not a time: the clock of a machine that replaces another one may lag.
         number = 1 + max(map(number_of, [owner_of(store), *segments(store)]), default=0)
         self.session = f"{number:020d}-{uuid.uuid4().hex[:8]}"
@@ -94,7 +95,7 @@ class Mirror:
         Raises:
             UserError: another driver has taken the sweep over, or the storage failed for long.
         """
-        path = self.records.directory / "trials.jsonl"
+        path = self.records.directory / file_names.TRIALS
         if not path.exists() or path.stat().st_size <= self.offset:
             return
         with open(path, "rb") as file:
@@ -166,5 +167,5 @@ def upload(records: Records, names: Iterable[str] = FILES_AT_END) -> None:
 
 def _earlier(records: Records) -> list[str]:
     """Names of the files of the sweeps that this one was warm-started with."""
-    files = sorted((records.directory / "earlier").glob("*/*"))
+    files = sorted((records.directory / file_names.EARLIER).glob("*/*"))
     return [str(path.relative_to(records.directory)) for path in files]

@@ -14,14 +14,15 @@ import yaml
 
 from ermgap.config import safe_yaml
 from ermgap.errors import UserError
+from ermgap.records import file_names
 from ermgap.records.files import write_atomically
 from ermgap.records.storage import Storage, is_uri
 
 OWNER = "owner.json"
 ROWS = "rows"  # folder of the segments SESSION-OFFSET.jsonl
-FILES_AT_START = ("sweep.yaml", "table.parquet")
-FILES_AT_END = ("trials.parquet", "front.parquet", "summary.json", "sessions.jsonl",
-                "stopping.json", "confirmed.parquet", "DONE")  # fmt: skip
+FILES_AT_START = (file_names.SWEEP, file_names.TABLE)
+FILES_AT_END = (file_names.FLAT_TRIALS, file_names.FRONT, file_names.SUMMARY, file_names.SESSIONS,
+                file_names.STOPPING, file_names.CONFIRMED, file_names.DONE)  # fmt: skip
 
 
 def restore(uri: str, into: Path | str | None = None) -> Path:
@@ -37,7 +38,7 @@ def restore(uri: str, into: Path | str | None = None) -> Path:
         raise UserError(f"{uri} names no sweep; give the prefix of one.")
     into = Path(into) if into else Path("results") / uri.rsplit("/", 1)[1]
     store = Storage(into, uri)
-    described = into / "sweep.yaml"
+    described = into / file_names.SWEEP
     if described.exists():
         try:
             sweep = safe_yaml.read(described.read_text(encoding="utf-8"))
@@ -47,23 +48,23 @@ def restore(uri: str, into: Path | str | None = None) -> Path:
             raise UserError(
                 f"{into} holds another sweep than {uri}; move it away, or work in another folder."
             )
-    elif not store.fetch("sweep.yaml").exists():
+    elif not store.fetch(file_names.SWEEP).exists():
         raise UserError(f"{uri} holds no sweep (no sweep.yaml); name the prefix of one.")
-    rows, path = _rows(store), into / "trials.jsonl"
+    rows, path = _rows(store), into / file_names.TRIALS
     local = path.read_bytes() if path.exists() else b""
     if rows and not local.startswith(rows):
         if not rows.startswith(local[: local.rfind(b"\n") + 1]):
             _keep_aside(path, uri)
         write_atomically(path, lambda temporary: temporary.write_bytes(rows))
-        store.fetch("sweep.yaml")  # that of these rows
-    for name in ("table.parquet", *FILES_AT_END):
+        store.fetch(file_names.SWEEP)  # that of these rows
+    for name in (file_names.TABLE, *FILES_AT_END):
         store.fetch(name)
     number = 0
     while store.names(f"earlier/{number}"):
         store.fetch_folder(f"earlier/{number}")
         number += 1
-    if Storage(into / "confirm", f"{uri}-confirm").names(ROWS):
-        restore(f"{uri}-confirm", into / "confirm")
+    if Storage(into / file_names.CONFIRM, f"{uri}-confirm").names(ROWS):
+        restore(f"{uri}-confirm", into / file_names.CONFIRM)
     return into
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ermgap.errors import UserError, first_line
+from ermgap.records import file_names
 from ermgap.records.files import write_atomically
 
 SCHEMES = ("s3", "gs", "gcs")
@@ -149,7 +150,7 @@ class Storage:
         with self._bucket.open_output_stream(key) as target:
             target.write(b"yes")
         self._bucket.delete_file(key)
-        return not self._bucket.get_file_info(self._key("sweep.yaml")).is_file
+        return not self._bucket.get_file_info(self._key(file_names.SWEEP)).is_file
 
     # Read ---------------------------------------------------------------------------------------
 

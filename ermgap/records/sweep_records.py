@@ -24,7 +24,7 @@ import yaml
 
 from ermgap.config import old_forms, safe_yaml
 from ermgap.errors import UserError, first_line, in_shell
-from ermgap.records import bucket_restore
+from ermgap.records import bucket_restore, file_names
 from ermgap.records.degenerate import DegenerateRule, judge_trials
 from ermgap.records.files import append_line, claim, make_folder, plain, to_json, write_atomically
 from ermgap.records.storage import Storage, is_uri
@@ -49,7 +49,7 @@ class Records:
     def create(cls, directory: Path | str, *, sweep: Mapping, table: pd.DataFrame) -> Records:
         """Make a folder; raises UserError if it already holds a sweep or cannot be written."""
         directory = Path(directory)
-        if (directory / "sweep.yaml").exists():
+        if (directory / file_names.SWEEP).exists():
             raise UserError(
                 f"{directory} already holds a sweep; continue it with --resume "
                 f"{in_shell(directory)} or choose another --out."
@@ -57,7 +57,7 @@ class Records:
         try:
             make_folder(directory)
             records = cls(directory, dict(sweep))
-            records._replace("table.parquet", lambda path: table.to_parquet(path, index=False))
+            records._replace(file_names.TABLE, lambda path: table.to_parquet(path, index=False))
             records.write_sweep(sweep)
         except OSError as problem:
             raise UserError(
@@ -73,7 +73,7 @@ class Records:
         A sweep at a URI is copied to results/NAME first (`ermgap.records.bucket_restore.restore`).
         """
         directory = bucket_restore.local_folder(directory)
-        path = directory / "sweep.yaml"
+        path = directory / file_names.SWEEP
         if not path.is_file():
             trouble = "has no sweep.yaml" if directory.is_dir() else "is not a folder"
             raise UserError(
@@ -96,13 +96,13 @@ class Records:
     def append(self, row: Mapping) -> None:
         """Commit one row: on disk (fsync) when this returns. NaN and infinities become null."""
         line = to_json(row, separators=(",", ":")).encode() + b"\n"
-        append_line(self.directory / "trials.jsonl", line)
+        append_line(self.directory / file_names.TRIALS, line)
 
     def rows(self) -> list[dict]:
         """Every committed row in order, without half-written lines."""
         if self._frozen is not None:
             return self._frozen
-        path = self.directory / "trials.jsonl"
+        path = self.directory / file_names.TRIALS
         rows, self.half_written = parse_rows(path.read_bytes()) if path.exists() else ([], False)
         return rows
 
@@ -135,7 +135,7 @@ class Records:
     @property
     def finished(self) -> bool:
         """Whether the sweep wrote its `DONE` marker."""
-        return (self.directory / "DONE").exists()
+        return (self.directory / file_names.DONE).exists()
 
     @cached_property
     def store(self) -> Storage:
@@ -167,7 +167,7 @@ class Records:
 
     def table(self) -> pd.DataFrame:
         """The utterances of the sweep (ermgap.corpora.table); UserError if damaged."""
-        path = self.directory / "table.parquet"
+        path = self.directory / file_names.TABLE
         try:
             return pd.read_parquet(path)
         except (OSError, ValueError) as problem:  # pyarrow's ArrowInvalid is a ValueError
@@ -188,16 +188,16 @@ class Records:
         self.sweep = dict(sweep)
         self.__dict__.pop("store", None)
         text = yaml.safe_dump(plain(self.sweep), sort_keys=False, allow_unicode=True)
-        self._replace("sweep.yaml", lambda path: path.write_text(text, encoding="utf-8"))
+        self._replace(file_names.SWEEP, lambda path: path.write_text(text, encoding="utf-8"))
 
     def write_front(self, front: pd.DataFrame) -> None:
         """Replace front.parquet."""
-        self._replace("front.parquet", lambda path: front.to_parquet(path, index=False))
+        self._replace(file_names.FRONT, lambda path: front.to_parquet(path, index=False))
 
     def write_summary(self, summary: Mapping) -> None:
         """Replace summary.json; NaN becomes null."""
         text = to_json(summary, indent=1)
-        self._replace("summary.json", lambda path: path.write_text(text, encoding="utf-8"))
+        self._replace(file_names.SUMMARY, lambda path: path.write_text(text, encoding="utf-8"))
 
     def lock(self) -> None:
         """Lock the folder while this object lives; UserError if another process has it."""
@@ -217,7 +217,7 @@ class Records:
             flat = pd.json_normalize(rows, sep=".").convert_dtypes(dtype_backend="pyarrow")
             mixed = [name for name in flat if flat[name].dtype == object]
             flat[mixed] = flat[mixed].astype(str)
-            self._replace("trials.parquet", lambda path: flat.to_parquet(path, index=False))
+            self._replace(file_names.FLAT_TRIALS, lambda path: flat.to_parquet(path, index=False))
 
     def with_checkpoints(self) -> set[str]:
         """Ids of the trials whose checkpoints are in the storage."""
@@ -229,11 +229,11 @@ class Records:
 
     def mark_done(self) -> None:
         """Write `DONE`, after everything else of the sweep."""
-        self._replace("DONE", lambda path: path.write_text("", encoding="utf-8"))
+        self._replace(file_names.DONE, lambda path: path.write_text("", encoding="utf-8"))
 
     def clear_done(self) -> None:
         """Remove `DONE`: the sweep gets more trials."""
-        (self.directory / "DONE").unlink(missing_ok=True)
+        (self.directory / file_names.DONE).unlink(missing_ok=True)
 
     def _replace(self, name: str, write) -> None:
         write_atomically(self.directory / name, write)

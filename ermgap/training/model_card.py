@@ -24,12 +24,11 @@ import yaml
 from ermgap import __version__
 from ermgap.config import Backbone, Config, tuples_to_lists
 from ermgap.errors import UserError
-from ermgap.records import plain, to_json, write_atomically
+from ermgap.records import file_names, plain, to_json, write_atomically
 from ermgap.training.card_page import page
 
 __all__ = [
     "FORMAT",
-    "NAME",
     "Told",
     "base_models",
     "base_name",
@@ -42,7 +41,6 @@ __all__ = [
 ]
 
 FORMAT = 1  # of ermgap.json; raised when an older reader would misread it
-NAME = "ermgap.json"
 SECTIONS = ("backbone", "adapter", "objective", "data", "prompt", "dev")
 SCORES = {"acc": "accuracy", "w_f1": "f1", "max_gap": "max_gender_gap"}  # by the hub's names
 COMPOSED = ["openai/whisper-tiny.en", "HuggingFaceTB/SmolLM2-135M-Instruct"]
@@ -99,7 +97,7 @@ def write(folder: Path | str, *, told: Told) -> None:
     values = contents(told)
     texts = {
         "README.md": f"---\n{front}---\n\n{page(told, values)}",
-        NAME: to_json(values, indent=1, ensure_ascii=False) + "\n",
+        file_names.ADAPTER_SETTINGS: to_json(values, indent=1, ensure_ascii=False) + "\n",
     }
     for name, text in texts.items():
         write_atomically(
@@ -110,9 +108,9 @@ def write(folder: Path | str, *, told: Told) -> None:
 def read(folder: Path | str) -> dict:
     """What `ermgap.json` of a folder holds; UserError if it is absent, damaged or too new."""
     folder = Path(folder)
-    path = folder / NAME
+    path = folder / file_names.ADAPTER_SETTINGS
     if not path.is_file():
-        what = f"holds no {NAME}" if folder.is_dir() else "is not a folder"
+        what = f"holds no {file_names.ADAPTER_SETTINGS}" if folder.is_dir() else "is not a folder"
         raise UserError(
             f"{folder} {what}; name an adapter's folder, such as results/demo/adapters/t0003."
         )

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from ermgap.records import Records, Trial, judge_trials
+from ermgap.records import Records, Trial, file_names, judge_trials
 from ermgap.records.trial import parse_rows
 
 
@@ -35,7 +35,7 @@ class LiveRecords(Records):
 
     def catch_up(self) -> None:
         """Add the whole rows that were appended to trials.jsonl since the last call."""
-        path = self.directory / "trials.jsonl"
+        path = self.directory / file_names.TRIALS
         if not path.exists():
             return
         with open(path, "rb") as file:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ermgap.records import append_line
+from ermgap.records import append_line, file_names
 
 if TYPE_CHECKING:  # pandas: half a second
     from ermgap.records import Records
@@ -136,7 +136,7 @@ def tell(records: Records, session: Session) -> None:
     line = {"begun": session.begun, "ended": now, "slots": session.slots, "parts": parts}
     line |= {"interrupted": session.interrupted, "share": parts["steps"] / (now - session.begun)}
     text = json.dumps(line, separators=(",", ":")).encode() + b"\n"
-    append_line(records.directory / "sessions.jsonl", text)
+    append_line(records.directory / file_names.SESSIONS, text)
 
 
 def _features(slot: str, moments: Sequence[tuple[str, str, float]], *, until: float) -> float:

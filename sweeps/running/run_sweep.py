@@ -62,7 +62,7 @@ def require(config: Config, address: str | None) -> None:
 def finish(prepared: folders.Prepared, session: Session, *, command: str) -> int:
     """Write front, report and where the time went, and `DONE` if all trials have ended."""
     from analysis import report
-    from ermgap.records import bucket_mirror
+    from ermgap.records import bucket_mirror, file_names
     from sweeps.recording import timing
     from sweeps.scoring import tables
     from sweeps.search import journal, stopping
@@ -85,5 +85,5 @@ def finish(prepared: folders.Prepared, session: Session, *, command: str) -> int
         return 130 if session.interrupted else 1
     bucket_mirror.mark_done(records)
     print(f"watch: tensorboard --logdir {in_shell(folder / 'tb')}")
-    print(f"       optuna-dashboard {in_shell(folder / journal.FILE)}")
+    print(f"       optuna-dashboard {in_shell(folder / file_names.STUDY)}")
     return 0

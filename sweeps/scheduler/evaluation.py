@@ -23,6 +23,7 @@ from ermgap import baselines as systems
 from ermgap.baselines import arguments
 from ermgap.config import Config
 from ermgap.errors import UserError
+from ermgap.records import file_names
 from sweeps.scheduler.evaluator import Evaluator
 from sweeps.scheduler.extractor import Pool, pool_of
 from sweeps.scheduler.interrupts import Interrupts
@@ -32,7 +33,7 @@ MOST = 8  # evaluators, where `sweep.slots` does not say
 CPU_SHARE = 0.9  # of each CPU, as a worker's: trials that are still ending hold a sliver
 LOOK_S = 1.0  # from one look at the evaluators to the next
 WAITING_S = 30.0  # without an evaluator, before a user is told
-PARTS = ("ermgap.json", "adapter_model.safetensors")  # of an adapter's folder
+PARTS = (file_names.ADAPTER_SETTINGS, file_names.ADAPTER_WEIGHTS)  # of an adapter's folder
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,12 +17,10 @@ import pandas as pd
 from ermgap import metrics
 from ermgap.config import METRICS, Config, from_dict
 from ermgap.errors import UserError, in_shell
-from ermgap.records import Records, bucket_mirror, write_atomically
+from ermgap.records import Records, bucket_mirror, file_names, write_atomically
 from sweeps.scheduler.machines import machine
 from sweeps.scoring import judging
 from sweeps.search import space
-
-FOLDER = "confirm"
 
 
 def require(seeds: int | None, config: Config) -> None:
@@ -74,7 +72,7 @@ def run(records: Records, config: Config, *, seeds: int, address: str | None) ->
     if not address:
         machine.leave()
     write_atomically(
-        child.directory / confirmed.FILE, lambda path: table.to_parquet(path, index=False)
+        child.directory / file_names.CONFIRMED, lambda path: table.to_parquet(path, index=False)
     )
     bucket_mirror.mark_done(child)
     confirmed.write(records.directory)
@@ -92,8 +90,8 @@ def to_confirm(records: Records) -> dict[str, dict]:
 
 def _folder(records: Records, config: Config, wanted: dict[str, dict], seeds: int) -> Records:
     """The sweep folder of the reruns: new ones are added to its points, which keep their ids."""
-    directory = records.directory / FOLDER
-    known = Records.open(directory) if (directory / "sweep.yaml").exists() else None
+    directory = records.directory / file_names.CONFIRM
+    known = Records.open(directory) if (directory / file_names.SWEEP).exists() else None
     points = dict(_config(known).sweep.points) if known else {}
     for seed in range(1, seeds + 1):
         for trial_id, values in wanted.items():
@@ -114,7 +112,7 @@ def _folder(records: Records, config: Config, wanted: dict[str, dict], seeds: in
 
 
 def _config(records: Records) -> Config:
-    return from_dict(records.sweep["config"], where=str(records.directory / "sweep.yaml"))
+    return from_dict(records.sweep["config"], where=str(records.directory / file_names.SWEEP))
 
 
 def _judge(child: Records, config: Config, *, address: str | None) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from ermgap.config import Config
-from ermgap.records import Records, bucket_mirror
+from ermgap.records import Records, bucket_mirror, file_names
 from sweeps.scoring.systems import Row
 from sweeps.setup import folders
 from sweeps.setup import plan as planning
@@ -53,7 +53,7 @@ class Benchmark:
         return [
             fold
             for fold in self.fold_numbers
-            if self.trained and not (self.folder_of(fold) / "DONE").exists()
+            if self.trained and not (self.folder_of(fold) / file_names.DONE).exists()
         ]
 
     def folder_of(self, fold: int) -> Path:
@@ -108,7 +108,7 @@ def train(benchmark: Benchmark, plans: Mapping[int, planning.Plan], *, address: 
 
 def _records(benchmark: Benchmark, fold: int, config: Config, utterances: pd.DataFrame) -> Records:
     folder, storage = benchmark.folder_of(fold), None
-    if (folder / "sweep.yaml").exists():
+    if (folder / file_names.SWEEP).exists():
         return Records.open(folder)
     if benchmark.storage:  # beside each other there, so that all folds share the features
         storage = f"{benchmark.storage}/{benchmark.folder.absolute().name}-fold-{fold}"

@@ -22,11 +22,10 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, Jou
 from optuna.trial import TrialState, create_trial
 
 from ermgap.config import Config
-from ermgap.records import COMPLETE, DegenerateRule, Records, Trial
+from ermgap.records import COMPLETE, DegenerateRule, Records, Trial, file_names
 from sweeps.search import space
 from sweeps.search.outcome import Outcome, directions, trial_key
 
-FILE = "optuna.journal"
 UNFINISHED = {"waiting": TrialState.WAITING, "running": TrialState.RUNNING}
 
 
@@ -47,7 +46,10 @@ class Journal:
         trials: Sequence[Trial] | None = None,
     ) -> None:
         self.config, self.broken = config, False
-        self.path, self.name = records.directory / FILE, records.directory.absolute().name
+        self.path, self.name = (
+            records.directory / file_names.STUDY,
+            records.directory.absolute().name,
+        )
         self.known: dict[str, int] = {}  # number in the study
         self.trials: dict[str, tuple[Mapping, str, Mapping]] = {}
         self.times: dict[str, tuple[float | None, float | None]] = {}

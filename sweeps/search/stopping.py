@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ermgap.config import METRICS, Config
-from ermgap.records import DegenerateRule, Records, Trial, to_json, write_atomically
+from ermgap.records import DegenerateRule, Records, Trial, file_names, to_json, write_atomically
 from sweeps.search.order import knows
 
 
@@ -159,7 +159,8 @@ def write_hindsight(records: Records, config: Config) -> None:
     stopped = {trial.trial_id: trial.epoch for trial in trials if trial.status == "stopped"}
     text = to_json(Rungs(config, trials).hindsight(stopped))
     write_atomically(
-        records.directory / "stopping.json", lambda path: path.write_text(text, encoding="utf-8")
+        records.directory / file_names.STOPPING,
+        lambda path: path.write_text(text, encoding="utf-8"),
     )
 
 

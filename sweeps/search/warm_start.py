@@ -13,10 +13,10 @@ from pathlib import Path
 
 from ermgap.config import Config, differing_keys
 from ermgap.errors import UserError
-from ermgap.records import Records, Trial
+from ermgap.records import Records, Trial, file_names
 
 SECTIONS = ("data", "backbone")  # of a configuration; what differs there shifts the values
-FILES = ("sweep.yaml", "trials.jsonl")
+FILES = (file_names.SWEEP, file_names.TRIALS)
 
 
 def require(folders: Sequence[str], config: Config) -> None:
@@ -45,7 +45,7 @@ def require(folders: Sequence[str], config: Config) -> None:
 def copy(folders: Sequence[str], out: Path) -> None:
     """Copy the rows of earlier sweeps into the folder of a new one."""
     for number, folder in enumerate(folders):
-        target = out / "earlier" / str(number)
+        target = out / file_names.EARLIER / str(number)
         target.mkdir(parents=True)
         source = Records.open(folder).directory
         for name in FILES:
@@ -54,7 +54,7 @@ def copy(folders: Sequence[str], out: Path) -> None:
 
 def trials(records: Records, config: Config) -> list[Trial]:
     """The trials that the sweep may learn from, of the copied folders."""
-    folders = sorted((records.directory / "earlier").glob("*/"))
+    folders = sorted((records.directory / file_names.EARLIER).glob("*/"))
     return [trial for folder in folders for trial in _usable(Records.open(folder), config)]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ermgap.config import Config, differing_keys, from_dict, make_absolute
 from ermgap.errors import UserError, first_line, in_shell
-from ermgap.records import Records, Storage, is_uri
+from ermgap.records import Records, Storage, file_names, is_uri
 from ermgap.registry import load_plugins
 from sweeps.search import warm_start
 from sweeps.setup import command_line
@@ -90,12 +90,12 @@ def output_folder(wanted: Path) -> Path:
             raise UserError(f"the output folder {folder} is a file; choose another with --out.")
         if not any(folder.iterdir()):
             return folder
-        if not (folder / "sweep.yaml").exists():
+        if not (folder / file_names.SWEEP).exists():
             raise UserError(
                 f"the output folder {folder} holds files that no sweep wrote; choose another with "
                 f"--out."
             )
-        if not (folder / "DONE").exists():
+        if not (folder / file_names.DONE).exists():
             raise UserError(
                 f"{folder} holds an unfinished sweep; continue it with --resume {in_shell(folder)}."
             )

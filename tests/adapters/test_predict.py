@@ -24,7 +24,6 @@ from ermgap.model.backbones import random_tiny
 from ermgap.model.batches import Examples, cells_of
 from ermgap.model.features import store as features
 from ermgap.records import Storage
-from ermgap.training import model_card
 from ermgap.training.context import Material
 
 BOTH = ["speech", "speech+text"]
@@ -80,9 +79,9 @@ def other(folder: Path, new: Path, change) -> Path:
     new.mkdir()
     for file in folder.iterdir():
         (new / file.name).write_bytes(file.read_bytes())
-    values = json.loads((new / model_card.NAME).read_text())
+    values = json.loads((new / "ermgap.json").read_text())
     change(values)
-    (new / model_card.NAME).write_text(json.dumps(values))
+    (new / "ermgap.json").write_text(json.dumps(values))
     return new
 
 

@@ -12,7 +12,6 @@ import pandas as pd
 from ermgap.config import Config
 from ermgap.records import Records
 from sweeps.scheduler.broker import Broker
-from sweeps.search import journal
 
 ERM = {"loss": "erm", "lr": 0.003}
 FAIR = {"loss": "minmaxgap", "schedule": "linear", "lambda_max": 0.1, "lr": 0.001}
@@ -75,7 +74,7 @@ def trial(folder: Path, trial_id: str):
 
 def study(folder: Path) -> optuna.Study:
     """The study in the sweep's journal, as optuna-dashboard reads it."""
-    backend = optuna.storages.journal.JournalFileBackend(str(folder / journal.FILE))
+    backend = optuna.storages.journal.JournalFileBackend(str(folder / "optuna.journal"))
     storage = optuna.storages.JournalStorage(backend)
     (summary,) = optuna.get_all_study_summaries(storage)
     return optuna.load_study(study_name=summary.study_name, storage=storage)

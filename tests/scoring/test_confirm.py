@@ -80,7 +80,7 @@ def test_one_seed_that_failed_leaves_no_interval_and_says_how_many_ended(sweep):
 
 def test_table_and_picture_are_written(sweep, tmp_path, capsys):
     (sweep.directory / "confirm").mkdir()
-    runs().to_parquet(sweep.directory / "confirm" / confirmed.FILE)
+    runs().to_parquet(sweep.directory / "confirm" / "confirmed.parquet")
     made = confirmed.write(sweep.directory, tmp_path / "plots")
     folder = tmp_path / "plots" / "sweep"
     assert (folder / "confirm.png").stat().st_size > 10_000
@@ -140,7 +140,7 @@ def test_a_real_sweep_is_confirmed_on_test_and_then_over_one_more_seed(tmp_path)
         assert first.ends() == 0, first.said
     main = Records.open(first.out)
     hyperparameters = confirm.to_confirm(main)
-    made = pd.read_parquet(first.out / "confirm" / confirmed.FILE)
+    made = pd.read_parquet(first.out / "confirm" / "confirmed.parquet")
     assert set(made["trial_id"]) == set(hyperparameters) and set(made["split"]) == {"dev", "test"}
     assert set(made["seed"]) == {1, 2} and len(made) == 4 * len(hyperparameters)
     test = set(main.table().query("split == 'test'")["utterance_id"])
@@ -156,7 +156,7 @@ def test_a_real_sweep_is_confirmed_on_test_and_then_over_one_more_seed(tmp_path)
     in_process_equals(first.out / "confirm", sorted(kept)[0])
     with RealSweep(tmp_path, "pareto.py", "--resume", "out", "--confirm", "3") as again:
         assert again.ends() == 0, again.said
-    extended = pd.read_parquet(first.out / "confirm" / confirmed.FILE)
+    extended = pd.read_parquet(first.out / "confirm" / "confirmed.parquet")
     assert set(extended["seed"]) == {1, 2, 3}
     same = extended[extended["seed"] < 3].sort_values(["trial_id", "seed", "split"])
     pd.testing.assert_frame_equal(
@@ -171,7 +171,7 @@ def test_a_real_sweep_is_confirmed_on_test_and_then_over_one_more_seed(tmp_path)
 def test_the_report_shows_what_is_left_on_test(sweep, tmp_path):
     folder = sweep.directory / "confirm"
     folder.mkdir()
-    runs().to_parquet(folder / confirmed.FILE)
+    runs().to_parquet(folder / "confirmed.parquet")
     plots = report.write(sweep.directory, tmp_path / "plots", quiet=True)
     assert (plots / "confirm-front.png").stat().st_size > 10_000
     page = (plots / "report.html").read_text()
@@ -186,6 +186,6 @@ def test_the_report_shows_what_is_left_on_test(sweep, tmp_path):
 def test_a_damaged_confirmation_does_not_cost_the_report(sweep, tmp_path):
     folder = sweep.directory / "confirm"
     folder.mkdir()
-    (folder / confirmed.FILE).write_bytes(b"junk")
+    (folder / "confirmed.parquet").write_bytes(b"junk")
     assert confirmed.read(front.info(sweep), sweep) is None
     report.write(sweep.directory, tmp_path / "plots", quiet=True)

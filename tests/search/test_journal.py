@@ -52,7 +52,7 @@ def test_a_new_session_leaves_nothing_running_of_one_that_was_killed(tmp_path):
         await broker.offer("t0001", FAIR)
 
     on(folder, story)
-    with open(folder / journal.FILE, "ab") as file:
+    with open(folder / "optuna.journal", "ab") as file:
         file.write(b'{"op_code":6,"worker_id":"x","trial')  # half a line
 
     async def again(broker: Broker) -> None:
@@ -97,7 +97,7 @@ def test_a_value_outside_the_searched_range_is_shown_as_it_is(tmp_path):
 
 def test_a_journal_that_cannot_be_written_costs_no_trial(tmp_path, caplog):
     folder = create(tmp_path / "sweep")
-    (folder / journal.FILE).mkdir()
+    (folder / "optuna.journal").mkdir()
 
     async def story(broker: Broker) -> None:
         await train(broker, "t0000", ERM, acc=0.6)
