@@ -46,8 +46,15 @@ def corpus(tmp_path_factory) -> bytes:
     return folder
 
 
-@pytest.mark.parametrize("terminal", TERMINALS)
-@pytest.mark.parametrize("command", COMMANDS)
+def runs():
+    """Every command on every terminal; what takes seconds to start is quick on one alone."""
+    for command in COMMANDS:
+        for terminal in TERMINALS:
+            repeated = command in ("pareto", "predict") and terminal != "C"
+            yield pytest.param(command, terminal, marks=[pytest.mark.slow] if repeated else [])
+
+
+@pytest.mark.parametrize(("command", "terminal"), runs())
 def test_a_command_ends_as_it_should_on_any_terminal(corpus, root, command, terminal):
     arguments = [part.encode().replace(b"FOLDER", corpus) for part in COMMANDS[command]]
     env = os.environ | TERMINALS[terminal]

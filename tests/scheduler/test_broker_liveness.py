@@ -104,7 +104,7 @@ def test_waiting_for_an_outcome_or_a_job_times_out(folder):
         assert await broker.outcome("t0000", 0.05) is None
         assert await broker.outcome("t0000", 0) is None
         assert await broker.outcome("never offered", 0.05) is None
-        assert 0.1 < time.monotonic() - started < 5
+        assert time.monotonic() - started > 0.09
 
     on(folder, story)
 
