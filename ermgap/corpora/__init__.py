@@ -95,7 +95,7 @@ def load(
     if genders is not None and not any(_takes("genders", CORPORA[r.loader]) for r in requests):
         raise UserError(
             f"the file of genders {genders} is of no use: {', '.join(named)} "
-            f"{'reads' if len(named) == 1 else 'read'} none; do not give it."
+            f"{'reads' if len(named) == 1 else 'read'} none; omit it."
         )
     options: dict = {} if genders is None else {"genders": Path(genders).expanduser()}
     options |= {"outside": True} if outside else {}

@@ -59,7 +59,7 @@ def read(
     try:
         clip = _decode(path, start_s, end_s)
     except UnusableClip as problem:
-        raise UserError(f"the clip {path} is {problem}; replace it or take it out.") from problem
+        raise UserError(f"the clip {path} is {problem}; replace or remove it.") from problem
     samples = clip.samples
     if clip.rate != rate:
         from scipy.signal import resample_poly  # 0.4 s to import, and most corpora need none

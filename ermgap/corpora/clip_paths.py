@@ -33,8 +33,8 @@ def require_file(path: str, *, place: str) -> None:
     """Raise UserError unless `path` has a file's name, without control characters."""
     if UNSAFE.search(path):
         raise UserError(
-            f"{place}: the path {quoted(path)} holds a control character; take it out of the path "
-            "and of the file's name."
+            f"{place}: the path {quoted(path)} holds a control character; remove it from the path "
+            "and from the file's name."
         )
     if not PurePosixPath(path).name:
         raise UserError(

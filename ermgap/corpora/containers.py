@@ -26,7 +26,7 @@ from ermgap.corpora.audio_files import unsupported_content, unsupported_name
 from ermgap.records.files import path_bytes
 
 TRUNCATED = "truncated or damaged"
-CHAINED = "of several Ogg streams one after another, of which one is read; convert it with ffmpeg"
+CHAINED = "a chain of Ogg streams, of which only one could be read; convert it with ffmpeg"
 UNKNOWN = "of unknown length"
 STREAMED = 0x7FFFF000  # a size from here on is a placeholder: written to a pipe, length not known
 ROUNDED = 1024  # bytes by which a size in a header may exceed the file

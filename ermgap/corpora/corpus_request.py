@@ -82,7 +82,7 @@ def parse(text: str, loaders: Registry) -> tuple[str, Path | None]:
         return name, Path(path).expanduser() if path else None
     except RuntimeError as problem:
         raise UserError(
-            f"the corpus {text!r} has the home folder of no user; write the whole path."
+            f"the path of the corpus {text!r} names an unknown user; write the whole path."
         ) from problem
 
 

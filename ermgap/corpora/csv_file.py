@@ -95,7 +95,9 @@ def _text(file: Path) -> str:
     except UnicodeDecodeError as problem:
         raise UserError(f"{file} is not UTF-8 text; save it again as CSV in UTF-8.") from problem
     except OSError as problem:
-        raise UserError(f"{file} cannot be opened ({problem.strerror}).") from problem
+        raise UserError(
+            f"{file} cannot be opened ({problem.strerror}); check its name and permissions."
+        ) from problem
 
 
 def _reader(text: str, separator: str):
@@ -105,7 +107,7 @@ def _reader(text: str, separator: str):
 
 
 def _separator(text: str, required: Sequence[str]) -> str:
-    """The one under which the header has most of the `required` columns, then most columns."""
+    """The separator that gives the header most of the `required` columns, then most columns."""
 
     def fit(separator: str) -> tuple[int, int]:
         try:

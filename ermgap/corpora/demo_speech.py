@@ -25,7 +25,7 @@ EDGE = 320  # samples of silence at both ends, 20 ms
 
 @dataclass(frozen=True)
 class VoiceCues:
-    """How far a clip is from the plain voice; all zero is the plain voice."""
+    """How a clip differs from the plain voice; all zero is the plain voice."""
 
     pitch: float = 0.0  # octaves
     range: float = 0.0  # octaves by which the intonation's range is multiplied

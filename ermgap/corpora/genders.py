@@ -29,7 +29,7 @@ def normalized_name(name: str) -> str:
 
 
 def read(file: Path) -> dict[str, str]:
-    """The gender (female, male, or "" for unknown) by `normalized_name` name.
+    """The gender (female, male, or "" for unknown) of each speaker by `normalized_name`.
 
     Raises UserError naming file and row for a file that is absent or no CSV, a missing column, an
     empty speaker, a gender in other words, and a speaker who is given two genders.

@@ -96,9 +96,9 @@ def _from_hub(name: str):
         raise
     except Exception as problem:  # the hub's client raises a dozen kinds, all meaning "not here"
         raise UserError(
-            f"the dataset {name!r} is not a folder here and the hub did not give it "
-            f"({type(problem).__name__}); where the hub can be reached, load it and write "
-            f"save_to_disk(FOLDER), then name hf=FOLDER."
+            f"the dataset {name!r} is not a folder here and could not be loaded from the hub "
+            f"({type(problem).__name__}); load it where the hub can be reached, save it with "
+            f"save_to_disk(FOLDER), and name hf=FOLDER."
         ) from problem
 
 
@@ -195,7 +195,7 @@ def _file(audio, folder: Path, place: str, clips: ClipPaths) -> str:
     path, content = (audio or {}).get("path"), (audio or {}).get("bytes")
     if content is None:
         if not path:
-            raise UserError(f"{place}: it holds no audio; take it out of the dataset.")
+            raise UserError(f"{place}: it holds no audio; remove it from the dataset.")
         # `datasets` takes a relative path from the working directory; else it is the folder's own.
         return clips.find(os.path.abspath(path) if os.path.exists(path) else path, place=place)
     suffix = next((end for start, end in MAGIC.items() if content.startswith(start)), ".wav")

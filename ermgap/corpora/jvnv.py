@@ -23,7 +23,7 @@ import pandas as pd
 from ermgap.corpora.folder import load_named
 from ermgap.corpora.table import Corpus
 
-EMOTIONS = ("anger", "disgust", "fear", "happy", "sad", "surprise")  # happy, sad: labels.ALIASES
+EMOTIONS = ("anger", "disgust", "fear", "happy", "sad", "surprise")  # happy, sad: ALIASES
 SPOKEN = rf"(?P<emotion>{'|'.join(EMOTIONS)})_(?P<session>regular|free)_(?P<number>\d+)"
 NAME = re.compile(rf"(?P<speaker>[FM]\d+)_{SPOKEN}")
 ROW = re.compile(rf"(.*[/\\])?(?P<name>([FM]\d+_)?{SPOKEN})(\.\w+)?")

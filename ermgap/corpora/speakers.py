@@ -12,7 +12,7 @@ LONGEST = 80  # characters of an id
 
 
 def spelling_notes(table: pd.DataFrame) -> list[str]:
-    """A note that lists the ids which differ in case, blanks, punctuation or zeros only, if any do.
+    """A note that lists the ids which differ only in case, blanks, punctuation or zeros, if any do.
 
     Ids of speakers and of groups count; not an utterance's own, which stands for those not given.
     """

@@ -72,7 +72,7 @@ def frame(rows: Sequence[Mapping]) -> pd.DataFrame:
 
 
 def _rows(rows: Sequence[Mapping]) -> pd.DataFrame:
-    """The dicts as a frame; file names that are not UTF-8 are escaped, for a frame holds none."""
+    """The dicts as a frame; file names that are not UTF-8 are escaped, since a frame has none."""
     return pd.DataFrame(
         [
             {key: escape_undecodable(v) if isinstance(v, str) else v for key, v in row.items()}
