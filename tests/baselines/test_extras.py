@@ -28,7 +28,7 @@ def hf(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("use", "package"), [(endpoint, "requests"), (voxtral, "mistral_common"), (hf, "datasets")]
+    ("use", "package"), [(endpoint, "httpx2"), (voxtral, "mistral_common"), (hf, "datasets")]
 )
 def test_where_its_package_is_absent_a_feature_names_the_extra(use, package, tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name.startswith("ermgap.baselines.endpoint.")]:

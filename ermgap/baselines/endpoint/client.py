@@ -12,12 +12,11 @@ import time
 from collections.abc import Callable, Mapping
 from threading import Event, Lock
 
-import requests
-from requests.auth import AuthBase
+import httpx2
 
 from ermgap.baselines.endpoint import replies
 from ermgap.baselines.endpoint.replies import Reply, Transient
-from ermgap.baselines.endpoint.spec import ApiKey, Target
+from ermgap.baselines.endpoint.spec import Target
 from ermgap.config import one_line
 from ermgap.errors import UserError
 
@@ -61,18 +60,6 @@ class RateLimiter:
         """Let no request start for `seconds` from now: a server's limit is for every thread."""
         with self._lock:
             self._next = max(self._next, self._clock() + seconds)
-
-
-class _Bearer(AuthBase):
-    """Sends the key, or nothing; with an `auth` of its own, requests reads no ~/.netrc."""
-
-    def __init__(self, key: ApiKey) -> None:
-        self._key = key
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if value := self._key.value():
-            request.headers["Authorization"] = f"Bearer {value}"
-        return request
 
 
 class Client:
@@ -123,11 +110,14 @@ class Client:
     def _attempt(self, body: bytes) -> Reply:
         try:
             status, headers, text = self._exchange(body)
-        except requests.Timeout as problem:
+        except httpx2.TimeoutException as problem:
             raise Transient(f"no answer in {self.target.limits.timeout_s:g} s") from problem
-        except requests.exceptions.SSLError as problem:
-            raise self._untrusted(problem) from None  # its frames hold the headers
-        except requests.RequestException as problem:
+        except httpx2.RequestError as problem:
+            if "CERTIFICATE_VERIFY_FAILED" in str(problem):
+                raise UserError(
+                    f"the certificate of {self.target.base} cannot be verified; "
+                    "name your authority's file in SSL_CERT_FILE."
+                ) from None  # its frames hold the headers
             # Only its kind: the text of these names proxies and addresses.
             reason = f"the connection failed or was cut ({type(problem).__name__})"
             raise Transient(reason) from problem
@@ -138,29 +128,19 @@ class Client:
     def _exchange(self, body: bytes) -> tuple[int, Mapping[str, str], str]:
         timeout = self.target.limits.timeout_s
         deadline = time.monotonic() + timeout
-        # A session of its own: sessions are not safe across threads, and a connection that was
-        # kept open is often closed at the other end.
-        with requests.Session() as session:
-            session.trust_env = not self.target.local  # no proxy between us and this machine
-            with session.post(
-                f"{self.target.base}/chat/completions",
-                data=body,
-                headers={"Content-Type": "application/json", "User-Agent": "ermgap"},
-                auth=_Bearer(self.target.key),
-                timeout=(min(CONNECT_S, timeout), timeout),
-                stream=True,
-                allow_redirects=False,  # nor to a host that the user did not name
-            ) as response:
-                text = self.target.key.without_key(_body(response, deadline))
-                return response.status_code, response.headers, text
-
-    def _untrusted(self, problem: requests.exceptions.SSLError) -> Exception:
-        if "CERTIFICATE_VERIFY_FAILED" not in str(problem):
-            return Transient("the encrypted connection failed or was cut")
-        return UserError(
-            f"the certificate of {self.target.base} cannot be verified; "
-            "name your authority's file in REQUESTS_CA_BUNDLE."
-        )
+        headers = {"Content-Type": "application/json", "User-Agent": "ermgap"}
+        if key := self.target.key.value():
+            headers["Authorization"] = f"Bearer {key}"
+        with httpx2.stream(
+            "POST",
+            f"{self.target.base}/chat/completions",
+            content=body,
+            headers=headers,
+            timeout=httpx2.Timeout(timeout, connect=min(CONNECT_S, timeout)),
+            trust_env=not self.target.local,  # no proxy between us and this machine
+        ) as response:
+            text = self.target.key.without_key(_body(response, deadline))
+            return response.status_code, response.headers, text
 
     def _problem(self, status: int, headers: Mapping[str, str], text: str) -> Exception:
         """The exception to raise for a status other than 200."""
@@ -184,13 +164,13 @@ class Client:
         return Unanswered(failure, refused=True)
 
 
-def _body(response: requests.Response, deadline: float) -> str:
+def _body(response: httpx2.Response, deadline: float) -> str:
     """The body as text; raises Timeout at the deadline, however slowly bytes arrive."""
     content = bytearray()
-    for byte in response.iter_content(1):  # 5 us a byte; a larger chunk waits until it is full
-        content += byte
+    for chunk in response.iter_bytes():
+        content += chunk
         if time.monotonic() > deadline:
-            raise requests.Timeout
+            raise httpx2.ReadTimeout("the whole answer")
         if len(content) > LONGEST_BODY:
             raise Transient(f"it sent more than {LONGEST_BODY >> 10} KiB")
     return content.decode("utf-8", "replace")
