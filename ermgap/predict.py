@@ -71,7 +71,7 @@ def _probabilities(
 ) -> np.ndarray:
     """Probabilities [rows, labels] that the adapter gives usable clips."""
     from ermgap.distributed import World
-    from ermgap.model.batches import Examples
+    from ermgap.model.batches import IndexedUtterances
     from ermgap.model.features import store as features
     from ermgap.training.evaluation import label_log_probabilities
 
@@ -92,7 +92,7 @@ def _probabilities(
         scores = np.zeros((len(table), len(settings.data.labels)))
         for modality in table["modality"].unique():
             rows = np.flatnonzero(table["modality"] == modality)
-            examples = Examples(
+            examples = IndexedUtterances(
                 table.iloc[rows].drop(columns="modality"),
                 store=store,
                 prompt=speech.prompt,

@@ -18,7 +18,7 @@ from ermgap.baselines.arguments import adapter_config
 from ermgap.config import MODALITIES, Backbone
 from ermgap.distributed import World
 from ermgap.model import prompts, qwen2_audio
-from ermgap.model.batches import Examples, cells_of
+from ermgap.model.batches import IndexedUtterances, cells_of
 from ermgap.model.features.store import FeatureStore
 from ermgap.training.context import features_of
 from ermgap.training.evaluation import label_log_probabilities, predictions
@@ -122,7 +122,7 @@ class BackboneSystem(System):
         """See `System.predict`."""
         speech, labels = self.speech, self.labels
         note(f"{self.name}: {len(utterances)} utterances, {modality}")
-        examples = Examples(
+        examples = IndexedUtterances(
             utterances,
             store=self.cache.features(speech, utterances, note),
             prompt=speech.prompt,

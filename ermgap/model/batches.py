@@ -1,7 +1,7 @@
-"""Utterances made ready for the model: index arrays over a split, and packed batches of them.
+"""Utterances as the model takes them: index arrays over a split, and packed batches.
 
-An example is an utterance in a modality. Sequences are laid end to end (ermgap.model.packing);
-audio comes unpadded from the feature store and is concatenated over the batch.
+A row is an utterance in a modality. Sequences are packed end to end (ermgap.model.packing); audio
+comes unpadded from the feature store and is concatenated over the batch.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ class Batch:
     Attributes:
         ids: [N] int64.
         packing: where each utterance's tokens are.
-        audio: features, [sum of audio lengths, d] and zeros up to a whole block of rows.
-        audio_places: [sum of audio lengths] int64, the tokens that they take the place of.
+        audio: features, [sum of audio lengths, d], and rows of zeros that fill the last block.
+        audio_places: [sum of audio lengths] int64, the placeholder tokens that they replace.
         positions: [B, A] int64, own tokens (those after a shared prefix) whose next token is (part
-            of) the answer; past the end of a short answer, its last one again.
+            of) the answer; beyond the end of a short answer, its last one repeated.
         targets: [B, A] int64, that next token, or -100.
         label, cell, gender: [B] int64.
-        index: [B] int64, row in the `Examples` it was made from.
+        index: [B] int64, row in the `IndexedUtterances` it was made from.
     """
 
     ids: Tensor
@@ -46,12 +46,12 @@ class Batch:
     index: Tensor
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same on a device, copied without waiting."""
+        """The same on a device, copied asynchronously."""
         return moved(self, device)
 
 
-class Examples:
-    """One split, ready to be batched: a row for each utterance in each modality.
+class IndexedUtterances:
+    """One split, from which batches are made: a row for each utterance in each modality.
 
     Args:
         table: rows of one split (ermgap.corpora.table).
@@ -65,7 +65,7 @@ class Examples:
             transcript has no row in speech+text.
         label, gender, cell: [N] int64.
         audio_length: [N] int64, placeholders of the clip. length: tokens up to the answer.
-        prefix: [N] int64, which of the texts before the audio; rows of one can share it.
+        prefix: [N] int64, number of the row's text before the audio; rows of equal number share it.
     """
 
     def __init__(
@@ -88,25 +88,25 @@ class Examples:
         self.cell = np.array([place[pair] for pair in pairs], dtype=np.int64)
         self.cells = len(cells)
         self.audio_length = np.array([len(store[name]) for name in self.ids], dtype=np.int64)
-        self._word()
+        self._tokenise()
 
-    def _word(self) -> None:
-        """Token ids around each row's audio, those of equal text held once."""
-        known: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
-        kept: dict[tuple[int, ...], int] = {}
+    def _tokenise(self) -> None:
+        """Set the token ids around each row's audio; equal texts share one array."""
+        tokenised: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
+        prefixes: dict[tuple[int, ...], int] = {}
         self.before, self.after, prefix = [], [], []
         columns = ("language", "modality", "transcript")
         for language, modality, transcript in zip(
             *(self.table[name] for name in columns), strict=True
         ):
             key = (language, modality, transcript if modality != SPEECH else "")
-            if key not in known:
+            if key not in tokenised:
                 ids = self.prompt.around(language=language, modality=modality, transcript=key[2])
-                known[key] = tuple(np.array(part, dtype=np.int64) for part in ids)
-            before, after = known[key]
+                tokenised[key] = tuple(np.array(part, dtype=np.int64) for part in ids)
+            before, after = tokenised[key]
             self.before.append(before)
             self.after.append(after)
-            prefix.append(kept.setdefault(tuple(before), len(kept)))
+            prefix.append(prefixes.setdefault(tuple(before), len(prefixes)))
         self.prefix = np.array(prefix, dtype=np.int64)
         around = [len(b) + len(a) for b, a in zip(self.before, self.after, strict=True)]
         self.length = self.audio_length + np.array(around, dtype=np.int64)
@@ -128,27 +128,28 @@ class Examples:
         dtype,
         shared: bool = False,
     ) -> Batch:
-        """Collate these rows.
+        """The batch of these rows.
 
         Args:
             rows: rows of this split.
             answers: whether the sequences hold all answer tokens but the last.
-            device, dtype: where to, and the features' dtype.
-            shared: pack the tokens before the audio, which must be the same, once for all.
+            device: of the batch.
+            dtype: of the features.
+            shared: pack the tokens before the audio, which must be equal in all rows, only once.
         """
         rows = np.asarray(rows, dtype=np.int64)
-        nothing = np.zeros(0, dtype=np.int64)
-        prefix = self.before[rows[0]] if shared else nothing
-        given = [np.array(self.prompt.answers[label], dtype=np.int64) for label in self.label[rows]]
-        shown = [answer if answers else answer[:1] for answer in given]
+        empty = np.zeros(0, dtype=np.int64)
+        prefix = self.before[rows[0]] if shared else empty
+        whole = [np.array(self.prompt.answers[label], dtype=np.int64) for label in self.label[rows]]
+        targets_of = [answer if answers else answer[:1] for answer in whole]
         parts = [
             (
-                nothing if shared else self.before[row],
+                empty if shared else self.before[row],
                 np.full(self.audio_length[row], self.prompt.audio, dtype=np.int64),
                 self.after[row],
                 answer[:-1],
             )
-            for row, answer in zip(rows, shown, strict=True)
+            for row, answer in zip(rows, targets_of, strict=True)
         ]
         sizes = np.array([[len(part) for part in each] for each in parts])
         packing = Packing.of(sizes.sum(1), prefix=len(prefix))
@@ -156,22 +157,25 @@ class Examples:
         own = np.full(len(packing.places), self.prompt.audio, dtype=np.int64)
         filled = np.concatenate([part for each in parts for part in each])
         own[: len(filled)] = filled
-        heard = starts + sizes[:, 0]
+        audio_starts = starts + sizes[:, 0]
         places = np.concatenate(
-            [np.arange(start, start + size) for start, size in zip(heard, sizes[:, 1], strict=True)]
+            [
+                np.arange(start, start + size)
+                for start, size in zip(audio_starts, sizes[:, 1], strict=True)
+            ]
         )
-        asked = starts + sizes[:, :3].sum(1) - 1  # the token whose next one is the answer
-        count = np.array([len(answer) for answer in shown])
+        last = starts + sizes[:, :3].sum(1) - 1  # the token whose next one is the answer
+        count = np.array([len(answer) for answer in targets_of])
         step = np.arange(count.max())
         targets = np.full((len(rows), len(step)), -100, dtype=np.int64)
-        for i, answer in enumerate(shown):
+        for i, answer in enumerate(targets_of):
             targets[i, : count[i]] = answer
         return Batch(
             ids=torch.from_numpy(np.concatenate([prefix, own])),
             packing=packing,
             audio=self._features(rows, len(places)).to(dtype),
             audio_places=torch.from_numpy(places + len(prefix)),
-            positions=torch.from_numpy(asked[:, None] + np.minimum(step, count[:, None] - 1)),
+            positions=torch.from_numpy(last[:, None] + np.minimum(step, count[:, None] - 1)),
             targets=torch.from_numpy(targets),
             label=torch.from_numpy(self.label[rows]),
             cell=torch.from_numpy(self.cell[rows]),
@@ -180,7 +184,7 @@ class Examples:
         ).to(device)
 
     def _features(self, rows: np.ndarray, count: int) -> Tensor:
-        """The clips' features end to end, and zeros up to a whole block of rows."""
+        """The clips' features end to end, and rows of zeros that fill the last block."""
         features = [self.store.tensor(self.ids[row]) for row in rows]
         spare = blocks(count, BLOCK) - count
         return torch.cat([*features, features[0].new_zeros(spare, features[0].shape[1])])
@@ -189,7 +193,7 @@ class Examples:
 def in_modalities(table: pd.DataFrame, modalities: Sequence[str]) -> pd.DataFrame:
     """The utterances once for each modality, with a column `modality`.
 
-    What has no transcript is left out of speech+text; `transcript_notes` counts it.
+    Utterances without a transcript are not in speech+text.
     """
     parts = []
     for modality in modalities:
@@ -200,11 +204,11 @@ def in_modalities(table: pd.DataFrame, modalities: Sequence[str]) -> pd.DataFram
 
 def cells_of(table: pd.DataFrame, modalities: Sequence[str]) -> list[tuple[str, str]]:
     """Every (language, modality) that has utterances: the order of cell indices."""
-    found = []
+    cells = []
     for modality in modalities:
         part = table if modality == SPEECH else table[_has_transcript(table)]
-        found += [(language, modality) for language in sorted(part["language"].unique())]
-    return found
+        cells += [(language, modality) for language in sorted(part["language"].unique())]
+    return cells
 
 
 def _has_transcript(table: pd.DataFrame) -> pd.Series:

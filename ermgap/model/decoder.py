@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from ermgap.model.attention import mix, mix_at
 from ermgap.model.fsdp import through
 from ermgap.model.layer_operations import rms_norm, rotate
-from ermgap.model.lora import Stack, adapted
+from ermgap.model.lora import StackedAdapters, adapted
 from ermgap.model.packing import Packing
 
 LAYERS = "model.language_model.layers"
@@ -27,7 +27,7 @@ def decode_at(
     packing: Packing,
     at: Tensor,
     *,
-    stack: Stack | None = None,
+    stack: StackedAdapters | None = None,
     recompute: bool = False,
 ) -> Tensor:
     """Run a `Qwen2Model` over packed embeddings; its last layer at some positions only.

@@ -5,13 +5,13 @@ linear module and, if wanted, a copy of the projector. A linear module then give
 
     W x + b + alpha / r * B A dropout(x)          (LoRA, arXiv 2106.09685, as peft defines it)
 
-A `Stack` holds K adapters for one forward pass: factors with a leading axis of K, padded with zeros
-to the largest r, so that the frozen product runs once over K x batch rows and the low-rank products
-are batched over K. Each adapter keeps its own r, alpha, dropout rate and random numbers: with K = 1
-the arithmetic is that of the adapter alone.
+`StackedAdapters` holds K adapters for one forward pass: factors with a leading axis of K, padded
+with zeros to the largest r, so that the frozen product runs once over K x batch rows and the
+low-rank products are batched over K. Each adapter keeps its own r, alpha, dropout rate and random
+numbers: with K = 1 the arithmetic is that of the adapter alone.
 
-Differences to peft: modules that share their input (q, k, v) share its dropout mask, and in a
-bfloat16 model the low-rank products are bfloat16 too, of factors kept in float32.
+Unlike in peft, modules that share their input (q, k, v) share its dropout mask, and in a bfloat16
+model the low-rank products are bfloat16 too, of factors kept in float32.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Adapter:
         seed: of A's values; the same on every device and worker.
 
     Attributes:
-        parameters: by peft's name without its prefix; float32, or float64 in a float64 model: an
-            optimiser step of 1e-5 vanishes in bfloat16's 8 bits.
+        parameters: by peft's name without its prefix; float32, or float64 in a float64 model, since
+            an optimiser step of 1e-5 vanishes in bfloat16's 8 bits.
         generator: draws the dropout masks, on the model's device.
     """
 
@@ -81,7 +81,7 @@ class Adapter:
 
     @property
     def alpha(self) -> int:
-        """2 r unless it is given."""
+        """LoRA's alpha; 2 r unless it is set."""
         return self.settings.alpha or 2 * self.settings.r
 
     def _add(self, name: str, value: Tensor) -> None:
@@ -91,8 +91,8 @@ class Adapter:
         """Write the adapter into a folder, in peft's format.
 
         Args:
-            folder: made if need be.
-            base: name or folder of the model that it belongs to.
+            folder: created if absent.
+            base: name or folder of the model that the adapter belongs to.
             revision: of the base on the hub; None: the newest.
         """
         from safetensors.torch import save_file
@@ -104,9 +104,9 @@ class Adapter:
         }
         save_file(tensors, folder / file_names.ADAPTER_WEIGHTS, metadata={"format": "pt"})
         settings = self.settings
-        told = {
+        metadata = {
             "peft_type": "LORA",
-            "task_type": None,  # the model is none of those that peft has a task for
+            "task_type": None,  # peft has no task for this kind of model
             "auto_mapping": {"base_model_class": BASE_CLASS, "parent_library": "transformers"},
             "base_model_name_or_path": base,
             "revision": revision,
@@ -115,16 +115,16 @@ class Adapter:
             "lora_alpha": self.alpha,
             "lora_dropout": settings.dropout,
             "bias": "none",
-            # The audio tower has q_proj, k_proj and v_proj of its own: the decoder alone is meant.
+            # Of the decoder alone: the audio tower has q_proj, k_proj and v_proj, too.
             "target_modules": rf".*language_model\.layers\..*\.({'|'.join(settings.targets)})",
             "modules_to_save": [PROJECTOR.split(".")[-1]] if settings.train_projector else None,
         }
         (folder / "adapter_config.json").write_text(
-            json.dumps(told, indent=2) + "\n", encoding="utf-8"
+            json.dumps(metadata, indent=2) + "\n", encoding="utf-8"
         )
 
 
-class Stack:
+class StackedAdapters:
     """Several adapters side by side for one pass.
 
     Attributes:
@@ -151,7 +151,7 @@ class Stack:
             self.first[path], self.second[path] = _stacked(firsts, dtype), _stacked(seconds, dtype)
 
     def mask(self, tokens: int, width: int) -> Tensor | None:
-        """Dropout's mask over an input, bool [K, tokens, width]; None where nothing drops."""
+        """Dropout's mask of an input, bool [K, tokens, width]; None where no rate is above 0."""
         if not any(self.rates):
             return None
         device = self.adapters[0].generator.device
@@ -166,11 +166,12 @@ class Stack:
     def project(self, audio: Tensor, projector: nn.Linear) -> Tensor:
         """Features [N, d_audio] through each adapter's projector: [K, N, hidden]."""
         names = [f"{PROJECTOR}.linear.{name}" for name in ("weight", "bias")]
-        held = [adapter for adapter in self.adapters if names[0] in adapter.parameters]
-        if not held:
+        trained = [adapter for adapter in self.adapters if names[0] in adapter.parameters]
+        if not trained:
             return projector(audio).unsqueeze(0).expand(self.size, -1, -1)
         weight, bias = (
-            _stacked([adapter.parameters[name] for adapter in held], self.dtype) for name in names
+            _stacked([adapter.parameters[name] for adapter in trained], self.dtype)
+            for name in names
         )
         if self.size == 1:
             return F.linear(audio, weight[0], bias[0]).unsqueeze(0)
@@ -179,24 +180,24 @@ class Stack:
 
 
 def adapted(
-    stack: Stack | None, modules: dict[str, nn.Linear], x: Tensor, dropped: Tensor | None
+    stack: StackedAdapters | None, modules: dict[str, nn.Linear], x: Tensor, dropped: Tensor | None
 ) -> list[Tensor]:
     """Linear modules that share the input x [K, N, in], each with its adapters: [K, N, out] each.
 
     Args:
-        stack: None: the pretrained modules alone.
+        stack: None for the pretrained modules alone.
         modules: by path.
-        dropped: x with dropout's mask applied (its factor is in the stack); None where none is.
+        dropped: x with dropout's mask applied (its factor is in the stack); None without dropout.
     """
     outputs = [F.linear(x, module.weight, module.bias) for module in modules.values()]
-    held = [i for i, path in enumerate(modules) if stack is not None and path in stack.first]
-    if not held:
+    targeted = [i for i, path in enumerate(modules) if stack is not None and path in stack.first]
+    if not targeted:
         return outputs
     paths = list(modules)
-    down = [stack.first[paths[i]] for i in held]
+    down = [stack.first[paths[i]] for i in targeted]
     down = torch.cat(down, 1) if len(down) > 1 else down[0]
     low = torch.bmm(x if dropped is None else dropped, down.transpose(1, 2))
-    for i, part in zip(held, low.chunk(len(held), -1), strict=True):
+    for i, part in zip(targeted, low.chunk(len(targeted), -1), strict=True):
         outputs[i] = torch.baddbmm(outputs[i], part, stack.second[paths[i]].transpose(1, 2))
     return outputs
 

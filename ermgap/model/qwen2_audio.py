@@ -1,10 +1,10 @@
-"""One Qwen2-Audio, whatever its size: load it, give it adapters, read answers from it.
+"""Qwen2-Audio of any size: loading it, its adapters, losses and the logits of the labels.
 
 `small`, `random-tiny` and `qwen2-audio-7b` are the same class
-(`Qwen2AudioForConditionalGeneration`) and pass through the same functions. The audio tower's
-outputs come from the feature store; here the projector, the decoder and the head run, and the head
-only at answer positions: for the 7B model's vocabulary of 156,032 the full logits of 16 utterances
-would be 1.4 GB, these are 0.03 GB.
+(`Qwen2AudioForConditionalGeneration`) and are run by the same functions. The audio tower's outputs
+come from the feature store; here the projector, the decoder and the head run, the head only at
+answer positions: with the 7B model's vocabulary of 156,032 the full logits of 16 utterances would
+be 1.4 GB, these are 0.03 GB.
 
     speech = load(config.backbone, labels=config.data.labels, device=torch.device("cpu"))
     speech.reset_adapter(config.adapter, seed=0)        # or set_adapters, several in one pass
@@ -30,16 +30,17 @@ from ermgap.model import fsdp, prompts
 from ermgap.model.backbones import BACKBONES
 from ermgap.model.batches import Batch
 from ermgap.model.decoder import LAYERS, decode_at
-from ermgap.model.lora import Adapter, Stack
+from ermgap.model.lora import Adapter, StackedAdapters
 from ermgap.model.self_check import check
 
 IGNORE = -100
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 where matrix products gain from it, and float32 elsewhere.
+    """The named dtype; `auto` is bfloat16 where it speeds up matrix products, else float32.
 
-    They do on a GPU that has it and on a CPU with AMX tiles, where they run eight times as fast.
+    It does on a GPU that supports it, and on a CPU with AMX tiles, where they are eight times as
+    fast.
     """
     if name != "auto":
         return getattr(torch, name)
@@ -51,7 +52,7 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
 def _has_amx() -> bool:
     try:
         return torch.backends.mkldnn.is_available() and torch.cpu._is_amx_tile_supported()
-    except AttributeError:  # a torch that cannot tell
+    except AttributeError:  # a torch without this function
         return False
 
 
@@ -71,13 +72,13 @@ def load(
     """Load the configured backbone, frozen, in evaluation mode, without an adapter.
 
     Args:
-        labels: the answers it is to choose from.
-        device: where to.
+        labels: the possible answers.
+        device: of the model.
         shards: the workers over which the decoder is sharded (ermgap.model.fsdp).
 
     Raises:
-        UserError: unknown name, weights that cannot be found or read, labels that cannot be told
-        apart.
+        UserError: unknown name, weights that cannot be found or read, labels that begin with the
+        same token.
     """
     from safetensors import SafetensorError
     from transformers import (
@@ -88,20 +89,20 @@ def load(
 
     settings = resolved(settings, device)
     folder = BACKBONES.find(settings.name)(settings)
-    # A folder is complete: nothing is asked of a hub for it.
-    known = {"revision": settings.revision, "local_files_only": Path(folder).is_dir()}
-    never = {"trust_remote_code": False}  # without it, transformers asks at the terminal
+    # A folder is complete: the hub is not asked for it.
+    options = {"revision": settings.revision, "local_files_only": Path(folder).is_dir()}
+    no_code = {"trust_remote_code": False}  # without it, transformers asks at the terminal
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **known, **never)
-        extractor = WhisperFeatureExtractor.from_pretrained(folder, **known)
-        model, told = Qwen2AudioForConditionalGeneration.from_pretrained(
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options, **no_code)
+        extractor = WhisperFeatureExtractor.from_pretrained(folder, **options)
+        model, report = Qwen2AudioForConditionalGeneration.from_pretrained(
             folder,
             dtype=getattr(torch, settings.dtype),
             attn_implementation="sdpa",
             use_safetensors=True,
             output_loading_info=True,
-            **known,
-            **never,
+            **options,
+            **no_code,
         )
     except (OSError, ValueError, SafetensorError) as problem:
         logging.getLogger(__name__).debug("backbone %s", folder, exc_info=True)
@@ -114,7 +115,7 @@ def load(
     if shards is None:
         model = model.to(device)
     speech = SpeechLLM(model.eval(), tokenizer, extractor, prompt, settings)
-    check(speech, missing=told["missing_keys"])
+    check(speech, missing=report["missing_keys"])
     if shards is not None:
         speech.shard(shards)
     return speech
@@ -122,7 +123,7 @@ def load(
 
 def _remedy(folder: Path | str) -> str:
     if Path(folder).is_dir():
-        return "mend the folder, or name another with --set backbone.path=DIR"
+        return "fix the folder, or name another with --set backbone.path=DIR"
     return (
         f"where the hub can be reached, run `hf download {in_shell(folder)} --local-dir DIR`, "
         "then add --set backbone.path=DIR"
@@ -138,7 +139,7 @@ class SpeechLLM:
         prompt: token ids around the audio and of the answers.
         adapters: the K adapters of a pass; K = 1 in training.
         training: whether dropout applies.
-        sharded: whether the decoder's layers are, so that workers must run it equally often.
+        sharded: whether the decoder is (ermgap.model.fsdp): all workers must run it equally often.
         recompute: keep only the layers' inputs for the backward pass (less memory, a third slower).
     """
 
@@ -155,7 +156,7 @@ class SpeechLLM:
         self.first_tokens = torch.tensor(prompt.first_tokens, device=model.device)
 
     def shard(self, workers: World) -> None:
-        """Share the decoder's layers among the workers, and move everything to their devices.
+        """Shard the decoder's layers over the workers, and move everything to their devices.
 
         Layer by layer, so that no device ever holds the whole decoder.
         """
@@ -189,30 +190,29 @@ class SpeechLLM:
         modules = self._targeted(settings[0].targets)
         projector = self.model.model.multi_modal_projector.linear
         self.adapters = [
-            Adapter(one, modules, projector, seed=seed)
-            for one, seed in zip(settings, seeds, strict=True)
+            Adapter(adapter, modules, projector, seed=seed)
+            for adapter, seed in zip(settings, seeds, strict=True)
         ]
 
     def _targeted(self, targets: Sequence[str]) -> dict[str, nn.Linear]:
         """The decoder's linear modules of these names, by path; UserError for one that is none."""
-        there: dict[str, list] = {}
+        modules: dict[str, list] = {}
         for i, layer in enumerate(self.model.model.language_model.layers):
             for name, module in layer.named_modules():
                 if isinstance(module, nn.Linear):
-                    there.setdefault(name.split(".")[-1], []).append((i, name, module))
+                    modules.setdefault(name.split(".")[-1], []).append((i, name, module))
         for target in targets:
-            if target not in there:
+            if target not in modules:
                 raise UserError(
-                    f"adapter.targets holds {target!r}, which no linear module of the decoder is "
-                    f"called; choose from {', '.join(there)}."
+                    f"adapter.targets holds {target!r}, which is no linear module of the decoder; "
+                    f"choose from {', '.join(modules)}."
                 )
-        held = sorted(
-            (found for target in set(targets) for found in there[target]), key=itemgetter(0, 1)
-        )
-        return {f"{LAYERS}.{i}.{name}": module for i, name, module in held}
+        targeted = [entry for target in set(targets) for entry in modules[target]]
+        targeted.sort(key=itemgetter(0, 1))
+        return {f"{LAYERS}.{i}.{name}": module for i, name, module in targeted}
 
     def remove_adapter(self) -> None:
-        """Back to the pretrained model alone."""
+        """Return to the pretrained model alone."""
         self.adapters = []
 
     def trainable(self, member: int = 0) -> list[tuple[str, nn.Parameter]]:
@@ -224,7 +224,7 @@ class SpeechLLM:
         return [adapter.generator.get_state() for adapter in self.adapters]
 
     def set_random_state(self, states: Sequence[Tensor]) -> None:
-        """Take back what `random_state` gave."""
+        """Restore what `random_state` returned."""
         for adapter, state in zip(self.adapters, states, strict=True):
             adapter.generator.set_state(state)
 
@@ -235,7 +235,7 @@ class SpeechLLM:
         core = self.model.model
         stack = None
         if self.adapters:
-            stack = Stack(self.adapters, dtype=self.dtype, training=self.training)
+            stack = StackedAdapters(self.adapters, dtype=self.dtype, training=self.training)
         embeddings = core.language_model.embed_tokens(batch.ids).unsqueeze(0)
         if stack is None:
             audio = core.multi_modal_projector(batch.audio).unsqueeze(0)
@@ -266,19 +266,19 @@ class SpeechLLM:
         batch must then have been made with its answers.
         """
         if over == "labels":
-            logits, wanted = self.label_logits(batch), batch.label
+            logits, targets = self.label_logits(batch), batch.label
         else:
-            logits, wanted = _full(self.model.lm_head(self.answer_states(batch))), batch.targets
+            logits, targets = _full(self.model.lm_head(self.answer_states(batch))), batch.targets
         members = len(logits)
         tokens = F.cross_entropy(
             logits.flatten(0, -2),
-            wanted.flatten().repeat(members),
+            targets.flatten().repeat(members),
             ignore_index=IGNORE,
             reduction="none",
-        ).view(members, *wanted.shape)
+        ).view(members, *targets.shape)
         if over == "labels":
             return tokens
-        return tokens.sum(-1) / (wanted != IGNORE).sum(-1)
+        return tokens.sum(-1) / (targets != IGNORE).sum(-1)
 
 
 def _full(logits: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from pathlib import Path
 from ermgap import config
 from ermgap.distributed import World
 from ermgap.model import qwen2_audio
-from ermgap.model.batches import Examples, cells_of
+from ermgap.model.batches import IndexedUtterances, cells_of
 from ermgap.model.features import store as features
 from ermgap.records import Storage
 from ermgap.registry import load_plugins
@@ -21,8 +21,8 @@ from ermgap.registry import load_plugins
 class Material:
     """What all configurations of a sweep share."""
 
-    train: Examples
-    dev: Examples
+    train: IndexedUtterances
+    dev: IndexedUtterances
     cells: list[tuple[str, str]]
     storage: Storage
     base: str = ""  # name or folder of the backbone, for the adapters that are written
@@ -55,7 +55,7 @@ def prepare(material: dict, world: World, note) -> tuple[qwen2_audio.SpeechLLM, 
     store = features_of(speech, table, cache=cache, note=note)
     cells = cells_of(table, settings.data.modalities)
     splits = {
-        split: Examples(
+        split: IndexedUtterances(
             table[table["split"] == split],
             store=store,
             prompt=speech.prompt,

@@ -15,7 +15,7 @@ import torch
 
 from ermgap.corpora.predictions import predictions_table
 from ermgap.distributed import World
-from ermgap.model.batches import Examples
+from ermgap.model.batches import IndexedUtterances
 from ermgap.model.qwen2_audio import SpeechLLM
 from ermgap.training.batch_sampler import by_length
 
@@ -23,7 +23,7 @@ from ermgap.training.batch_sampler import by_length
 @torch.no_grad()
 def label_log_probabilities(
     speech: SpeechLLM,
-    examples: Examples,
+    examples: IndexedUtterances,
     *,
     world: World,
     batch: int,
@@ -55,7 +55,7 @@ def label_log_probabilities(
 
 
 def predictions(
-    examples: Examples, log_probabilities: np.ndarray, *, labels: Sequence[str]
+    examples: IndexedUtterances, log_probabilities: np.ndarray, *, labels: Sequence[str]
 ) -> pd.DataFrame:
     """The table of predictions (`ermgap.corpora.predictions`) with the most probable labels."""
     return predictions_table(

@@ -21,7 +21,7 @@ from ermgap import predict
 from ermgap.errors import UserError
 from ermgap.model import prompts
 from ermgap.model.backbones import random_tiny
-from ermgap.model.batches import Examples, cells_of
+from ermgap.model.batches import IndexedUtterances, cells_of
 from ermgap.model.features import store as features
 from ermgap.records import Storage
 from ermgap.training.context import Material
@@ -51,7 +51,9 @@ def trained(table, tmp_path_factory):
     store = features.ensure(table, speech.model, speech.extractor, cache=place, **told)
     cells = cells_of(table, BOTH)
     given = {"store": store, "prompt": speech.prompt, "labels": LABELS, "cells": cells}
-    splits = [Examples(table[table["split"] == split], **given) for split in ("train", "dev")]
+    splits = [
+        IndexedUtterances(table[table["split"] == split], **given) for split in ("train", "dev")
+    ]
     one = job(SETTINGS)
     run = Trained((speech, Material(*splits, cells, Storage.at(place))), one, place)
     return tiny_run.with_card(run, one, table, place), run.predictions

@@ -16,7 +16,7 @@ from ermgap.config import Config
 from ermgap.distributed import World
 from ermgap.errors import UserError
 from ermgap.model import prompts
-from ermgap.model.batches import Examples, cells_of
+from ermgap.model.batches import IndexedUtterances, cells_of
 from ermgap.model.features import store as features
 from ermgap.records import Storage
 from ermgap.training import model_card
@@ -67,10 +67,10 @@ def dev(table) -> pd.DataFrame:
     return table[table["split"] == "dev"].reset_index(drop=True)
 
 
-def examples(part: pd.DataFrame, speech, modalities, *, cells=None) -> Examples:
+def examples(part: pd.DataFrame, speech, modalities, *, cells=None) -> IndexedUtterances:
     store = ours.features_of(speech, part)
     cells = cells or cells_of(part, modalities)
-    return Examples(part, store=store, prompt=speech.prompt, labels=LABELS, cells=cells)
+    return IndexedUtterances(part, store=store, prompt=speech.prompt, labels=LABELS, cells=cells)
 
 
 def trained(table: pd.DataFrame, place: Path, modalities: list[str]) -> tuple[Path, Trained]:

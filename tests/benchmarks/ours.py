@@ -17,7 +17,7 @@ from machine import peak_memory_mb, synchronise
 from ermgap import config, keep_freed_memory
 from ermgap.distributed import World
 from ermgap.model import qwen2_audio
-from ermgap.model.batches import Examples, cells_of
+from ermgap.model.batches import IndexedUtterances, cells_of
 from ermgap.model.features.audio_tower import tower_output
 from ermgap.records import Storage
 from ermgap.training import trainer
@@ -53,7 +53,7 @@ def on_random(settings: config.Config, model, extractor, table, store, prompt, *
     speech = qwen2_audio.SpeechLLM(model, None, extractor, prompt, settings.backbone)
     cells = cells_of(table, settings.data.modalities)
     splits = [
-        Examples(
+        IndexedUtterances(
             table[table["split"] == split],
             store=store,
             prompt=prompt,

@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from ermgap import config  # noqa: E402
 from ermgap.model import prompts, qwen2_audio  # noqa: E402
-from ermgap.model.batches import Examples  # noqa: E402
+from ermgap.model.batches import IndexedUtterances  # noqa: E402
 from ermgap.model.features.audio_tower import tower_output  # noqa: E402
 
 WINDOW = 200  # log-mel frames: 2 s
@@ -72,7 +72,7 @@ def ours(shape, data, *, dtype: str):
     speech = qwen2_audio.SpeechLLM(model, None, None, shape.prompt(), settings)
     speech.reset_adapter(ADAPTER, seed=0)
     cells = [("de", "speech"), ("en", "speech")]
-    examples = Examples(
+    examples = IndexedUtterances(
         table, store=store, prompt=shape.prompt(), labels=shapes.LABELS, cells=cells
     )
     return speech, examples

@@ -15,7 +15,7 @@ import torch
 from ermgap import config
 from ermgap.distributed import World
 from ermgap.model import prompts, qwen2_audio
-from ermgap.model.batches import Examples, cells_of
+from ermgap.model.batches import IndexedUtterances, cells_of
 from ermgap.model.features import store as features
 from ermgap.records import Storage
 from ermgap.training import model_card
@@ -71,7 +71,7 @@ def speech(dtype: str = "float32", *, labels=LABELS, name: str = "random-tiny", 
 
 
 def splits(table: pd.DataFrame, model, *, cache: Path):
-    """`Examples` of train and dev, and their cells, with features extracted into `cache`."""
+    """The utterances of train and dev, and their cells, with features extracted into `cache`."""
     store = features.ensure(
         table,
         model.model,
@@ -84,7 +84,7 @@ def splits(table: pd.DataFrame, model, *, cache: Path):
     )
     cells = cells_of(table, ["speech"])
     made = [
-        Examples(
+        IndexedUtterances(
             table[table["split"] == split],
             store=store,
             prompt=model.prompt,

@@ -19,7 +19,7 @@ from ermgap.config import MELD_LABELS, SPEECH, SPEECH_AND_TEXT
 from ermgap.errors import UserError
 from ermgap.model import prompts
 from ermgap.model.backbones import random_tiny, tokens
-from ermgap.model.batches import Examples, cells_of
+from ermgap.model.batches import IndexedUtterances, cells_of
 
 # A sweep's records name the version: other texts under one number would make two runs look alike.
 PUBLISHED = {1: "3bb34fc1"}
@@ -158,7 +158,7 @@ def test_the_audio_tokens_of_a_batch_are_those_of_the_clips_whatever_is_said(wor
     table["utterance_id"] = [f"u{i}" for i in range(len(table))]
     store = Store({name: torch.zeros(1 + i % 7, 4) for i, name in enumerate(table["utterance_id"])})
     cells = cells_of(table, [SPEECH, SPEECH_AND_TEXT])
-    examples = Examples(table, store=store, prompt=prompt, labels=MELD_LABELS, cells=cells)
+    examples = IndexedUtterances(table, store=store, prompt=prompt, labels=MELD_LABELS, cells=cells)
     assert len(examples) == 2 * len(table)
     for row, name in enumerate(examples.ids):
         batch = examples.batch([row], answers=True, device="cpu", dtype=torch.float32)

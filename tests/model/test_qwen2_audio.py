@@ -21,7 +21,7 @@ from ermgap import config
 from ermgap.errors import UserError
 from ermgap.model import attention, layer_operations, prompts
 from ermgap.model.backbones import BACKBONES
-from ermgap.model.batches import Examples
+from ermgap.model.batches import IndexedUtterances
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def speech(request):
 
 
 @pytest.fixture(scope="module")
-def examples(speech, table, tmp_path_factory) -> Examples:
+def examples(speech, table, tmp_path_factory) -> IndexedUtterances:
     return tiny_run.splits(table, speech, cache=tmp_path_factory.mktemp("features"))[0]
 
 

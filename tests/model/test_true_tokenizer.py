@@ -22,7 +22,7 @@ from ermgap import config
 from ermgap.config import MELD_LABELS
 from ermgap.distributed import World
 from ermgap.model import prompts, qwen2_audio, self_check
-from ermgap.model.batches import Examples, cells_of
+from ermgap.model.batches import IndexedUtterances, cells_of
 from ermgap.model.features.audio_tower import log_mel
 from ermgap.training.context import features_of
 from ermgap.training.evaluation import label_log_probabilities, predictions
@@ -84,12 +84,12 @@ class Place:
         self.waves = [soundfile.read(path, dtype="float32")[0] for path in self.table["path"]]
         self.store = features_of(self.speech, self.table, cache=folder / "features")
 
-    def asked(self, prompt: str, modality: str) -> tuple[qwen2_audio.SpeechLLM, Examples]:
+    def asked(self, prompt: str, modality: str) -> tuple[qwen2_audio.SpeechLLM, IndexedUtterances]:
         """Our model with another prompt, and the clips as examples of it in one modality."""
         one = self.speech
         made = prompts.build(one.tokenizer, prompts.find(prompt), MELD_LABELS)
         speech = qwen2_audio.SpeechLLM(one.model, one.tokenizer, one.extractor, made, one.settings)
-        examples = Examples(
+        examples = IndexedUtterances(
             self.table,
             store=self.store,
             prompt=made,

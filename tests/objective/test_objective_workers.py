@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ermgap import config
 from ermgap.distributed import World
-from ermgap.model.batches import Batch, Examples
+from ermgap.model.batches import Batch, IndexedUtterances
 from ermgap.objective import LOSSES, Loss, Objective
 from ermgap.training.gradients import accumulate_gradients
 
@@ -173,7 +173,7 @@ class Real:
             }
         )
         store = _Store({str(i): torch.randn(2 + i % 5, 32).double() for i in range(24)})
-        self.examples = Examples(
+        self.examples = IndexedUtterances(
             table, store=store, prompt=self.speech.prompt, labels=labels, cells=CELLS
         )
 
