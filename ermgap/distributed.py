@@ -34,7 +34,7 @@ class World:
             device=device or torch.device("cpu"),
         )
 
-    def add_up(self, tensor: Tensor) -> Tensor:
+    def all_reduce(self, tensor: Tensor) -> Tensor:
         """The tensor, summed over all workers in place."""
         if self.size > 1:
             dist.all_reduce(tensor)
@@ -43,9 +43,9 @@ class World:
     def any(self, *flags: bool) -> list[bool]:
         """For each flag, whether it is set on some worker."""
         counts = torch.tensor([float(flag) for flag in flags], device=self.device)
-        return [count > 0 for count in self.add_up(counts).tolist()]
+        return [count > 0 for count in self.all_reduce(counts).tolist()]
 
-    def from_first(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """Rank 0's value, which must be picklable, on every worker."""
         if self.size == 1:
             return value
@@ -53,7 +53,7 @@ class World:
         dist.broadcast_object_list(values, src=0, device=self.device)
         return values[0]
 
-    def gradients_add_up(self, parameters: list[torch.nn.Parameter]) -> None:
+    def all_reduce_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
         """Sum gradients over workers, one flat all-reduce per dtype; a missing one counts as zero.
 
         The sum, and not DDP's mean: the utterance weights already carry the global normalisation.
@@ -66,7 +66,7 @@ class World:
         # No set: its order may differ between processes, and collectives pair up by order.
         for dtype in dict.fromkeys(p.dtype for p in parameters):
             gradients = [p.grad for p in parameters if p.dtype == dtype]
-            flat = self.add_up(torch.cat([g.flatten() for g in gradients]))
+            flat = self.all_reduce(torch.cat([g.flatten() for g in gradients]))
             sums = flat.split([g.numel() for g in gradients])
             torch._foreach_copy_(
                 gradients, [s.view_as(g) for s, g in zip(sums, gradients, strict=True)]

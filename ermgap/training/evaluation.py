@@ -51,7 +51,7 @@ def label_log_probabilities(
             if i < len(mine):
                 scores[:, made.index] = found
             tick()
-    return world.add_up(scores).cpu().numpy()
+    return world.all_reduce(scores).cpu().numpy()
 
 
 def predictions(

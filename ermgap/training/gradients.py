@@ -48,7 +48,7 @@ def accumulate_gradients(
             losses = speech.losses(batch, over=over)[0]
         kept.append(losses)
         sums += group_sums(losses, batch.cell, batch.gender, cells=cells)
-    world.add_up(sums)
+    world.all_reduce(sums)
     value, gradient = objective(sums, progress=progress)
     for i, batch in enumerate(batches):
         if not single:

@@ -88,7 +88,7 @@ class Desk:
             answer = None
             if self.world.rank == 0:
                 answer = ray.get(self.broker.take.remote(self.slot, 45.0))
-            answer = self.world.from_first(answer)
+            answer = self.world.broadcast(answer)
             if answer["kind"] == "close":
                 return None
             if answer["kind"] == "trial":

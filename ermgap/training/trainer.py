@@ -62,7 +62,7 @@ def train(
             row = training.epoch()
         except RunFailed as outcome:
             return failed(job, str(outcome))
-        go_on = world.from_first(report(row) if world.rank == 0 else None)
+        go_on = world.broadcast(report(row) if world.rank == 0 else None)
         going = go_on and not row["last"]
 
 
@@ -180,7 +180,7 @@ class Training:
                 for piece in pieces
             ],
         )
-        self.world.gradients_add_up(state.parameters)
+        self.world.all_reduce_gradients(state.parameters)
         rate = learning_rate(state.step, self.steps, peak=settings.lr, warmup=settings.warmup)
         norm = state.optimizer_step(rate)
         # A gradient that is not finite shows in the value that is checked at the epoch's end.

@@ -43,7 +43,7 @@ class OpenTrial:
 
 
 class Ledger:
-    """Writes the rows of one sweep; nobody else does.
+    """Commits the rows of one sweep, its only writer, and removes checkpoints of ended trials.
 
     Args:
         records: the sweep folder.
@@ -53,11 +53,11 @@ class Ledger:
 
     def __init__(self, records: Records, config: Config, *, lag: int | None = None) -> None:
         self.records, self.config, self.lag = records, config, lag
-        trials = records.trials()  # once: a sweep's rows are parsed in seconds, and not kept
+        trials = records.trials()  # once: parsing all rows takes seconds
         # Ended trials whose checkpoints are still stored, and since when; also those of a session
         # that was killed before it removed them.
-        self.over = dict.fromkeys(_with_checkpoints(records, trials), time.monotonic())
-        self.janitor = ThreadPoolExecutor(1)
+        self.to_forget = dict.fromkeys(_with_checkpoints(records, trials), time.monotonic())
+        self.remover = ThreadPoolExecutor(1)
         self.events = Events(records, trials)
         self.journal = Journal(records, config, trials=trials)
         self.committed = {trial.trial_id: self._reopened(trial) for trial in trials}
@@ -67,7 +67,7 @@ class Ledger:
         self.rule = records.rule(trials) or DegenerateRule(-math.inf, config.sweep.floor)
 
     def open(self, trial_id: str, hyperparameters: dict) -> OpenTrial:
-        """A trial that is offered: a new one gets its first row, another goes on."""
+        """The state of a trial that is offered; a new one gets its first row."""
         trial = self.committed.get(trial_id)
         if trial is None:
             trial = OpenTrial(trial_id, hyperparameters)
@@ -76,7 +76,7 @@ class Ledger:
         return replace(trial, hyperparameters=hyperparameters)
 
     def epoch(self, trial: OpenTrial, row: dict) -> str:
-        """Commit an epoch; returns the status that the trial has with it."""
+        """Commit the row of an epoch; returns the status that the trial has with it."""
         status, reason = (self._status(row), None) if row["last"] else ("running", None)
         if status == "running" and trial.trial_id not in self.never_stopped:
             reason = self.rungs.beaten(trial.trial_id, row)
@@ -91,12 +91,12 @@ class Ledger:
         return status
 
     def failed(self, trial: OpenTrial, reason: str) -> bool:
-        """Commit that a trial cannot go on; True when it is."""
+        """Commit that a trial cannot go on; returns True."""
         self._append(self._row(trial, "failed", reason) | {"epoch": trial.epoch + 1})
         return True
 
     def ended(self, trial: OpenTrial, status: str) -> None:
-        """After the last row of a trial."""
+        """Update the rule, the journal and the events after the last row of a trial."""
         floor = self.rule.floor()
         self.rule.note(trial.trial_id, status, trial.hyperparameters, trial.selected)
         if status in COMPLETE:
@@ -104,32 +104,32 @@ class Ledger:
         self.journal.ended(trial.trial_id, trial.hyperparameters, status, trial.selected)
         if self.rule.floor() != floor:
             self.journal.judge(self.rule)
-        self.over[trial.trial_id] = time.monotonic()
+        self.to_forget[trial.trial_id] = time.monotonic()
         self._forget(older=FORGET_S if self.records.in_bucket else 0.0)
         self.events.ended(trial.hyperparameters, trial.trial_id, trial.selected)
 
     def close(self) -> None:
-        """The sweep is over."""
+        """Write the last events and remove the last checkpoints; returns when both are done."""
         self.events.close()
         self._forget(older=0.0)
-        self.janitor.shutdown()
+        self.remover.shutdown()
 
     def _append(self, row: dict) -> None:
         self.records.append(row)
         self.events.live.add(row)
 
     def _forget(self, *, older: float) -> None:
-        """Remove the checkpoints of trials that ended so many seconds ago."""
+        """Remove the checkpoints of trials that ended `older` seconds ago or earlier."""
         end = time.monotonic() - older
-        for trial_id in [name for name, ended in self.over.items() if ended <= end]:
-            del self.over[trial_id]
-            if self.records.in_bucket:  # it takes a request each, for which nobody shall wait
-                self.janitor.submit(self.records.forget_checkpoints, trial_id)
+        for trial_id in [name for name, ended in self.to_forget.items() if ended <= end]:
+            del self.to_forget[trial_id]
+            if self.records.in_bucket:  # slow: a request for each checkpoint
+                self.remover.submit(self.records.forget_checkpoints, trial_id)
             else:
                 self.records.forget_checkpoints(trial_id)
 
     def _reopened(self, trial: Trial) -> OpenTrial:
-        """Where a trial of an earlier session stands by its rows."""
+        """The state of a trial of an earlier session, from its rows."""
         return OpenTrial(
             trial.trial_id,
             trial.hyperparameters,
@@ -140,7 +140,7 @@ class Ledger:
         )
 
     def _status(self, row: dict) -> str:
-        """What a trial is that ends with this row, by the trials that it may know of."""
+        """The status of a trial that ends with this row, by the trials that it may know of."""
         trial_id, selected = row["trial_id"], row["selected"]
         rule = replace(self.rule, erm=dict(self.rule.erm))  # the row is yet to be committed
         rule.note(trial_id, "finished", row["config"], selected)
@@ -160,7 +160,7 @@ class Ledger:
 
 
 def _with_checkpoints(records: Records, trials: Iterable[Trial]) -> list[str]:
-    """Ids of ended trials whose checkpoints are still stored; of a storage that refuses, none."""
+    """Ids of ended trials whose checkpoints are still stored; empty where the storage fails."""
     try:
         stored = records.with_checkpoints()
     except StorageError as problem:

@@ -66,14 +66,14 @@ class Session:
 
 def epochs(rows: Iterable[Mapping]) -> dict[str, list[Epoch]]:
     """The epochs of each slot, in the order of their rows."""
-    found: dict[str, list[Epoch]] = {}
+    by_slot: dict[str, list[Epoch]] = {}
     for row in rows:
         if row.get("seconds") is None or row.get("slot") is None:
             continue  # an offer, or a failure
         steps = (row.get("train_seconds") or 0.0) + (row.get("eval_seconds") or 0.0)
         epoch = Epoch(row["time"], row["seconds"], steps=min(steps, row["seconds"]))
-        found.setdefault(row["slot"], []).append(epoch)
-    return found
+        by_slot.setdefault(row["slot"], []).append(epoch)
+    return by_slot
 
 
 def account(rows: Iterable[Mapping], session: Session, *, now: float) -> dict[str, float]:

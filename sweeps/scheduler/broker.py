@@ -11,6 +11,7 @@ The class is plain asyncio and is tested without Ray; `slots.py` makes an actor 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections import deque
@@ -19,15 +20,15 @@ from typing import TypeVar
 
 from ermgap import config
 from ermgap.errors import UserError
-from ermgap.records import Records
+from ermgap.records import Records, Retry
 from ermgap.registry import load_plugins
 from sweeps.recording.ledger import Ledger, OpenTrial
-from sweeps.recording.patience import keep_trying
 from sweeps.scheduler.bells import Bells
 from sweeps.search import space, stopping
 
 T = TypeVar("T")
 QUEUE = object()  # what slots wait for; a Tune trial waits for its trial's id
+RETRY_S = 0.5  # between two tries of a row that the disk refuses, at most
 STARTS = 4  # of a slot in a row without a committed epoch: something is wrong that no retry fixes
 
 
@@ -258,10 +259,17 @@ class Broker:
             await self._end(trial, "failed", reason)
 
     async def _commit(self, write: Callable[[], T]) -> T | None:
-        """What `write` returns, however long the disk refuses its row; None if it gives the sweep
-        up for that."""
+        """What `write` returns; tried again while the disk refuses its row, beside all else.
+
+        None where the disk refused for so long that the sweep is given up.
+        """
+        retry = Retry(self.records.directory, "rows cannot be written", longest_s=RETRY_S)
         try:
-            return await keep_trying(write, self.records.directory)
+            while True:
+                try:
+                    return write()
+                except OSError as problem:
+                    await asyncio.sleep(retry.pause(problem))
         except UserError as trouble:
             await self.give_up(str(trouble))
             return None

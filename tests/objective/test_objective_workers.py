@@ -220,7 +220,7 @@ def ours(case: Case, world: World) -> dict[str, torch.Tensor]:
         world=world,
         over="labels",
     )
-    world.gradients_add_up(model.trained())
+    world.all_reduce_gradients(model.trained())
     gradient = torch.cat([p.grad.flatten() for p in model.trained()])
     return {"gradient": gradient, "sums": sums, "value": value}
 

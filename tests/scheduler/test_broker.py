@@ -68,7 +68,7 @@ def test_a_disk_that_refuses_for_a_while_delays_the_answer_and_nobody_else(folde
         told = [one["trial_id"] for one in rows(folder)[len(before) :]]
         assert told[0] == "t0001" and sorted(told) == ["t0000", "t0001", "t0002"]
 
-    monkeypatch.setattr("sweeps.recording.patience.PAUSE_S", 0.01)
+    monkeypatch.setattr("sweeps.scheduler.broker.RETRY_S", 0.01)
     on(folder, story)
 
 
@@ -89,7 +89,7 @@ def test_a_disk_that_refuses_for_long_ends_the_sweep_and_no_configuration(folder
             assert (await broker.outcome(trial_id, SOON))["status"] == "interrupted"
         assert trial(folder, "t0000").status == "running"
 
-    monkeypatch.setattr("sweeps.recording.patience.PAUSE_S", 0.01)
+    monkeypatch.setattr("sweeps.scheduler.broker.RETRY_S", 0.01)
     monkeypatch.setenv("ERMGAP_STORAGE_PATIENCE_S", "0.05")
     on(folder, story)
 
