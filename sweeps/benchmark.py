@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if benchmark.untrained:
         config = benchmark.config_of(benchmark.untrained[0])
         driver.make_ready(
-            config, given.address, benchmark.folder, benchmark.storage, left=config.sweep.trials
+            config, given.address, benchmark.folder, benchmark.storage, trials=config.sweep.trials
         )
     records = _records(benchmark, first.utterances, resumed=bool(given.resume))
     print(f"results: {benchmark.folder}")

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field, replace
 from ermgap.config import Config
 from ermgap.records import COMPLETE, DegenerateRule, Records, StorageError, Trial
 from sweeps.recording.events import Events
-from sweeps.search import space
+from sweeps.search import order, space
 from sweeps.search.journal import Journal
-from sweeps.search.order import knows
 from sweeps.search.stopping import Rungs, curve
 
 # The rows of a bucket are seconds behind: until they are there, a lost driver needs the checkpoint.
@@ -63,7 +62,7 @@ class Ledger:
         self.committed = {trial.trial_id: self._reopened(trial) for trial in trials}
         self.rungs = Rungs(config, trials, lag=lag)
         # The baselines run to their end: everything is compared with them.
-        self.never_stopped = set(map(space.trial_id, range(len(space.named_points(config)))))
+        self.never_stopped = set(map(order.trial_id, range(len(space.named_points(config)))))
         self.rule = records.rule(trials) or DegenerateRule(-math.inf, config.sweep.floor)
 
     def open(self, trial_id: str, hyperparameters: dict) -> OpenTrial:
@@ -144,7 +143,7 @@ class Ledger:
         trial_id, selected = row["trial_id"], row["selected"]
         rule = replace(self.rule, erm=dict(self.rule.erm))  # the row is yet to be committed
         rule.note(trial_id, "finished", row["config"], selected)
-        return rule.status(selected, lambda other: knows(trial_id, other, self.lag))
+        return rule.status(selected, lambda other: order.knows(trial_id, other, self.lag))
 
     def _row(self, trial: OpenTrial, status: str, reason: str | None) -> dict:
         return {

@@ -35,7 +35,7 @@ def run(
             require(config, given.address)
 
     def ready(config: Config, folder: Path, storage: str | None) -> None:
-        driver.make_ready(config, given.address, folder, storage, left=config.sweep.trials)
+        driver.make_ready(config, given.address, folder, storage, trials=config.sweep.trials)
 
     if not given.dry_run:
         driver.begin(given.address)

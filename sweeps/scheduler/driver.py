@@ -78,12 +78,12 @@ def _run(
 
     session = Session(begun=psutil.Process().create_time(), rows=len(records.rows()))
     known = records.trials()
-    left = config.sweep.trials - sum(trial.ended for trial in known)
-    if left <= 0:
+    remaining = config.sweep.trials - sum(trial.ended for trial in known)
+    if remaining <= 0:
         catch_up(records)
         return session, False
     storage = records.sweep.get("storage")
-    layout = make_ready(config, address, records.directory, storage, left=left, note=print)
+    layout = make_ready(config, address, records.directory, storage, trials=remaining, note=print)
     lag = order.lag_of(config, slots=layout.slots)
     if address:
         machine.watch_head(machine.head_lost(address, records.directory))
@@ -115,7 +115,7 @@ def _run(
                 searcher = proposals.LimitedStart(searcher, slots=layout.slots)
                 tuner = trials.tuner(
                     searcher,
-                    trials=left,
+                    trials=remaining,
                     concurrent=order.concurrent(layout.slots),
                     broker=name,
                     folder=scratch,
@@ -136,7 +136,7 @@ def make_ready(
     folder: Path,
     storage: str | None,
     *,
-    left: int,
+    trials: int,
     note: Callable[[str], None] | None = None,
 ):
     """Wait for Ray and check all that can be checked before anything is written or asked for.
@@ -146,7 +146,7 @@ def make_ready(
         address: of a running Ray cluster; None: Ray is started here.
         folder: of the sweep.
         storage: of the sweep, None for its own folder.
-        left: trials to run.
+        trials: number still to run.
         note: is told what is going to run.
 
     Returns:
@@ -157,13 +157,13 @@ def make_ready(
     """
     machine.join_ray(address)
     # A deterministic sweep keeps its number of slots to the end.
-    most = config.sweep.trials if config.sweep.deterministic else left
+    most = config.sweep.trials if config.sweep.deterministic else trials
     layout, reason = _layout(config, address, trials=most)
     machine.refuse_local_path(folder, storage, growing=bool(layout.gpu and address))
     if note:
         if reason and not layout.gpu and config.sweep.device == "auto":
             note(f"devices: the CPUs, since {reason}")
-        note(f"trials: {left} to run, {layout}")
+        note(f"trials: {trials} to run, {layout}")
     return layout
 
 

@@ -20,7 +20,7 @@ from ermgap.errors import UserError, in_shell
 from ermgap.records import Records, bucket_mirror, file_names, write_atomically
 from sweeps.scheduler.machines import machine
 from sweeps.scoring import judging
-from sweeps.search import space
+from sweeps.search import order
 
 
 def require(seeds: int | None, config: Config) -> None:
@@ -129,7 +129,7 @@ def _judge(child: Records, config: Config, *, address: str | None) -> pd.DataFra
     tables = _predictions(child, config, ended, splits, address=address)
     rows = []
     for number, name in enumerate(config.sweep.points):
-        trial = trials[space.trial_id(number)]
+        trial = trials[order.trial_id(number)]
         first, _, seed = name.partition(" seed ")
         for split in splits:
             row = {"trial_id": first, "seed": int(seed), "split": split, "status": trial.status}

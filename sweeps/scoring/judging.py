@@ -23,7 +23,7 @@ from sweeps.scheduler import evaluation, evaluator
 from sweeps.scheduler.evaluation import Request
 from sweeps.scoring.folds import Benchmark
 from sweeps.scoring.systems import Row, require_asked
-from sweeps.search import space
+from sweeps.search import order
 
 
 def require(benchmark: Benchmark, judged: pd.DataFrame) -> None:
@@ -179,7 +179,7 @@ def of_adapter(
 
 def _trial(benchmark: Benchmark, row: Row, records: Records) -> Trial:
     """The trial of a row in a fold's records, which have trials in any order."""
-    trial_id = space.trial_id(benchmark.trained.index(row.spec))
+    trial_id = order.trial_id(benchmark.trained.index(row.spec))
     return next(trial for trial in records.trials() if trial.trial_id == trial_id)
 
 

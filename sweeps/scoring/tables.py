@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.tables import benchmark_table, formats
 from ermgap.config import Config
 from ermgap.records import Records
-from sweeps.search import space
+from sweeps.search import order
 
 
 def write(
@@ -47,7 +47,7 @@ def write_points(config: Config, records: Records) -> None:
     trials = {trial.trial_id: trial for trial in records.trials()}
     predictions, baseline = {}, None
     for number, (name, point) in enumerate(config.sweep.points.items()):
-        trial_id = space.trial_id(number)
+        trial_id = order.trial_id(number)
         trial, table = trials.get(trial_id), records.predictions(trial_id)
         if trial is None or table is None or trial.status == "failed":
             print(f"{name} has no predictions; it is not in the table")

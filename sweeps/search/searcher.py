@@ -16,8 +16,7 @@ from ray.tune.search import Searcher
 from ermgap.config import Config
 from ermgap.errors import UserError
 from ermgap.records import DegenerateRule, Trial
-from sweeps.search import space
-from sweeps.search.order import number_of
+from sweeps.search import order, space
 from sweeps.search.proposals import PointsSearcher, Stateless
 from sweeps.search.sampling.sampler import CURVE
 from sweeps.search.shares import Shares
@@ -68,7 +67,7 @@ class RecordsSearcher(Stateless):
         self.next_number = self.next_to_learn = 0
         for trial in earlier:
             self.learnt.end(trial.hyperparameters, trial.status, self._measured(trial), own=False)
-        self.before = {number_of(trial.trial_id): trial for trial in trials}
+        self.before = {order.number_of(trial.trial_id): trial for trial in trials}
         numbers = sorted(n for n, trial in self.before.items() if not trial.ended)
         self.first = [(number, self.before[number].hyperparameters) for number in numbers]
         if lag is None or not trials:
@@ -95,7 +94,7 @@ class RecordsSearcher(Stateless):
         else:
             return None
         self.offered[trial_id] = number, hyperparameters
-        return {"trial_id": space.trial_id(number), "hyperparameters": hyperparameters}
+        return {"trial_id": order.trial_id(number), "hyperparameters": hyperparameters}
 
     def on_trial_complete(
         self, trial_id: str, result: dict | None = None, error: bool = False
@@ -173,7 +172,7 @@ class RecordsSearcher(Stateless):
         hyperparameters, status, measured = self.ended.pop(number)
         floor = self.rule.floor() if self.rule else None
         if self.rule:
-            self.rule.note(space.trial_id(number), status, hyperparameters, measured)
+            self.rule.note(order.trial_id(number), status, hyperparameters, measured)
         self.learnt.end(hyperparameters, status, measured, place=self.asked.pop(number, None))
         if self.rule and self.rule.floor() != floor:
             self.learnt.judge_again()

@@ -18,9 +18,6 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from ermgap.config import Config, losses
 from ermgap.errors import UserError
 from ermgap.registry import Registry
-from sweeps.search.order import trial_id
-
-__all__ = ["SPACE", "Choice", "Parameter", "Range", "trial_id"]
 
 
 @dataclass(frozen=True)

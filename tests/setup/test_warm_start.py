@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from ermgap.config import from_dict
 from ermgap.errors import UserError
 from ermgap.records import Records
-from sweeps.search import space, warm_start
+from sweeps.search import order, space, warm_start
 from sweeps.search.searcher import RecordsSearcher
 
 POINT = {"loss": "vrex", "schedule": "constant", "lambda_max": 0.1, "relative": False}
@@ -27,7 +27,7 @@ def ended(folder, *, epochs: int = 6, status: str = "finished"):
     records.write_sweep(records.sweep | {"config": config})
     for number, ending in enumerate((status, "stopped", "failed", "running")):
         scores = {"epoch": 1, "acc": 0.5, "max_gap": 0.1, "w_f1": 0.5, "worst_group_w_f1": 0.4}
-        records.append({"trial_id": space.trial_id(number), "attempt": 1, "epoch": 1,
+        records.append({"trial_id": order.trial_id(number), "attempt": 1, "epoch": 1,
                         "status": ending, "reason": None, "config": POINT,
                         "selected": scores})  # fmt: skip
     return records
