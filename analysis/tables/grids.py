@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.tables.benchmark_table import COMPARED, OVERALL, SCORES, BenchmarkTable
-from ermgap.config import GAP_TITLES, GENDERS
+from ermgap.config import CHANCE_GAP, GAP_TITLES, GENDERS
 
 TITLES = {name: GAP_TITLES[name] for name in ("w_f1", "acc")} | {
     f"{name}_gap": f"{title} gap" for name, title in GAP_TITLES.items()
@@ -68,10 +68,8 @@ def notes(table: BenchmarkTable) -> list[str]:
         "overall pools the utterances of a modality.",
         "± is one standard error over speakers resampled within language and gender, no 95 % "
         "interval; a largest gap is biased upward.",
-        "Gaps of few speakers or utterances are mostly noise: a perfectly fair model is expected "
-        "to show a largest W-F1 gap of 4.3 points over three languages with 500 utterances per "
-        f"gender and language (6.1 with 250, 3.0 with 1,000). Here a language and gender has "
-        f"{facts['speakers']} speaker(s) at the least.",
+        f"Gaps of few speakers or utterances are mostly noise: {CHANCE_GAP}. Here a language and "
+        f"gender has {facts['speakers']} speaker(s) at the least.",
     ]
     if facts["speakers"] == 1:
         lines.append("With one speaker, ± misses what differs between speakers and is too short.")

@@ -7,7 +7,7 @@ of YAML, and `user_paths` makes every path that a user writes absolute.
 """
 
 from ermgap.config import losses, old_forms
-from ermgap.config.metrics_table import GAP_TITLES, METRICS, Metric
+from ermgap.config.metrics_table import CHANCE_GAP, GAP_TITLES, METRICS, Metric
 from ermgap.config.parsing import differing_keys, tuples_to_lists
 from ermgap.config.presets import Config, apply_settings, from_dict, load
 from ermgap.config.safe_yaml import one_line, quoted
@@ -31,6 +31,7 @@ from ermgap.config.vocabulary import (
 __all__ = [
     "Adapter",
     "Backbone",
+    "CHANCE_GAP",
     "Config",
     "Data",
     "GAP_TITLES",

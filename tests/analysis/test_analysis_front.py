@@ -52,8 +52,8 @@ def test_hypervolume_of_two_objectives_is_the_sum_of_its_strips():
     points = [[0.5, 0.1], [0.7, 0.2], [0.6, 0.25], [0.1, 0.0], [0.9, 0.4]]
     # Only the first two count: one is dominated, two are outside the reference (0.15, 0.30).
     strips = (0.5 - 0.15) * (0.3 - 0.1) + (0.7 - 0.5) * (0.3 - 0.2)
-    found = hypervolume(points, reference=(0.15, 0.3), directions=("max", "min"))
-    assert found == pytest.approx(strips / (0.85 * 0.3))
+    volume = hypervolume(points, reference=(0.15, 0.3), directions=("max", "min"))
+    assert volume == pytest.approx(strips / (0.85 * 0.3))
 
 
 @pytest.mark.parametrize("directions", [("max", "min", "max"), ("min", "max", "min")])
@@ -67,8 +67,8 @@ def test_hypervolume_of_three_objectives_is_the_share_of_random_places_that_are_
     places = rng.uniform(np.minimum(reference, ideal), np.maximum(reference, ideal), (40_000, 3))
     signs = np.array([1 if d == "max" else -1 for d in directions])
     covered = ((points[None] * signs) >= (places[:, None] * signs)).all(-1).any(1).mean()
-    found = hypervolume(points, reference=reference, directions=directions)
-    assert found == pytest.approx(covered, abs=0.01)
+    volume = hypervolume(points, reference=reference, directions=directions)
+    assert volume == pytest.approx(covered, abs=0.01)
 
 
 def test_hypervolume_is_one_at_the_ideal_zero_without_points_and_grows_with_every_gain():
@@ -76,9 +76,9 @@ def test_hypervolume_is_one_at_the_ideal_zero_without_points_and_grows_with_ever
     assert hypervolume([[1.0, 0.0]], **rule) == pytest.approx(1.0)
     assert hypervolume([], **rule) == 0.0
     assert hypervolume([[0.15, 0.1], [0.9, 0.3]], **rule) == 0.0
-    one = hypervolume([[0.5, 0.1]], **rule)
-    assert hypervolume([[0.5, 0.1], [0.5, 0.1], [0.4, 0.2]], **rule) == pytest.approx(one)
-    assert hypervolume([[0.5, 0.1], [0.6, 0.2]], **rule) > one
+    single = hypervolume([[0.5, 0.1]], **rule)
+    assert hypervolume([[0.5, 0.1], [0.5, 0.1], [0.4, 0.2]], **rule) == pytest.approx(single)
+    assert hypervolume([[0.5, 0.1], [0.6, 0.2]], **rule) > single
     assert np.isnan(hypervolume([[0.5, 0.1]], reference=(NAN, 0.3), directions=("max", "min")))
 
 

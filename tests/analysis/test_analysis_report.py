@@ -1,4 +1,4 @@
-"""Figures, files and words of the report, for finished, unfinished and empty sweeps."""
+"""Figures, files and texts of the report, for finished, unfinished and empty sweeps."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def test_labels_overlap_neither_each_other_nor_the_points_of_the_front(tmp_path,
     centres = layout.place_labels(sizes, anchors, pixels(layout.obstacles(picture)), (0, 0, *size))
     begin, end = centres - sizes / 2, centres + sizes / 2
     assert (begin >= 0).all() and (end <= size).all()
-    for one, other in itertools.combinations(range(len(named)), 2):
-        assert (begin[one] >= end[other]).any() or (begin[other] >= end[one]).any()
+    for first, second in itertools.combinations(range(len(named)), 2):
+        assert (begin[first] >= end[second]).any() or (begin[second] >= end[first]).any()
     for point in pixels([(m.x, m.y) for m in picture.marks if m.point.on_front]):
         assert not ((begin < point) & (point < end)).all(axis=1).any()
 
@@ -135,7 +135,7 @@ def test_error_bars_are_on_the_front_and_on_the_baseline_alone(tmp_path):
 
 def test_the_caption_says_data_n_synthetic_selection_progress_and_what_bars_are(tmp_path):
     info, bars = read(tmp_path, THREE, planned=9, done=False)
-    words = " ".join(layout.picture(info, bars).caption)
+    caption = " ".join(layout.picture(info, bars).caption)
     for part in (
         "Data: demo; 480 dev utterances of 24 speakers",
         "Synthetic speech, not human: demo",
@@ -144,11 +144,11 @@ def test_the_caption_says_data_n_synthetic_selection_progress_and_what_bars_are(
         "one standard error",
         "no 95 % interval",
     ):
-        assert part in words, part
+        assert part in caption, part
     real, _ = read(tmp_path / "real", THREE, data=["emodb=/some/where"], synthetic=[])
-    words = " ".join(layout.picture(real).caption)
-    assert "ynthetic" not in words and "Unfinished" not in words and "/some" not in words
-    assert "standard error" not in words
+    caption = " ".join(layout.picture(real).caption)
+    assert "ynthetic" not in caption and "Unfinished" not in caption and "/some" not in caption
+    assert "standard error" not in caption
 
 
 def test_the_picture_for_tensorboard_is_an_image(tmp_path):
@@ -348,6 +348,6 @@ def test_the_latex_table_has_every_row_and_escapes(tmp_path):
 
 def test_the_nearest_to_the_front_come_in_layers(tmp_path):
     info, _ = read(tmp_path, many(0), with_predictions=False)
-    found = info.best(20)
-    assert {p.trial_id for p in info.front} == {p.trial_id for p in found[: len(info.front)]}
-    assert len(found) == 20 and info.best(1000)[-1].eligible
+    nearest = info.best(20)
+    assert {p.trial_id for p in info.front} == {p.trial_id for p in nearest[: len(info.front)]}
+    assert len(nearest) == 20 and info.best(1000)[-1].eligible

@@ -18,12 +18,12 @@ def test_a_surface_parts_what_enough_sets_attain_from_the_rest(directions):
     values = rng.random((40, 12, 2))
     values[3, 2] = np.nan
     values[[7, 21, 22]] = np.nan  # sets that attain nothing
-    found = attainment.surfaces(values, directions)
-    signs = np.array([-1.0 if one == "max" else 1.0 for one in directions])
+    surfaces = attainment.surfaces(values, directions)
+    signs = np.array([-1.0 if direction == "max" else 1.0 for direction in directions])
     costs = values * signs
     for place in rng.random((300, 2)) * signs:
         share = 100 * (costs <= place).all(-1).any(1).mean()
-        for level, surface in found.items():
+        for level, surface in surfaces.items():
             reached = (surface * signs <= place).all(1).any()
             assert reached == (share >= level - 1e-9), (level, share)
 
@@ -31,14 +31,14 @@ def test_a_surface_parts_what_enough_sets_attain_from_the_rest(directions):
 def test_fewer_resamples_attain_what_is_better(tmp_path):
     records = write(tmp_path / "sweep", many(0))
     info = front.info(records)
-    found = attainment.over_speakers(info, records)
+    attained = attainment.over_speakers(info, records)
     volumes = [
-        front.hypervolume(found.surfaces[level], reference=info.reference,
+        front.hypervolume(attained.surfaces[level], reference=info.reference,
                           directions=info.directions)
         for level in (25, 50, 75)
     ]  # fmt: skip
     assert volumes == sorted(volumes, reverse=True) and volumes[-1] > 0
-    attainment.draw(found, info, tmp_path / "picture.png")
+    attainment.draw(attained, info, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 10_000
 
 
@@ -64,10 +64,10 @@ def test_over_seeds_a_surface_is_a_count_of_seeds(tmp_path):
     ]  # fmt: skip
     rows.append(rows[0] | {"seed": 9, "status": "degenerate", "acc": 0.9, "max_gap": 0.0})
     rows.append(rows[0] | {"seed": 0, "split": "dev", "acc": 0.9, "max_gap": 0.0})
-    found = attainment.over_seeds(front.info(records), pd.DataFrame(rows))
-    assert found.sets == 5  # the degenerate one attains nothing
+    attained = attainment.over_seeds(front.info(records), pd.DataFrame(rows))
+    assert attained.sets == 5  # the degenerate one attains nothing
     for level, seed in ((25, 2), (50, 1), (75, 0)):  # the second best of five, the third, the last
-        np.testing.assert_allclose(found.surfaces[level], [[0.5 + seed / 100, 0.2 - seed / 100]])
+        np.testing.assert_allclose(attained.surfaces[level], [[0.5 + seed / 100, 0.2 - seed / 100]])
     assert attainment.over_seeds(front.info(records), pd.DataFrame(rows[:1])) is None
     assert attainment.over_seeds(front.info(records), None) is None
 
@@ -78,10 +78,10 @@ def test_seeds_in_which_nothing_is_usable_count_as_sets_that_attain_nothing(tmp_
     ends = ["finished", "failed", "degenerate", "finished", "failed", "degenerate"]
     rows = [lost | {"trial_id": "t0001", "seed": seed, "status": end, "acc": 0.5, "max_gap": 0.1}
             for seed, end in enumerate(ends)]  # fmt: skip
-    found = attainment.over_seeds(info, pd.DataFrame(rows))
-    assert found.sets == 6 and "In 4 of 6 seeds no run is usable" in found.warning
-    assert {level: len(at) for level, at in found.surfaces.items()} == {25: 1, 50: 0, 75: 0}
-    attainment.draw(found, info, tmp_path / "one.png")
+    attained = attainment.over_seeds(info, pd.DataFrame(rows))
+    assert attained.sets == 6 and "In 4 of 6 seeds no run is usable" in attained.warning
+    assert {level: len(at) for level, at in attained.surfaces.items()} == {25: 1, 50: 0, 75: 0}
+    attainment.draw(attained, info, tmp_path / "one.png")
     few = attainment.over_seeds(info, pd.DataFrame([*rows[:3], *rows[4:]]))  # one of five
     assert few.sets == 5 and not any(len(at) for at in few.surfaces.values())
     attainment.draw(few, info, tmp_path / "none.png")

@@ -41,14 +41,14 @@ def row(made, system: str, block: str) -> pd.Series:
 @pytest.fixture(scope="module")
 def mixed():
     """Two modalities, a constant system, unparsable answers, and one without German men."""
-    one, two = system(0), system(1, right=0.7)
+    first, second = system(0), system(1, right=0.7)
     odd = in_both(system(2), system(3))
     odd.loc[::7, "prediction"] = "I am not sure"
-    partial = one[(one["language"] != "de") | (one["gender"] == "female")]
+    partial = first[(first["language"] != "de") | (first["gender"] == "female")]
     return {
-        "ERM": in_both(one, two),
+        "ERM": in_both(first, second),
         AWKWARD: odd,
-        "constant": in_both(one, two).assign(prediction="joy"),
+        "constant": in_both(first, second).assign(prediction="joy"),
         "partial": partial,
     }
 
@@ -90,8 +90,8 @@ def test_scores_and_gaps_are_those_of_scikit_learn_and_fairlearn(mixed, made, na
     part = mixed[name]
     part = part[part["modality"] == modality]
     part = part if language == "overall" else part[part["language"] == language]
-    found = row(made, name, block)
-    assert found["classes"] == len(LABELS)
+    scores = row(made, name, block)
+    assert scores["classes"] == len(LABELS)
     wanted = {
         "w_f1": weighted(part["label"], part["prediction"]),
         "acc": accuracy_score(part["label"], part["prediction"]),
@@ -101,31 +101,31 @@ def test_scores_and_gaps_are_those_of_scikit_learn_and_fairlearn(mixed, made, na
         "acc_gap": difference(part, accuracy_score),
     }
     wanted["avg_gap"] = np.mean(list(wanted.values())[2:])
-    assert dict(found[list(SCORES)]) == pytest.approx(wanted)
-    assert found["n"] == len(part) == found["n_female"] + found["n_male"]
+    assert dict(scores[list(SCORES)]) == pytest.approx(wanted)
+    assert scores["n"] == len(part) == scores["n_female"] + scores["n_male"]
 
 
 @pytest.mark.parametrize("min_support", [1, 9])
 def test_blocks_and_the_largest_gap_are_those_of_the_metrics(mixed, min_support):
     made = built(mixed, min_support=min_support)
     for name, frame in mixed.items():
-        told = metrics.evaluate(frame, labels=LABELS, min_support=min_support)
-        for block, gaps in told["gaps"].items():
-            found = row(made, name, block)
-            assert found["avg_gap"] == pytest.approx(gaps["avg"], nan_ok=True)
-            assert found["classes"] == gaps["classes"]
+        expected = metrics.evaluate(frame, labels=LABELS, min_support=min_support)
+        for block, gaps in expected["gaps"].items():
+            scores = row(made, name, block)
+            assert scores["avg_gap"] == pytest.approx(gaps["avg"], nan_ok=True)
+            assert scores["classes"] == gaps["classes"]
         summary = made.systems.set_index("system").loc[name]
-        assert summary["max_gap"] == pytest.approx(told["max_gap"])
-        assert summary["worst_cell"] == told["worst_cell"]
+        assert summary["max_gap"] == pytest.approx(expected["max_gap"])
+        assert summary["worst_cell"] == expected["worst_cell"]
 
 
 def test_standard_errors_are_those_of_resampled_speakers():
     frame = system(0)
     made = built({"ERM": frame}, resamples=400, seed=3)
     rng = np.random.default_rng(3)
-    told = uncertainty.bootstrap(frame, labels=LABELS, min_support=1, resamples=400, rng=rng)
-    assert made.systems["max_gap_se"][0] == pytest.approx(told["max_gap_se"])
-    assert row(made, "ERM", "overall/speech")["acc_se"] == pytest.approx(told["acc_se"])
+    expected = uncertainty.bootstrap(frame, labels=LABELS, min_support=1, resamples=400, rng=rng)
+    assert made.systems["max_gap_se"][0] == pytest.approx(expected["max_gap_se"])
+    assert row(made, "ERM", "overall/speech")["acc_se"] == pytest.approx(expected["acc_se"])
 
 
 def test_folds_are_pooled_and_an_utterance_predicted_twice_is_refused():
@@ -156,9 +156,9 @@ def test_a_paired_difference_is_surer_than_its_two_values():
     other = frame.copy()
     wrong = other.index[other["prediction"] != other["label"]][:20]
     other.loc[wrong, "prediction"] = other.loc[wrong, "label"]
-    found = row(built({"ERM": frame, "better": other}, baseline="ERM"), "better", "overall/speech")
-    assert found["delta_acc"] == pytest.approx(20 / 480)
-    assert 0 < found["delta_acc_se"] < found["acc_se"] / 1.5
+    scores = row(built({"ERM": frame, "better": other}, baseline="ERM"), "better", "overall/speech")
+    assert scores["delta_acc"] == pytest.approx(20 / 480)
+    assert 0 < scores["delta_acc_se"] < scores["acc_se"] / 1.5
 
 
 def test_a_system_scored_on_other_utterances_has_no_difference_and_is_never_the_best(made):
@@ -172,9 +172,9 @@ def test_a_system_scored_on_other_utterances_has_no_difference_and_is_never_the_
 
 
 def test_an_undefined_gap_is_a_dash_with_its_reason_and_never_zero(made):
-    found = row(made, "partial", "de/speech")
-    assert found[[name for name in SCORES if name.endswith("_gap")]].isna().all()
-    assert np.isfinite(found["acc"]) and found["n_male"] == 0
+    scores = row(made, "partial", "de/speech")
+    assert scores[[name for name in SCORES if name.endswith("_gap")]].isna().all()
+    assert np.isfinite(scores["acc"]) and scores["n_male"] == 0
     text = formats.to_text(made)
     assert "– partial in de/speech: no male utterance, so no gap is defined." in text
     empty = row(made, "partial", "en/speech+text")
@@ -184,17 +184,17 @@ def test_an_undefined_gap_is_a_dash_with_its_reason_and_never_zero(made):
 
 def test_too_little_support_leaves_two_gaps_and_says_so():
     made = built({"ERM": system(0, n=60)}, min_support=30)
-    found = row(made, "ERM", "de/speech")
-    assert np.isnan(found["tpr_gap"]) and found["classes"] == 0
-    assert found["avg_gap"] == pytest.approx((found["w_f1_gap"] + found["acc_gap"]) / 2)
+    scores = row(made, "ERM", "de/speech")
+    assert np.isnan(scores["tpr_gap"]) and scores["classes"] == 0
+    assert scores["avg_gap"] == pytest.approx((scores["w_f1_gap"] + scores["acc_gap"]) / 2)
     assert "no class has 30 utterance(s) of each gender" in formats.to_text(made)
 
 
 def test_answers_that_are_no_label_are_wrong_and_have_a_column_of_their_own(mixed, made):
-    found = row(made, AWKWARD, "overall/speech")
+    scores = row(made, AWKWARD, "overall/speech")
     part = mixed[AWKWARD][mixed[AWKWARD]["modality"] == "speech"]
-    assert found["unparsable"] == (part["prediction"] == "I am not sure").sum() > 0
-    assert found["acc"] == pytest.approx((part["prediction"] == part["label"]).mean())
+    assert scores["unparsable"] == (part["prediction"] == "I am not sure").sum() > 0
+    assert scores["acc"] == pytest.approx((part["prediction"] == part["label"]).mean())
     assert "no label" in formats.to_text(made)
     assert "no label" not in formats.to_text(built({"ERM": system(0)}))
 
@@ -223,7 +223,7 @@ def test_the_notes_tell_the_split_the_noise_and_synthetic_speech(made):
 
 
 @pytest.mark.parametrize(
-    ("systems", "options", "words"),
+    ("systems", "options", "message"),
     [
         ({}, {}, "no system"),
         ({"a": system(0)}, {"baseline": "ERM"}, "'ERM' is none of the systems"),
@@ -232,8 +232,8 @@ def test_the_notes_tell_the_split_the_noise_and_synthetic_speech(made):
         ({"a": system(0, label="calm")}, {}, "'calm'"),
     ],
 )
-def test_mistakes_are_refused_in_one_sentence(systems, options, words):
-    with pytest.raises(UserError, match=words):
+def test_mistakes_are_refused_in_one_sentence(systems, options, message):
+    with pytest.raises(UserError, match=message):
         built(systems, **options)
 
 

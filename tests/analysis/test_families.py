@@ -34,16 +34,16 @@ def read(tmp_path, trials=TRIALS, **options):
 
 
 def test_each_loss_has_its_own_front_of_usable_trials_alone(tmp_path):
-    _, found = read(tmp_path)
+    _, groups = read(tmp_path)
     # reweight's only trial says always the same and vrex's is not finished: neither is a family.
-    assert [family.loss for family in found] == ["erm", "minmaxgap", "groupdro"]
-    ids = [{point.trial_id for point in family.front} for family in found]
+    assert [family.loss for family in groups] == ["erm", "minmaxgap", "groupdro"]
+    ids = [{point.trial_id for point in family.front} for family in groups]
     assert ids == [{"t0000", "t0001"}, {"t0002", "t0003"}, {"t0005"}]
 
 
 def test_hypervolumes_are_those_of_moocore(tmp_path):
-    info, found = read(tmp_path)
-    for family in found:
+    info, groups = read(tmp_path)
+    for family in groups:
         values = [[p.values[name] for name in info.objectives] for p in family.points]
         whole = moocore.hypervolume(
             values, ref=info.reference, maximise=[d == "max" for d in info.directions]
@@ -54,8 +54,8 @@ def test_hypervolumes_are_those_of_moocore(tmp_path):
 
 
 def test_the_figure_for_equal_counts_is_the_mean_over_all_choices(tmp_path):
-    info, found = read(tmp_path)
-    trio = found[1]
+    info, groups = read(tmp_path)
+    trio = groups[1]
     assert trio.n_even == 1  # as many as GroupDRO has
     singles = [
         front.hypervolume(
@@ -67,27 +67,27 @@ def test_the_figure_for_equal_counts_is_the_mean_over_all_choices(tmp_path):
     ]
     spread = np.std(singles) / np.sqrt(families.RESAMPLES)
     assert abs(trio.even - np.mean(singles)) < 4 * spread
-    assert found[2].even == pytest.approx(found[2].hypervolume)
+    assert groups[2].even == pytest.approx(groups[2].hypervolume)
     assert trio.even < trio.hypervolume
 
 
 def test_points_outside_all_other_fronts_are_counted(tmp_path):
-    info, found = read(tmp_path)
-    erm, minmaxgap, groupdro = found
+    info, groups = read(tmp_path)
+    erm, minmaxgap, groupdro = groups
     assert families.outside(erm, [minmaxgap, groupdro], info) == 1  # 0.60 is beaten twice
     assert families.outside(minmaxgap, [erm, groupdro], info) == 1  # 0.55, 0.03 by GroupDRO
     assert families.outside(groupdro, [erm, minmaxgap], info) == 1
-    for one, other in itertools.permutations(found, 2):
-        alone = families.outside(one, [other], info)
-        assert alone >= families.outside(one, [f for f in found if f is not one], info)
+    for family, other in itertools.permutations(groups, 2):
+        alone = families.outside(family, [other], info)
+        assert alone >= families.outside(family, [f for f in groups if f is not family], info)
 
 
 def test_errors_pair_the_same_resamples_of_speakers(tmp_path):
-    info, found = read(tmp_path)
+    info, groups = read(tmp_path)
     again = families.families(info, write(tmp_path / "again", TRIALS))
-    for one, other in zip(found, again, strict=True):
-        np.testing.assert_array_equal(one.drawn, other.drawn)
-        assert 0 < one.se < 0.2
+    for family, other in zip(groups, again, strict=True):
+        np.testing.assert_array_equal(family.drawn, other.drawn)
+        assert 0 < family.se < 0.2
     # A family against itself differs by nothing, whatever the resample.
     twice = [{**trial, "loss": loss} for loss in ("erm", "vrex") for trial in TRIALS[:1]]
     text = families.sentences(read(tmp_path / "twice", twice, with_predictions=False)[1], info)
@@ -115,10 +115,10 @@ def test_the_report_draws_and_names_them_only_where_there_are_two(tmp_path, caps
 def test_a_staircase_passes_through_every_point_and_covers_nothing_unreached(tmp_path, objectives):
     reference = dict.fromkeys(objectives, 0.1) | {"max_gap": 0.3}
     directions = {name: "min" if name == "max_gap" else "max" for name in objectives}
-    info, found = read(
+    info, groups = read(
         tmp_path, objectives=objectives, reference_point=reference, directions=directions
     )
-    for family in found:
+    for family in groups:
         line = family_picture.stairs(family.front, info)
         signs = np.array([1 if directions[name] == "max" else -1 for name in layout.plane(info)])
         values = family_picture.at(family.front, info)
@@ -127,7 +127,7 @@ def test_a_staircase_passes_through_every_point_and_covers_nothing_unreached(tmp
         for point in values:  # and every point that no other beats is a corner
             beaten = ((values - point) * signs >= 0).all(1) & ((values - point) * signs > 0).any(1)
             assert beaten.any() or np.isclose(line, point).all(1).any()
-    family_picture.draw(found, info, tmp_path / "picture.png")
+    family_picture.draw(groups, info, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 20_000
 
 
