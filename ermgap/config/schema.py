@@ -32,15 +32,20 @@ class Section:
             raise UserError(f"{name} = {quoted(value)} is not possible: {remedy}.")
 
     def at_least(self, least: int, *keys: str) -> None:
-        """Refuse those of `keys` that are under 0 or 1; None passes."""
-        remedy = "it is at least 1" if least else "it is 0 or more"
+        """Refuse those of `keys` that are less; None passes."""
         for key in keys:
             value = getattr(self, key)
-            self.refuse(value is not None and value < least, key, remedy)
+            self.refuse(value is not None and value < least, key, f"it is {least} or more")
+
+    def above_zero(self, *keys: str) -> None:
+        """Refuse those of `keys` that are 0 or less."""
+        for key in keys:
+            self.refuse(getattr(self, key) <= 0, key, "it is above 0")
 
     def one_of(self, key: str, choices: tuple) -> None:
         """Refuse `key` if its value is none of the choices."""
-        self.refuse(getattr(self, key) not in choices, key, f"choose one of {choices}")
+        remedy = f"choose one of {', '.join(map(str, choices))}"
+        self.refuse(getattr(self, key) not in choices, key, remedy)
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ class Backbone(Section):
     prompt: str = "short"
 
     def __post_init__(self) -> None:
-        self.refuse(self.layers < 1, "layers", "at least one layer is needed")
+        self.at_least(1, "layers")
         self.one_of("window_s", WINDOWS)
         self.one_of("dtype", ("auto", "float32", "bfloat16", "float64"))
 
@@ -123,8 +128,7 @@ class Adapter(Section):
     train_projector: bool = True
 
     def __post_init__(self) -> None:
-        self.refuse(self.r < 1, "r", "the rank is at least 1")
-        self.at_least(1, "alpha")
+        self.at_least(1, "r", "alpha")
         self.refuse(not 0 <= self.dropout < 1, "dropout", "it is at least 0 and below 1")
         self.refuse(not self.targets, "targets", "name at least one module")
 
@@ -152,17 +156,15 @@ class Objective(Section):
     loss_over: str = "labels"
 
     def __post_init__(self) -> None:
-        self.refuse(self.p < 1, "p", "the exponent is at least 1")
+        self.at_least(1, "p", "every")
+        self.at_least(0, "dro_c", "lambda_max", "epsilon")
+        self.above_zero("dro_eta", "eta")
         self.refuse(
             self.estimator == "unbiased" and self.p != 2,
             "p",
             "the unbiased estimator is of the squared gap, so write p: 2",
         )
         self.refuse(not 0 <= self.ema < 1, "ema", "it is at least 0 and below 1")
-        for key in ("dro_eta", "eta"):
-            self.refuse(getattr(self, key) <= 0, key, "the step size is positive")
-        for key in ("dro_c", "lambda_max"):
-            self.refuse(getattr(self, key) < 0, key, "it cannot be negative")
         self.refuse(
             not 0 <= self.lambda_0 <= self.lambda_max,
             "lambda_0",
@@ -170,12 +172,8 @@ class Objective(Section):
         )
         self.refuse(not 0 <= self.start <= 1, "start", "it is a share of training, 0 to 1")
         self.refuse(not 0 < self.ramp <= 1, "ramp", "it is a share of training above 0, up to 1")
-        self.refuse(self.epsilon < 0, "epsilon", "a tolerated gap is not negative")
-        self.at_least(1, "every")
-        self.refuse(self.gap not in ("max_gap", "loss"), "gap", "choose max_gap or loss")
-        self.refuse(
-            self.loss_over not in ("labels", "answer"), "loss_over", "choose labels or answer"
-        )
+        self.one_of("gap", ("max_gap", "loss"))
+        self.one_of("loss_over", ("labels", "answer"))
 
 
 @dataclass(frozen=True)
@@ -199,12 +197,10 @@ class Train(Section):
 
     def __post_init__(self) -> None:
         self.at_least(1, "epochs", "batch", "eval_batch", "patience", "micro_batch")
+        self.at_least(0, "weight_decay", "seed")
+        self.above_zero("lr", "clip_norm")
         self.one_of("parallel", ("ddp", "fsdp"))
-        self.refuse(self.lr <= 0, "lr", "the learning rate is positive")
-        self.refuse(self.weight_decay < 0, "weight_decay", "it cannot be negative")
         self.refuse(not 0 <= self.warmup < 1, "warmup", "it is a share of training below 1")
-        self.refuse(self.clip_norm <= 0, "clip_norm", "the norm is positive")
-        self.at_least(0, "seed")
         rising = [name for name, metric in METRICS.items() if metric.direction == "max"]
         self.one_of("select", (*rising, "last"))
 
@@ -233,7 +229,9 @@ class Sweep(Section):
 
     def __post_init__(self) -> None:
         names, floor = self.objectives, self.floor
-        self.refuse(self.trials < 1, "trials", "at least one trial is needed")
+        self.at_least(1, "trials", "attempts", "workers", "slots", "stop_after")
+        self.at_least(2, "stop_factor")
+        self.at_least(0, "seed", "stop_margin")
         self.refuse(not 2 <= len(names) <= 3, "objectives", "name two or three objectives")
         self.refuse(len(set(names)) < len(names), "objectives", "each is named once")
         for name in names:
@@ -246,7 +244,6 @@ class Sweep(Section):
             remedy = "write a number such as 0.5; gaps and accuracies are fractions"
             self.refuse(not number or not abs(limit) < math.inf, key, remedy, value=limit)
         self.refuse(not 0 <= self.erm_share <= 1, "erm_share", "it is a share, 0 to 1")
-        self.at_least(0, "seed")
         self.refuse(
             floor is not None and not 0 <= floor <= 1, "floor", "it is a W-F1 between 0 and 1"
         )
@@ -259,6 +256,3 @@ class Sweep(Section):
             for key, point in self.points.items():
                 self.refuse(name in point, f"points.{key}.{name}", remedy, point.get(name))
         self.one_of("device", ("auto", "cpu", "gpu"))
-        self.at_least(1, "attempts", "workers", "slots", "stop_after")
-        self.refuse(self.stop_factor < 2, "stop_factor", "it is 2 or more")
-        self.refuse(self.stop_margin < 0, "stop_margin", "it cannot be negative")
