@@ -49,7 +49,7 @@ class Attainment:
     warning: str
 
 
-def over_speakers(info: FrontInfo, records: Records, *, seed: int = 0) -> Attainment | None:
+def over_speakers(info: FrontInfo, records: Records) -> Attainment | None:
     """Over resampled speakers; None without predictions or resamples of the objectives."""
     if len(info.objectives) != 2 or not set(info.objectives) <= {"acc", "w_f1", "max_gap"}:
         return None
@@ -59,7 +59,7 @@ def over_speakers(info: FrontInfo, records: Records, *, seed: int = 0) -> Attain
         sums = SpeakerSums.of(tables, **classes_of(records))
     except UserError:
         return None
-    values = sums.objectives(info.objectives, resamples=RESAMPLES, seed=seed)
+    values = sums.objectives(info.objectives, resamples=RESAMPLES)
     made = surfaces(values, info.directions)
     warning = "Resampled fronts reach further than a true one: each picks its own luckiest trials."
     over = "resamples of the dev speakers"
@@ -94,10 +94,8 @@ def over_seeds(info: FrontInfo, runs: pd.DataFrame | None) -> Attainment | None:
     return Attainment(info.objectives, made, len(seeds), over, f"Over seeds, on {split}", warning)
 
 
-def surfaces(
-    values: np.ndarray, directions: Sequence[str], levels: Sequence[int] = LEVELS
-) -> dict[int, np.ndarray]:
-    """By level in percent, the points [k, 2] that span the surface, the best first one first.
+def surfaces(values: np.ndarray, directions: Sequence[str]) -> dict[int, np.ndarray]:
+    """By each of LEVELS, the points [k, 2] that span the surface, the best first one first.
 
     Args:
         values: [sets, points, 2]; points with NaN are left out, and a set without any other point
@@ -111,7 +109,7 @@ def surfaces(
     finite = np.isfinite(costs).all(1)
     attaining = int(_attaining(values).sum())
     made = {}
-    for level in levels:
+    for level in LEVELS:
         needed = max(int(np.ceil(level * len(values) / 100 - 1e-9)), 1)
         if needed > attaining:
             made[level] = np.empty((0, 2))
@@ -134,7 +132,7 @@ def draw(attainment: Attainment, info: FrontInfo, path: Path) -> None:
     names = layout.plane(info)
     order = [attainment.names.index(name) for name in names]
     factor = np.array([METRICS[name].scale for name in names])
-    minimised = layout.direction(info, names[0]) == "min"
+    minimised = METRICS[names[0]].direction == "min"
     places = {level: at[:, order] * factor for level, at in attainment.surfaces.items() if len(at)}
     core = layout.places(info.highlighted, names)
     ends = np.concatenate([core, *places.values()])

@@ -16,6 +16,7 @@ import numpy as np
 from analysis.figures import figures, layout
 from analysis.front import FrontInfo, Point, front
 from analysis.statistics.families import Family
+from ermgap.config import METRICS
 
 # Okabe and Ito's colour-blind-safe set, and a shape for each.
 LOOKS = (("#D55E00", "D"), ("#0072B2", "o"), ("#009E73", "s"), ("#CC79A7", "^"), ("#E69F00", "v"))
@@ -67,7 +68,7 @@ def at(points: Sequence[Point], info: FrontInfo) -> np.ndarray:
 
 def stairs(points: Sequence[Point], info: FrontInfo) -> np.ndarray:
     """Border of what a front covers in the picture, [corners, 2] in axis units; of none, empty."""
-    directions = [layout.direction(info, name) for name in layout.plane(info)]
+    directions = [METRICS[name].direction for name in layout.plane(info)]
     places = at(points, info)
     if not len(places):
         return places

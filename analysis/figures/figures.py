@@ -89,7 +89,8 @@ def draw(info: FrontInfo, *, bars: pd.DataFrame | None = None, evidence: Evidenc
         axes.plot(*picture.staircase.T, color=BLUE, linewidth=1.6, alpha=0.75, zorder=2)
     marks(axes, info, picture)
     if not any(mark.point.eligible for mark in picture.marks):
-        axes.text(0.5, 0.93, nothing(info), transform=axes.transAxes, ha="center", color=SOFT)
+        reason = "no finished trial is usable" if info.complete else "no finished trial yet"
+        axes.text(0.5, 0.93, reason, transform=axes.transAxes, ha="center", color=SOFT)
     legend(axes)
     return figure, label(axes, picture)
 
@@ -180,8 +181,3 @@ def label(axes, picture: layout.Picture) -> list:
         ends = {"xy": (mark.shown_x, mark.shown_y), "xytext": place}
         axes.annotate("", **ends, zorder=2.2, arrowprops=line)
     return texts
-
-
-def nothing(info: FrontInfo) -> str:
-    """Why a picture shows no usable point."""
-    return "no finished trial yet" if not info.complete else "no finished trial is usable"

@@ -8,7 +8,7 @@ positions can so be tested; `figures` only draws them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -64,25 +64,19 @@ def picture(
     spans = [_bar(errors.get(p.trial_id), (x, y)) for p in points]
     spans = np.reshape(spans, (-1, 2)) * core[:, None]
     inner = np.concatenate([at[core] - spans[core], at[core] + spans[core]])
-    xlim = limits(inner[:, 0], at[:, 0], least=METRICS[x].least_span, top=METRICS[x].top)
-    ylim = limits(inner[:, 1], at[:, 1], least=METRICS[y].least_span, top=METRICS[y].top)
+    empty = frame(info, inner, at, title="Accuracy against gender gap", caption=())
     marks = tuple(
-        _mark(p, place, span, xlim, ylim) for p, place, span in zip(points, at, spans, strict=True)
+        _mark(p, place, span, empty.xlim, empty.ylim)
+        for p, place, span in zip(points, at, spans, strict=True)
     )
-    band = null_band(info, evidence, (x, y), ylim)
-    return Picture(
+    band = null_band(info, evidence, (x, y), empty.ylim)
+    lines = caption.caption(info, errors=bool(errors), band=len(band) > 0)
+    return replace(
+        empty,
         marks=marks,
         staircase=staircase(info, x, y),
-        xlim=xlim,
-        ylim=ylim,
-        xlabel=METRICS[x].axis_title,
-        ylabel=METRICS[y].axis_title,
         labels=named_points(info),
-        title=f"Accuracy against gender gap: {info.name}",
-        caption=tuple(
-            caption.caption(info, errors=bool(errors), band=len(band) > 0)
-            + _about_the_drawing(info, marks)
-        ),
+        caption=(*lines, *_about_the_drawing(info, marks)),
         band=band,
     )
 
@@ -90,7 +84,7 @@ def picture(
 def frame(
     info: FrontInfo, core: np.ndarray, others: np.ndarray, *, title: str, caption: Sequence[str]
 ) -> Picture:
-    """Axes, title and caption of another picture in the front's plane; its marks are its own.
+    """A picture without marks in the front's plane: its axes, title and caption.
 
     Args:
         core, others: places [n, 2] in axis units, as `limits` takes them.
@@ -170,7 +164,7 @@ def staircase(info: FrontInfo, x: str, y: str) -> np.ndarray:
     """Corners [k, 2] of the attained region, in axis units; empty with three objectives."""
     if len(info.objectives) != 2 or not info.front:
         return np.empty((0, 2))
-    return corners(places(info.front, (x, y)), minimised=direction(info, x) == "min")
+    return corners(places(info.front, (x, y)), minimised=METRICS[x].direction == "min")
 
 
 def corners(at: np.ndarray, *, minimised: bool) -> np.ndarray:
@@ -189,11 +183,6 @@ def places(points: Sequence[Point], names: tuple[str, str]) -> np.ndarray:
     """Where points stand in the plane of two objectives, in axis units, [n, 2]."""
     at = [[point.values[name] * METRICS[name].scale for name in names] for point in points]
     return np.reshape(np.array(at, float), (len(points), 2))
-
-
-def direction(info: FrontInfo, name: str) -> str:
-    """Whether an objective is better at its "max" or its "min"."""
-    return dict(zip(info.objectives, info.directions, strict=True))[name]
 
 
 def named_points(info: FrontInfo) -> dict[str, str]:
