@@ -1,6 +1,6 @@
 """The page of a model card, in Markdown: what an adapter is, how it was made and where it fails.
 
-text = page(told, values)        # told: model_card.Told; values: what ermgap.json holds
+text = page(facts, values)     # model_card.CardFacts and model_card.contents(facts)
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ermgap.metrics import uncounted_cells
 from ermgap.records import is_degenerate
 
 if TYPE_CHECKING:
-    from ermgap.training.model_card import Told
+    from ermgap.training.model_card import CardFacts
 
 PREDICT = "python -m ermgap.predict --adapter DIR FILES..."
 LOAD = """```python
@@ -36,53 +36,53 @@ ANSWER = (
 )
 
 
-def page(told: Told, values: Mapping) -> str:
+def page(facts: CardFacts, values: Mapping) -> str:
     """The card below its metadata, in Markdown."""
-    prompt, window_s = values["prompt"], told.config.backbone.window_s
+    prompt, window_s = values["prompt"], facts.config.backbone.window_s
     parts = {
-        f"# {told.trial_id}: speech emotion recognition": _what(told),
-        "## Data": [*_data(told), _counts(told)],
-        "## Objective": [*_objective(told), _listed(values["objective"])],
+        f"# {facts.trial_id}: speech emotion recognition": _what(facts),
+        "## Data": [*_data(facts), _counts(facts)],
+        "## Objective": [*_objective(facts), _listed(values["objective"])],
         "## Prompt and window": [
             f"Prompt `{prompt['name']}`, text version `{prompt['version']}` (the text is in "
             f"`ermgap.json`). At most the first {window_s} seconds of a clip are heard.",
         ],
-        "## Metrics on dev": [*_metrics(told), _gaps(told.dev)],
-        "## What you cannot conclude": ["\n".join(f"- {line}" for line in caveats(told))],
-        "## Use": _use(told),
+        "## Metrics on dev": [*_metrics(facts), _gaps(facts.dev)],
+        "## What you cannot conclude": ["\n".join(f"- {line}" for line in caveats(facts))],
+        "## Use": _use(facts),
     }
     return "\n\n".join([line for title, body in parts.items() for line in (title, *body)]) + "\n"
 
 
-def _what(told: Told) -> list[str]:
-    data, adapter = told.config.data, told.config.adapter
+def _what(facts: CardFacts) -> list[str]:
+    data, adapter = facts.config.data, facts.config.adapter
     what = "LoRA adapter and projector" if adapter.train_projector else "LoRA adapter"
-    models = " and ".join(told.base_models)
+    models = " and ".join(facts.base_models)
     of = f" ({models})" if models else ""
     return [
-        f"{what} (r {adapter.r}) of the backbone `{told.config.backbone.name}`{of}, trained by "
+        f"{what} (r {adapter.r}) of the backbone `{facts.config.backbone.name}`{of}, trained by "
         f"ERM-GAP {__version__}. It answers a clip with one of {', '.join(data.labels)}. "
         f"Input: {', '.join(data.modalities)}."
     ]
 
 
-def _data(told: Told) -> list[str]:
-    table = told.utterances
+def _data(facts: CardFacts) -> list[str]:
+    table = facts.utterances
     heard = [set(table["speaker"][table["split"] == split]) for split in ("train", "dev")]
     both = len(set.intersection(*heard))
     shared = f"{both} speakers are" if both else "No speaker is"
-    lines = [f"Corpora: {', '.join(told.corpora)}. {shared} in both train and dev."]
-    if told.synthetic:
-        lines.append(f"**Synthetic, not human speech:** {', '.join(told.synthetic)}.")
-    if told.config.data.genders is not None:
+    lines = [f"Corpora: {', '.join(facts.corpora)}. {shared} in both train and dev."]
+    if facts.synthetic:
+        lines.append(f"**Synthetic, not human speech:** {', '.join(facts.synthetic)}.")
+    if facts.config.data.genders is not None:
         lines.append("Genders come from a file of the user's own.")
-    elif "meld_st" in told.corpora:
+    elif "meld_st" in facts.corpora:
         lines.append("Genders of MELD are inferred from the characters, not self-reported.")
     return lines
 
 
-def _counts(told: Told) -> str:
-    table = told.utterances.drop_duplicates("utterance_id")
+def _counts(facts: CardFacts) -> str:
+    table = facts.utterances.drop_duplicates("utterance_id")
     keys = ["split", "language", "gender"]
     rows = [
         [*names, len(part), part["speaker"].nunique()]
@@ -91,8 +91,8 @@ def _counts(told: Told) -> str:
     return _table([*keys, "utterances", "speakers"], rows)
 
 
-def _objective(told: Told) -> list[str]:
-    settings = told.config.objective
+def _objective(facts: CardFacts) -> list[str]:
+    settings = facts.config.objective
     loss = losses.LOSSES.get(settings.loss)
     formula = loss.formula if loss else "a loss of a plugin"
     lines = [f"`{settings.loss}`: {formula}."]
@@ -106,11 +106,11 @@ def _objective(told: Told) -> list[str]:
     return lines
 
 
-def _metrics(told: Told) -> list[str]:
-    dev, select = told.dev, told.config.train.select
-    chosen = "the last one" if select == "last" else f"the one with the best dev {select}"
+def _metrics(facts: CardFacts) -> list[str]:
+    dev, select = facts.dev, facts.config.train.select
+    which = "the last one" if select == "last" else f"the one with the best dev {select}"
     return [
-        f"Epoch {told.epoch}, {chosen}: the numbers are of the utterances that chose it, so they "
+        f"Epoch {facts.epoch}, {which}: the numbers are of the utterances that chose it, so they "
         "are optimistic. Percent; gaps are percentage points between the genders.",
         f"Accuracy {_percent(dev['acc'])} (always the commonest label: "
         f"{_percent(dev['majority_rate'])}), W-F1 {_percent(dev['w_f1'])}, "
@@ -129,33 +129,33 @@ def _gaps(dev: Mapping) -> str:
     )
 
 
-def caveats(told: Told) -> list[str]:
+def caveats(facts: CardFacts) -> list[str]:
     """What the numbers do not show, one sentence or two each."""
-    found = [
+    lines = [
         f"A gap measured on few speakers is mostly about those speakers: {CHANCE_GAP}.",
         "Chosen on dev among many configurations, a small gap there may be luck; confirm it on "
         "speakers who chose nothing.",
         "A gap that is undefined (–) is not a gap of zero. Only two genders are compared.",
     ]
-    if few := uncounted_cells(told.dev["gaps"], **told.config.data.support):
+    if few := uncounted_cells(facts.dev["gaps"], **facts.config.data.support):
         named = "; ".join(f"{cell} ({numbers})" for cell, numbers in few.items())
-        found.append(f"The largest gap and the worst group are without the small cells: {named}.")
-    if acted := [name for name in told.corpora if name in ("emodb", "ravdess", "jvnv")]:
-        found.append(f"Speech of {', '.join(acted)} is acted, and tells little of other speech.")
-    if told.synthetic:
-        found.append("Synthetic voices are no people: no claim about people follows from them.")
-    scores = {name: told.dev[name] for name in ("acc", "w_f1", "majority_rate")}
-    if is_degenerate(**scores, floor=told.config.sweep.floor):
-        found.append(
+        lines.append(f"The largest gap and the worst group are without the small cells: {named}.")
+    if acted := [name for name in facts.corpora if name in ("emodb", "ravdess", "jvnv")]:
+        lines.append(f"Speech of {', '.join(acted)} is acted, and tells little of other speech.")
+    if facts.synthetic:
+        lines.append("Synthetic voices are no people: no claim about people follows from them.")
+    scores = {name: facts.dev[name] for name in ("acc", "w_f1", "majority_rate")}
+    if is_degenerate(**scores, floor=facts.config.sweep.floor):
+        lines.append(
             "It is degenerate: no better than always giving one label, or its W-F1 is under "
             "sweep.floor. So its gaps mean nothing."
         )
-    found.append("The licences of backbone and corpora bind whoever uses this adapter.")
-    return found
+    lines.append("The licences of backbone and corpora bind whoever uses this adapter.")
+    return lines
 
 
-def _use(told: Told) -> list[str]:
-    backbone, models = told.config.backbone, told.base_models
+def _use(facts: CardFacts) -> list[str]:
+    backbone, models = facts.config.backbone, facts.base_models
     spoken = f"```bash\n{PREDICT}\n```"
     ours = ["Emotions of your own audio files:", spoken]
     if len(models) == 1:

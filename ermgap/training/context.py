@@ -1,6 +1,6 @@
-"""What all configurations of a sweep share: the backbone, the features, the indexed splits.
+"""What all trials of a sweep share: the backbone, the features, the indexed splits.
 
-A worker prepares it once and trains one configuration after another on it.
+A worker prepares it once and trains one trial after another on it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from ermgap.registry import load_plugins
 
 
 @dataclass(frozen=True)
-class Material:
-    """What all configurations of a sweep share."""
+class TrainingContext:
+    """The indexed splits, their cells, and where files go: the same for all trials of a sweep."""
 
     train: IndexedUtterances
     dev: IndexedUtterances
@@ -28,19 +28,19 @@ class Material:
     base: str = ""  # name or folder of the backbone, for the adapters that are written
 
 
-def prepare(material: dict, world: World, note) -> tuple[qwen2_audio.SpeechLLM, Material]:
+def prepare(setup: dict, world: World, note) -> tuple[qwen2_audio.SpeechLLM, TrainingContext]:
     """Load the backbone, make sure of the features, and index the splits.
 
     Args:
-        material: `config` (nested dict), `table` (all utterances), `storage` (folder or URI),
+        setup: `config` (nested dict), `table` (all utterances), `storage` (folder or URI),
             `features` (folder of the feature store instead of the user's cache, or None).
         world: this process among the workers.
         note: called with one line of progress.
 
     Raises:
-        UserError: whatever the user can mend (weights, labels, plugins, audio).
+        UserError: whatever the user can fix (weights, labels, plugins, audio).
     """
-    settings = config.from_dict(material["config"])
+    settings = config.from_dict(setup["config"])
     load_plugins(settings.plugins)
     note("loading the backbone")
     speech = qwen2_audio.load(
@@ -49,9 +49,9 @@ def prepare(material: dict, world: World, note) -> tuple[qwen2_audio.SpeechLLM, 
         device=world.device,
         shards=world if settings.train.parallel == "fsdp" and world.size > 1 else None,
     )
-    table = material["table"]
+    table = setup["table"]
     note("audio features")
-    cache = Path(material["features"]) if material.get("features") else None
+    cache = Path(setup["features"]) if setup.get("features") else None
     store = features_of(speech, table, cache=cache, note=note)
     cells = cells_of(table, settings.data.modalities)
     splits = {
@@ -65,11 +65,11 @@ def prepare(material: dict, world: World, note) -> tuple[qwen2_audio.SpeechLLM, 
         for split in ("train", "dev")
     }
     note("ready")
-    return speech, Material(
+    return speech, TrainingContext(
         splits["train"],
         splits["dev"],
         cells,
-        Storage.at(material["storage"]),
+        Storage.at(setup["storage"]),
         speech.model.name_or_path,
     )
 

@@ -37,19 +37,19 @@ def label_log_probabilities(
     shape = (max(len(speech.adapters), 1), len(examples), len(speech.prompt.answers))
     scores = torch.zeros(shape, dtype=torch.float64, device=world.device)
     for prefix in np.unique(examples.prefix):
-        held = np.flatnonzero(examples.prefix == prefix)
+        same = np.flatnonzero(examples.prefix == prefix)
         # Dealt by length, so that the workers finish together.
-        held = held[np.argsort(examples.length[held], kind="stable")]
-        mine = by_length(held[world.rank :: world.size], size=batch, lengths=examples.length)
-        # Where workers share the weights, all make equally many passes; what is spare is not kept.
-        most = math.ceil(math.ceil(len(held) / world.size) / batch) if speech.sharded else len(mine)
-        for i, rows in enumerate([*mine, *[held[:1]] * (most - len(mine))]):
-            made = examples.batch(
+        same = same[np.argsort(examples.length[same], kind="stable")]
+        mine = by_length(same[world.rank :: world.size], size=batch, lengths=examples.length)
+        # Where workers share the weights, all make equally many passes; spare ones are dropped.
+        most = math.ceil(math.ceil(len(same) / world.size) / batch) if speech.sharded else len(mine)
+        for i, rows in enumerate([*mine, *[same[:1]] * (most - len(mine))]):
+            inputs = examples.batch(
                 rows, answers=False, device=world.device, dtype=speech.dtype, shared=True
             )
-            found = speech.label_logits(made).double().log_softmax(-1)
+            logits = speech.label_logits(inputs).double()
             if i < len(mine):
-                scores[:, made.index] = found
+                scores[:, inputs.index] = logits.log_softmax(-1)
             tick()
     return world.all_reduce(scores).cpu().numpy()
 

@@ -1,7 +1,7 @@
-"""What stands beside an adapter: a model card for people, and `ermgap.json` for `ermgap.predict`.
+"""The files beside an adapter: a model card for people, `ermgap.json` for `ermgap.predict`.
 
-    card.write(storage / "adapters" / trial, told=card.Told(...))
-    told = card.read("results/small/adapters/t0004")        # plain values; UserError if damaged
+    model_card.write(storage / "adapters" / trial, facts=model_card.CardFacts(...))
+    metadata = model_card.read("results/small/adapters/t0004")  # a dict; UserError if damaged
 
 Neither holds a path of the machine that trained it: corpora, plugins and prompts appear by their
 names, and the backbone by its name on the hub. The page itself is in `card_page`. Neither torch nor
@@ -28,8 +28,8 @@ from ermgap.records import file_names, plain, to_json, write_atomically
 from ermgap.training.card_page import page
 
 __all__ = [
+    "CardFacts",
     "FORMAT",
-    "Told",
     "base_models",
     "base_name",
     "base_revision",
@@ -52,15 +52,15 @@ ON_THE_HUB = {
 
 
 @dataclass(frozen=True, eq=False)
-class Told:
-    """What a card is written from.
+class CardFacts:
+    """Everything that a card is written from.
 
     Attributes:
         trial_id, config: of the run.
         utterances: rows of train and dev (ermgap.corpora.table); repeated rows count once.
         dev: the metrics (ermgap.metrics.evaluate) of the selected epoch.
         epoch: the selected epoch.
-        base: name or folder of the backbone; a folder is not told.
+        base: name or folder of the backbone; a folder is not named in the card.
         prompt: the prompt's text, by modality and language.
     """
 
@@ -90,13 +90,13 @@ class Told:
         return base_models(self.config.backbone, self.base)
 
 
-def write(folder: Path | str, *, told: Told) -> None:
+def write(folder: Path | str, *, facts: CardFacts) -> None:
     """Write README.md and ermgap.json into a folder, each whole or not at all."""
     # Quoted where YAML would read something else: the language "no" is Norwegian and not false.
-    front = yaml.safe_dump(metadata(told), sort_keys=False, allow_unicode=True)
-    values = contents(told)
+    front = yaml.safe_dump(metadata(facts), sort_keys=False, allow_unicode=True)
+    values = contents(facts)
     texts = {
-        "README.md": f"---\n{front}---\n\n{page(told, values)}",
+        "README.md": f"---\n{front}---\n\n{page(facts, values)}",
         file_names.ADAPTER_SETTINGS: to_json(values, indent=1, ensure_ascii=False) + "\n",
     }
     for name, text in texts.items():
@@ -106,7 +106,7 @@ def write(folder: Path | str, *, told: Told) -> None:
 
 
 def read(folder: Path | str) -> dict:
-    """What `ermgap.json` of a folder holds; UserError if it is absent, damaged or too new."""
+    """The content of a folder's `ermgap.json`; UserError if it is absent, damaged or too new."""
     folder = Path(folder)
     path = folder / file_names.ADAPTER_SETTINGS
     if not path.is_file():
@@ -151,26 +151,26 @@ def base_revision(backbone: Backbone, base: str) -> str | None:
     return backbone.revision if len(base_models(backbone, base)) == 1 else None
 
 
-# What is told -------------------------------------------------------------------------------------
+# Contents of the files --------------------------------------------------------------------------
 
 
-def contents(told: Told) -> dict:
-    """What ermgap.json holds."""
-    settings, data = told.config, told.config.data
+def contents(facts: CardFacts) -> dict:
+    """The content of ermgap.json."""
+    settings, data = facts.config, facts.config.data
     backbone = dataclasses.asdict(settings.backbone) | {"path": None}
     backbone["prompt"] = _last(backbone["prompt"])
-    texts = {modality: dict(texts) for modality, texts in told.prompt.items()}
+    texts = {modality: dict(texts) for modality, texts in facts.prompt.items()}
     return {
         "format": FORMAT,
         "ermgap": __version__,
-        "trial_id": told.trial_id,
-        "epoch": told.epoch,
+        "trial_id": facts.trial_id,
+        "epoch": facts.epoch,
         "select": settings.train.select,
         "backbone": backbone,
         "adapter": dataclasses.asdict(settings.adapter),
         "objective": dataclasses.asdict(settings.objective),
         "data": {
-            "corpora": told.corpora,
+            "corpora": facts.corpora,
             "labels": data.labels,
             "modalities": data.modalities,
             **data.support,
@@ -179,7 +179,7 @@ def contents(told: Told) -> dict:
         },
         "prompt": {"name": backbone["prompt"], "version": text_version(texts), "texts": texts},
         "plugins": [_last(name) for name in settings.plugins],
-        "dev": told.dev,
+        "dev": facts.dev,
     }
 
 
@@ -189,27 +189,27 @@ def text_version(texts: Mapping) -> str:
     return hashlib.sha256(whole.encode()).hexdigest()[:12]
 
 
-def metadata(told: Told) -> dict:
+def metadata(facts: CardFacts) -> dict:
     """The card's metadata as the Hugging Face hub reads it."""
-    base, dev = told.base_models, plain(told.dev, finite=True)
+    base, dev = facts.base_models, plain(facts.dev, finite=True)
     scores = [
         {"type": kind, "name": f"dev {name}", "value": round(float(dev[name]), 4)}
         for name, kind in SCORES.items()
         if dev.get(name) is not None
     ]
-    corpora = ", ".join(told.corpora)
+    corpora = ", ".join(facts.corpora)
     result = {
         "task": {"type": "audio-classification", "name": "Speech emotion recognition"},
-        "dataset": {"type": told.corpora[0], "name": f"{corpora} (dev)", "split": "dev"},
+        "dataset": {"type": facts.corpora[0], "name": f"{corpora} (dev)", "split": "dev"},
         "metrics": scores,
     }
     return {
         **({"base_model": base[0] if len(base) == 1 else base} if base else {}),
         "library_name": "peft",
         "pipeline_tag": "audio-classification",
-        "language": sorted(map(str, told.utterances["language"].unique())),
+        "language": sorted(map(str, facts.utterances["language"].unique())),
         "tags": ["lora", "speech-emotion-recognition", "fairness", "ermgap"],
-        **({"model-index": [{"name": told.trial_id, "results": [result]}]} if scores else {}),
+        **({"model-index": [{"name": facts.trial_id, "results": [result]}]} if scores else {}),
     }
 
 

@@ -23,7 +23,7 @@ from ermgap.distributed import World
 from ermgap.errors import UserError
 from ermgap.records import StorageError
 from ermgap.training.context import prepare
-from ermgap.training.trainer import Job, train
+from ermgap.training.trainer import TrialSpec, train
 
 # A step of the 7B model takes seconds; half an hour without one is a hang.
 PATIENCE_S = float(os.environ.get("ERMGAP_PATIENCE_S", "1800"))
@@ -44,43 +44,45 @@ def worker(settings: dict) -> None:
         torch.cuda.set_device(ray.train.torch.get_device())
     world = World.current()
     broker = ray.get_actor(settings["broker"], namespace=settings["namespace"])
-    desk = Desk(broker, settings["slot"], world)
+    client = BrokerClient(broker, settings["slot"], world)
     try:
-        speech, material = prepare(ray.get(broker.setup.remote(settings["slot"])), world, desk.note)
+        speech, context = prepare(
+            ray.get(broker.setup.remote(settings["slot"])), world, client.note
+        )
     except UserError as mistake:
         # It would come back at every restart: the sweep ends with the user's sentence instead.
-        desk.give_up(str(mistake))
+        client.give_up(str(mistake))
         return
     watchdog = Watchdog(PATIENCE_S)
-    while (job := desk.take(watchdog.tick)) is not None:
+    while (spec := client.take(watchdog.tick)) is not None:
         try:
             train(
-                job,
+                spec,
                 speech=speech,
-                material=material,
+                context=context,
                 world=world,
-                report=desk.report,
-                failed=desk.failed,
-                behind=desk.behind,
+                report=client.report,
+                failed=client.failed,
+                behind=client.behind,
                 tick=watchdog.tick,
             )
         except StorageError as problem:
             # No fault of the trial: it stays unfinished, and the sweep says why.
-            desk.give_up(str(problem))
+            client.give_up(str(problem))
             raise
         except BaseException as problem:
-            desk.trouble(job, problem)
+            client.trouble(spec, problem)
             raise
     watchdog.stop()
 
 
-class Desk:
-    """Rank 0's talk with the broker, and what the other ranks need to hear of it."""
+class BrokerClient:
+    """The broker's methods, called on rank 0; answers are passed on to the other ranks."""
 
     def __init__(self, broker, slot: str, world: World) -> None:
         self.broker, self.slot, self.world = broker, slot, world
 
-    def take(self, tick) -> Job | None:
+    def take(self, tick) -> TrialSpec | None:
         """What to train next, or None when the slot shall close. Ranks that wait hear at least
         once a minute, so that no collective times out."""
         while True:
@@ -92,29 +94,29 @@ class Desk:
             if answer["kind"] == "close":
                 return None
             if answer["kind"] == "trial":
-                job = answer["trial"]
-                return Job(**(job | {"config": config.from_dict(job["config"])}))
+                fields = answer["trial"]
+                return TrialSpec(**fields | {"config": config.from_dict(fields["config"])})
 
     def report(self, row: dict) -> bool:
-        """Commit a row; whether to go on with this configuration."""
+        """Commit a row; whether to go on with this trial."""
         return ray.get(self.broker.report.remote(self.slot, row))
 
-    def failed(self, job: Job, reason: str) -> None:
-        """All ranks agree that this configuration cannot go on; rank 0 tells."""
+    def failed(self, spec: TrialSpec, reason: str) -> None:
+        """All ranks agree that this trial cannot go on; rank 0 reports it."""
         if self.world.rank == 0:
-            ray.get(self.broker.failed.remote(self.slot, job.trial_id, job.attempt, reason))
+            ray.get(self.broker.failed.remote(self.slot, spec.trial_id, spec.attempt, reason))
 
-    def behind(self, job: Job, reason: str) -> None:
-        """All ranks agree that a checkpoint is lost: this configuration goes back an epoch."""
+    def behind(self, spec: TrialSpec, reason: str) -> None:
+        """All ranks agree that a checkpoint is lost: this trial goes back an epoch."""
         if self.world.rank == 0:
-            ray.get(self.broker.behind.remote(self.slot, job.trial_id, job.attempt, reason))
+            ray.get(self.broker.behind.remote(self.slot, spec.trial_id, spec.attempt, reason))
 
-    def trouble(self, job: Job, problem: BaseException) -> None:
-        """Leave word of an exception before it takes the group down; any rank may see it first."""
-        logging.getLogger(__name__).error("trial %s", job.trial_id, exc_info=problem)
+    def trouble(self, spec: TrialSpec, problem: BaseException) -> None:
+        """Report an exception before it ends the group; any rank may see it first."""
+        logging.getLogger(__name__).error("trial %s", spec.trial_id, exc_info=problem)
         lines = str(problem).strip().splitlines() or [""]
         reason = f"{type(problem).__name__}: {lines[0]}"
-        self.broker.trouble.remote(self.slot, job.trial_id, reason)
+        self.broker.trouble.remote(self.slot, spec.trial_id, reason)
         time.sleep(0.2)
 
     def note(self, text: str) -> None:
@@ -127,7 +129,7 @@ class Desk:
 
 
 class Watchdog:
-    """Ends the process when nothing ticks for long: Ray only sees whether the actor lives."""
+    """Ends the process after `patience` s without a step: Ray only sees whether the actor lives."""
 
     def __init__(self, patience: float) -> None:
         self.patience = patience
@@ -136,7 +138,7 @@ class Watchdog:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def tick(self) -> None:
-        """Called at every step and at every wait for a job."""
+        """Called at every step and at every wait for a trial."""
         self.last = time.monotonic()
 
     def stop(self) -> None:

@@ -21,31 +21,31 @@ from ermgap.model.fsdp import step_pieces
 from ermgap.model.qwen2_audio import SpeechLLM
 from ermgap.training.batch_sampler import epoch_batches, micro_batches, shard
 from ermgap.training.checkpoint import Unreadable
-from ermgap.training.context import Material
+from ermgap.training.context import TrainingContext
 from ermgap.training.evaluation import label_log_probabilities
 from ermgap.training.gradients import accumulate_gradients, learning_rate
-from ermgap.training.trial_state import Job, TrialState
+from ermgap.training.trial_state import TrialSpec, TrialState
 
-__all__ = ["Job", "Training", "train"]
+__all__ = ["TrialSpec", "Training", "train"]
 
 
 def train(
-    job: Job,
+    spec: TrialSpec,
     *,
     speech: SpeechLLM,
-    material: Material,
+    context: TrainingContext,
     world: World,
     report: Callable[[dict], bool],
-    failed: Callable[[Job, str], None],
-    behind: Callable[[Job, str], None] | None = None,
+    failed: Callable[[TrialSpec, str], None],
+    behind: Callable[[TrialSpec, str], None] | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> None:
     """Train one trial to the end.
 
     Args:
-        job: what to train, and from which committed epoch.
+        spec: the trial, and the committed epoch to go on from.
         speech: the backbone; its adapter is replaced.
-        material: utterances, cells, and where files go.
+        context: utterances, cells, and where files go.
         world: this process among the workers.
         report: called on rank 0 with the row of each epoch, after its files are written; the row's
             `last` says that the trial ends here. Returns whether to go on.
@@ -55,13 +55,13 @@ def train(
             from an earlier epoch. By default that is a failure, too.
         tick: called at every step (a heartbeat).
     """
-    training = Training(job, speech=speech, material=material, world=world, tick=tick)
+    training = Training(spec, speech=speech, context=context, world=world, tick=tick)
     going = training.resume(failed, behind or failed)
     while going:
         try:
             row = training.epoch()
         except RunFailed as outcome:
-            return failed(job, str(outcome))
+            return failed(spec, str(outcome))
         go_on = world.broadcast(report(row) if world.rank == 0 else None)
         going = go_on and not row["last"]
 
@@ -71,25 +71,25 @@ class Training:
 
     def __init__(
         self,
-        job: Job,
+        spec: TrialSpec,
         *,
         speech: SpeechLLM,
-        material: Material,
+        context: TrainingContext,
         world: World,
         tick: Callable[[], None] = lambda: None,
     ) -> None:
-        self.job, self.speech, self.material = job, speech, material
+        self.spec, self.speech, self.context = spec, speech, context
         self.world, self.tick = world, tick
-        self.settings = job.config.train
-        self.over = job.config.objective.loss_over
+        self.settings = spec.config.train
+        self.over = spec.config.objective.loss_over
         speech.recompute = self.settings.recompute
-        speech.reset_adapter(job.config.adapter, seed=self.settings.seed)
-        self.state = TrialState(job, speech.adapters[0], material=material, world=world)
-        self.strata = material.train.cell * len(GENDERS) + material.train.gender
-        self.steps = -(-len(material.train) // self.settings.batch) * self.settings.epochs
+        speech.reset_adapter(spec.config.adapter, seed=self.settings.seed)
+        self.state = TrialState(spec, speech.adapters[0], context=context, world=world)
+        self.strata = context.train.cell * len(GENDERS) + context.train.gender
+        self.steps = -(-len(context.train) // self.settings.batch) * self.settings.epochs
 
     def resume(
-        self, failed: Callable[[Job, str], None], behind: Callable[[Job, str], None]
+        self, failed: Callable[[TrialSpec, str], None], behind: Callable[[TrialSpec, str], None]
     ) -> bool:
         """Load the checkpoint, if the trial is not at its start; calls as for `train`.
 
@@ -105,7 +105,7 @@ class Training:
         unreadable, other = self.world.any(lost, trouble is not None and not lost)
         if other or unreadable:
             reason = str(trouble or "another worker cannot read its checkpoint")
-            (failed if other else behind)(self.job, reason)
+            (failed if other else behind)(self.spec, reason)
             return False
         return not self.state.over
 
@@ -121,7 +121,7 @@ class Training:
         trained = time.perf_counter()
         scores = label_log_probabilities(
             self.speech,
-            self.material.dev,
+            self.context.dev,
             world=self.world,
             batch=self.settings.eval_batch,
             tick=self.tick,
@@ -131,7 +131,7 @@ class Training:
         return row | {
             "train_seconds": trained - started,
             "eval_seconds": evaluated - trained,
-            "utterances_per_second": len(self.material.train) / (trained - started),
+            "utterances_per_second": len(self.context.train) / (trained - started),
             "seconds": time.perf_counter() - started,
             "time": time.time(),
         }
@@ -157,7 +157,7 @@ class Training:
         Nothing in here waits for the device: numbers that the host wants are read at the epoch's
         end.
         """
-        settings, data, state = self.settings, self.material.train, self.state
+        settings, data, state = self.settings, self.context.train, self.state
         pieces = micro_batches(
             shard(batch, rank=self.world.rank, world=self.world.size),
             size=settings.micro_batch,

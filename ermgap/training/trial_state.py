@@ -20,13 +20,13 @@ from ermgap.model.lora import Adapter
 from ermgap.objective import Objective, cell_names, group_means
 from ermgap.records import Storage
 from ermgap.training import checkpoint, model_card
-from ermgap.training.context import Material
+from ermgap.training.context import TrainingContext
 from ermgap.training.evaluation import predictions
 
 
 @dataclass(frozen=True)
-class Job:
-    """One trial to train; `epoch` is the last committed one (0: from the start)."""
+class TrialSpec:
+    """A trial to train; `epoch` is the last committed one (0: from the start)."""
 
     trial_id: str
     config: Config
@@ -38,17 +38,19 @@ class Job:
 class TrialState:
     """What training changes of a trial, and the rows and files that tell of it."""
 
-    def __init__(self, job: Job, adapter: Adapter, *, material: Material, world: World) -> None:
-        self.job, self.adapter, self.material, self.world = job, adapter, material, world
-        self.config = job.config
+    def __init__(
+        self, spec: TrialSpec, adapter: Adapter, *, context: TrainingContext, world: World
+    ) -> None:
+        self.spec, self.adapter, self.context, self.world = spec, adapter, context, world
+        self.config = spec.config
         self.objective = Objective(
-            job.config.objective, cells=material.cells, counts=material.train.group_counts()
+            spec.config.objective, cells=context.cells, counts=context.train.group_counts()
         )
         self.parameters = list(adapter.parameters.values())
         self.optimizer = torch.optim.AdamW(
             self.parameters,
-            lr=job.config.train.lr,
-            weight_decay=job.config.train.weight_decay,
+            lr=spec.config.train.lr,
+            weight_decay=spec.config.train.weight_decay,
             fused=True,
         )
         self.epoch = self.step = self.stale = 0
@@ -103,7 +105,7 @@ class TrialState:
         self._require_finite(np.isfinite(values).all(), "the objective")
         self._require_finite(np.isfinite(scores).all(), "a dev score")
         data = self.config.data
-        table = predictions(self.material.dev, scores, labels=data.labels)
+        table = predictions(self.context.dev, scores, labels=data.labels)
         dev = metrics.evaluate(table, labels=data.labels, **data.support)
         self._require_gap(dev)
         weights = [
@@ -114,11 +116,11 @@ class TrialState:
         if self.world.rank == 0:
             self._write(table, dev, selected=better)
         return {
-            "trial_id": self.job.trial_id,
-            "attempt": self.job.attempt,
+            "trial_id": self.spec.trial_id,
+            "attempt": self.spec.attempt,
             "epoch": self.epoch,
             "last": self.over,
-            "config": self.job.hyperparameters,
+            "config": self.spec.hyperparameters,
             "lambda": weights[0],
             "lambda_mean": float(np.mean(weights)),
             "lambda_next": self.objective.fairness_weight(self.step / steps),
@@ -143,7 +145,7 @@ class TrialState:
     def _group_losses(self, sums: torch.Tensor) -> dict[str, float]:
         """Mean training loss of the epoch per `language/modality/gender`."""
         means = group_means(sums).tolist()
-        names = cell_names(self.material.cells)
+        names = cell_names(self.context.cells)
         return {
             f"{cell}/{gender}": means[c][g]
             for c, cell in enumerate(names)
@@ -179,46 +181,46 @@ class TrialState:
     # Files --------------------------------------------------------------------------------------
 
     def resume(self) -> None:
-        """Go on from the job's committed epoch; RunFailed if its checkpoint does not serve."""
-        if self.job.epoch:
-            storage, trial = self.material.storage, self.job.trial_id
-            self.load_state_dict(checkpoint.load(storage, trial, self.job.epoch))
+        """Go on from the committed epoch; RunFailed if its checkpoint does not serve."""
+        if self.spec.epoch:
+            storage, trial = self.context.storage, self.spec.trial_id
+            self.load_state_dict(checkpoint.load(storage, trial, self.spec.epoch))
 
     def _write(self, table: pd.DataFrame, dev: dict, *, selected: bool) -> None:
         """Files of this epoch, before its row: predictions, adapter if selected, checkpoint."""
-        storage, trial = self.material.storage, self.job.trial_id
+        storage, trial = self.context.storage, self.spec.trial_id
         if selected:
             _write_table(storage, f"predictions/{trial}.parquet", table)
             storage.write_folder(f"adapters/{trial}", lambda f: self._write_adapter(f, dev))
         if self.config.train.keep_epochs or self.epoch in self.config.rungs:
             name = f"predictions/{trial}.rungs.parquet"
             now, path = table.assign(epoch=self.epoch), storage.fetch(name)
-            if path.exists():  # what an attempt that got further left is not of this one
+            if path.exists():  # rows of an attempt that got further are not of this one
                 before = pd.read_parquet(path)
                 now = pd.concat([before[before["epoch"] < self.epoch], now])
             _write_table(storage, name, now)
         checkpoint.save(storage, trial, self.epoch, self.state_dict())
 
     def _write_adapter(self, folder: Path, dev: dict) -> None:
-        """The adapter, and what a stranger needs to know and to use it."""
-        backbone, material = self.config.backbone, self.material
+        """The adapter and its model card."""
+        backbone, context = self.config.backbone, self.context
         self.adapter.save(
             folder,
-            base=model_card.base_name(backbone, material.base),
-            revision=model_card.base_revision(backbone, material.base),
+            base=model_card.base_name(backbone, context.base),
+            revision=model_card.base_revision(backbone, context.base),
         )
-        told = model_card.Told(
-            trial_id=self.job.trial_id,
+        facts = model_card.CardFacts(
+            trial_id=self.spec.trial_id,
             config=self.config,
-            utterances=pd.concat([material.train.table, material.dev.table]).drop_duplicates(
+            utterances=pd.concat([context.train.table, context.dev.table]).drop_duplicates(
                 "utterance_id"  # once, in however many modalities
             ),
             dev=dev,
             epoch=self.epoch,
-            base=material.base,
+            base=context.base,
             prompt=prompts.find(backbone.prompt),
         )
-        model_card.write(folder, told=told)
+        model_card.write(folder, facts=facts)
 
     def state_dict(self) -> dict:
         """Tensors and plain values; the same on every rank."""
@@ -234,11 +236,11 @@ class TrialState:
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on from a checkpoint; RunFailed if it belongs to another configuration."""
+        """Go on from a checkpoint; RunFailed if it belongs to another trial."""
         named = self.adapter.parameters
         wanted = {name: tuple(p.shape) for name, p in named.items()}
         if {name: tuple(p.shape) for name, p in state["parameters"].items()} != wanted:
-            raise RunFailed("the checkpoint holds other parameters than this configuration trains")
+            raise RunFailed("the checkpoint holds other parameters than this trial trains")
         with torch.no_grad():
             for name, parameter in named.items():
                 parameter.copy_(state["parameters"][name])

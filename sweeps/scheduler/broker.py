@@ -23,7 +23,7 @@ from ermgap.errors import UserError
 from ermgap.records import Records, Retry
 from ermgap.registry import load_plugins
 from sweeps.recording.ledger import Ledger, OpenTrial
-from sweeps.scheduler.bells import Bells
+from sweeps.scheduler.wake_ups import WakeUps
 from sweeps.search import space, stopping
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ class Broker:
         self.moments: list[tuple[str, str, float]] = []  # slot, what began there, when
         self.closing = self.interrupted = False
         self.fatal: str | None = None
-        self.bells = Bells()
+        self.wake_ups = WakeUps()
 
     # For Tune's trials --------------------------------------------------------------------------
 
@@ -84,7 +84,7 @@ class Broker:
 
     async def outcome(self, trial_id: str, timeout: float) -> dict | None:
         """The outcome (`status`, `reason`, selected metrics), or None after `timeout` seconds."""
-        await self.bells.until(
+        await self.wake_ups.until(
             trial_id, lambda: trial_id in self.outcomes or self._abandoned(trial_id), timeout
         )
         if trial_id in self.outcomes:
@@ -115,7 +115,7 @@ class Broker:
         """What a slot does next: its `kind` is trial (to be trained), wait (ask again) or close."""
         ask = self.asks[slot] = self.asks.get(slot, 0) + 1
         await self._return_to_queue(slot)
-        await self.bells.until(QUEUE, lambda: self.queue or self._stopped(), timeout)
+        await self.wake_ups.until(QUEUE, lambda: self.queue or self._stopped(), timeout)
         if self._stopped():
             return {"kind": "close"}
         # A group that died while it waited is still in here: what it is given would be lost.
@@ -128,7 +128,7 @@ class Broker:
         self.moments.append((slot, "trial", time.time()))
         return {"kind": "trial", "trial": trial.handed_to(slot)}
 
-    async def left(self, slot: str) -> None:
+    async def slot_ended(self, slot: str) -> None:
         """A slot has ended for good: another one takes its trial."""
         await self._return_to_queue(slot)
 
@@ -207,18 +207,18 @@ class Broker:
     async def give_up(self, sentence: str) -> None:
         """End the sweep: `sentence` tells the user why."""
         self.fatal = self.fatal or sentence
-        self.bells.ring_all()
+        self.wake_ups.wake_all()
 
     async def interrupt(self) -> None:
         """End after the epochs in flight; unfinished trials stay unfinished."""
         self.interrupted = True
-        self.bells.ring_all()
+        self.wake_ups.wake_all()
 
     async def close(self) -> None:
         """The sweep is over: slots that ask hear that they are to close."""
         self.closing = True
         self.ledger.close()
-        self.bells.ring_all()
+        self.wake_ups.wake_all()
 
     # Inside -------------------------------------------------------------------------------------
 
@@ -285,9 +285,9 @@ class Broker:
         """No slot trains it any more."""
         self.slots.pop(trial.slot, None)
         trial.slot = None
-        self.bells.ring(trial.trial_id)
+        self.wake_ups.wake(trial.trial_id)
 
     def _wake_slot(self) -> None:
         """Wake a slot that waits, if a trial does; the slot wakes the next one."""
         if self.queue:
-            self.bells.ring_one(QUEUE)
+            self.wake_ups.wake_one(QUEUE)

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 
 from ermgap.errors import UserError
 from sweeps.recording.timing import Session
-from sweeps.scheduler.beginning import Beginning
 from sweeps.scheduler.interrupts import Interrupts
 from sweeps.scheduler.machines import autoscaler, machine
 from sweeps.scheduler.machines.machine import begin, start_ray
+from sweeps.scheduler.start_watch import StartWatch
 
 if TYPE_CHECKING:  # pandas: half a second
     from ermgap.config import Config
@@ -211,7 +211,7 @@ def _watch(
     """Until Tune ends: show progress, start slots, pass Ctrl-C on, stop on a user's mistake."""
     searching = machine.Background(tuner.fit)
     growing = held.layout.gpu and not held.alone
-    beginning = Beginning(held.layout, alone=held.alone, asked=growing)
+    start_watch = StartWatch(held.layout, alone=held.alone, asked=growing)
     while True:
         try:
             with interrupts.raised():
@@ -244,7 +244,7 @@ def _watch(
                 f"every worker group ended before the sweep did ({held.errors or 'no error'}); "
                 "look into Ray's logs and continue with --resume."
             )
-        if line := beginning.look(status, room=held.room):
+        if line := start_watch.look(status, room=held.room):
             watch.finish()
             print(line, flush=True)
     watch.finish()

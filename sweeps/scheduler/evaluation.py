@@ -89,20 +89,20 @@ def on_workers(
     note(f"evaluation: {len(requests)} system{'s' * (len(requests) > 1)} to ask, {pool}")
     given = {"config": config.to_dict(), "folder": str(folder.absolute()), "pool": pool}
     given["features"] = features
-    crew = Crew(pool, given, ship=address is not None, note=note)
+    evaluators = EvaluatorPool(pool, given, ship=address is not None, note=note)
     with Interrupts() as interrupts:
         try:
             with interrupts.raised():
-                crew.work(requests, attempts=config.sweep.attempts, done=done)
+                evaluators.work(requests, attempts=config.sweep.attempts, done=done)
         finally:
-            crew.end()
+            evaluators.end()
 
 
 def _pool(requests: int, config: Config, address: str | None) -> Pool:
     return pool_of(config, address, chunks=min(requests, config.sweep.slots or MOST))
 
 
-class Crew:
+class EvaluatorPool:
     """The evaluators of one call. One that has not begun is given no work: it may never begin.
 
     Args:

@@ -210,4 +210,4 @@ class Slots:
         finally:
             with suppress(ValueError):  # the broker has gone, too
                 # What it still holds goes to another slot.
-                ray.get_actor(self.broker, namespace=NAMESPACE).left.remote(name)
+                ray.get_actor(self.broker, namespace=NAMESPACE).slot_ended.remote(name)

@@ -24,7 +24,7 @@ from ermgap.model.backbones import random_tiny
 from ermgap.model.batches import IndexedUtterances, cells_of
 from ermgap.model.features import store as features
 from ermgap.records import Storage
-from ermgap.training.context import Material
+from ermgap.training.context import TrainingContext
 
 BOTH = ["speech", "speech+text"]
 COLUMNS = [f"p_{label}" for label in LABELS]
@@ -55,7 +55,7 @@ def trained(table, tmp_path_factory):
         IndexedUtterances(table[table["split"] == split], **given) for split in ("train", "dev")
     ]
     one = job(SETTINGS)
-    run = Trained((speech, Material(*splits, cells, Storage.at(place))), one, place)
+    run = Trained((speech, TrainingContext(*splits, cells, Storage.at(place))), one, place)
     return tiny_run.with_card(run, one, table, place), run.predictions
 
 

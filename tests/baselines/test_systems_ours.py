@@ -20,7 +20,7 @@ from ermgap.model.batches import IndexedUtterances, cells_of
 from ermgap.model.features import store as features
 from ermgap.records import Storage
 from ermgap.training import model_card
-from ermgap.training.context import Material
+from ermgap.training.context import TrainingContext
 from ermgap.training.evaluation import label_log_probabilities
 
 LOGP = [f"logp_{label}" for label in LABELS]
@@ -82,7 +82,7 @@ def trained(table: pd.DataFrame, place: Path, modalities: list[str]) -> tuple[Pa
         for split in ("train", "dev")
     ]
     one = job(BACKBONE | {"data.modalities": modalities, "train.epochs": 2})
-    run = Trained((speech, Material(*splits, cells, Storage.at(place))), one, place)
+    run = Trained((speech, TrainingContext(*splits, cells, Storage.at(place))), one, place)
     return tiny_run.with_card(run, one, table, place), run
 
 

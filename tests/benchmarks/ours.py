@@ -1,4 +1,4 @@
-"""Our path as a sweep runs it: `material.prepare` and `loop.train`, every file written.
+"""Our path as a sweep runs it: `context.prepare` and `trainer.train`, every file written.
 
 A run of the real thing rather than of its inner step, so that nothing is left out: features into an
 empty store, batches, steps, evaluation, predictions, adapter, checkpoint.
@@ -21,7 +21,7 @@ from ermgap.model.batches import IndexedUtterances, cells_of
 from ermgap.model.features.audio_tower import tower_output
 from ermgap.records import Storage
 from ermgap.training import trainer
-from ermgap.training.context import Material, prepare
+from ermgap.training.context import TrainingContext, prepare
 
 MICRO = (None, 32, 16, 8)
 
@@ -31,16 +31,16 @@ def on_speech(settings: config.Config, table, *, device: str, storage: Path) -> 
     world = World(device=torch.device(device))
     given = {"config": settings.to_dict(), "table": table, "storage": str(storage)}
     started = time.perf_counter()
-    speech, material = prepare(given, world, lambda line: None)
+    speech, context = prepare(given, world, lambda line: None)
     prepared = time.perf_counter() - started
-    rows = train(settings, speech, material, world)
+    rows = train(settings, speech, context, world)
     seconds = time.perf_counter() - started
     peak = peak_memory_mb(device)
     # Loading and indexing alone: the same again, with the features in place.
     again = time.perf_counter()
     prepare(given, world, lambda line: None)
     warm = time.perf_counter() - again
-    return _result(rows, speech, material) | {
+    return _result(rows, speech, context) | {
         "seconds": seconds,
         "prepare_seconds": prepared,
         "extraction_seconds": prepared - warm,
@@ -66,10 +66,10 @@ def on_random(settings: config.Config, model, extractor, table, store, prompt, *
     for micro in MICRO if device == "cuda" else MICRO[:1]:
         try:
             with tempfile.TemporaryDirectory() as folder:
-                material = Material(*splits, cells, Storage.at(folder))
+                context = TrainingContext(*splits, cells, Storage.at(folder))
                 chosen = settings.replace({"train.micro_batch": micro})
-                rows = train(chosen, speech, material, world)
-            return _result(rows, speech, material) | {
+                rows = train(chosen, speech, context, world)
+            return _result(rows, speech, context) | {
                 "micro_batch": micro or settings.train.batch,
                 "peak_memory_mb": peak_memory_mb(device),
             }
@@ -81,7 +81,7 @@ def on_random(settings: config.Config, model, extractor, table, store, prompt, *
     raise RuntimeError(f"ours does not fit with {MICRO[-1]} utterances")
 
 
-def train(settings: config.Config, speech, material: Material, world: World) -> list[dict]:
+def train(settings: config.Config, speech, context: TrainingContext, world: World) -> list[dict]:
     """The epoch rows of one configuration."""
     rows: list[dict] = []
 
@@ -93,20 +93,20 @@ def train(settings: config.Config, speech, material: Material, world: World) -> 
         raise RuntimeError(reason)
 
     keep_freed_memory()
-    job = trainer.Job("t0000", settings)
-    trainer.train(job, speech=speech, material=material, world=world, report=report, failed=failed)
+    job = trainer.TrialSpec("t0000", settings)
+    trainer.train(job, speech=speech, context=context, world=world, report=report, failed=failed)
     return rows
 
 
-def _result(rows: list[dict], speech, material: Material) -> dict:
+def _result(rows: list[dict], speech, context: TrainingContext) -> dict:
     return {
         "train_seconds": [row["train_seconds"] for row in rows],
         "eval_seconds": [row["eval_seconds"] for row in rows],
         "epoch_seconds": [row["seconds"] for row in rows],
         "accuracy": [row["dev"]["acc"] for row in rows],
         "dtype": str(speech.dtype).removeprefix("torch."),
-        "audio": material.train.audio_length.tolist(),
-        "label": material.train.label.tolist(),
+        "audio": context.train.audio_length.tolist(),
+        "label": context.train.label.tolist(),
     }
 
 

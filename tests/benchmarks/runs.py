@@ -48,7 +48,7 @@ def run_all(
     from ermgap import config, keep_freed_memory
     from ermgap.distributed import World
     from ermgap.training import context
-    from ermgap.training.trainer import Job, train
+    from ermgap.training.trainer import TrialSpec, train
     from sweeps.setup import plan
 
     keep_freed_memory()
@@ -75,9 +75,9 @@ def run_all(
         speech, shared = prepared[run.fold]
         rows: list[dict] = []
         train(
-            Job("t0000", settings),
+            TrialSpec("t0000", settings),
             speech=speech,
-            material=shared,
+            context=shared,
             world=World(),
             report=keep(rows),
             failed=stop,

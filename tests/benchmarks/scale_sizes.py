@@ -43,7 +43,7 @@ def measure() -> dict:
             "checkpoint_bytes": saved,
             "predictions_bytes": predictions.stat().st_size,
         }
-        return told | material(Path(place)) | {"requests": requests(Path(place), state)}
+        return told | setup(Path(place)) | {"requests": requests(Path(place), state)}
 
 
 def checkpoint_state() -> dict:
@@ -77,7 +77,7 @@ def predicted() -> pd.DataFrame:
     return both
 
 
-def material(place: Path) -> dict:
+def setup(place: Path) -> dict:
     """What each worker group is sent at its start, through Ray's object store."""
     import asyncio
 

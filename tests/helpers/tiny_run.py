@@ -19,7 +19,7 @@ from ermgap.model.batches import IndexedUtterances, cells_of
 from ermgap.model.features import store as features
 from ermgap.records import Storage
 from ermgap.training import model_card
-from ermgap.training.trainer import Job, train
+from ermgap.training.trainer import TrialSpec, train
 
 WINDOW_S = 2
 LABELS = ("anger", "joy", "bored")  # the last has several tokens: it is no word of random-tiny
@@ -123,31 +123,31 @@ BASE = {
 }
 
 
-def job(changes: dict | None = None, *, epoch: int = 0) -> Job:
+def job(changes: dict | None = None, *, epoch: int = 0) -> TrialSpec:
     """`BASE` with changes by dotted key, from a committed epoch."""
     settings = config.Config().replace(BASE | (changes or {}))
-    return Job("t0000", settings, epoch=epoch, attempt=2 if epoch else 1)
+    return TrialSpec("t0000", settings, epoch=epoch, attempt=2 if epoch else 1)
 
 
 class Trained:
     """One run to its end: the rows it committed, why it failed if it did, and its files.
 
-    `room` is the backbone and the material; `committed` is called with every row.
+    `room` is the backbone and the training context; `committed` is called with every row.
     """
 
     def __init__(
         self,
         room,
-        job: Job,
+        job: TrialSpec,
         storage: Path,
         *,
         until: int | None = None,
         world: World | None = None,
         committed: Callable[[dict], None] = lambda row: None,
         tick: Callable[[], None] = lambda: None,
-        behind: Callable[[Job, str], None] | None = None,
+        behind: Callable[[TrialSpec, str], None] | None = None,
     ) -> None:
-        speech, material = room
+        speech, context = room
         self.rows, self.storage, self.job, self.failure = [], storage, job, None
 
         def report(row: dict) -> bool:
@@ -155,13 +155,13 @@ class Trained:
             committed(row)
             return row["epoch"] != until
 
-        def failed(job: Job, reason: str) -> None:
+        def failed(job: TrialSpec, reason: str) -> None:
             self.failure = reason
 
         train(
             job,
             speech=speech,
-            material=dataclasses.replace(material, storage=Storage.at(storage)),
+            context=dataclasses.replace(context, storage=Storage.at(storage)),
             world=world or World(),
             report=report,
             failed=failed,
@@ -199,11 +199,11 @@ class Trained:
         return self.storage / "predictions" / f"{self.job.trial_id}.parquet"
 
 
-def with_card(run: Trained, one: Job, table: pd.DataFrame, place: Path) -> Path:
+def with_card(run: Trained, one: TrialSpec, table: pd.DataFrame, place: Path) -> Path:
     """Write the model card of a run that ended well; the adapter's folder, whole as a sweep's."""
     assert run.failure is None
     folder, row = place / "adapters" / "t0000", run.rows[-1]
-    told = model_card.Told(
+    facts = model_card.CardFacts(
         trial_id="t0000",
         config=one.config,
         utterances=table,
@@ -212,5 +212,5 @@ def with_card(run: Trained, one: Job, table: pd.DataFrame, place: Path) -> Path:
         base="",
         prompt=prompts.find(one.config.backbone.prompt),
     )
-    model_card.write(folder, told=told)
+    model_card.write(folder, facts=facts)
     return folder

@@ -48,7 +48,7 @@ def adapter(folder: Path, config, *, seed: int) -> Path:
     speech.adapters[0].save(folder, base="random-tiny")
     table = utterances().assign(synthetic=True, path="clip.wav")
     heard = predictions(table, right=0.5, handicap=0.1, seed=0)
-    model_card.write(folder, told=model_card.Told(
+    model_card.write(folder, facts=model_card.CardFacts(
         trial_id=folder.name, config=config, utterances=table, epoch=1, base="",
         dev=metrics.evaluate(heard, labels=LABELS, min_support=1),
         prompt=prompts.find(backbone.prompt),
@@ -94,7 +94,7 @@ def test_models_are_asked_on_a_worker_with_one_base_and_the_features_of_the_stor
         pd.testing.assert_frame_equal(table, alone, check_exact=True)
 
 
-# Each of it is checked without a process in test_evaluation_crew.py and test_sweep_benchmark.py.
+# Each of it is checked without a process in test_evaluator_pool.py and test_sweep_benchmark.py.
 @pytest.mark.slow
 def test_ctrl_c_ends_the_evaluators_and_resume_asks_what_is_missing(tmp_path):
     slow = tmp_path / "slow.py"

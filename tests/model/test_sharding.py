@@ -15,7 +15,7 @@ from ermgap.distributed import World
 from ermgap.model import fsdp, qwen2_audio
 from ermgap.records import Storage
 from ermgap.training.batch_sampler import micro_batches
-from ermgap.training.context import Material
+from ermgap.training.context import TrainingContext
 
 LAYERS = 3
 RUNS = {
@@ -48,10 +48,12 @@ def work(rank: int, size: int, folder: str) -> None:
     for kind in ("ddp", "fsdp"):
         speech = loaded(world if kind == "fsdp" else None)
         seen[kind, "held"] = [fsdp.local_weights(speech.model)]
-        material = Material(*tiny_run.splits(table, speech, cache=folder / "cache"), Storage.at(""))
+        context = TrainingContext(
+            *tiny_run.splits(table, speech, cache=folder / "cache"), Storage.at("")
+        )
         for name, changes in RUNS.items():
             task = job(changes | {"train.parallel": kind, "sweep.workers": 2})
-            run = Trained((speech, material), task, folder / kind / name, world=world)
+            run = Trained((speech, context), task, folder / kind / name, world=world)
             values = [p.detach().flatten() for _, p in speech.trainable()]
             seen[kind, name] = (run.results, torch.cat(values))
             seen[kind, "held"].append(fsdp.local_weights(speech.model))

@@ -142,7 +142,7 @@ def test_a_slot_that_ends_for_good_gives_its_trial_back_to_the_front_of_the_queu
         for number in range(2):
             await broker.offer(f"t{number:04d}", ERM)
         await take(broker, "slot-0")
-        await broker.left("slot-0")
+        await broker.slot_ended("slot-0")
         status = await broker.status()
         assert (status["slots"], status["queued"]) == ({}, ["t0000", "t0001"])
         assert (await take(broker, "slot-1"))["attempt"] == 2

@@ -18,8 +18,8 @@ from analysis.front import front
 from ermgap.config import Config
 from ermgap.records import Records
 from sweeps.recording.events import Events
-from sweeps.scheduler.bells import Bells
 from sweeps.scheduler.broker import Broker
+from sweeps.scheduler.wake_ups import WakeUps
 from sweeps.search.sampling import sampler
 from sweeps.search.sampling.surrogate import Surrogate
 from sweeps.search.searcher import RecordsSearcher
@@ -37,38 +37,38 @@ def counting(flags: dict, name: str, looked: dict):
 
 def test_a_bell_wakes_those_who_wait_at_it_and_nobody_else():
     async def story() -> None:
-        bells, flags, looked = Bells(), {}, {}
+        wake_ups, flags, looked = WakeUps(), {}, {}
         names = [f"t{n:04d}" for n in range(1000)]
         tasks = [
-            asyncio.create_task(bells.until(name, counting(flags, name, looked), 60.0))
+            asyncio.create_task(wake_ups.until(name, counting(flags, name, looked), 60.0))
             for name in names
         ]
         await asyncio.sleep(0)
         flags["t0500"] = True
-        bells.ring("t0500")
+        wake_ups.wake("t0500")
         await tasks[500]
         assert looked == {name: 1 + (name == "t0500") for name in names}
-        assert "t0500" not in bells.waiting and len(bells.waiting) == 999
-        bells.ring_all()
+        assert "t0500" not in wake_ups.waiting and len(wake_ups.waiting) == 999
+        wake_ups.wake_all()
         await asyncio.sleep(0.01)
         assert not any(task.done() for task in tasks[:500] + tasks[501:])
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        assert bells.waiting == {}
+        assert wake_ups.waiting == {}
 
     asyncio.run(story())
 
 
 def test_who_is_cancelled_while_it_is_woken_wakes_the_next():
     async def story() -> None:
-        bells, there = Bells(), []
+        wake_ups, there = WakeUps(), []
         first, second = (
-            asyncio.create_task(bells.until("line", lambda: bool(there), 60.0)) for _ in range(2)
+            asyncio.create_task(wake_ups.until("line", lambda: bool(there), 60.0)) for _ in range(2)
         )
         await asyncio.sleep(0)
         there.append("an entry")
-        bells.ring_one("line")
+        wake_ups.wake_one("line")
         first.cancel()
         await asyncio.wait_for(second, 10)
 

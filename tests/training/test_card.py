@@ -26,7 +26,7 @@ def table(**changes) -> pd.DataFrame:
     return frame.assign(split=["train", "train", "dev", "dev", "train"] * (len(frame) // 5))
 
 
-def told(changes: dict | None = None, *, utterances: pd.DataFrame | None = None, **given):
+def facts(changes: dict | None = None, *, utterances: pd.DataFrame | None = None, **given):
     frame = table() if utterances is None else utterances
     heard = predictions(frame, right=0.6, handicap=0.2, seed=0)
     dev = metrics.evaluate(heard[heard["split"] == "dev"], labels=LABELS, min_support=1)
@@ -47,16 +47,16 @@ def told(changes: dict | None = None, *, utterances: pd.DataFrame | None = None,
         "base": f"{SECRET}/cache/small",
         "prompt": TEXTS,
     }
-    return model_card.Told(**(values | given))
+    return model_card.CardFacts(**(values | given))
 
 
 def written(folder, one) -> tuple[str, dict]:
-    model_card.write(folder, told=one)
+    model_card.write(folder, facts=one)
     return (folder / "README.md").read_text(encoding="utf-8"), model_card.read(folder)
 
 
 def test_a_machine_can_rebuild_the_run_from_what_is_written(tmp_path):
-    one = told()
+    one = facts()
     _, values = written(tmp_path / "t0004", one)
     assert values["adapter"] == json.loads(json.dumps(one.config.to_dict()["adapter"]))
     assert values["backbone"] == one.config.to_dict()["backbone"] | {"path": None}
@@ -69,7 +69,7 @@ def test_a_machine_can_rebuild_the_run_from_what_is_written(tmp_path):
 def test_the_hub_reads_the_metadata(tmp_path):
     from huggingface_hub import ModelCard
 
-    written(tmp_path, one := told({"backbone.name": "qwen2-audio-7b"}))
+    written(tmp_path, one := facts({"backbone.name": "qwen2-audio-7b"}))
     data = ModelCard.load(tmp_path / "README.md", ignore_metadata_errors=False).data
     assert data.base_model == "Qwen/Qwen2-Audio-7B-Instruct"
     assert (data.library_name, data.pipeline_tag) == ("peft", "audio-classification")
@@ -81,7 +81,7 @@ def test_the_hub_reads_the_metadata(tmp_path):
 
 def test_norwegian_is_a_language_and_an_unknown_score_is_left_out(tmp_path):
     frame = table(language="no", gender="female")
-    page, values = written(tmp_path, told(utterances=frame))
+    page, values = written(tmp_path, facts(utterances=frame))
     front = yaml.safe_load(page.split("---")[1])
     assert front["language"] == ["no"]
     names = [metric["type"] for metric in front["model-index"][0]["results"][0]["metrics"]]
@@ -100,17 +100,17 @@ def test_norwegian_is_a_language_and_an_unknown_score_is_left_out(tmp_path):
 )
 def test_no_path_of_the_training_machine_is_told(tmp_path, changes):
     frame = table().assign(corpus=f"{SECRET}/odd")
-    page, values = written(tmp_path, told(changes, utterances=frame))
+    page, values = written(tmp_path, facts(changes, utterances=frame))
     for text in (page, json.dumps(values)):
         assert "secret" not in text and "/me" not in text
-    one = told(changes)
+    one = facts(changes)
     assert "secret" not in model_card.base_name(one.config.backbone, one.base)
 
 
 def test_the_page_counts_utterances_and_shows_every_gap_with_both_genders_n(tmp_path):
-    one = told()
+    one = facts()
     twice = pd.concat([one.utterances.assign(modality=m) for m in ("speech", "speech+text")])
-    page, _ = written(tmp_path, told(utterances=twice, dev=one.dev))
+    page, _ = written(tmp_path, facts(utterances=twice, dev=one.dev))
     frame = one.utterances
     part = frame[(frame["split"] == "dev") & (frame["language"] == "ja")]
     part = part[part["gender"] == "male"]
@@ -125,20 +125,20 @@ def test_the_page_counts_utterances_and_shows_every_gap_with_both_genders_n(tmp_
 
 @pytest.mark.parametrize("loss", ["erm", "minmaxgap", "vrex", "groupdro", "reweight"])
 def test_the_objective_is_told_in_words_and_as_configured(tmp_path, loss):
-    page, _ = written(tmp_path, told({"objective.loss": loss, "objective.schedule": "linear"}))
+    page, _ = written(tmp_path, facts({"objective.loss": loss, "objective.schedule": "linear"}))
     assert f"`{loss}`: {losses.LOSSES[loss].formula}" in page and "| `lambda_max` | 0.25 |" in page
     assert ("λ is 0 until the share" in page) == (loss in ("minmaxgap", "vrex"))
 
 
 def test_caveats_name_acted_synthetic_and_inferred_and_a_constant_model(tmp_path):
-    page, _ = written(tmp_path / "a", told())
+    page, _ = written(tmp_path / "a", facts())
     assert "Speech of emodb is acted" in page and "ynthetic" not in page
     frame = table(corpus="demo").assign(synthetic=True)
-    page, _ = written(tmp_path / "b", told(utterances=frame))
+    page, _ = written(tmp_path / "b", facts(utterances=frame))
     assert "**Synthetic, not human speech:** demo" in page and "no claim about people" in page
-    page, _ = written(tmp_path / "c", told({"data.corpora": [f"meld_st={SECRET}"]}))
+    page, _ = written(tmp_path / "c", facts({"data.corpora": [f"meld_st={SECRET}"]}))
     assert "inferred from the characters" in page
-    page, _ = written(tmp_path / "d", told(dev=told().dev | {"acc": 0.1}))
+    page, _ = written(tmp_path / "d", facts(dev=facts().dev | {"acc": 0.1}))
     assert "its gaps mean nothing" in page
 
 
@@ -188,7 +188,7 @@ def test_the_card_s_own_words_load_the_adapter_with_transformers_and_peft(tmp_pa
 
     speech = tiny_run.speech()
     speech.reset_adapter(config.Adapter(r=2, train_projector=projector), seed=3)
-    one = told({"backbone.name": "random-tiny", "backbone.window_s": tiny_run.WINDOW_S})
+    one = facts({"backbone.name": "random-tiny", "backbone.window_s": tiny_run.WINDOW_S})
     page, _ = written(tmp_path, one)
     speech.adapters[0].save(tmp_path, base=model_card.base_name(one.config.backbone, one.base))
     assert "not peft's `AutoPeftModel`" in page
@@ -215,7 +215,7 @@ def test_a_base_on_the_hub_is_loaded_by_auto_peft_model_at_its_revision(tmp_path
     from peft import AutoPeftModel, PeftConfig
     from transformers import Qwen2AudioForConditionalGeneration as Base
 
-    one = told({"backbone.name": "qwen2-audio-7b", "backbone.revision": "0123abc"})
+    one = facts({"backbone.name": "qwen2-audio-7b", "backbone.revision": "0123abc"})
     page, _ = written(tmp_path, one)
     assert 'AutoPeftModel.from_pretrained("DIR")' in blocks(page)["python"]
     assert "BACKBONE" not in page

@@ -21,7 +21,7 @@ from ermgap import metrics
 from ermgap.distributed import World
 from ermgap.records import Storage
 from ermgap.training import checkpoint, trainer, trial_state
-from ermgap.training.context import Material
+from ermgap.training.context import TrainingContext
 from ermgap.training.evaluation import label_log_probabilities
 from ermgap.training.gradients import learning_rate
 
@@ -40,7 +40,7 @@ def cache(tmp_path_factory):
 def room(table, cache):
     """The backbone in float32 and what a sweep shares, without a storage."""
     speech = tiny_run.speech("float32")
-    return speech, Material(*tiny_run.splits(table, speech, cache=cache), Storage.at(""))
+    return speech, TrainingContext(*tiny_run.splits(table, speech, cache=cache), Storage.at(""))
 
 
 # The same run -------------------------------------------------------------------------------------
@@ -77,7 +77,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(room, tmp_path, 
 
 def test_in_bfloat16_a_resumed_run_is_bit_equal_too(table, cache, tmp_path):
     speech = tiny_run.speech("bfloat16")
-    room = speech, Material(*tiny_run.splits(table, speech, cache=cache), Storage.at(""))
+    room = speech, TrainingContext(*tiny_run.splits(table, speech, cache=cache), Storage.at(""))
     whole = Trained(room, job(), tmp_path / "whole")
     Trained(room, job(), tmp_path / "parts", until=2)
     resumed = Trained(room, job(epoch=2), tmp_path / "parts")
@@ -213,12 +213,12 @@ def test_predictions_of_the_rungs_or_of_every_epoch_are_kept(room, tmp_path, cha
 
 
 def test_dev_scores_know_no_dropout_and_no_batches(room, tmp_path):
-    speech, material = room
+    speech, context = room
     Trained(room, job({"adapter.dropout": 0.5, "train.epochs": 1}), tmp_path)
     found = []
     for batch in (1, 5, 64, 64):
         speech.training = True
-        found.append(label_log_probabilities(speech, material.dev, world=World(), batch=batch)[0])
+        found.append(label_log_probabilities(speech, context.dev, world=World(), batch=batch)[0])
     assert np.array_equal(found[2], found[3])
     assert np.abs(found[0] - found[2]).max() < 1e-5 > np.abs(found[1] - found[2]).max()
     saved = Trained.at(tmp_path).predictions.filter(like="logp_").to_numpy()
@@ -276,12 +276,14 @@ def test_one_number_that_is_not_finite_fails_the_run_and_keeps_what_was_committe
 
 
 def test_a_gap_that_no_cell_defines_fails_the_run_with_its_reason(table, room, tmp_path):
-    speech, material = room
+    speech, context = room
     lonely = (table["split"] == "train") | (
         (table["gender"] == "female") == (table["language"] == "de")
     )
     train_, dev, cells = tiny_run.splits(table[lonely], speech, cache=tmp_path / "features")
-    run = Trained((speech, Material(train_, dev, cells, Storage.at(""))), job(), tmp_path / "run")
+    run = Trained(
+        (speech, TrainingContext(train_, dev, cells, Storage.at(""))), job(), tmp_path / "run"
+    )
     assert "no language has utterances of both genders" in run.failure and not run.rows
 
 

@@ -14,17 +14,19 @@ from tiny_run import Trained, job
 from ermgap.distributed import World
 from ermgap.records import Storage
 from ermgap.training import trainer
-from ermgap.training.context import Material
+from ermgap.training.context import TrainingContext
 
 EXACT = {"adapter.dropout": 0.0, "train.epochs": 2, "objective.p": 1.5}
 RANDOM = {"train.epochs": 3, "train.micro_batch": 2}
 
 
 def room_of(folder: Path):
-    """The backbone in float64 and its material, from what the parent has made."""
+    """The backbone in float64 and the training context, from what the parent has made."""
     speech = tiny_run.speech("float64")
     table = pd.read_parquet(folder / "table.parquet")
-    return speech, Material(*tiny_run.splits(table, speech, cache=folder / "cache"), Storage.at(""))
+    return speech, TrainingContext(
+        *tiny_run.splits(table, speech, cache=folder / "cache"), Storage.at("")
+    )
 
 
 def work(rank: int, size: int, folder: str) -> None:

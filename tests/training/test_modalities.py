@@ -1,7 +1,7 @@
 """One run over speech and speech+text: a cell for each with each language, one audio for both.
 
-The material is prepared as a sweep's worker does it, on `random-tiny` and 60 tones of which six
-have no transcript.
+The training context is prepared as a sweep's worker does it, on `random-tiny` and 60 tones of which
+six have no transcript.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def cache(tmp_path_factory):
 
 
 def prepared(table: pd.DataFrame, cache, **changes):
-    """Backbone and material of a run over this table; `changes` to `SETTINGS`, `__` for a dot."""
+    """Backbone and context of a run over this table; `changes` to `SETTINGS`, `__` for a dot."""
     changed = {key.replace("__", "."): value for key, value in changes.items()}
     given = {"config": Config().replace(SETTINGS | changed).to_dict(), "table": table}
     return prepare(given | {"storage": "", "features": cache}, World(), lambda text: None)
@@ -66,10 +66,10 @@ def unsaid(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def test_cells_are_languages_by_modalities_and_utterances_come_twice(room, table):
-    _, material = room
+    _, context = room
     pairs = [(language, modality) for modality in (SPEECH, BOTH) for language in ("de", "en")]
-    assert material.cells == pairs
-    for name, examples in (("train", material.train), ("dev", material.dev)):
+    assert context.cells == pairs
+    for name, examples in (("train", context.train), ("dev", context.dev)):
         part = split(table, name)
         assert len(unsaid(part)) > 0
         assert len(examples) == 2 * len(part) - len(unsaid(part))
@@ -86,17 +86,17 @@ def test_cells_are_languages_by_modalities_and_utterances_come_twice(room, table
 
 
 def test_group_counts_are_those_of_each_cell_and_gender(room):
-    _, material = room
-    held, counts = material.train.table, material.train.group_counts()
-    for c, (language, modality) in enumerate(material.cells):
+    _, context = room
+    held, counts = context.train.table, context.train.group_counts()
+    for c, (language, modality) in enumerate(context.cells):
         cell = held[(held["language"] == language) & (held["modality"] == modality)]
         assert counts[c].tolist() == [(cell["gender"] == g).sum() for g in ("female", "male")]
-    assert counts.min() > 0 and counts.sum() == len(material.train)
+    assert counts.min() > 0 and counts.sum() == len(context.train)
 
 
 def test_both_rows_of_an_utterance_hear_the_same_and_read_another_text(room):
-    speech, material = room
-    examples = material.train
+    speech, context = room
+    examples = context.train
     table = examples.table.assign(row=range(len(examples)))
     rows = table.pivot(index="utterance_id", columns="modality", values="row").dropna().astype(int)
     said = dict(zip(table["utterance_id"], table["transcript"], strict=True))
@@ -120,17 +120,17 @@ def words(speech, batch) -> str:
 
 
 def test_each_clip_is_heard_once_for_both(table, tmp_path):
-    _, material = prepared(table, tmp_path)
-    assert material.train.store is material.dev.store
-    assert material.train.store.computed == len(table)
+    _, context = prepared(table, tmp_path)
+    assert context.train.store is context.dev.store
+    assert context.train.store.computed == len(table)
 
 
 def test_speech_is_scored_as_in_a_run_of_speech_alone_and_text_by_what_it_says(room, table, cache):
-    speech, material = room
+    speech, context = room
     speech.remove_adapter()
     alone = prepared(table, cache, data__modalities=[SPEECH])[1]
     other = prepared(table.assign(transcript="quite another thing"), cache)[1]
-    scores = [scored(speech, one.dev) for one in (material, alone, other)]
+    scores = [scored(speech, one.dev) for one in (context, alone, other)]
     shared = scores[1].index
     assert {modality for _, modality in shared} == {SPEECH}
     for one in (scores[0], scores[2]):

@@ -19,7 +19,7 @@ GROW_S = 1800.0  # until a node of a cluster that grows is there
 SAY_S = 60.0
 
 
-class Beginning:
+class StartWatch:
     """Looks after each second until a worker group has begun.
 
     Args:

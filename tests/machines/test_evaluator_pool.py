@@ -12,7 +12,7 @@ import pytest
 from ermgap.config import from_dict
 from ermgap.errors import UserError
 from sweeps.scheduler import evaluation, extractor
-from sweeps.scheduler.evaluation import Crew, Request
+from sweeps.scheduler.evaluation import EvaluatorPool, Request
 from sweeps.scheduler.extractor import Pool
 
 
@@ -76,10 +76,10 @@ class Reference:
         self.value = value
 
 
-def crew(ray: Ray, monkeypatch, *, actors: int) -> Crew:
+def pool(ray: Ray, monkeypatch, *, actors: int) -> EvaluatorPool:
     monkeypatch.setitem(sys.modules, "ray", ray)
     monkeypatch.setattr(evaluation, "LOOK_S", 0.0)
-    return Crew(Pool(actors, 1, gpu=False), {}, ship=False, note=[].append)
+    return EvaluatorPool(Pool(actors, 1, gpu=False), {}, ship=False, note=[].append)
 
 
 def requests(*specs: str) -> list[Request]:
@@ -88,7 +88,7 @@ def requests(*specs: str) -> list[Request]:
 
 def test_one_that_never_begins_is_given_nothing_and_is_ended_with_the_others(monkeypatch):
     ray, done = Ray(never={1}), []
-    team = crew(ray, monkeypatch, actors=3)
+    team = pool(ray, monkeypatch, actors=3)
     wanted = requests(*["zero-shot=small"] * 5)
     team.work(wanted, attempts=2, done=lambda request, table: done.append(request))
     team.end()
@@ -98,11 +98,11 @@ def test_one_that_never_begins_is_given_nothing_and_is_ended_with_the_others(mon
 
 def test_what_a_dead_process_was_asked_is_asked_again_up_to_the_attempts(monkeypatch):
     ray, done = Ray(dying={"zero-shot": 1}), []
-    team = crew(ray, monkeypatch, actors=1)
+    team = pool(ray, monkeypatch, actors=1)
     team.work(requests("zero-shot"), attempts=2, done=lambda _, table: done.append(table))
     assert done == ["zero-shot"] and ray.asked == [(0, "zero-shot"), (1, "zero-shot")]
     ray = Ray(dying={"zero-shot": 9})
-    team = crew(ray, monkeypatch, actors=2)
+    team = pool(ray, monkeypatch, actors=2)
     with pytest.raises(UserError, match="evaluated zero-shot died 2 times.*--resume"):
         team.work(requests("zero-shot"), attempts=2, done=lambda *_: None)
     team.end()
@@ -112,7 +112,7 @@ def test_what_a_dead_process_was_asked_is_asked_again_up_to_the_attempts(monkeyp
 @pytest.mark.parametrize("problem", [KeyboardInterrupt, UserError])
 def test_every_evaluator_is_ended_whatever_ends_the_work(problem, monkeypatch):
     ray = Ray()
-    team = crew(ray, monkeypatch, actors=2)
+    team = pool(ray, monkeypatch, actors=2)
 
     def done(request, table):
         raise problem("stop")
@@ -124,14 +124,14 @@ def test_every_evaluator_is_ended_whatever_ends_the_work(problem, monkeypatch):
 
 
 def test_a_mistake_on_a_worker_is_the_user_s_sentence(monkeypatch):
-    team = crew(Ray(), monkeypatch, actors=1)
+    team = pool(Ray(), monkeypatch, actors=1)
     with pytest.raises(UserError, match=r"^no such model\.$"):
         team.work(requests("generated"), attempts=2, done=lambda *_: None)
 
 
 def test_a_user_is_told_when_no_evaluator_begins(monkeypatch):
     said, ray = [], Ray(never={0})
-    team = crew(ray, monkeypatch, actors=1)
+    team = pool(ray, monkeypatch, actors=1)
     monkeypatch.setattr(evaluation, "WAITING_S", 0.0)
 
     def note(text):
