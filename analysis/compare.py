@@ -1,4 +1,4 @@
-"""Several sweeps in one picture: their fronts, and their hypervolume against what they spent.
+"""Several sweeps in one picture: their fronts, and their hypervolume against what was spent.
 
     compare.write(["results/front-sampler", "results/random"])
 writes analysis/plots/compare-<names>/compare.png and .csv. All hypervolumes are up to one reference
@@ -47,7 +47,7 @@ def write(directories: Sequence[Path | str], plots: Path | str = PLOTS) -> pd.Da
                      columns=["epochs", "hours", "trials", "hypervolume"])
         for info, records in zip(infos, opened, strict=True)
     ]  # fmt: skip
-    made = pd.DataFrame(
+    table = pd.DataFrame(
         [
             {
                 "sweep": info.name,
@@ -62,12 +62,12 @@ def write(directories: Sequence[Path | str], plots: Path | str = PLOTS) -> pd.Da
     )
     notes = _notes(infos, opened)
     folder = Path(plots) / ("compare-" + "-".join(info.name for info in infos))[:120]
-    write_atomically(folder / "compare.csv", lambda p: made.to_csv(p, index=False))
+    write_atomically(folder / "compare.csv", lambda p: table.to_csv(p, index=False))
     write_atomically(folder / "compare.png", lambda p: draw(infos, curves, notes, p))
-    print(made.to_string(index=False, float_format=lambda v: f"{v:.3f}"))
+    print(table.to_string(index=False, float_format=lambda v: f"{v:.3f}"))
     print("\n".join(notes))
     print(f"written: {folder}/compare.png, compare.csv")
-    return made
+    return table
 
 
 def _on_one_reference(infos: Sequence[FrontInfo]) -> list[FrontInfo]:
@@ -77,12 +77,12 @@ def _on_one_reference(infos: Sequence[FrontInfo]) -> list[FrontInfo]:
         float(column.min() if direction == "max" else column.max())
         for column, direction in zip(own.T, infos[0].directions, strict=True)
     )
-    found = []
+    scaled = []
     for info in infos:
         values = [[p.values[name] for name in info.objectives] for p in info.points if p.eligible]
         volume = front.hypervolume(values, reference=worst, directions=info.directions)
-        found.append(replace(info, reference=worst, hypervolume=volume))
-    return found
+        scaled.append(replace(info, reference=worst, hypervolume=volume))
+    return scaled
 
 
 def _notes(infos: Sequence[FrontInfo], opened: Sequence[Records]) -> list[str]:
@@ -101,10 +101,10 @@ def _notes(infos: Sequence[FrontInfo], opened: Sequence[Records]) -> list[str]:
 
 def _dev(records: Records) -> frozenset | None:
     try:
-        table = records.table()
+        utterances = records.table()
     except UserError:
         return None
-    return frozenset(table.loc[table["split"] == "dev", "utterance_id"])
+    return frozenset(utterances.loc[utterances["split"] == "dev", "utterance_id"])
 
 
 def draw(
@@ -128,8 +128,8 @@ def draw(
             )
     panels[0].set_xlabel(METRICS[names[0]].axis_title)
     panels[0].set_ylabel(METRICS[names[1]].axis_title)
-    for axes, (_, words) in zip(panels[1:], AXES, strict=True):
-        axes.set(xlabel=words, ylabel="Hypervolume so far", ylim=(0, None), xlim=(0, None))
+    for axes, (_, title) in zip(panels[1:], AXES, strict=True):
+        axes.set(xlabel=title, ylabel="Hypervolume so far", ylim=(0, None), xlim=(0, None))
     for axes in panels:
         axes.grid(color="#EDEDED", linewidth=0.8)
         axes.set_axisbelow(True)

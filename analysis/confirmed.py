@@ -1,4 +1,4 @@
-"""What is left of a front over seeds and on test: table, sentences and picture of DIR/confirm.
+"""A front over fresh seeds and on test: table, sentences and pictures of DIR/confirm.
 
     confirmed.write("results/small")
 
@@ -32,13 +32,13 @@ def write(directory: Path | str, plots: Path | str = PLOTS) -> pd.DataFrame:
     if not path.exists():
         raise UserError(f"{directory} is not confirmed yet; run it with --confirm SEEDS.")
     info = front.info(records)
-    made = table(info, pd.read_parquet(path))
+    rows = table(info, pd.read_parquet(path))
     folder = Path(plots) / records.directory.resolve().name
-    pictures(info, made, folder)
-    print(to_text(made))
-    print("\n".join(sentences(made)))
+    pictures(info, rows, folder)
+    print(to_text(rows))
+    print("\n".join(sentences(rows)))
     print(f"written: {folder}/confirm.png, confirm-front.png, confirm.csv")
-    return made
+    return rows
 
 
 def runs(records: Records) -> pd.DataFrame | None:
@@ -48,38 +48,38 @@ def runs(records: Records) -> pd.DataFrame | None:
     """
     path = records.directory / file_names.CONFIRM / file_names.CONFIRMED
     try:
-        made = pd.read_parquet(path) if path.exists() else None
+        rows = pd.read_parquet(path) if path.exists() else None
     except (OSError, ValueError):
         return None
     needed = {"trial_id", "seed", "split", "status", *METRICS}
-    return made if made is not None and needed <= set(made) else None
+    return rows if rows is not None and needed <= set(rows) else None
 
 
 def read(info: front.FrontInfo, records: Records) -> pd.DataFrame | None:
     """`table` of a sweep that was confirmed; None of another, or of other trials."""
-    made = runs(records)
-    if made is None or any(info.find(trial_id) is None for trial_id in made["trial_id"]):
+    rows = runs(records)
+    if rows is None or any(info.find(trial_id) is None for trial_id in rows["trial_id"]):
         return None
-    return table(info, made)
+    return table(info, rows)
 
 
-def pictures(info: front.FrontInfo, made: pd.DataFrame, folder: Path) -> None:
+def pictures(info: front.FrontInfo, table: pd.DataFrame, folder: Path) -> None:
     """Write confirm.csv, confirm.png and confirm-front.png."""
-    write_atomically(folder / "confirm.csv", lambda p: made.to_csv(p, index=False))
-    write_atomically(folder / "confirm.png", lambda p: draw(info, made, p))
-    write_atomically(folder / "confirm-front.png", lambda p: draw_front(info, made, p))
+    write_atomically(folder / "confirm.csv", lambda p: table.to_csv(p, index=False))
+    write_atomically(folder / "confirm.png", lambda p: draw(info, table, p))
+    write_atomically(folder / "confirm-front.png", lambda p: draw_front(info, table, p))
 
 
-def on_test(made: pd.DataFrame | None, trial_id: str | None) -> str:
+def on_test(table: pd.DataFrame | None, trial_id: str | None) -> str:
     """What is known of a configuration on test, as the end of a sentence; empty if nothing."""
-    mine = made[made["trial_id"] == trial_id] if made is not None else ()
+    mine = table[table["trial_id"] == trial_id] if table is not None else ()
     if not len(mine) or not np.isfinite(mine["acc_test"].iloc[0]):
         return ""
-    one = mine.iloc[0]
+    row = mine.iloc[0]
     return (
-        f" On test, over {one['seeds']} fresh seeds: accuracy "
-        f"{_cell(one['acc_test'], one['acc_test_half'])} %, gap "
-        f"{_cell(one['max_gap_test'], one['max_gap_test_half'])} points."
+        f" On test, over {row['seeds']} fresh seeds: accuracy "
+        f"{_cell(row['acc_test'], row['acc_test_half'])} %, gap "
+        f"{_cell(row['max_gap_test'], row['max_gap_test_half'])} points."
     )
 
 
@@ -107,8 +107,8 @@ def table(info: front.FrontInfo, runs: pd.DataFrame) -> pd.DataFrame:
                 values = mine.loc[mine["split"] == split, name].dropna().to_numpy()
                 row[f"{name}_{split}"], row[f"{name}_{split}_half"] = interval(values)
         rows.append(row)
-    made = pd.DataFrame(rows)
-    return made.sort_values(["on_front", "acc"], ascending=False, ignore_index=True)
+    table = pd.DataFrame(rows)
+    return table.sort_values(["on_front", "acc"], ascending=False, ignore_index=True)
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
@@ -119,69 +119,70 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return float(values.mean()), float(half)
 
 
-def to_text(made: pd.DataFrame) -> str:
-    """For a terminal: percent and points."""
+def to_text(table: pd.DataFrame) -> str:
+    """The table as text for a terminal, in percent and points."""
     rows = []
-    for _, one in made.iterrows():
-        row = {"trial": one["trial_id"], "loss": one["loss"], "seeds": one["seeds"]}
+    for _, values in table.iterrows():
+        row = {"trial": values["trial_id"], "loss": values["loss"], "seeds": values["seeds"]}
         for name in ("acc", "max_gap"):
-            row[f"{name} search"] = f"{100 * one[name]:.1f}"
+            row[f"{name} search"] = f"{100 * values[name]:.1f}"
             for split in ("dev", "test"):
-                row[f"{name} {split}"] = _cell(one[f"{name}_{split}"], one[f"{name}_{split}_half"])
+                column = f"{name}_{split}"
+                row[f"{name} {split}"] = _cell(values[column], values[f"{column}_half"])
         rows.append(row)
     return pd.DataFrame(rows).to_string(index=False)
 
 
-def sentences(made: pd.DataFrame) -> list[str]:
-    """How much of the search's values was luck, and whether their order is left."""
-    said = []
-    picked = made[made["on_front"]]
-    for name, word, sign in (("acc", "accuracy", 1), ("max_gap", "gap", -1)):
+def sentences(table: pd.DataFrame) -> list[str]:
+    """How much of the search's values was luck, and whether their order stays."""
+    lines = []
+    picked = table[table["on_front"]]
+    for name, title, sign in (("acc", "accuracy", 1), ("max_gap", "gap", -1)):
         for split in ("dev", "test"):
             lost = (sign * (picked[name] - picked[f"{name}_{split}"])).mean()
             if np.isfinite(lost):
                 way = "worse" if lost > 0 else "better"
-                said.append(
-                    f"Over fresh seeds the front's {word} on {split} is {100 * abs(lost):.1f} "
+                lines.append(
+                    f"Over fresh seeds the front's {title} on {split} is {100 * abs(lost):.1f} "
                     f"points {way} than the search saw."
                 )
-    if len(made) >= 4:
-        for name, word in (("acc", "accuracy"), ("max_gap", "gap")):
-            rank = stats.spearmanr(made[name], made[f"{name}_dev"]).statistic
+    if len(table) >= 4:
+        for name, title in (("acc", "accuracy"), ("max_gap", "gap")):
+            rank = stats.spearmanr(table[name], table[f"{name}_dev"]).statistic
             if np.isfinite(rank):
-                said.append(
-                    f"The order of the configurations by {word} in the search and over fresh "
-                    f"seeds agrees by {rank:.2f} (rank correlation of {len(made)}, dev)."
+                lines.append(
+                    f"The order of the configurations by {title} in the search and over fresh "
+                    f"seeds agrees by {rank:.2f} (rank correlation of {len(table)}, dev)."
                 )
-    poor = made.loc[made["degenerate"] > 0, "trial_id"]
+    poor = table.loc[table["degenerate"] > 0, "trial_id"]
     if len(poor):
-        said.append(f"Near a constant predictor with some seeds: {', '.join(poor)}.")
-    said.append(
+        lines.append(f"Near a constant predictor with some seeds: {', '.join(poor)}.")
+    lines.append(
         "Intervals are 95 % t-intervals over seeds alone; the speakers are the same for all seeds."
     )
-    return said
+    return lines
 
 
-def draw(info: front.FrontInfo, made: pd.DataFrame, path: Path) -> None:
-    """A row a configuration, a panel an objective: what the search saw, dev and test over seeds."""
+def draw(info: front.FrontInfo, table: pd.DataFrame, path: Path) -> None:
+    """A row a configuration, axes an objective: the search's values, dev and test over seeds."""
     from matplotlib.figure import Figure
 
     names = info.objectives
-    figure = Figure(figsize=(4.6 * len(names) + 0.6, 0.55 * len(made) + 1.7), layout="constrained")
+    figure = Figure(figsize=(4.6 * len(names) + 0.6, 0.55 * len(table) + 1.7), layout="constrained")
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
-    place = np.arange(len(made))[::-1]
+    place = np.arange(len(table))[::-1]
     for axes, name in zip(panels, names, strict=True):
         metric = METRICS[name]
-        for mark, shift, color, word in MARKS:
+        for mark, shift, color, title in MARKS:
             column = name if mark == "search" else f"{name}_{mark}"
-            half = metric.scale * made.get(f"{column}_half", pd.Series(0.0, made.index))
+            half = metric.scale * table.get(f"{column}_half", pd.Series(0.0, table.index))
             filled = {} if mark != "search" else {"markerfacecolor": "white"}
             axes.errorbar(
-                metric.scale * made[column], place + shift, xerr=half.fillna(0), fmt="o",
-                color=color, markersize=6, elinewidth=1.4, label=word, **filled,
+                metric.scale * table[column], place + shift, xerr=half.fillna(0), fmt="o",
+                color=color, markersize=6, elinewidth=1.4, label=title, **filled,
             )  # fmt: skip
         axes.set_xlabel(f"{metric.label}\n{metric.better}", color=INK)
-        axes.set_yticks(place, [_name(one) for _, one in made.iterrows()])
+        axes.set_yticks(place, [_name(row) for _, row in table.iterrows()])
         axes.grid(axis="y", color="#EEEEEE")
         axes.set_axisbelow(True)
         axes.spines[["top", "right", "left"]].set_visible(False)
@@ -191,15 +192,15 @@ def draw(info: front.FrontInfo, made: pd.DataFrame, path: Path) -> None:
     figure.savefig(path, dpi=150, format="png")
 
 
-def draw_front(info: front.FrontInfo, made: pd.DataFrame, path: Path) -> None:
+def draw_front(info: front.FrontInfo, table: pd.DataFrame, path: Path) -> None:
     """The plane of the front: arrows from what the search saw to the mean on test (else on dev)."""
     x, y = names = layout.plane(info)
-    split = "test" if np.isfinite(made[f"{y}_test"]).any() else "dev"
+    split = "test" if np.isfinite(table[f"{y}_test"]).any() else "dev"
     factor = np.array([METRICS[name].scale for name in names])
-    seen = made[[x, y]].to_numpy(float) * factor
-    left = made[[f"{x}_{split}", f"{y}_{split}"]].to_numpy(float) * factor
-    there = np.isfinite(seen).all(1) & np.isfinite(left).all(1)
-    ends = np.concatenate([seen[there], left[there]])
+    searched = table[[x, y]].to_numpy(float) * factor
+    fresh = table[[f"{x}_{split}", f"{y}_{split}"]].to_numpy(float) * factor
+    there = np.isfinite(searched).all(1) & np.isfinite(fresh).all(1)
+    ends = np.concatenate([searched[there], fresh[there]])
     caption = (
         f"Hollow: what the search saw on dev, one seed. Filled: mean on {split} over fresh seeds.",
         "The search's values are the best of many, and so too good; test was touched here alone.",
@@ -207,29 +208,29 @@ def draw_front(info: front.FrontInfo, made: pd.DataFrame, path: Path) -> None:
     title = f"From the search to {split}"
     picture = layout.frame(info, ends, ends, title=title, caption=caption)
     figure, axes = figures.framed(picture)
-    for erm, color, marker, words in ((False, BLUE, "o", "front"), (True, ORANGE, "D", "ERM")):
-        mine = there & (made["loss"].eq("erm").to_numpy() == erm)
+    for erm, color, marker, label in ((False, BLUE, "o", "front"), (True, ORANGE, "D", "ERM")):
+        mine = there & (table["loss"].eq("erm").to_numpy() == erm)
         if not mine.any():
             continue
-        for start, end in zip(seen[mine], left[mine], strict=True):
+        for start, end in zip(searched[mine], fresh[mine], strict=True):
             line = {"arrowstyle": "-|>", "color": color, "alpha": 0.45, "shrinkA": 5, "shrinkB": 5}
             axes.annotate("", xytext=start, xy=end, arrowprops=line)
-        axes.scatter(*seen[mine].T, s=46, marker=marker, facecolors="white", edgecolors=color)
-        axes.scatter(*left[mine].T, s=52, marker=marker, color=color, edgecolors="white",
-                     label=words, zorder=4)  # fmt: skip
+        axes.scatter(*searched[mine].T, s=46, marker=marker, facecolors="white", edgecolors=color)
+        axes.scatter(*fresh[mine].T, s=52, marker=marker, color=color, edgecolors="white",
+                     label=label, zorder=4)  # fmt: skip
     figures.legend(axes)
     figure.savefig(path, dpi=150, format="png")
 
 
-MARKS = (  # what, its place in the row, colour, words
+MARKS = (  # column, its place in the row, colour, title
     ("search", 0.22, SOFT, "in the search"),
     ("dev", 0.0, BLUE, "dev, fresh seeds, 95 %"),
     ("test", -0.22, ORANGE, "test, fresh seeds, 95 %"),
 )
 
 
-def _name(one: Mapping) -> str:
-    return f"{one['trial_id']} (ERM)" if one["loss"] == "erm" else one["trial_id"]
+def _name(row: Mapping) -> str:
+    return f"{row['trial_id']} (ERM)" if row["loss"] == "erm" else row["trial_id"]
 
 
 def _cell(mean: float, half: float) -> str:

@@ -1,9 +1,9 @@
 """What was wrong with a sweep, and what to change in the next one.
 
-    found = examine(info, records)      # plain values, for summary.json
-    for line in sentences(found): print(line)
+    findings = examine(info, records)   # plain values, for summary.json
+    for line in sentences(findings): print(line)
 It says what failed and why, whether the gap tells configurations apart at all or only draws noise,
-which hyperparameters want a wider range, what early stopping cost and spared, and whether more
+which hyperparameters want a wider range, what early stopping cost and saved, and whether more
 trials would still help. Nothing here needs the models: rows and predictions are enough.
 """
 
@@ -27,8 +27,8 @@ from ermgap.errors import UserError
 from ermgap.records import Records, file_names
 
 SPLITS = 20
-FEWEST = 6  # trials under which a rank correlation says nothing
-MOST = 300  # trials whose predictions are halved: more would not tell more
+MIN_TRIALS = 6  # trials under which a rank correlation says nothing
+MAX_TRIALS = 300  # trials whose predictions are halved: more would add nothing
 EDGE = 0.05  # of a range, on its own scale
 _SPEAKER = ["language", "gender", "speaker"]
 
@@ -62,29 +62,29 @@ def predictability(info: FrontInfo, records: Records) -> dict[str, object]:
     """
     labels, *support = classes_of(records).values()
     usable = [point for point in info.points if point.eligible]
-    if len(usable) > MOST:
-        usable = [usable[i] for i in np.linspace(0, len(usable) - 1, MOST).astype(int)]
+    if len(usable) > MAX_TRIALS:
+        usable = [usable[i] for i in np.linspace(0, len(usable) - 1, MAX_TRIALS).astype(int)]
     tables = [dev_predictions(records, point.trial_id) for point in usable]
     order = ["utterance_id", "modality"]
     tables = [table.sort_values(order, kind="stable", ignore_index=True) for table in tables
               if table is not None and len(table)]  # fmt: skip
     coded = [_coded(table, labels) for table in tables]
     tables = [table for table, codes in zip(tables, coded, strict=True) if codes is not None]
-    if len(tables) < FEWEST:
+    if len(tables) < MIN_TRIALS:
         return {"trials": len(tables)}
     if any(not table[order].equals(tables[0][order]) for table in tables):
         return {"trials": len(tables)}
     coded = [codes for codes in coded if codes is not None]
     halves, (classes, cells) = _halves(tables[0]), _comparable(tables[0], coded[0], *support)
     measured = np.array([_measured(codes, halves, classes, cells) for codes in coded])
-    found = {"trials": len(tables), "error": float(1 / np.sqrt(max(len(tables) - 3, 1)))}
-    found |= {"cells": int(cells.sum())}
+    findings = {"trials": len(tables), "error": float(1 / np.sqrt(max(len(tables) - 3, 1)))}
+    findings |= {"cells": int(cells.sum())}
     for name, values in zip(("acc", "max_gap"), np.moveaxis(measured, -1, 0), strict=True):
         ranks = [_spearman(values[:, k, 0], values[:, k, 1]) for k in range(SPLITS)]
         ranks = [rank for rank in ranks if np.isfinite(rank)]
         rank = float(np.mean(ranks)) if ranks else float("nan")
-        found[name] = {"rank": rank, "reliability": 2 * rank / (1 + rank) if rank > 0 else 0.0}
-    return found
+        findings[name] = {"rank": rank, "reliability": 2 * rank / (1 + rank) if rank > 0 else 0.0}
+    return findings
 
 
 def edges(info: FrontInfo) -> dict[str, dict]:
@@ -92,7 +92,7 @@ def edges(info: FrontInfo) -> dict[str, dict]:
 
     `at` is the end, `share` of the front's points that have the hyperparameter, `of` their number.
     """
-    found = {}
+    at_ends = {}
     for name, given in (info.sweep.get("space") or {}).items():
         values = [p.hyperparameters[name] for p in info.front if name in p.hyperparameters]
         if "choices" in given or len(values) < 2:
@@ -103,8 +103,8 @@ def edges(info: FrontInfo) -> dict[str, dict]:
         place = (np.asarray(values, float) - low) / (high - low) if high > low else np.array([0.5])
         for end, share in (("low", np.mean(place < EDGE)), ("high", np.mean(place > 1 - EDGE))):
             if share > 0.5:
-                found[name] = {"at": end, "share": float(share), "of": len(values)}
-    return found
+                at_ends[name] = {"at": end, "share": float(share), "of": len(values)}
+    return at_ends
 
 
 def budget(rows: Sequence[Mapping]) -> dict[str, float]:
@@ -122,68 +122,69 @@ def progress(info: FrontInfo, rows: Sequence[Mapping]) -> list[dict]:
     workers = ((info.sweep.get("config") or {}).get("sweep") or {}).get("workers") or 1
     eligible = {p.trial_id: [p.values[n] for n in info.objectives] for p in info.points
                 if p.eligible}  # fmt: skip
-    spent, seconds, values, found = 0, 0.0, [], []
+    spent, seconds, values, volumes = 0, 0.0, [], []
     for row in rows:
         spent += _trained(row)
         seconds += (row.get("seconds") or 0.0) if _trained(row) else 0.0
         if row["status"] in COMPLETE and row["trial_id"] in eligible:
             values.append(eligible.pop(row["trial_id"]))
             volume = front.hypervolume(values, reference=info.reference, directions=info.directions)
-            found.append({"epochs": spent, "hours": workers * seconds / 3600, "trials": len(values),
-                          "hypervolume": volume})  # fmt: skip
-    return found
+            hours = workers * seconds / 3600
+            volumes.append({"epochs": spent, "hours": hours, "trials": len(values),
+                            "hypervolume": volume})  # fmt: skip
+    return volumes
 
 
 def _trained(row: Mapping) -> bool:
-    """Whether an epoch of training stands behind a row; there is none behind the zero-shot one."""
+    """Whether a row is of an epoch of training; that of the zero-shot baseline is not."""
     return bool(row["epoch"]) and row.get("seconds") is not None
 
 
-def sentences(found: Mapping) -> list[str]:
-    """The findings in words, one a line, with what to do."""
-    said = [f"{n} failed: {reason}." for reason, n in found["failures"].items()]
-    said += _of_the_gap(found["gap"])
-    said += [
-        f"{name} lies at the {one['at']} end of its range in {one['share']:.0%} of the front's "
-        f"{one['of']} points: widen it with --set 'sweep.space.{name}=[low,high]'."
-        for name, one in found["edges"].items()
+def sentences(findings: Mapping) -> list[str]:
+    """One sentence a finding, with what to do."""
+    lines = [f"{n} failed: {reason}." for reason, n in findings["failures"].items()]
+    lines += _of_the_gap(findings["gap"])
+    lines += [
+        f"{name} lies at the {edge['at']} end of its range in {edge['share']:.0%} of the front's "
+        f"{edge['of']} points: widen it with --set 'sweep.space.{name}=[low,high]'."
+        for name, edge in findings["edges"].items()
     ]
-    said += _of_the_budget(found["budget"], found["stopping"])
-    return said + _of_the_progress(found["hypervolume"])
+    lines += _of_the_budget(findings["budget"], findings["stopping"])
+    return lines + _of_the_progress(findings["hypervolume"])
 
 
 def _of_the_gap(gap: Mapping) -> list[str]:
     if "max_gap" not in gap:
-        return [f"Whether the gap is more than noise needs {FEWEST} usable trials with "
+        return [f"Whether the gap is more than noise needs {MIN_TRIALS} usable trials with "
                 f"predictions; there are {gap['trials']}."]  # fmt: skip
     rank, error, accuracy = gap["max_gap"]["rank"], gap["error"], gap["acc"]["rank"]
     if not np.isfinite(rank):
-        return ["Whether the gap is more than noise cannot be told: no cell that counts for it has "
+        return ["Whether the gap is more than noise is unknown: no cell that counts for it has "
                 "two dev speakers of each gender."]  # fmt: skip
     measured = (
         f"between two halves of the dev speakers the gaps of {gap['trials']} trials agree in rank "
         f"by {rank:.2f} ± {error:.2f} (accuracy: {accuracy:.2f})"
     )
     if not rank > 2 * error:
-        return [f"The gap is not told apart from noise: {measured}. Use more dev speakers, or "
-                "confirm the front over seeds before you choose by it."]  # fmt: skip
+        return [f"The gap cannot be distinguished from noise: {measured}. Use more dev speakers, "
+                "or confirm the front over seeds before you choose by it."]  # fmt: skip
     return [f"The gap differs between configurations: {measured}."]
 
 
 def _of_the_budget(spent: Mapping, stopping: Mapping) -> list[str]:
-    said = []
+    lines = []
     for status in ("stopped", "failed", "degenerate"):
         if spent.get(status):
-            said.append(
+            lines.append(
                 f"{spent[status] / spent['epochs']:.0%} of {spent['epochs']} epochs went into "
                 f"{status} trials."
             )
     if stopping.get("stopped"):
-        said.append(
+        lines.append(
             f"Early stopping ended {stopping['stopped']} trials; with all that is known now it "
             f"would have let {stopping['regretted']} of them go on."
         )
-    return said
+    return lines
 
 
 def _of_the_progress(volumes: Sequence[Mapping]) -> list[str]:
@@ -223,15 +224,15 @@ def _halves(table: pd.DataFrame) -> np.ndarray:
     rng = np.random.default_rng(0)
     who = table.groupby(_SPEAKER, sort=True).ngroup().to_numpy()
     speakers = table[_SPEAKER].groupby(who).first().assign(n=np.bincount(who))
-    chosen = np.zeros((SPLITS, len(speakers)), bool)
+    first_half = np.zeros((SPLITS, len(speakers)), bool)
     for k in range(SPLITS):
         order = speakers.assign(draw=rng.random(len(speakers)))
         order = order.sort_values(["n", "draw"], ascending=False)
         for rows in order.groupby(_SPEAKER[:2], sort=True).indices.values():
             first = rng.integers(2, size=-(-len(rows) // 2))  # one of each two that follow
             half = np.stack([first, 1 - first], 1).ravel()[: len(rows)] == 0
-            chosen[k, order.index[rows]] = half
-    return chosen[:, who]
+            first_half[k, order.index[rows]] = half
+    return first_half[:, who]
 
 
 def _comparable(

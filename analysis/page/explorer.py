@@ -1,7 +1,7 @@
-"""The interactive part of the report: every trial to point at, and what lies behind each.
+"""The interactive part of the report: a picture of all trials, and the details of each.
 
-    body = explorer.html(info, records, bars, found)
-One block of HTML with its data, style and script inside (analysis/static/), which fetches nothing.
+    body = explorer.html(info, records, bars, evidence)
+One block of HTML with its data, style and script inside (static/), which fetches nothing.
 Transcripts and audio are never part of it; utterances are named by their ids, and with `with_text`
 by their transcripts.
 """
@@ -27,10 +27,9 @@ from ermgap.records import Records, Trial, to_json
 
 STATIC = Path(__file__).parent / "static"
 SCRIPTS = ("svg.js", "scatter.js", "detail.js", "parallel.js", "explorer.js")
-DETAILED = (
-    60  # trials with predictions in the page: the front, ERM, then those nearest to the front
-)
-UTTERANCES = 25  # behind a gap
+# Trials whose predictions are in the page: the front, ERM, then those nearest to the front.
+DETAILED = 60
+UTTERANCES = 25  # of a trial are listed
 BINS = 8
 
 
@@ -38,19 +37,19 @@ def html(
     info: FrontInfo,
     records: Records,
     bars: pd.DataFrame,
-    found: Evidence,
+    evidence: Evidence,
     *,
     with_text: bool = False,
 ) -> str:
     """The block, to stand anywhere in a page."""
-    content = data(info, records, bars, found, with_text=with_text)
-    told = to_json(content, separators=(",", ":"))
-    told = told.replace("<", "\\u003c")  # a value may hold </script>
+    content = data(info, records, bars, evidence, with_text=with_text)
+    encoded = to_json(content, separators=(",", ":"))
+    encoded = encoded.replace("<", "\\u003c")  # a value may hold </script>
     style = (STATIC / "explorer.css").read_text(encoding="utf-8")
     script = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in SCRIPTS)
     return (
         f"<style>{style}</style><section id='explorer' aria-label='Explorer'></section>"
-        f"<script type='application/json' id='explorer-data'>{told}</script>"
+        f"<script type='application/json' id='explorer-data'>{encoded}</script>"
         f"<script>{script}</script>"
     )
 
@@ -59,20 +58,22 @@ def data(
     info: FrontInfo,
     records: Records,
     bars: pd.DataFrame,
-    found: Evidence,
+    evidence: Evidence,
     *,
     with_text: bool = False,
 ) -> dict[str, object]:
     """Everything that the page shows, as plain values (fractions, nats)."""
     errors = bars.set_index("trial_id").to_dict("index")
     x, y = layout.plane(info)
-    chosen = dict.fromkeys(p.trial_id for p in (*info.highlighted, *info.best(DETAILED)))
+    detailed = dict.fromkeys(p.trial_id for p in (*info.highlighted, *info.best(DETAILED)))
     trials = {trial.trial_id: trial for trial in records.trials()}
     texts = _texts(records) if with_text else {}
     details = {}
-    for trial_id in list(chosen)[:DETAILED]:
-        details[trial_id] = _history(trials[trial_id]) | _behind(records, trials[trial_id], texts)
-    band = layout.picture(info, bars, found).band
+    for trial_id in list(detailed)[:DETAILED]:
+        details[trial_id] = _history(trials[trial_id]) | _predicted(
+            records, trials[trial_id], texts
+        )
+    band = layout.picture(info, bars, evidence).band
     return {
         "axes": {
             name: {"title": metric.title, "label": metric.label, "long": metric.axis_title,
@@ -86,19 +87,19 @@ def data(
         "labels": records.sweep["labels"],
         "styles": {
             name: {"color": figures.GREY if fill == "none" else fill, "open": fill == "none",
-                   "words": words}
-            for name, (_, fill, _, _, words) in figures.STYLES.items()
+                   "title": title}
+            for name, (_, fill, _, _, title) in figures.STYLES.items()
         },
-        "points": [_point(info, point, errors, found) for point in info.points],
+        "points": [_point(info, point, errors, evidence) for point in info.points],
         "details": details,
         "band": band.tolist(),
-        "rules": [asdict(rule(info, found)) for rule in choose.RULES.values()],
-        "importance": [asdict(one) for one in importance.importance(info)],
+        "rules": [asdict(rule(info, evidence)) for rule in choose.RULES.values()],
+        "importance": [asdict(share) for share in importance.importance(info)],
     }  # fmt: skip
 
 
-def _point(info: FrontInfo, point: Point, errors: Mapping, found: Evidence) -> dict:
-    backing = found.get(point.trial_id)
+def _point(info: FrontInfo, point: Point, errors: Mapping, evidence: Evidence) -> dict:
+    own = evidence.get(point.trial_id)
     return {
         "id": point.trial_id,
         "style": figures.style_of(info, point),
@@ -111,8 +112,8 @@ def _point(info: FrontInfo, point: Point, errors: Mapping, found: Evidence) -> d
         "cell": point.worst_cell,
         "se": errors.get(point.trial_id, {}),
         "levelled": levelled(info, point) if point.eligible else False,
-        "backing": None if backing is None else asdict(backing)
-        | {"is_gap": backing.is_gap, "fell": backing.fell},
+        "evidence": None if own is None else asdict(own)
+        | {"is_gap": own.is_gap, "fell": own.fell},
     }  # fmt: skip
 
 
@@ -124,7 +125,7 @@ def _history(trial: Trial) -> dict:
     return {"history": rows}
 
 
-def _behind(records: Records, trial: Trial, texts: Mapping[str, str]) -> dict:
+def _predicted(records: Records, trial: Trial, texts: Mapping[str, str]) -> dict:
     """Recall, confusions, calibration and the utterances of one trial; `why` without them."""
     table = dev_predictions(records, trial.trial_id)
     labels = records.sweep["labels"]
@@ -168,7 +169,7 @@ def _calibration(
     if not np.isfinite(sure).all():
         return None
     right = coded.label == coded.prediction
-    found = []
+    sides = []
     for gender in range(2):
         mine = coded.gender == gender
         place = np.minimum((sure[mine] * BINS).astype(int), BINS - 1)
@@ -179,8 +180,8 @@ def _calibration(
         ]
         total = sum(n for *_, n in bins) or 1
         error = sum(n * abs(a - b) for a, b, n in bins) / total
-        found.append({"bins": bins, "error": error})
-    return found
+        sides.append({"bins": bins, "error": error})
+    return sides
 
 
 def _utterances(
@@ -204,9 +205,9 @@ def _utterances(
         order = np.argsort(np.take_along_axis(logp, coded.label[wrong][:, None], 1)[:, 0])
         rows = rows.iloc[order]
     names = ["utterance_id", "speaker", "gender", "label", "prediction"]
-    found = rows[names].head(UTTERANCES).astype(str).to_dict("records")
-    return [one | {"text": texts[one["utterance_id"]]} if one["utterance_id"] in texts else one
-            for one in found]  # fmt: skip
+    listed = rows[names].head(UTTERANCES).astype(str).to_dict("records")
+    return [row | {"text": texts[row["utterance_id"]]} if row["utterance_id"] in texts else row
+            for row in listed]  # fmt: skip
 
 
 def _texts(records: Records) -> dict[str, str]:

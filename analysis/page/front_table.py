@@ -18,9 +18,9 @@ from analysis.statistics import Evidence
 from analysis.tables import tables
 
 
-def html(info: FrontInfo, bars: pd.DataFrame, found: Evidence) -> str:
+def html(info: FrontInfo, bars: pd.DataFrame, evidence: Evidence) -> str:
     """A `<table>` with a `<tbody>` for each trial of the front and for ERM."""
-    shown = tables.display(info, bars, found)
+    shown = tables.display(info, bars, evidence)
     if not len(shown):
         return "<p>The front is empty.</p>"
     settings = tables.differing(info.highlighted)

@@ -1,4 +1,4 @@
-"""The sentences of a report: what was found, how sure it is, what to use, and caveats.
+"""The sentences of a report: the result, how sure it is, what to use, and caveats.
 
 for line in sentences(info, bars): print(line)
 """
@@ -12,7 +12,8 @@ import pandas as pd
 from analysis.front import choose
 from analysis.front.caption import caption
 from analysis.front.front import FrontInfo
-from analysis.statistics import Evidence, evidence
+from analysis.statistics import Evidence
+from analysis.statistics import evidence as gap_evidence
 from ermgap import metrics
 
 SUPPORT = ("min_support", "cell_support")
@@ -21,20 +22,20 @@ SUPPORT = ("min_support", "cell_support")
 def sentences(
     info: FrontInfo,
     bars: pd.DataFrame,
-    found: Evidence | None = None,
+    evidence: Evidence | None = None,
     on_test: Callable[[str], str] = lambda trial_id: "",
 ) -> list[str]:
-    """Three plain sentences: what was found, how sure, what to use.
+    """Three plain sentences: the result, how sure it is, what to use.
 
     `on_test`: what is known of a trial on test, as a sentence with a space before it, or nothing.
     """
-    sure = _how_sure(info, bars) if not found else evidence.sentence(info, found)
-    return [_found(info), sure, _what_to_use(info, on_test)]
+    sure = _how_sure(info, bars) if not evidence else gap_evidence.sentence(info, evidence)
+    return [_result(info), sure, _what_to_use(info, on_test)]
 
 
-def columns(info: FrontInfo, found: Evidence) -> list[str]:
-    """What the columns beside a gap mean, and which points level down."""
-    if not found:
+def columns(info: FrontInfo, evidence: Evidence) -> list[str]:
+    """The meaning of the columns beside a gap, and which points level down."""
+    if not evidence:
         return []
     lines = [
         "at most: the true gap is no larger, with 95 % confidence. fair models: 95 % of perfectly "
@@ -42,22 +43,22 @@ def columns(info: FrontInfo, found: Evidence) -> list[str]:
         "difference, and bounds that it keeps with 95 % confidence each. women/men: accuracy of "
         "both where the gap is largest. All in points; speakers are what is resampled."
     ]
-    down = [p.trial_id for p in info.highlighted if evidence.levelled(info, p)]
+    down = [p.trial_id for p in info.highlighted if gap_evidence.levelled(info, p)]
     if down:
         lines.append(
             f"Levelling down: {', '.join(down)} have a smaller gap than ERM and a worse worst "
             "group."
         )
-    tests = [one for one in found.permutations if one.p is not None]
+    tests = [test for test in evidence.permutations if test.p is not None]
     if tests:
-        told = ", ".join(f"{one.language} p = {one.p:.3f}" for one in tests)
-        lines.append(f"ERM's gap with genders shuffled over speakers: {told}.")
-    few = [one for one in found.permutations if one.p is None]
+        listed = ", ".join(f"{test.language} p = {test.p:.3f}" for test in tests)
+        lines.append(f"ERM's gap with genders shuffled over speakers: {listed}.")
+    few = [test for test in evidence.permutations if test.p is None]
     if few:
-        told = ", ".join(f"{one.language} {one.speakers} ({one.smallest:.2g})" for one in few)
+        listed = ", ".join(f"{test.language} {test.speakers} ({test.smallest:.2g})" for test in few)
         lines.append(
             "Shuffling genders over speakers needs 10 of a language; here are, with the smallest p "
-            f"that they could give: {told}."
+            f"that they could give: {listed}."
         )
     return lines
 
@@ -75,7 +76,7 @@ def caveats(info: FrontInfo, bars: pd.DataFrame) -> list[str]:
         notes.append(f"No bar for {', '.join(missing)}: the predictions are absent or unreadable.")
     notes += _uncounted(info)
     if info.half_written:
-        notes.append("A half-written line of trials.jsonl was left out.")
+        notes.append("A half-written line of trials.jsonl was omitted.")
     notes.append(
         "Points were chosen on these same dev utterances, so they look better than on test."
     )
@@ -83,7 +84,7 @@ def caveats(info: FrontInfo, bars: pd.DataFrame) -> list[str]:
 
 
 def _uncounted(info: FrontInfo) -> list[str]:
-    """Which cells the largest gap is not over, and whose recorded one is of such a cell."""
+    """Which cells do not count for the largest gap, and which trials' recorded gap is of one."""
     if not info.uncounted:
         return []
     data = (info.sweep.get("config") or {}).get("data") or {}
@@ -104,7 +105,7 @@ def _uncounted(info: FrontInfo) -> list[str]:
     return notes
 
 
-def _found(info: FrontInfo) -> str:
+def _result(info: FrontInfo) -> str:
     counts = info.counts
     start = f"{info.complete} of {info.planned} configurations ran to their end"
     if not info.front:
@@ -139,7 +140,7 @@ def _what_to_use(info: FrontInfo, on_test: Callable[[str], str]) -> str:
             known = on_test(point.trial_id)
             return (
                 f"To start with, use the {rule} point {point.trial_id} ({choose.scores(point)})"
-                f"{down if evidence.levelled(info, point) else ''}"
+                f"{down if gap_evidence.levelled(info, point) else ''}"
                 + (
                     f".{known}"
                     if known

@@ -25,7 +25,7 @@ def test_a_gap_that_is_the_same_for_all_is_called_noise(tmp_path):
     info, records = sweep(tmp_path, handicaps=np.full(24, 0.1))
     found = doctor.examine(info, records)
     assert abs(found["gap"]["max_gap"]["rank"]) < 2 * found["gap"]["error"]
-    assert doctor.sentences(found)[0].startswith("The gap is not told apart from noise")
+    assert doctor.sentences(found)[0].startswith("The gap cannot be distinguished from noise")
 
 
 def test_gaps_that_differ_are_told_apart(tmp_path):
@@ -81,7 +81,7 @@ EMPTY = {"failures": {}, "gap": {"trials": 0}, "edges": {}, "budget": {"epochs":
          "stopping": {}, "hypervolume": []}  # fmt: skip
 
 
-@pytest.mark.parametrize("n", [0, 1, doctor.FEWEST - 1])
+@pytest.mark.parametrize("n", [0, 1, doctor.MIN_TRIALS - 1])
 def test_few_trials_are_not_judged(tmp_path, n):
     info, records = sweep(tmp_path, handicaps=np.full(max(n, 1), 0.1), with_predictions=bool(n))
     gap = doctor.examine(info, records)["gap"]
@@ -149,4 +149,4 @@ def test_summary_and_page_hold_the_findings(tmp_path):
     folder = report.write(records.directory, tmp_path / "plots", quiet=True)
     told = json.loads((records.directory / "summary.json").read_text())["doctor"]
     assert {"failures", "gap", "edges", "budget", "stopping", "hypervolume"} <= told.keys()
-    assert "not told apart from noise" in (folder / "report.html").read_text()
+    assert "cannot be distinguished from noise" in (folder / "report.html").read_text()

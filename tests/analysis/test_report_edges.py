@@ -90,7 +90,7 @@ def test_a_record_cut_short_is_said(tmp_path):
     records = write(tmp_path / "sweep", THREE)
     with open(records.directory / "trials.jsonl", "a") as file:
         file.write('{"trial_id": "t00')
-    assert "half-written line of trials.jsonl was left out" in page_of(records, tmp_path)
+    assert "half-written line of trials.jsonl was omitted" in page_of(records, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["table.parquet", "predictions"])

@@ -8,7 +8,7 @@ function detail(data, id, box) {
     html("p", { class: "soft" }, box, "Point at a trial, click it, or go through the front with Tab and Enter.");
     return;
   }
-  html("h3", {}, box, `${p.id}: ${data.styles[p.style].words}`);
+  html("h3", {}, box, `${p.id}: ${data.styles[p.style].title}`);
   const epoch = known(p.epoch) ? ` at epoch ${p.epoch}` : "";
   html("p", {}, box, `Accuracy ${shown(p.values.acc)} %, W-F1 ${shown(p.values.w_f1)} %, largest gap `
     + `${shown(p.values.max_gap)} points${p.cell ? " in " + p.cell : ""}, worst group's W-F1 ${shown(p.values.worst_group_w_f1)} %${epoch}.`);
@@ -30,13 +30,13 @@ function detail(data, id, box) {
 }
 
 function backed(p, box) {
-  const b = p.backing;
+  const b = p.evidence;
   if (!b) return;
   const g = b.gap;
   const lines = [];
   if (b.cell) lines.push(`In ${b.cell} accuracy is ${shown(b.female)} % for women and ${shown(b.male)} % for men.`);
   if (known(g.at_most)) lines.push(`Less its bias the gap is about ${shown(g.corrected)} points; with 95 % confidence at most ${shown(g.at_most)}.`);
-  if (known(b.band.high)) lines.push(`A fair model of this accuracy shows up to ${shown(b.band.high)} (95 %): this gap is ${b.is_gap ? "more than that" : "not told from chance"}.`);
+  if (known(b.band.high)) lines.push(`A fair model of this accuracy shows up to ${shown(b.band.high)} (95 %): this gap is ${b.is_gap ? "more than that" : "not distinguishable from chance"}.`);
   if (b.change && known(b.change.max_gap.low)) {
     const c = b.change.max_gap, a = b.change.acc;
     lines.push(`Against ERM: gap ${shown(c.value)} [${shown(c.low)}, ${shown(c.high)}], accuracy ${shown(a.value)} [${shown(a.low)}, ${shown(a.high)}] points.`);
@@ -45,14 +45,14 @@ function backed(p, box) {
   lines.forEach(line => html("p", {}, box, line));
 }
 
-function lines(series, box, words, last) {
-  const W = 200, H = 92, root = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": words, style: "width:200px" }, box);
+function lines(series, box, title, last) {
+  const W = 200, H = 92, root = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": title, style: "width:200px" }, box);
   const all = series.flat().filter(known);
   if (!all.length) return;
   let low = Math.min(...all), high = Math.max(...all);
   if (high === low) { high += 0.5; low -= 0.5; }
   const X = i => 54 + i / Math.max(series[0].length - 1, 1) * (W - 62), Y = v => 74 - (v - low) / (high - low) * 50;
-  svg("text", { x: 0, y: 11 }, root, words);
+  svg("text", { x: 0, y: 11 }, root, title);
   for (const v of [low, high]) svg("text", { x: 50, y: Y(v) + 4, "text-anchor": "end", class: "soft", "font-size": 10 }, root, +v.toPrecision(3));
   svg("text", { x: W - 8, y: 90, "text-anchor": "end", class: "soft", "font-size": 10 }, root, `epoch ${last}`);
   series.forEach((values, k) => svg("polyline", { points: values.map((v, i) => known(v) ? `${X(i)},${Y(v)}` : "").join(" "),

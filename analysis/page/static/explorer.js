@@ -7,8 +7,8 @@
   state.visible = p => (!state.front || p.front || p.style === "erm") && (!losses.length || state.losses.has(String(p.config.loss ?? "")));
 
   const bar = html("div", { class: "bar" }, root);
-  const pick = (words, id, options, chosen, act) => {
-    const label = html("label", {}, bar, `${words} `);
+  const pick = (title, id, options, chosen, act) => {
+    const label = html("label", {}, bar, `${title} `);
     const made = html("select", { id }, label);
     options.forEach(([value, text]) => html("option", { value, ...(value === chosen ? { selected: "" } : {}) }, made, text));
     made.addEventListener("change", () => act(made.value));
@@ -17,10 +17,10 @@
   const scores = Object.keys(data.axes).map(name => [name, data.axes[name].title]);
   pick("Across", "pick-x", scores, state.x, value => { state.x = value; draw(); });
   pick("Upward", "pick-y", scores, state.y, value => { state.y = value; draw(); });
-  const tick = (words, id, on, act) => {
+  const tick = (title, id, on, act) => {
     const label = html("label", {}, bar), made = html("input", { type: "checkbox", id }, label);
     made.checked = on;
-    label.append(` ${words}`);
+    label.append(` ${title}`);
     made.addEventListener("change", () => { act(made.checked); draw(); });
   };
   tick("front only", "front-only", false, on => { state.front = on; });
@@ -56,7 +56,7 @@
     const there = new Set(data.points.filter(state.visible).map(p => p.style));
     legend.textContent = "Blue dots: the front. Orange diamonds: ERM. " + [["dominated", "Small grey dots: dominated."],
       ["other_erm", "Small diamonds: ERM, dominated."], ["degenerate", "Open dots: degenerate."],
-      ["outside", "Open dots, too: outside the constraints."]].filter(([name]) => there.has(name)).map(([, words]) => words).join(" ")
+      ["outside", "Open dots, too: outside the constraints."]].filter(([name]) => there.has(name)).map(([, sentence]) => sentence).join(" ")
       + " Lines: one standard error." + (data.band.length ? " Shaded: gaps that 95 % of fair models stay within." : "");
     if (more.open) parallel(data, state, beside, choose);
   }

@@ -24,7 +24,7 @@ function parallel(data, state, box, choose) {
   axes.forEach((a, i) => {
     svg("line", { x1: X(i), x2: X(i), y1: Y(0), y2: Y(1), class: "grid", "stroke-width": 1.5 }, root);
     svg("text", { x: X(i), y: 14, "text-anchor": "middle" }, root, a.name);
-    a.words.forEach(([v, word]) => svg("text", { x: X(i) + 4, y: Y(v) + (v === 0 ? 14 : v === 1 ? -5 : 4), class: "soft", "font-size": 10 }, root, word));
+    a.marks.forEach(([v, text]) => svg("text", { x: X(i) + 4, y: Y(v) + (v === 0 ? 14 : v === 1 ? -5 : 4), class: "soft", "font-size": 10 }, root, text));
   });
 }
 
@@ -36,10 +36,10 @@ function axis(name, values, factor) {
     const low = Math.min(...scaled), high = Math.max(...scaled), log = low > 0 && high / low > 10 && !factor;
     const f = log ? Math.log : v => v;
     return { name, factor, place: v => known(v) ? (high > low ? (f(v * (factor || 1)) - f(low)) / (f(high) - f(low)) : 0.5) : null,
-      words: [[0, setting(low)], [1, setting(high)]] };
+      marks: [[0, setting(low)], [1, setting(high)]] };
   }
   const options = [...new Set(present.map(String))].sort(), place = v => options.indexOf(String(v)) / Math.max(options.length - 1, 1);
-  return { name, factor, place: v => v === null || v === undefined ? null : place(v), words: options.map(v => [place(v), v]) };
+  return { name, factor, place: v => v === null || v === undefined ? null : place(v), marks: options.map(v => [place(v), v]) };
 }
 
 function importance(data, box) {

@@ -1,5 +1,5 @@
 // The picture of all trials. `state` says what is chosen; `choose(id)` is called on click or Enter.
-let WIDE = 640, HIGH = 440;  // smaller where the screen is, so that words stay readable
+let WIDE = 640, HIGH = 440;  // smaller where the screen is, so that text stays readable
 const LEFT = 56, RIGHT = 14, TOP = 12, BOTTOM = 48;
 
 function extent(data, points, name, wide) {
@@ -47,10 +47,10 @@ function scatter(data, state, box, choose) {
     svg("line", { x1: LEFT, x2: WIDE - RIGHT, y1: Y(v), y2: Y(v), class: "grid" }, root);
     svg("text", { x: LEFT - 6, y: Y(v) + 4, "text-anchor": "end", class: "soft" }, root, v);
   }
-  const words = name => WIDE < 640 ? data.axes[name].label : data.axes[name].long;
-  svg("text", { x: (LEFT + WIDE - RIGHT) / 2, y: HIGH - 8, "text-anchor": "middle" }, root, words(state.x));
+  const axisTitle = name => WIDE < 640 ? data.axes[name].label : data.axes[name].long;
+  svg("text", { x: (LEFT + WIDE - RIGHT) / 2, y: HIGH - 8, "text-anchor": "middle" }, root, axisTitle(state.x));
   svg("text", { x: 0, y: 0, "text-anchor": "middle",
-    transform: `translate(14 ${(TOP + HIGH - BOTTOM) / 2}) rotate(-90)` }, root, words(state.y));
+    transform: `translate(14 ${(TOP + HIGH - BOTTOM) / 2}) rotate(-90)` }, root, axisTitle(state.y));
   steps(points.filter(p => p.front), state, data, at, inside);
   const order = points.slice().sort((a, b) => a.front - b.front || (a.id === state.chosen) - (b.id === state.chosen));
   for (const p of order) mark(p, at(p), data, state, root, inside, X, Y, choose);
@@ -85,20 +85,20 @@ function mark(p, [x, y], data, state, root, inside, X, Y, choose) {
   const made = p.style.includes("erm") || off
     ? svg("path", { ...given, d: `M${x},${y - r - 1}L${x + r + 1},${y}L${x},${y + r + 1}L${x - r - 1},${y}Z` }, root)
     : svg("circle", { ...given, cx: x, cy: y, r }, root);
-  const words = `${p.id}, ${look.words}${off ? ", outside the picture" : ""}: `
+  const summary = `${p.id}, ${look.title}${off ? ", outside the picture" : ""}: `
     + `accuracy ${shown(p.values.acc)} %, gap ${shown(p.values.max_gap)} points`;
-  made.setAttribute("aria-label", words);
+  made.setAttribute("aria-label", summary);
   if (strong) { made.setAttribute("tabindex", 0); made.setAttribute("role", "button"); }
   made.addEventListener("click", () => choose(p.id));
   made.addEventListener("keydown", event => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); choose(p.id); } });
-  made.addEventListener("mouseenter", event => tip(event, words, p));
+  made.addEventListener("mouseenter", event => tip(event, summary, p));
   made.addEventListener("mouseleave", () => tip());
 }
 
-function tip(event, words, p) {
+function tip(event, summary, p) {
   document.querySelectorAll("#explorer .tip").forEach(old => old.remove());
   if (!event) return;
-  const made = html("div", { class: "tip" }, document.getElementById("explorer"), words);
+  const made = html("div", { class: "tip" }, document.getElementById("explorer"), summary);
   html("div", { class: "soft" }, made, Object.entries(p.config).map(([k, v]) => `${k} = ${setting(v)}`).join(", "));
   made.style.left = `${Math.min(event.clientX + 12, innerWidth - made.offsetWidth - 8)}px`;
   made.style.top = `${Math.min(event.clientY + 12, innerHeight - made.offsetHeight - 8)}px`;

@@ -42,12 +42,12 @@ function table(rows, parent, head) {
   const made = html("table", {}, parent);
   if (head) {
     const line = html("tr", {}, html("thead", {}, made));
-    head.forEach(word => html("th", { scope: "col" }, line, word));
+    head.forEach(text => html("th", { scope: "col" }, line, text));
   }
   const body = html("tbody", {}, made);
   for (const row of rows) {
     const line = html("tr", {}, body);
-    row.forEach((word, i) => html(i ? "td" : "th", i ? {} : { scope: "row" }, line, word));
+    row.forEach((text, i) => html(i ? "td" : "th", i ? {} : { scope: "row" }, line, text));
   }
   return made;
 }
