@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = cli.parse(cli.options(__doc__.splitlines()[0], many=False), arguments)
     if not given.resume:
         given.settings.append("sweep.trials=1")
-    return run_sweep.run(given, kind="train", require=require, wanted=single)
+    return run_sweep.run(given, kind="train", require=require, make_searcher=single)
 
 
 def require(config: Config, address: str | None) -> None:

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 
 def run(
-    given: argparse.Namespace, *, kind: str, require: Callable, wanted: Callable | None = None
+    given: argparse.Namespace,
+    *,
+    kind: str,
+    require: Callable,
+    make_searcher: Callable | None = None,
 ) -> int:
     """Run a sweep from the parsed options to its report; returns the exit status.
 
@@ -43,7 +47,9 @@ def run(
     if prepared is None:
         return 0
     config, records, address = prepared.config, prepared.records, given.address
-    session = driver.run(config, records, address=address, wanted=wanted, leave=not given.confirm)
+    session = driver.run(
+        config, records, address=address, make_searcher=make_searcher, leave=not given.confirm
+    )
     status = finish(prepared, session, command="pareto" if kind == "sweep" else kind)
     if status or not given.confirm:
         return status

@@ -39,7 +39,7 @@ def run(
     records: Records,
     *,
     address: str | None,
-    wanted: Callable | None = None,
+    make_searcher: Callable | None = None,
     leave: bool = True,
 ) -> Session:
     """Search until `sweep.trials` trials have ended, or Ctrl-C.
@@ -55,14 +55,14 @@ def run(
         UserError: the devices do not carry what is asked for, no worker group could begin, or a
             worker met a user's mistake.
     """
-    session, ended = _run(config, records, address=address, wanted=wanted)
+    session, ended = _run(config, records, address=address, make_searcher=make_searcher)
     if leave and ended and not address:
         machine.leave()
     return session
 
 
 def _run(
-    config: Config, records: Records, *, address: str | None, wanted: Callable | None
+    config: Config, records: Records, *, address: str | None, make_searcher: Callable | None
 ) -> tuple[Session, bool]:
     """`run`, and whether all that used Ray has ended.
 
@@ -99,19 +99,19 @@ def _run(
                 broker = slots.start_broker(
                     name, records.directory.absolute(), slots=layout.slots, lag=lag
                 )  # which may start in another folder
-                held = slots.Slots(layout, broker=name, folder=scratch, alone=address is None)
-                ends.callback(_end, broker, held, session, interrupts)
+                groups = slots.Slots(layout, broker=name, folder=scratch, alone=address is None)
+                ends.callback(_end, broker, groups, session, interrupts)
                 mirror.start()
                 if layout.gpu and address:
                     ends.callback(autoscaler.clear)  # first of all: or the GPUs stay, and cost
                     autoscaler.ask(layout.worker, layout.slots * layout.workers)
-                held.grow()  # before the search: it takes longest
-                if wanted is None:
+                groups.grow()  # before the search: it takes longest
+                if make_searcher is None:
                     before = warm_start.trials(records, config)
                     rule = records.rule(())
                     searcher = search.searcher(config, known, before, rule=rule, lag=lag)
                 else:
-                    searcher = wanted(config, known)
+                    searcher = make_searcher(config, known)
                 searcher = proposals.LimitedStart(searcher, slots=layout.slots)
                 tuner = trials.tuner(
                     searcher,
@@ -124,10 +124,10 @@ def _run(
                     records, trials=config.sweep.trials, epochs=config.train.epochs
                 )
                 ends.callback(watch.finish)  # however it ends, the terminal is as it was
-            _watch(tuner, broker, held, searcher, watch, session, mirror, interrupts)
+            _watch(tuner, broker, groups, searcher, watch, session, mirror, interrupts)
         except KeyboardInterrupt:
             session.interrupted = session.hurried = True
-    return session, not session.hurried and not held.alive
+    return session, not session.hurried and not groups.alive
 
 
 def make_ready(
@@ -147,7 +147,7 @@ def make_ready(
         folder: of the sweep.
         storage: of the sweep, None for its own folder.
         trials: number still to run.
-        note: is told what is going to run.
+        note: called with a line on what is going to run.
 
     Returns:
         The `slots.Layout`.
@@ -177,23 +177,23 @@ def require_devices(config: Config, address: str | None) -> None:
 
 
 def _layout(config: Config, address: str | None, *, trials: int):
-    """How to fill the devices, or those that a cluster may get; and why no GPU is here, or ""."""
+    """The `slots.Layout` on the devices that are there or may come; why no GPU is here, or ""."""
     from sweeps.scheduler import slots
 
     nodes, memory, reason = machine.available(address)
-    wanted = config.sweep
-    there = slots.room(nodes, gpu=True) // wanted.workers
-    if wanted.device == "gpu" and address and (there or autoscaler.grows()):
-        count = min(wanted.slots or max(1, there), trials)
-        return slots.Layout(count, wanted.workers, threads=4, gpu=True), ""
+    sweep = config.sweep
+    there = slots.room(nodes, gpu=True) // sweep.workers
+    if sweep.device == "gpu" and address and (there or autoscaler.grows()):
+        count = min(sweep.slots or max(1, there), trials)
+        return slots.Layout(count, sweep.workers, threads=4, gpu=True), ""
     layout = slots.plan_layout(
         nodes,
-        device=wanted.device,
+        device=sweep.device,
         why_no_gpu=reason,
         memory_gb=memory,
         trials=trials,
-        slots=wanted.slots,
-        workers=wanted.workers,
+        slots=sweep.slots,
+        workers=sweep.workers,
     )
     return layout, reason
 
@@ -206,16 +206,16 @@ def _scratch(folder: Path) -> Path:
 
 
 def _watch(
-    tuner, broker, held, searcher, watch, session: Session, mirror, interrupts: Interrupts
+    tuner, broker, groups, searcher, watch, session: Session, mirror, interrupts: Interrupts
 ) -> None:
     """Until Tune ends: show progress, start slots, pass Ctrl-C on, stop on a user's mistake."""
     searching = machine.Background(tuner.fit)
-    growing = held.layout.gpu and not held.alone
-    start_watch = StartWatch(held.layout, alone=held.alone, asked=growing)
+    growing = groups.layout.gpu and not groups.alone
+    start_watch = StartWatch(groups.layout, alone=groups.alone, asked=growing)
     while True:
         try:
             with interrupts.raised():
-                held.grow()
+                groups.grow()
                 searching.ended.wait(LOOK_S)
                 status = _answer(broker.status)
                 watch.update(status)
@@ -239,12 +239,12 @@ def _watch(
             raise UserError(str(trouble))
         if searching.ended.is_set():
             break
-        if held.threads and not held.alive:
+        if groups.threads and not groups.alive:
             raise UserError(
-                f"every worker group ended before the sweep did ({held.errors or 'no error'}); "
+                f"every worker group ended before the sweep did ({groups.errors or 'no error'}); "
                 "look into Ray's logs and continue with --resume."
             )
-        if line := start_watch.look(status, room=held.room):
+        if line := start_watch.look(status, room=groups.room):
             watch.finish()
             print(line, flush=True)
     watch.finish()
@@ -253,7 +253,7 @@ def _watch(
 
 
 def _answer(method, timeout: float | None = None):
-    """What the broker answers; UserError where it has died."""
+    """The broker's answer; UserError where it has died."""
     import ray
 
     try:
@@ -268,7 +268,7 @@ def _answer(method, timeout: float | None = None):
 # At the end: none of these may raise, or a later one would hide why the sweep ended --------------
 
 
-def _end(broker, held, session: Session, interrupts: Interrupts) -> None:
+def _end(broker, groups, session: Session, interrupts: Interrupts) -> None:
     """Close the slots and the broker."""
     import ray
 
@@ -277,13 +277,13 @@ def _end(broker, held, session: Session, interrupts: Interrupts) -> None:
         with suppress(KeyboardInterrupt), interrupts.raised(kept=False):
             _answer(broker.close, ANSWER_S if session.hurried else CLOSE_S)
         if not session.hurried:
-            held.join(CLOSE_S, hurry=lambda: interrupts.count > seen)
+            groups.join(CLOSE_S, hurry=lambda: interrupts.count > seen)
         else:
-            held.join(1.0)
+            groups.join(1.0)
         session.moments = _answer(broker.history, ANSWER_S)
     except Exception:  # it has died, or its node has
         logging.getLogger(__name__).debug("the broker did not close", exc_info=True)
-    session.slots = len(held.threads)
+    session.slots = len(groups.threads)
     if not session.hurried:  # else Tune may still ask for it; it ends with this process
         with suppress(Exception):
             ray.kill(broker)

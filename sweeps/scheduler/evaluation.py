@@ -32,7 +32,7 @@ from sweeps.scheduler.machines import machine
 MOST = 8  # evaluators, where `sweep.slots` does not say
 CPU_SHARE = 0.9  # of each CPU, as a worker's: trials that are still ending hold a sliver
 LOOK_S = 1.0  # from one look at the evaluators to the next
-WAITING_S = 30.0  # without an evaluator, before a user is told
+WAITING_S = 30.0  # without an evaluator, before a line says so
 PARTS = (file_names.ADAPTER_SETTINGS, file_names.ADAPTER_WEIGHTS)  # of an adapter's folder
 
 
@@ -109,16 +109,16 @@ class EvaluatorPool:
         pool: how many, and what each holds.
         given: what an `Evaluator` is made from.
         ship: send an adapter's files along instead of its path.
-        note: is told what evaluators have to say.
+        note: called with each line that an evaluator notes.
     """
 
     def __init__(self, pool: Pool, given: dict, *, ship: bool, note: Callable[[str], None]) -> None:
         self.pool, self.given, self.ship, self.note = pool, given, ship, note
-        self.every: list = []
+        self.evaluators: list = []
         self.idle: list = []
         self.busy: dict = {}  # answer to come -> evaluator, request
-        self.ears: dict = {}  # notes to come -> evaluator
-        self.told: Counter = Counter()  # notes of each evaluator that were passed on
+        self.pending_notes: dict = {}  # notes to come -> evaluator
+        self.passed_on: Counter = Counter()  # of each evaluator, the number of notes
         self.deaths: Counter = Counter()  # by what was asked; None: by none that had begun
         self.waits_since: float | None = time.monotonic()  # for the first to begin
 
@@ -128,13 +128,13 @@ class EvaluatorPool:
 
         waiting = deque(requests)
         while waiting or self.busy:
-            while len(self.every) < min(self.pool.actors, len(waiting) + len(self.busy)):
+            while len(self.evaluators) < min(self.pool.actors, len(waiting) + len(self.busy)):
                 self._start()
             while waiting and self.idle:
                 self._begin(waiting.popleft())
             if not self.busy:
                 time.sleep(LOOK_S / 4)  # until one begins
-            self._listen(attempts)
+            self._read_notes(attempts)
             if not self.busy:
                 continue
             for reference in ray.wait(list(self.busy), timeout=LOOK_S)[0]:
@@ -144,11 +144,11 @@ class EvaluatorPool:
                 except ray.exceptions.RayTaskError:
                     raise  # the evaluator lives: a mistake in this program
                 except ray.exceptions.RayError as death:
-                    self._bury(evaluator, request, attempts, death)
+                    self._remove_dead(evaluator, request, attempts, death)
                     waiting.appendleft(request)
                     continue
                 self.idle.append(evaluator)
-                self._tell(evaluator, answer["notes"])
+                self._pass_on(evaluator, answer["notes"])
                 if answer["mistake"]:
                     raise UserError(answer["mistake"])
                 done(request, answer["table"])
@@ -157,19 +157,19 @@ class EvaluatorPool:
         """End every evaluator, at work or not."""
         import ray
 
-        for evaluator in self.every:
+        for evaluator in self.evaluators:
             ray.kill(evaluator)
-        self.every, self.idle, self.busy, self.ears = [], [], {}, {}
+        self.evaluators, self.idle, self.busy, self.pending_notes = [], [], {}, {}
 
     def _start(self) -> None:
         import ray
 
         cpus = 1 if self.pool.gpu else self.pool.cpus
-        held = {"num_cpus": CPU_SHARE * cpus, "num_gpus": int(self.pool.gpu)}
+        resources = {"num_cpus": CPU_SHARE * cpus, "num_gpus": int(self.pool.gpu)}
         # Beside the evaluation, one thread answers for the notes.
-        made = ray.remote(Evaluator).options(max_concurrency=2, **held)
-        self.every.append(made.remote(**self.given))
-        self.ears[self.every[-1].heard.remote()] = self.every[-1]
+        made = ray.remote(Evaluator).options(max_concurrency=2, **resources)
+        self.evaluators.append(made.remote(**self.given))
+        self.pending_notes[self.evaluators[-1].noted.remote()] = self.evaluators[-1]
 
     def _begin(self, request: Request) -> None:
         evaluator = self.idle.pop()
@@ -177,13 +177,19 @@ class EvaluatorPool:
         reference = evaluator.evaluate.remote(spec, request.utterances, request.name, files)
         self.busy[reference] = evaluator, request
 
-    def _bury(self, evaluator, request: Request | None, attempts: int, death: Exception) -> None:
+    def _remove_dead(
+        self, evaluator, request: Request | None, attempts: int, death: Exception
+    ) -> None:
         """Forget an evaluator that died; UserError where that happens again and again."""
         import ray
 
         ray.kill(evaluator)
-        self.every.remove(evaluator)
-        self.ears = {ear: one for ear, one in self.ears.items() if one != evaluator}
+        self.evaluators.remove(evaluator)
+        self.pending_notes = {
+            reference: other
+            for reference, other in self.pending_notes.items()
+            if other != evaluator
+        }
         logging.getLogger(__name__).debug("an evaluator died", exc_info=death)
         self.deaths[request] += 1
         if self.deaths[request] < attempts:
@@ -194,42 +200,44 @@ class EvaluatorPool:
             "larger machines or a smaller backbone, and continue with --resume."
         ) from death
 
-    def _listen(self, attempts: int) -> None:
+    def _read_notes(self, attempts: int) -> None:
         """Pass on what evaluators have noted since the last time; those that begin are idle."""
         import ray
 
-        ears = list(self.ears)
-        ready = ray.wait(ears, num_returns=len(ears), timeout=0)[0] if ears else []
-        for ear in ready:
-            evaluator = self.ears.pop(ear)
+        references = list(self.pending_notes)
+        ready = (
+            ray.wait(references, num_returns=len(references), timeout=0)[0] if references else []
+        )
+        for reference in ready:
+            evaluator = self.pending_notes.pop(reference)
             try:
-                texts = ray.get(ear)
+                texts = ray.get(reference)
             except ray.exceptions.RayError as death:
-                at_work = [one for one, _ in self.busy.values()]
+                at_work = [busy for busy, _ in self.busy.values()]
                 if evaluator not in at_work:  # else its request will say so
-                    self.idle = [one for one in self.idle if one != evaluator]
-                    self._bury(evaluator, None, attempts, death)
+                    self.idle = [idle for idle in self.idle if idle != evaluator]
+                    self._remove_dead(evaluator, None, attempts, death)
                 continue
-            if evaluator not in self.told:
+            if evaluator not in self.passed_on:
                 self.idle.append(evaluator)
                 self.waits_since = None
-            self._tell(evaluator, texts)
-            self.ears[evaluator.heard.remote()] = evaluator
+            self._pass_on(evaluator, texts)
+            self.pending_notes[evaluator.noted.remote()] = evaluator
         if self.waits_since and time.monotonic() - self.waits_since > WAITING_S:
             self.note(f"waiting until there is room for {self.pool}")
             self.waits_since = None
 
-    def _tell(self, evaluator, texts: Sequence[str]) -> None:
-        for text in texts[self.told[evaluator] :]:
+    def _pass_on(self, evaluator, texts: Sequence[str]) -> None:
+        for text in texts[self.passed_on[evaluator] :]:
             self.note(text)
-        self.told[evaluator] = len(texts)
+        self.passed_on[evaluator] = len(texts)
 
 
 def _for_workers(spec: str, *, ship: bool) -> tuple[str, dict[str, bytes] | None]:
     """A spec that means the same in another folder, and an adapter's files if it is to travel."""
     spec = arguments.absolute(spec)
-    word, folder = systems.parse(spec)
-    if word != "adapter" or not ship:
+    system, folder = systems.parse(spec)
+    if system != "adapter" or not ship:
         return spec, None
     parts = [Path(folder) / name for name in PARTS]
     return spec, {path.name: path.read_bytes() for path in parts if path.is_file()}

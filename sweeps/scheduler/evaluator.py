@@ -35,10 +35,10 @@ def ask(
     from ermgap.model.batches import in_modalities  # torch: only now
     from ermgap.model.cached_folder import quiet
 
-    word, argument = systems.parse(spec)
+    system_name, argument = systems.parse(spec)
     modalities = context.config.data.modalities
     with quiet():
-        system = systems.SYSTEMS.find(word)(argument, context)
+        system = systems.SYSTEMS.find(system_name)(argument, context)
     system.name = name or system.name
     known = getattr(system, "modalities", modalities)
     answers = [
@@ -58,14 +58,14 @@ class Evaluator:
         self.given, self.folder, self.features = config, Path(folder), features
         self.pool, self.context, self.notes = pool, None, []
 
-    def heard(self) -> list[str]:
-        """All that was noted so far."""
+    def noted(self) -> list[str]:
+        """All notes so far."""
         return list(self.notes)
 
     def evaluate(
         self, spec: str, utterances: pd.DataFrame, name: str | None, files: dict | None
     ) -> dict:
-        """`table` of predictions, or a user's `mistake` in words ("" for none), and all `notes`.
+        """`table` of predictions or, of a user's mistake, the message `mistake` (else ""); all `notes`.
 
         `files` are those of an adapter, by their names, where its folder is another machine's.
         """
@@ -81,7 +81,7 @@ class Evaluator:
                 f"({type(problem).__name__}: {first_line(problem).rstrip('.')}); look into Ray's "
                 "logs there, then continue with --resume."
             )
-        return {"table": table, "mistake": mistake, "notes": self.heard()}
+        return {"table": table, "mistake": mistake, "notes": self.noted()}
 
     def _ask(
         self, spec: str, utterances: pd.DataFrame, name: str | None, files: dict | None
@@ -91,19 +91,19 @@ class Evaluator:
         torch.set_num_threads(self.pool.cpus)
         if self.context is None:
             self._prepare()
-        word, argument = systems.parse(spec)
-        if word not in OURS:
+        system_name, argument = systems.parse(spec)
+        if system_name not in OURS:
             self.context.backbone_cache.clear()  # its model needs the memory
-        told = {"context": self.context, "name": name, "note": self.notes.append}
+        options = {"context": self.context, "name": name, "note": self.notes.append}
         if files is None:
-            return ask(spec, utterances, **told)
+            return ask(spec, utterances, **options)
         with tempfile.TemporaryDirectory(prefix="ermgap-") as scratch:
             place = Path(scratch) / Path(argument).name
             place.mkdir()
             for file, content in files.items():
                 (place / file).write_bytes(content)
             try:
-                return ask(f"{word}={place}", utterances, **told)
+                return ask(f"{system_name}={place}", utterances, **options)
             except UserError as problem:  # it names the folder that the user knows
                 raise UserError(str(problem).replace(str(place), argument)) from problem
 

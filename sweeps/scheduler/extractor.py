@@ -82,7 +82,7 @@ class Extractor:
     """An actor of the pool; it loads the backbone when its first chunk comes, and keeps its tower.
 
     A call takes one chunk, a row of lists (`key`, and the fields of a clip), and gives back one
-    row: clips computed, folder of the store, and a user's mistake in words ("" if there is none).
+    row: clips computed, folder of the store, and the message of a user's mistake ("" for none).
     """
 
     def __init__(self, *, config: dict, storage: str, roll: str, starts: int, pool: Pool) -> None:
@@ -105,8 +105,8 @@ class Extractor:
             computed = store.fill(self.shards, clips, [keys], self.extract)
         except UserError as problem:
             mistake = str(problem)
-        told = {"clips": len(keys), "computed": computed, "folder": folder, "mistake": mistake}
-        return {name: [value] for name, value in told.items()}
+        row = {"clips": len(keys), "computed": computed, "folder": folder, "mistake": mistake}
+        return {name: [value] for name, value in row.items()}
 
     def _load(self) -> None:
         import torch

@@ -2,8 +2,8 @@
 
 A TorchTrainer per trial costs 17 s of start and stop on two idle cores, leaks placement groups when
 stopped from outside, and can deadlock. So each slot is one `TorchTrainer.fit()` in a thread of the
-driver whose workers (ermgap/training/ray_worker.py) take configurations from the broker; a Tune
-trial (trials.py) only offers its configurations and waits.
+driver whose workers (ermgap/training/ray_worker.py) take trials from the broker; a Tune trial
+(trials.py) only offers its hyperparameters and waits.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class Trainer(TorchTrainer):
 
 
 class Slots:
-    """The threads that hold a sweep's slots.
+    """The threads that run a sweep's worker groups.
 
     Args:
         layout: how many, and of what size.
@@ -173,7 +173,7 @@ class Slots:
         return any(thread.is_alive() for thread in self.threads)
 
     def join(self, timeout: float, *, hurry: Callable[[], bool] = lambda: False) -> None:
-        """Wait until the slots have closed (the broker told them to), or until `hurry` is true."""
+        """Wait until the slots have closed (the broker answers so), or until `hurry` is true."""
         end = time.monotonic() + timeout
         while self.alive and time.monotonic() < end and not hurry():
             time.sleep(0.05)

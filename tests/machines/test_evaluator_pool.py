@@ -53,10 +53,10 @@ class Ray:
 class Actor:
     def __init__(self, ray: Ray, number: int) -> None:
         self.ray, self.number = ray, number
-        self.heard = SimpleNamespace(remote=self._heard)
+        self.noted = SimpleNamespace(remote=self._noted)
         self.evaluate = SimpleNamespace(remote=self._evaluate)
 
-    def _heard(self):
+    def _noted(self):
         begun = self.number not in self.ray.never
         return Reference([f"hello {self.number}"] if begun else None)
 

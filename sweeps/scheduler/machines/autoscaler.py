@@ -1,4 +1,4 @@
-"""What a sweep asks of a cluster that grows: asked for after every check, taken back at any end."""
+"""Nodes that a sweep requests of a cluster that grows: after every check, and never at its end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def clear() -> None:
         request_resources(bundles=[])
     except Exception as problem:
         print(
-            f"the cluster could not be told that its GPUs are not needed any more "
+            f"the request for GPUs could not be taken back "
             f"({first_line(problem)}); end it with 'ray down', or they go on costing.",
             file=sys.stderr,
             flush=True,
@@ -35,7 +35,7 @@ def clear() -> None:
 
 
 def grows() -> bool:
-    """Whether the cluster may get nodes by itself, as far as Ray tells; True where it does not.
+    """Whether the cluster may get nodes by itself, as far as Ray says; True where it does not.
 
     The first autoscaler reports the types of its nodes, `node_ID` where somebody started them by
     hand; the second one labels them.
@@ -44,8 +44,8 @@ def grows() -> bool:
     from ray.experimental.internal_kv import _internal_kv_get
 
     try:
-        if told := _internal_kv_get("__autoscaling_status"):
-            report = json.loads(told)["autoscaler_report"]
+        if status := _internal_kv_get("__autoscaling_status"):
+            report = json.loads(status)["autoscaler_report"]
             types = [*(report["active_nodes"] or ()), *(report.get("idle_nodes") or ())]
             coming = report["pending_nodes"] or report["pending_launches"]
             return bool(coming) or not all(name.startswith("node_") for name in types)

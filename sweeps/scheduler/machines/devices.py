@@ -43,7 +43,7 @@ def cpus(allowed: int, *, root: Path = ROOT) -> int:
 
 def memory(available: float, *, root: Path = ROOT) -> float:
     """Bytes that can still be taken: of the host's `available` ones, what each cgroup leaves."""
-    return max(0.0, min([available, *_left(root)]))
+    return max(0.0, min([available, *_remaining(root)]))
 
 
 def gpus() -> tuple[int, str]:
@@ -84,22 +84,22 @@ def _rays_count() -> tuple[int, str]:
 def _quotas(root: Path) -> Iterator[float]:
     """CPUs by the quota of each cgroup."""
     for folder in _cgroups(root, "cpu"):
-        words = _words(folder / "cpu.max") or (
-            _words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us")
+        quota = _fields(folder / "cpu.max") or (
+            _fields(folder / "cpu.cfs_quota_us") + _fields(folder / "cpu.cfs_period_us")
         )
-        if len(words) == 2 and all(map(_is_count, words)) and float(words[1]):
-            yield float(words[0]) / float(words[1])
+        if len(quota) == 2 and all(map(_is_count, quota)) and float(quota[1]):
+            yield float(quota[0]) / float(quota[1])
 
 
-def _left(root: Path) -> Iterator[float]:
+def _remaining(root: Path) -> Iterator[float]:
     """Bytes that each cgroup with a limit has left, cached files not counted as used."""
     for folder in _cgroups(root, "memory"):
         new = (folder / "memory.max").exists()
-        limit = _words(folder / ("memory.max" if new else "memory.limit_in_bytes"))
-        used = _words(folder / ("memory.current" if new else "memory.usage_in_bytes"))
+        limit = _fields(folder / ("memory.max" if new else "memory.limit_in_bytes"))
+        used = _fields(folder / ("memory.current" if new else "memory.usage_in_bytes"))
         if not (limit and used and _is_count(limit[0]) and _is_count(used[0])):
             continue
-        counts = _words(folder / "memory.stat")
+        counts = _fields(folder / "memory.stat")
         stat = dict(zip(counts[::2], counts[1::2], strict=False))
         cached = sum(float(stat.get(name if new else f"total_{name}", 0)) for name in RECLAIMABLE)
         yield float(limit[0]) - float(used[0]) + cached
@@ -120,7 +120,7 @@ def _cgroups(root: Path, controller: str) -> Iterator[Path]:
                     yield folder
 
 
-def _words(path: Path) -> list[str]:
+def _fields(path: Path) -> list[str]:
     return _text(path).split()
 
 
@@ -131,6 +131,6 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _is_count(word: str) -> bool:
+def _is_count(text: str) -> bool:
     """Whether it is a number and no "max" or -1, which set no limit."""
-    return word.isdecimal()
+    return text.isdecimal()

@@ -1,4 +1,4 @@
-"""Start Ray on this machine, or say in one sentence why it does not start and what helps."""
+"""Start Ray on this machine; where it does not start, one sentence says why and what helps."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def require_folder() -> None:
 
 
 def _sentence(problem: Exception, late: bool) -> str:
-    """What a user reads when Ray did not start."""
+    """The message to a user where Ray did not start."""
     if late:
         return (
             f"Ray did not start in time, twice ({first_line(problem)}); this machine is busy or "
@@ -86,8 +86,8 @@ def _clear_away() -> None:
     ray.shutdown()
     for child in psutil.Process().children():
         try:  # each is given the folder of its session, which ends in this process's id
-            words = " ".join(child.cmdline())
-            if "session_" in words and f"_{os.getpid()}" in words:
+            arguments = " ".join(child.cmdline())
+            if "session_" in arguments and f"_{os.getpid()}" in arguments:
                 child.kill()
         except psutil.Error:
             continue

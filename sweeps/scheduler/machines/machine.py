@@ -148,7 +148,7 @@ def _is_up() -> bool:
 def watch_head(sentence: str, *, silent: float = HEAD_S) -> None:
     """End this process with `sentence` when the cluster's head has not answered for `silent` s.
 
-    Ray would end it, too, after a minute: without a word, and without a chance to say one.
+    Ray would end it, too, after a minute, but without a message.
     """
     import ray
 

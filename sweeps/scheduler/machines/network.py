@@ -33,6 +33,6 @@ class _Backend(TorchConfig().backend_cls):
 def use_rays_network() -> None:
     """Name to gloo the interface with this node's address in Ray, unless the user named one."""
     address = ray.util.get_node_ip_address()
-    for name, held in psutil.net_if_addrs().items():
-        if any(one.address == address for one in held):
+    for name, addresses in psutil.net_if_addrs().items():
+        if address in (entry.address for entry in addresses):
             os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
