@@ -65,7 +65,7 @@ class Evaluator:
     def evaluate(
         self, spec: str, utterances: pd.DataFrame, name: str | None, files: dict | None
     ) -> dict:
-        """`table` of predictions or, of a user's mistake, the message `mistake` (else ""); all `notes`.
+        """`table` of predictions, or the message of a user's `mistake` (else ""), and all `notes`.
 
         `files` are those of an adapter, by their names, where its folder is another machine's.
         """

@@ -255,14 +255,14 @@ def test_a_refused_command_asks_for_nothing_and_leaves_nothing(scene, tmp_path):
     assert scene.passed == [] and list(tmp_path.iterdir()) == []
 
 
-def test_a_request_that_cannot_be_cleared_is_told(scene, tmp_path, monkeypatch, capsys):
+def test_a_request_that_cannot_be_cleared_is_reported(scene, tmp_path, monkeypatch, capsys):
     def refuse(*, bundles: list[dict]) -> None:
         if not bundles:
             raise ConnectionError("no head")
 
     monkeypatch.setattr(ray.autoscaler.sdk, "request_resources", refuse)
     run(tmp_path)
-    assert "not needed any more (no head); end it with 'ray down'" in capsys.readouterr().err
+    assert "could not be taken back (no head); end it with 'ray down'" in capsys.readouterr().err
 
 
 def test_the_first_ctrl_c_lets_the_epochs_in_flight_end(scene, tmp_path, capsys):
