@@ -137,7 +137,8 @@ def sentences(table: pd.DataFrame) -> list[str]:
     """How much of the search's values was luck, and whether their order stays."""
     lines = []
     picked = table[table["on_front"]]
-    for name, title, sign in (("acc", "accuracy", 1), ("max_gap", "gap", -1)):
+    for name, sign in (("acc", 1), ("max_gap", -1)):
+        title = METRICS[name].short
         for split in ("dev", "test"):
             lost = (sign * (picked[name] - picked[f"{name}_{split}"])).mean()
             if np.isfinite(lost):
@@ -147,12 +148,13 @@ def sentences(table: pd.DataFrame) -> list[str]:
                     f"points {way} than the search saw."
                 )
     if len(table) >= 4:
-        for name, title in (("acc", "accuracy"), ("max_gap", "gap")):
+        for name in ("acc", "max_gap"):
             rank = stats.spearmanr(table[name], table[f"{name}_dev"]).statistic
             if np.isfinite(rank):
                 lines.append(
-                    f"The order of the configurations by {title} in the search and over fresh "
-                    f"seeds agrees by {rank:.2f} (rank correlation of {len(table)}, dev)."
+                    f"The order of the configurations by {METRICS[name].short} in the search "
+                    f"and over fresh seeds agrees by {rank:.2f} "
+                    f"(rank correlation of {len(table)}, dev)."
                 )
     poor = table.loc[table["degenerate"] > 0, "trial_id"]
     if len(poor):
