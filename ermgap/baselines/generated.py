@@ -11,10 +11,9 @@ audio tokens are expanded by the processor and their number is checked here.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,37 +41,10 @@ def make(argument: str | None, context: Context) -> System:
     """The model of `argument`, or the run's backbone; UserError when it cannot be loaded."""
     settings = resolved(context.config.backbone, torch.device(context.device))
     if argument is None:
-        folder, revision = BACKBONES.find(settings.name)(settings), settings.revision
+        location = BACKBONES.find(settings.name)(settings), settings.revision
     else:
-        folder, revision = model_location(argument)
-    return GeneratingQwen2Audio(
-        folder,
-        revision=revision,
-        name=row_name("generated", argument),
-        labels=context.labels,
-        window_s=settings.window_s,
-        dtype=getattr(torch, settings.dtype),
-        device=context.device,
-    )
-
-
-@contextlib.contextmanager
-def loading(folder: Path | str, *, system: str) -> Iterator[dict]:
-    """Around `from_pretrained`: yields its common options and turns its errors into UserError.
-
-    Code that comes with a model is never run; without the option transformers would ask a user.
-    """
-    from safetensors import SafetensorError
-
-    try:
-        yield {"local_files_only": Path(folder).is_dir(), "trust_remote_code": False}
-    except (OSError, ValueError, KeyError, SafetensorError) as problem:
-        logging.getLogger(__name__).debug("%s from %s", system, folder, exc_info=True)
-        reason = " ".join(str(problem).split()).split(". ")[0].rstrip(".")
-        raise UserError(
-            f"{folder} cannot be loaded ({reason}); download it where the hub can be reached, then "
-            f"write {system}=FOLDER."
-        ) from problem
+        location = model_location(argument)
+    return GeneratingQwen2Audio(*location, argument=argument, context=context)
 
 
 def quoted(transcript: str, tokens: Iterable[str] = ()) -> str:
@@ -98,29 +70,85 @@ def question(
     return prompts.question(modality).format(labels=", ".join(labels), transcript=transcript)
 
 
-def make_greedy(model, *, stops: Iterable[int | None], pad: int | None) -> None:
-    """Make `generate` greedy, whatever the checkpoint recommends, and end at one of `stops`."""
-    from transformers import GenerationConfig
-
-    own = model.generation_config.eos_token_id
-    ends = {*stops, *(own if isinstance(own, list) else [own])} - {None}
-    model.generation_config = GenerationConfig(
-        do_sample=False,
-        max_new_tokens=NEW_TOKENS,
-        eos_token_id=sorted(ends),
-        pad_token_id=min(ends) if pad is None else pad,
-    )
-
-
 class GeneratingSystem(System):
-    """A system that generates text: clips in batches of similar length, answers read as labels."""
+    """A system that generates text: clips in batches of similar length, answers read as labels.
 
-    def __init__(self, name: str, *, labels: Sequence[str], window_s: float) -> None:
-        self.name, self.labels, self.window_s = name, tuple(labels), window_s
+    Args:
+        model_class, processor_class: of transformers.
+        folder, revision: of the model, a folder or a hub id.
+        argument: of the system, for the name of its row.
+        context: has labels, device, window and dtype.
+
+    Raises UserError when the model cannot be loaded.
+    """
+
+    system: str  # its name in SYSTEMS
+
+    def __init__(
+        self,
+        model_class,
+        processor_class,
+        folder: Path | str,
+        revision: str | None,
+        *,
+        argument: str | None,
+        context: Context,
+    ) -> None:
+        from safetensors import SafetensorError
+
+        settings = resolved(context.config.backbone, torch.device(context.device))
+        self.name, self.labels = row_name(self.system, argument), tuple(context.labels)
+        self.window_s = settings.window_s
+        # Code that comes with a model is never run; without the option transformers would ask.
+        options = {"local_files_only": Path(folder).is_dir(), "trust_remote_code": False}
+        options["revision"] = revision
+        try:
+            self.processor = processor_class.from_pretrained(folder, **options)
+            model, report = model_class.from_pretrained(
+                folder,
+                dtype=getattr(torch, settings.dtype),
+                attn_implementation="sdpa",
+                use_safetensors=True,
+                output_loading_info=True,
+                **options,
+            )
+        except (OSError, ValueError, KeyError, SafetensorError) as problem:
+            logging.getLogger(__name__).debug("%s from %s", self.system, folder, exc_info=True)
+            reason = " ".join(str(problem).split()).split(". ")[0].rstrip(".")
+            raise UserError(
+                f"{folder} cannot be loaded ({reason}); download it where the hub can be reached, "
+                f"then write {self.system}=FOLDER."
+            ) from problem
+        check_weights(model, report["missing_keys"], name=str(folder))
+        self.model, self.tokenizer = model.to(context.device).eval(), self.processor.tokenizer
+        self.tokenizer.padding_side = "left"
 
     @abstractmethod
+    def inputs(self, clips: list[np.ndarray], questions: list[str]):
+        """The inputs of `generate` for clips (float32 [n] at 16 kHz) and their questions.
+
+        On the model's device, padded on the left; UserError if the audio tokens are off.
+        """
+
+    def make_greedy(self, *ends: int | None) -> None:
+        """Make `generate` greedy, whatever the checkpoint recommends; it stops at its ends, too."""
+        from transformers import GenerationConfig
+
+        own = self.model.generation_config.eos_token_id
+        stops = {*ends, *(own if isinstance(own, list) else [own])} - {None}
+        pad = self.tokenizer.pad_token_id
+        self.model.generation_config = GenerationConfig(
+            do_sample=False,
+            max_new_tokens=NEW_TOKENS,
+            eos_token_id=sorted(stops),
+            pad_token_id=min(stops) if pad is None else pad,
+        )
+
     def answer(self, clips: list[np.ndarray], questions: list[str]) -> list[str]:
-        """The generated texts, one for each clip (float32 [n] at 16 kHz) and its question."""
+        """The generated texts, one for each clip and its question."""
+        inputs = self.inputs(clips, questions)
+        generated = self.model.generate(**inputs)[:, inputs["input_ids"].shape[1] :]
+        return self.tokenizer.batch_decode(generated.tolist(), skip_special_tokens=True)
 
     def tokens(self) -> Iterable[str]:
         """Texts that the tokenizer reads as special tokens."""
@@ -171,53 +199,26 @@ class GeneratingSystem(System):
 class GeneratingQwen2Audio(GeneratingSystem):
     """A Qwen2-Audio with its processor; made by `make`."""
 
-    def __init__(
-        self,
-        folder: Path | str,
-        *,
-        revision: str | None,
-        name: str,
-        labels: Sequence[str],
-        window_s: float,
-        dtype: torch.dtype,
-        device: str,
-    ) -> None:
+    system = "generated"
+
+    def __init__(self, folder: Path | str, revision: str | None, **keywords) -> None:
         from transformers import Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
 
-        with loading(folder, system="generated") as options:
-            options["revision"] = revision
-            self.processor = Qwen2AudioProcessor.from_pretrained(folder, **options)
-            model, report = Qwen2AudioForConditionalGeneration.from_pretrained(
-                folder,
-                dtype=dtype,
-                attn_implementation="sdpa",
-                use_safetensors=True,
-                output_loading_info=True,
-                **options,
-            )
-        check_weights(model, report["missing_keys"], name=str(folder))
-        self.model, self.tokenizer = model.to(device).eval(), self.processor.tokenizer
+        classes = Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
+        super().__init__(*classes, folder, revision, **keywords)
+        tokenizer, audio_token = self.tokenizer, self.model.config.audio_token_id
         # transformers makes an empty tokenizer where its files are missing
-        if self.tokenizer.convert_tokens_to_ids(prompts.AUDIO) != model.config.audio_token_id:
+        if tokenizer.convert_tokens_to_ids(prompts.AUDIO) != audio_token:
             raise UserError(f"{folder} has another model's tokenizer, or none; get its files anew.")
-        self.tokenizer.padding_side = "left"
-        ends = [self.tokenizer.convert_tokens_to_ids(prompts.END), self.tokenizer.eos_token_id]
-        make_greedy(self.model, stops=ends, pad=self.tokenizer.pad_token_id)
-        longest = self.processor.feature_extractor.chunk_length
-        super().__init__(name, labels=labels, window_s=min(window_s, longest))
+        self.make_greedy(tokenizer.convert_tokens_to_ids(prompts.END), tokenizer.eos_token_id)
+        self.window_s = min(self.window_s, self.processor.feature_extractor.chunk_length)
 
     def tokens(self) -> Iterable[str]:
         """The tokenizer's added tokens."""
         return self.tokenizer.get_added_vocab()
 
-    def answer(self, clips: list[np.ndarray], questions: list[str]) -> list[str]:
-        """One batch, padded on the left."""
-        inputs = self.inputs(clips, questions)
-        generated = self.model.generate(**inputs)[:, inputs["input_ids"].shape[1] :]
-        return self.tokenizer.batch_decode(generated, skip_special_tokens=True)
-
     def inputs(self, clips: list[np.ndarray], questions: list[str]):
-        """The inputs of `generate`, on the model's device; UserError if audio tokens are off."""
+        """See `GeneratingSystem.inputs`."""
         inputs = self.processor(
             text=[self.chat(text) for text in questions],
             audio=clips,

@@ -122,7 +122,7 @@ class BackboneSystem(System):
         """See `System.predict`."""
         speech, labels = self.speech, self.labels
         note(f"{self.name}: {len(utterances)} utterances, {modality}")
-        examples = IndexedUtterances(
+        indexed = IndexedUtterances(
             utterances,
             store=self.cache.features(speech, utterances, note),
             prompt=speech.prompt,
@@ -130,6 +130,6 @@ class BackboneSystem(System):
             cells=cells_of(utterances, [modality]),
         )
         scores = label_log_probabilities(
-            speech, examples, world=World(device=speech.device), batch=BATCH
+            speech, indexed, world=World(device=speech.device), batch=BATCH
         )
-        return predictions(examples, scores[0], labels=labels)
+        return predictions(indexed, scores[0], labels=labels)

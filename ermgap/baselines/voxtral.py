@@ -14,20 +14,16 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import soundfile
-import torch
 
 from ermgap.baselines import Context, System
-from ermgap.baselines.arguments import model_location, row_name
-from ermgap.baselines.generated import GeneratingSystem, loading, make_greedy
+from ermgap.baselines.arguments import model_location
+from ermgap.baselines.generated import GeneratingSystem
 from ermgap.corpora import audio
 from ermgap.errors import UserError, missing_extra
-from ermgap.model.qwen2_audio import resolve_dtype
-from ermgap.model.self_check import check_weights
 
 VOXTRAL = "mistralai/Voxtral-Mini-3B-2507"
 WINDOW_FRAMES = 3000  # log-mel frames of 30 s, to which the processor pads
@@ -37,17 +33,8 @@ def make(argument: str | None, context: Context) -> System:
     """Voxtral-Mini, or the model of `argument`; UserError when it or mistral-common is absent."""
     if not available():
         raise missing_extra("voxtral", ModuleNotFoundError(name="mistral-common"))
-    folder, revision = (VOXTRAL, None) if argument is None else model_location(argument)
-    settings, device = context.config.backbone, torch.device(context.device)
-    return Voxtral(
-        folder,
-        revision=revision,
-        name=row_name("voxtral", argument),
-        labels=context.labels,
-        window_s=settings.window_s,
-        dtype=resolve_dtype(settings.dtype, device),
-        device=context.device,
-    )
+    location = (VOXTRAL, None) if argument is None else model_location(argument)
+    return Voxtral(*location, argument=argument, context=context)
 
 
 def available() -> bool:
@@ -60,46 +47,17 @@ def available() -> bool:
 class Voxtral(GeneratingSystem):
     """A Voxtral with its processor; made by `make`."""
 
-    def __init__(
-        self,
-        folder: Path | str,
-        *,
-        revision: str | None,
-        name: str,
-        labels: Sequence[str],
-        window_s: float,
-        dtype: torch.dtype,
-        device: str,
-    ) -> None:
+    system = "voxtral"
+
+    def __init__(self, folder: Path | str, revision: str | None, **keywords) -> None:
         from transformers import VoxtralForConditionalGeneration, VoxtralProcessor
 
-        with loading(folder, system="voxtral") as options:
-            options["revision"] = revision or "main"  # the tokenizer does not accept None
-            self.processor = VoxtralProcessor.from_pretrained(folder, **options)
-            model, report = VoxtralForConditionalGeneration.from_pretrained(
-                folder,
-                dtype=dtype,
-                attn_implementation="sdpa",
-                use_safetensors=True,
-                output_loading_info=True,
-                **options,
-            )
-        check_weights(model, report["missing_keys"], name=str(folder))
-        self.model = model.to(device).eval()
-        self.tokenizer = self.processor.tokenizer
-        self.tokenizer.padding_side = "left"
-        ends = [self.tokenizer.eos_token_id]
-        make_greedy(self.model, stops=ends, pad=self.tokenizer.pad_token_id)
-        super().__init__(name, labels=labels, window_s=window_s)
-
-    def answer(self, clips: list[np.ndarray], questions: list[str]) -> list[str]:
-        """One batch, padded on the left."""
-        inputs = self.inputs(clips, questions)
-        generated = self.model.generate(**inputs)[:, inputs["input_ids"].shape[1] :]
-        return self.tokenizer.batch_decode(generated.tolist(), skip_special_tokens=True)
+        classes = VoxtralForConditionalGeneration, VoxtralProcessor
+        super().__init__(*classes, folder, revision or "main", **keywords)  # not None
+        self.make_greedy(self.tokenizer.eos_token_id)
 
     def inputs(self, clips: list[np.ndarray], questions: list[str]):
-        """The inputs of `generate`, on the model's device; UserError if audio tokens are off."""
+        """See `GeneratingSystem.inputs`."""
         chats = [
             [{"role": "user", "content": [_audio_part(clip), {"type": "text", "text": text}]}]
             for clip, text in zip(clips, questions, strict=True)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import nn
 
 from ermgap.distributed import World
@@ -46,13 +45,3 @@ def step_pieces(batch: int, *, world: int, size: int | None) -> int:
     """Number of micro-batches into which every worker divides its share of a global batch."""
     share = -(-batch // world)
     return 1 if size is None else -(-share // size)
-
-
-def local_weights(model: nn.Module) -> int:
-    """Number of the decoder layers' weights in this worker's memory at the moment."""
-    layers = model.model.language_model.layers
-    return sum(_local(p).numel() for layer in layers for p in layer.parameters())
-
-
-def _local(parameter: torch.Tensor) -> torch.Tensor:
-    return parameter.to_local() if hasattr(parameter, "to_local") else parameter

@@ -68,10 +68,6 @@ class Prompt:
         """Per label, the id whose logit at the answer position is the label's score."""
         return [answer[0] for answer in self.answers]
 
-    def length(self, audio_tokens: int) -> int:
-        """Tokens up to and including the answer position, for speech alone."""
-        return len(self.prefix) + audio_tokens + len(self.suffix)
-
     def around(
         self, *, language: str = "", modality: str = SPEECH, transcript: str = ""
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:

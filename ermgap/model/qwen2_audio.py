@@ -137,7 +137,7 @@ class SpeechLLM:
         model: the `Qwen2AudioForConditionalGeneration`; nothing in it ever changes.
         tokenizer, extractor: its tokenizer and its log-mel feature extractor.
         prompt: token ids around the audio and of the answers.
-        adapters: the K adapters of a pass; K = 1 in training.
+        adapters: the K adapters of a pass; K = 1 in training, empty for the pretrained model.
         training: whether dropout applies.
         sharded: whether the decoder is (ermgap.model.fsdp): all workers must run it equally often.
         recompute: keep only the layers' inputs for the backward pass (less memory, a third slower).
@@ -186,7 +186,7 @@ class SpeechLLM:
 
     def set_adapters(self, settings: Sequence[config.Adapter], *, seeds: Sequence[int]) -> None:
         """Replace the adapters by K fresh ones with the same targets, for one pass over all."""
-        self.remove_adapter()
+        self.adapters = []  # their memory is free before the new ones are made
         modules = self._targeted(settings[0].targets)
         projector = self.model.model.multi_modal_projector.linear
         self.adapters = [
@@ -210,10 +210,6 @@ class SpeechLLM:
         targeted = [entry for target in set(targets) for entry in modules[target]]
         targeted.sort(key=itemgetter(0, 1))
         return {f"{LAYERS}.{i}.{name}": module for i, name, module in targeted}
-
-    def remove_adapter(self) -> None:
-        """Return to the pretrained model alone."""
-        self.adapters = []
 
     def trainable(self, member: int = 0) -> list[tuple[str, nn.Parameter]]:
         """Names and parameters that training changes in one of the adapters, in a fixed order."""

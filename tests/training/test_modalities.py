@@ -127,7 +127,7 @@ def test_each_clip_is_heard_once_for_both(table, tmp_path):
 
 def test_speech_is_scored_as_in_a_run_of_speech_alone_and_text_by_what_it_says(room, table, cache):
     speech, context = room
-    speech.remove_adapter()
+    speech.adapters = []
     alone = prepared(table, cache, data__modalities=[SPEECH])[1]
     other = prepared(table.assign(transcript="quite another thing"), cache)[1]
     scores = [scored(speech, one.dev) for one in (context, alone, other)]

@@ -75,7 +75,7 @@ def vocabulary() -> Tokens:
     """Special tokens, the 256 bytes, and `WORDS` with and without a leading space (written `Ġ`)."""
     from tokenizers.pre_tokenizers import ByteLevel
 
-    whole = [prefix + word for word in WORDS for prefix in ("", "Ġ")]
+    whole = [prefix + name for name in WORDS for prefix in ("", "Ġ")]
     return Tokens(
         names=[*SPECIAL, *sorted(ByteLevel.alphabet()), *whole],
         merges=[],

@@ -101,10 +101,6 @@ class FeatureStore(Mapping):
         tensor = torch.from_numpy(self[utterance_id])
         return tensor.view(torch.bfloat16) if self.dtype == "bfloat16" else tensor
 
-    def frames(self, utterance_ids: Iterable[str]) -> np.ndarray:
-        """T of each utterance, int64: the number of `<|AUDIO|>` tokens that its prompt needs."""
-        return np.array([len(self[name]) for name in utterance_ids], dtype=np.int64)
-
 
 def ensure(
     table: pd.DataFrame,
