@@ -63,7 +63,7 @@ def worker(settings: dict) -> None:
                 world=world,
                 report=client.report,
                 failed=client.failed,
-                behind=client.behind,
+                checkpoint_lost=client.checkpoint_lost,
                 tick=watchdog.tick,
             )
         except StorageError as problem:
@@ -106,10 +106,12 @@ class BrokerClient:
         if self.world.rank == 0:
             ray.get(self.broker.failed.remote(self.slot, spec.trial_id, spec.attempt, reason))
 
-    def behind(self, spec: TrialSpec, reason: str) -> None:
+    def checkpoint_lost(self, spec: TrialSpec, reason: str) -> None:
         """All ranks agree that a checkpoint is lost: this trial goes back an epoch."""
         if self.world.rank == 0:
-            ray.get(self.broker.behind.remote(self.slot, spec.trial_id, spec.attempt, reason))
+            ray.get(
+                self.broker.checkpoint_lost.remote(self.slot, spec.trial_id, spec.attempt, reason)
+            )
 
     def trouble(self, spec: TrialSpec, problem: BaseException) -> None:
         """Report an exception before it ends the group; any rank may see it first."""

@@ -37,7 +37,7 @@ def train(
     world: World,
     report: Callable[[dict], bool],
     failed: Callable[[TrialSpec, str], None],
-    behind: Callable[[TrialSpec, str], None] | None = None,
+    checkpoint_lost: Callable[[TrialSpec, str], None] | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> None:
     """Train one trial to the end.
@@ -51,12 +51,12 @@ def train(
             `last` says that the trial ends here. Returns whether to go on.
         failed: called on every rank with the reason why the trial cannot go on: a loss that is not
             finite, a gap that is undefined.
-        behind: called so where the checkpoint cannot be read on some worker: the trial may go on
-            from an earlier epoch. By default that is a failure, too.
+        checkpoint_lost: called so where the checkpoint cannot be read on some worker: the trial may
+            go on from an earlier epoch. By default that is a failure, too.
         tick: called at every step (a heartbeat).
     """
     training = Training(spec, speech=speech, context=context, world=world, tick=tick)
-    going = training.resume(failed, behind or failed)
+    going = training.resume(failed, checkpoint_lost or failed)
     while going:
         try:
             row = training.epoch()
@@ -89,7 +89,9 @@ class Training:
         self.steps = -(-len(context.train) // self.settings.batch) * self.settings.epochs
 
     def resume(
-        self, failed: Callable[[TrialSpec, str], None], behind: Callable[[TrialSpec, str], None]
+        self,
+        failed: Callable[[TrialSpec, str], None],
+        checkpoint_lost: Callable[[TrialSpec, str], None],
     ) -> bool:
         """Load the checkpoint, if the trial is not at its start; calls as for `train`.
 
@@ -105,7 +107,7 @@ class Training:
         unreadable, other = self.world.any(lost, trouble is not None and not lost)
         if other or unreadable:
             reason = str(trouble or "another worker cannot read its checkpoint")
-            (failed if other else behind)(self.spec, reason)
+            (failed if other else checkpoint_lost)(self.spec, reason)
             return False
         return not self.state.over
 

@@ -158,7 +158,7 @@ class Broker:
         if trial is not None:
             await self._fail(trial, reason)
 
-    async def behind(self, slot: str, trial_id: str, attempt: int, reason: str) -> None:
+    async def checkpoint_lost(self, slot: str, trial_id: str, attempt: int, reason: str) -> None:
         """All ranks of a slot agree that a trial's checkpoint cannot be read.
 
         It goes on from the one before, in the end from its start; that is no attempt of its own.

@@ -145,7 +145,7 @@ class Trained:
         world: World | None = None,
         committed: Callable[[dict], None] = lambda row: None,
         tick: Callable[[], None] = lambda: None,
-        behind: Callable[[TrialSpec, str], None] | None = None,
+        checkpoint_lost: Callable[[TrialSpec, str], None] | None = None,
     ) -> None:
         speech, context = room
         self.rows, self.storage, self.job, self.failure = [], storage, job, None
@@ -165,7 +165,7 @@ class Trained:
             world=world or World(),
             report=report,
             failed=failed,
-            behind=behind,
+            checkpoint_lost=checkpoint_lost,
             tick=tick,
         )
 

@@ -103,11 +103,11 @@ def test_a_lost_checkpoint_sends_its_configuration_back_an_epoch_and_costs_no_at
         for epoch in (2, 1):  # a new group each time; the checkpoint cannot be read
             job = await take(broker, "slot-0")
             assert (job["epoch"], job["attempt"]) == (epoch, 2)
-            await broker.behind("slot-0", "t0000", 2, "checkpoint is damaged")
+            await broker.checkpoint_lost("slot-0", "t0000", 2, "checkpoint is damaged")
         job = await take(broker, "slot-0")
         assert (job["epoch"], job["attempt"]) == (0, 2)
         await broker.report("slot-0", row(job, 1))
-        await broker.behind("slot-0", "t0000", 1, "of an attempt that is over")
+        await broker.checkpoint_lost("slot-0", "t0000", 1, "of an attempt that is over")
         assert trial(folder, "t0000").epoch == 1
         assert [one["attempt"] for one in trial(folder, "t0000").rows[-1:]] == [2]
 

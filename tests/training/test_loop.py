@@ -312,7 +312,10 @@ def test_a_checkpoint_that_cannot_be_used_fails_the_run_with_its_reason(
     assert reason in run.failure and not run.rows
     told = []  # with somebody to tell, what is lost is no failure; another configuration's is
     run = Trained(
-        room, job(changes, epoch=1), tmp_path, behind=lambda one, why: told.append((one.epoch, why))
+        room,
+        job(changes, epoch=1),
+        tmp_path,
+        checkpoint_lost=lambda one, why: told.append((one.epoch, why)),
     )
     lost = damage != "other configuration"
     assert not run.rows and (run.failure is None) == lost
