@@ -25,7 +25,8 @@ def html(info: FrontInfo, bars: pd.DataFrame, evidence: Evidence) -> str:
         return "<p>The front is empty.</p>"
     settings = tables.differing(info.highlighted)
     scores = [name for name in shown if name not in ("trial", "", *settings)]
-    head = "".join(f"<th scope='col'>{escape(name)}</th>" for name in ("trial", *scores))
+    titles = (escape(name).replace("_", "_<wbr>") for name in ("trial", *scores))
+    head = "".join(f"<th scope='col'>{title}</th>" for title in titles)
     bodies = "".join(
         _body(row, scores, settings, span=len(scores) + 1) for row in shown.to_dict("records")
     )
