@@ -33,8 +33,8 @@ def hf(folder: Path) -> None:
 def test_where_its_package_is_absent_a_feature_names_the_extra(use, package, tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name.startswith("ermgap.baselines.endpoint.")]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.setattr("transformers.utils.is_mistral_common_available", lambda: False)
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError) as problem:
         use(tmp_path)
     assert str(problem.value) == (

@@ -7,6 +7,7 @@ fix ends the run at once, and one that a single clip causes concerns that clip a
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +21,8 @@ from ermgap.baselines.endpoint.spec import Target
 from ermgap.config import one_line
 from ermgap.errors import UserError
 
+# Its debug log shows the headers of responses, in which a server may send the key back.
+logging.getLogger("httpcore2").setLevel(logging.INFO)
 CONNECT_S = 10.0
 LONGEST_BODY = 1 << 16  # bytes; the response with an answer of one word has about a thousand
 

@@ -198,7 +198,7 @@ def _read_adapter(folder: Path, content: bytes):
 
 
 def _read_answers(folder: Path, content: bytes):
-    return answer_file.answered(content)
+    return answer_file.parse(content)
 
 
 MANIFEST = [
