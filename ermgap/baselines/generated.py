@@ -192,7 +192,7 @@ class GeneratingSystem(System):
     def _samples(self, name: str, path: str, start_s: float, end_s: float) -> np.ndarray:
         samples = audio.read(path, start_s, end_s, window_s=self.window_s)
         if placeholders(-(-len(samples) // HOP)) < 2:  # a single one would be merged the legacy way
-            raise UserError(f"the clip {path} of utterance {name} is under 0.07 s; take it out.")
+            raise UserError(f"the clip {path} of utterance {name} is under 0.07 s; remove it.")
         return samples
 
 

@@ -114,7 +114,7 @@ def corrupt_audio_killed(scene: Scene) -> None:
             scene.note()
         with scene.sweep() as run:
             if scene.ends(run, well=False):
-                assert "is unreadable; replace it" in run.said, run.said
+                assert "is unreadable; replace or remove it" in run.said, run.said
         for path, content in whole.items():
             path.write_bytes(content)
         if not Records.open(scene.out).finished:

@@ -131,7 +131,7 @@ class Endpoint(System):
             audio_hash = audio.digest(row.path, row.start_s, row.end_s)
         except OSError as problem:
             raise UserError(
-                f"the clip {row.path} cannot be read; replace it or take it out."
+                f"the clip {row.path} cannot be read; replace or remove it."
             ) from problem
         return Question(
             utterance_id=str(row.utterance_id), modality=modality, model=self.target.model,

@@ -178,7 +178,7 @@ class FeatureEncoder:
         samples = audio.read(path, start_s, end_s, rate=RATE, window_s=self.window_s)
         mel, count = log_mel(self.extractor, samples) if len(samples) else (None, 0)
         if count < 2:
-            raise UserError(f"the clip {path} of utterance {name} is under 0.03 s; take it out.")
+            raise UserError(f"the clip {path} of utterance {name} is under 0.03 s; remove it.")
         return mel, count
 
     def _encoded(self, clips: Sequence[Clip], log_mels: Sequence[LogMel]) -> list[np.ndarray]:
