@@ -77,7 +77,8 @@ class Progress:
         with suppress(OSError):  # a terminal that was closed
             live.stop()
             if trials := self.records.trials():
-                self.console.print(self._table(trials))
+                ordered = sorted(trials, key=lambda trial: trial.trial_id)
+                self.console.print(self._table(ordered))
 
     def _redraw(self, status: Mapping, new: Iterable[str]) -> None:
         self.records.catch_up()
