@@ -217,12 +217,13 @@ def test_retry_after_is_waited_for_by_every_thread(tmp_path):
     assert len(waited) == 5 and (waited < 0.95).sum() <= 2
 
 
-def test_retry_after_is_read_as_seconds_and_as_a_date():
+def test_retry_after_is_read_as_seconds_and_as_a_date(monkeypatch):
     assert [retry_after(text) for text in ("7", " 2.5 ", "0", None, "", "-3", "inf", "9" * 40)] == [
         7, 2.5, 0, 0, 0, 0, 0, 0
     ]  # fmt: skip
-    assert 28 < retry_after(formatdate(time.time() + 30, usegmt=True)) <= 30
-    assert retry_after(formatdate(time.time() - 30, usegmt=True)) == 0
+    monkeypatch.setattr("time.time", lambda: 1.8e9)
+    assert retry_after(formatdate(1.8e9 + 30, usegmt=True)) == 30
+    assert retry_after(formatdate(1.8e9 - 30, usegmt=True)) == 0
 
 
 # What ends a run ----------------------------------------------------------------------------
