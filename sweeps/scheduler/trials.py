@@ -26,7 +26,7 @@ def serve(proposal: dict, *, broker: str) -> None:
     ray.get(actor.offer.remote(trial_id, proposal["hyperparameters"]))
     while outcome is None:
         outcome = ray.get(actor.outcome.remote(trial_id, 30.0))
-    tune.report({"outcome": outcome})
+    tune.report({"outcomes": [outcome]})  # a list: Tune gives a dict in it to searchers flattened
 
 
 def tuner(searcher, *, trials: int, concurrent: int, broker: str, folder: Path) -> tune.Tuner:

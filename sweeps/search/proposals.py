@@ -48,7 +48,8 @@ class LimitedStart(Stateless):
     ) -> None:
         """Pass the broker's outcome on, or that Tune's trial itself failed."""
         self.live -= 1
-        self.source.on_trial_complete(trial_id, (result or {}).get("outcome"), error)
+        outcomes = (result or {}).get("outcomes")
+        self.source.on_trial_complete(trial_id, outcomes[0] if outcomes else None, error)
 
 
 class PointsSearcher(Stateless):

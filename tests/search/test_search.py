@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import random
+from types import SimpleNamespace
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
+from ray.tune.utils.util import flatten_dict
 
 from ermgap.config import Config
 from ermgap.errors import UserError
 from ermgap.records import Trial
+from sweeps.scheduler import trials
 from sweeps.search import space
 from sweeps.search.proposals import LimitedStart
 from sweeps.search.searcher import SAMPLERS, RecordsSearcher, require_space
@@ -295,12 +298,31 @@ def test_a_searcher_of_one_proposes_its_configuration_once_and_not_after_it_ende
     assert ended.suggest("a") == Searcher.FINISHED
 
 
+def given_by_tune(outcome: dict) -> dict:
+    """What Tune gives a searcher of what a trial reports: the last result, flattened."""
+    reported: dict = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trials.tune, "report", reported.update)
+        patch.setattr(trials.ray, "get_actor", lambda *_, **__: Broker(outcome))
+        patch.setattr(trials.ray, "get", lambda answer: answer)
+        trials.serve({"trial_id": "t0000", "hyperparameters": {}}, broker="any")
+    return flatten_dict(reported | {"training_iteration": 1})
+
+
+class Broker:
+    """Stands for the broker's actor, and for each of its methods."""
+
+    def __init__(self, outcome: dict) -> None:
+        self.offer = SimpleNamespace(remote=lambda *_: None)
+        self.outcome = SimpleNamespace(remote=lambda *_: outcome)
+
+
 def test_outcomes_reach_the_searcher_each_for_its_own_proposal():
     searcher = RecordsSearcher(settings())
     limited = LimitedStart(searcher, slots=4)
     offers = {name: limited.suggest(name) for name in "abcd"}
-    limited.on_trial_complete("c", {"outcome": measured(0) | {"acc": 0.2, "max_gap": 0.02}})
-    limited.on_trial_complete("d", {"outcome": {"status": "failed", "reason": "not finite"}})
+    limited.on_trial_complete("c", given_by_tune(measured(0) | {"acc": 0.2, "max_gap": 0.02}))
+    limited.on_trial_complete("d", given_by_tune({"status": "failed", "reason": "not finite"}))
     ended = {
         (trial.params["loss"], trial.params["lr"]): (trial.state, trial.values)
         for trial in searcher.study.trials
@@ -353,7 +375,7 @@ def test_nothing_is_proposed_ahead_until_something_trains():
     limited, alone = LimitedStart(RecordsSearcher(settings()), slots=2), RecordsSearcher(settings())
     offers = [limited.suggest(name) for name in "ab"]
     assert limited.suggest("c") is None
-    limited.on_trial_complete("a", {"outcome": {"status": "failed"}})
+    limited.on_trial_complete("a", given_by_tune({"status": "failed"}))
     offers.append(limited.suggest("d"))
     assert limited.suggest("e") is None
     limited.started = True
