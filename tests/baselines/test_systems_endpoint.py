@@ -376,7 +376,7 @@ def killed_and_resumed(folder: Path, blow: signal.Signals) -> None:
     folder.mkdir()
     table = clips(folder, 16)
     table.to_parquet(folder / "table.parquet")
-    with Misbehaving([says("joy", after_s=0.1)]) as server:
+    with Misbehaving([says("joy", after_s=0.3)]) as server:
         argument = f"audio-model@{server.base},concurrent=2"
         child = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, folder / "table.parquet", folder, argument],

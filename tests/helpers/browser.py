@@ -100,7 +100,8 @@ def visit(steps, path: Path, **window):
     """Run `await steps(page)` on a page that shows `path`; returns what it returns."""
 
     async def all_of_it():
-        with tempfile.TemporaryDirectory() as profile:
+        # Its processes may still write when it has been closed.
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
             process = subprocess.Popen(
                 [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
                 stdout=subprocess.DEVNULL,

@@ -12,7 +12,7 @@ from ermgap.registry import Registry, load_plugins
 
 @pytest.fixture
 def losses(monkeypatch) -> Registry:
-    monkeypatch.setattr(Registry, "every", [])
+    monkeypatch.setattr(Registry, "all", [])
     registry = Registry("loss")
     registry["erm"] = "built in"
     return registry
