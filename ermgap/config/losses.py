@@ -42,7 +42,7 @@ LOSSES = {  # in the order in which pictures and the search list them
         "MinMaxGAP",
         "L + λ · R, R = (the largest difference, over cells of a language and a modality, between "
         "the mean loss of female and of male utterances) to the power p",
-        ("schedule", "lambda_max", "relative", "estimator", "p"),
+        ("schedule", "lambda_max", "relative", "estimator", "sides", "p"),
     ),
     "groupdro": LossFacts(
         "GroupDRO",
@@ -56,7 +56,7 @@ LOSSES = {  # in the order in which pictures and the search list them
     "vrex": LossFacts(
         "V-REx",
         "L + λ · the variance of the groups' mean losses",
-        ("schedule", "lambda_max", "relative"),
+        ("schedule", "lambda_max", "relative", "sides"),
     ),
 }
 ESTIMATORS = {

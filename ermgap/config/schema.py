@@ -140,6 +140,7 @@ class Objective(Section):
     loss: str = "erm"
     p: float = 2.0  # paper
     estimator: str = "batch"  # paper; of the largest gap, from a batch
+    sides: str = "both"  # paper; worse: the penalty moves the worse side of a gap alone
     relative: bool = False  # the penalty in units of the mean loss
     ema: float = 0.9  # share of the running group sums that a step keeps
     dro_eta: float = 0.01  # step size of GroupDRO's group weights
@@ -163,6 +164,13 @@ class Objective(Section):
             self.estimator == "unbiased" and self.p != 2,
             "p",
             "the unbiased estimator is of the squared gap, so write p: 2",
+        )
+        self.one_of("sides", ("both", "worse"))
+        self.refuse(
+            self.sides == "worse" and self.estimator == "unbiased",
+            "sides",
+            "the unbiased estimator has a gradient on both sides, so choose the estimator batch "
+            "or ema",
         )
         self.refuse(not 0 <= self.ema < 1, "ema", "it is at least 0 and below 1")
         self.refuse(

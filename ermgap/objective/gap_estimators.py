@@ -9,6 +9,12 @@ included):
                 p |A_w - B_w|^(p-1) sign(A_w - B_w) d(a_w - b_w) in gradient
     unbiased    (a_w - b_w)^2 - s_a^2/n_a - s_b^2/n_b,         w as for ema; p = 2
 
+That is `sides: both`. With `sides: worse` the values of `batch` and `ema` are the same, and the
+gradient flows through the mean of the worse side alone (of `batch`: the side that is worse in this
+batch, of `ema`: in the running means). With both sides, the better one's utterances have the weight
+1/N - lambda p gap^(p-1) / n (N utterances in the batch, n of that side), so a step raises their
+losses as soon as lambda p gap^(p-1) > n/N; with the worse side alone no weight is negative.
+
 `batch` is the paper as read (arXiv 2603.21050). Its square is too large by the variance of both
 means (with 4 utterances a gender by more than the gap itself), and its maximum picks the noisiest
 cell; `unbiased` subtracts the variance (after Rychener et al., arXiv 2205.15049), which is exact
@@ -59,6 +65,9 @@ class Batch(Estimator):
 
     def __call__(self, sums: Tensor) -> Tensor:
         defined, sizes = gap_is_defined(sums, 1), signed_gaps(sums).abs()
+        if self.settings.sides == "worse":
+            gaps = signed_gaps(sums.detach())
+            sizes = signed_gaps(moving(sums, gaps)).abs()
         # 0, without a gradient, where no gap is defined.
         return pick(torch.where(defined, sizes, 0.0), largest(sizes, defined)) ** self.settings.p
 
@@ -94,6 +103,8 @@ class EMA(Running):
         defined, p = gap_is_defined(sums, 1), self.settings.p
         worst = self.worst(defined)
         running = pick(torch.where(defined, signed_gaps(self.running), 0.0), worst)
+        if self.settings.sides == "worse":
+            sums = moving(sums, signed_gaps(self.running))
         batch = pick(torch.where(defined, signed_gaps(sums), 0.0), worst)
         size = running.abs()
         return size**p + p * size ** (p - 1) * running.sign() * (batch - batch.detach())
@@ -118,6 +129,16 @@ def signed_gaps(sums: Tensor) -> Tensor:
     """Mean female less mean male loss, [C]; meaningless where a gender is absent."""
     means = sums[0] / sums[2].clamp(min=1)
     return means[:, 0] - means[:, 1]
+
+
+def moving(sums: Tensor, gaps: Tensor) -> Tensor:
+    """The sums [3, C, 2] with a gradient in the worse side of each cell alone.
+
+    Args:
+        gaps: mean female less mean male loss by which the worse side is chosen, [C].
+    """
+    worse = torch.stack([gaps > 0, gaps < 0], dim=1)
+    return torch.where(worse, sums, sums.detach())
 
 
 def variance_of_means(sums: Tensor) -> Tensor:

@@ -107,7 +107,10 @@ def inverse_power(mean: Tensor, power: float) -> Tensor:
 
 
 class MinMaxGap(Penalised):
-    """ERM + lambda * (max over cells |mean female loss - mean male loss|)^p (arXiv 2603.21050)."""
+    """ERM + lambda * (max over cells |mean female loss - mean male loss|)^p (arXiv 2603.21050).
+
+    With `sides: worse` the gradient of the penalty flows through the worse side's mean alone.
+    """
 
     def __init__(self, settings: config.Objective, counts: Tensor) -> None:
         super().__init__(settings, counts)
@@ -130,7 +133,8 @@ class MinMaxGap(Penalised):
 class VREx(Penalised):
     """ERM + lambda * variance of the groups' mean losses (V-REx, arXiv 2003.00688, equation 8).
 
-    The population variance over the groups that the batch holds.
+    The population variance over the groups that the batch holds. With `sides: worse` the squares of
+    groups above the mean of means alone, which is detached: no group is pushed up to it.
     """
 
     power = 2.0
@@ -140,7 +144,10 @@ class VREx(Penalised):
         present = count > 0
         means = ratio(total, count)
         centre = ratio(means.sum(), present.sum())
-        return ratio(torch.where(present, means - centre, 0.0).square().sum(), present.sum())
+        apart = torch.where(present, means - centre, 0.0)
+        if self.settings.sides == "worse":
+            apart = torch.where(present, means - centre.detach(), 0.0).clamp(min=0)
+        return ratio(apart.square().sum(), present.sum())
 
 
 class GroupDRO(Loss):
