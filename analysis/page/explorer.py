@@ -118,7 +118,7 @@ def _point(info: FrontInfo, point: Point, errors: Mapping, evidence: Evidence) -
 
 
 def _history(trial: Trial) -> dict:
-    rows = [{name: row.get(name) for name in ("epoch", "train_loss")}
+    rows = [{name: row.get(name) for name in ("epoch", "train_loss", "raised_share")}
             | {"lambda": row.get("lambda_mean", row.get("lambda"))}  # a mean, as the loss is
             | {name: (row.get("dev") or {}).get(name) for name in ("acc", "max_gap")}
             for row in trial.rows]  # fmt: skip

@@ -49,6 +49,7 @@ def columns(info: FrontInfo, evidence: Evidence) -> list[str]:
             f"Levelling down: {', '.join(down)} have a smaller gap than ERM and a worse worst "
             "group."
         )
+    lines += pushed_up(info)
     tests = [test for test in evidence.permutations if test.p is not None]
     if tests:
         listed = ", ".join(f"{test.language} p = {test.p:.3f}" for test in tests)
@@ -61,6 +62,24 @@ def columns(info: FrontInfo, evidence: Evidence) -> list[str]:
             f"that they could give: {listed}."
         )
     return lines
+
+
+def pushed_up(info: FrontInfo) -> list[str]:
+    """Which points of the front were trained in part by making the better side worse."""
+    raised = [point for point in info.highlighted if point.raised_share > 0]
+    if not raised:
+        return []
+    shares = ", ".join(f"{p.trial_id} ({_share(p.raised_share)} %)" for p in raised)
+    return [
+        f"The penalty pushed losses of the better side up in the training of {shares} of the "
+        "utterances: part of a smaller gap may be a better group made worse; objective.sides=worse "
+        "never does that."
+    ]
+
+
+def _share(share: float) -> str:
+    """A positive share in percent: at least 0.1, so that it does not read as none."""
+    return f"{max(100 * share, 0.1):.1f}"
 
 
 def caveats(info: FrontInfo, bars: pd.DataFrame) -> list[str]:

@@ -65,6 +65,10 @@ ESTIMATORS = {
     "unbiased": "the squared difference less the sampling variance of both means; the worst cell "
     "is chosen by running means",
 }
+SIDES = {  # of `objective.sides`
+    "both": "the penalty lowers the losses of the worse side and may raise those of the better",
+    "worse": "the penalty lowers the losses of the worse side alone",
+}
 SCHEDULES = {
     "constant": ScheduleFacts("λ is lambda_max throughout"),
     "linear": ScheduleFacts(

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, field
 
 from ermgap.config import old_forms
+from ermgap.config.losses import SIDES
 from ermgap.config.metrics_table import METRICS
 from ermgap.config.safe_yaml import one_line, quoted
 from ermgap.config.vocabulary import MELD_LABELS, MODALITIES
@@ -165,7 +166,7 @@ class Objective(Section):
             "p",
             "the unbiased estimator is of the squared gap, so write p: 2",
         )
-        self.one_of("sides", ("both", "worse"))
+        self.one_of("sides", tuple(SIDES))
         self.refuse(
             self.sides == "worse" and self.estimator == "unbiased",
             "sides",

@@ -103,6 +103,11 @@ def _objective(facts: CardFacts) -> list[str]:
         schedule = losses.SCHEDULES.get(settings.schedule)
         description = schedule.description if schedule else "a schedule of a plugin"
         lines.append(f"Schedule of the fairness weight, `{settings.schedule}`: {description}.")
+    if loss and "sides" in loss.hyperparameters:
+        lines.append(f"Sides `{settings.sides}`: {losses.SIDES[settings.sides]}.")
+    if facts.raised_share > 0:
+        share = f"{100 * facts.raised_share:.2g}"
+        lines.append(f"In this epoch the steps pushed up the losses of {share} % of utterances.")
     return lines
 
 

@@ -20,7 +20,7 @@ def accumulate_gradients(
     progress: float,
     world: World,
     over: str,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Add this worker's share of dJ/dtheta to `.grad`; the shares add up to it.
 
     One micro-batch: one pass. Several: pass A without gradient for the sums, pass B weighted; each
@@ -36,10 +36,12 @@ def accumulate_gradients(
         over: `labels` or `answer`.
 
     Returns:
-        The global batch's sums [3, C, 2] and J, float64.
+        The global batch's sums [3, C, 2] and J, float64, and the number of this worker's utterances
+        whose weight is negative, so that the step raises their losses (int64 scalar).
     """
     single, cells = len(batches) == 1, len(objective.cells)
     states, kept = [], []
+    raised = torch.zeros((), dtype=torch.int64, device=world.device)
     sums = torch.zeros(3, cells, 2, dtype=torch.float64, device=world.device)
     for batch in batches:
         if not single:
@@ -55,9 +57,10 @@ def accumulate_gradients(
             speech.set_random_state(states[i])
             kept[i] = speech.losses(batch, over=over)[0]
         weights = utterance_weights(gradient, kept[i], batch.cell, batch.gender)
+        raised += (weights < 0).sum()
         (weights * kept[i]).sum().backward()
         kept[i] = None
-    return sums, value
+    return sums, value, raised
 
 
 def learning_rate(step: int, steps: int, *, peak: float, warmup: float) -> float:

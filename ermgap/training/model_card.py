@@ -62,6 +62,7 @@ class CardFacts:
         epoch: the selected epoch.
         base: name or folder of the backbone; a folder is not named in the card.
         prompt: the prompt's text, by modality and language.
+        raised_share: of that epoch's utterances, the share whose losses its steps pushed up.
     """
 
     trial_id: str
@@ -71,6 +72,7 @@ class CardFacts:
     epoch: int
     base: str
     prompt: Mapping
+    raised_share: float = 0.0
 
     @property
     def corpora(self) -> list[str]:

@@ -119,7 +119,7 @@ class Training:
         """
         started = time.perf_counter()
         self.state.begin_epoch()
-        sums, values = self.train_epoch()
+        sums, values, raised = self.train_epoch()
         trained = time.perf_counter()
         scores = label_log_probabilities(
             self.speech,
@@ -129,7 +129,7 @@ class Training:
             tick=self.tick,
         )[0]
         evaluated = time.perf_counter()
-        row = self.state.end_epoch(sums, values, scores, steps=self.steps)
+        row = self.state.end_epoch(sums, values, scores, steps=self.steps, raised=raised)
         return row | {
             "train_seconds": trained - started,
             "eval_seconds": evaluated - trained,
@@ -138,22 +138,23 @@ class Training:
             "time": time.time(),
         }
 
-    def train_epoch(self) -> tuple[torch.Tensor, np.ndarray]:
-        """All steps of an epoch: group sums [3, C, 2] and the objectives [steps]."""
+    def train_epoch(self) -> tuple[torch.Tensor, np.ndarray, float]:
+        """All steps of an epoch: group sums [3, C, 2], the objectives [steps], `raised_share`."""
         settings = self.settings
         self.speech.training = True
-        sums, values = 0, []
+        sums, values, raised = 0, [], 0
         for batch in epoch_batches(
             self.strata, batch=settings.batch, seed=settings.seed, epoch=self.state.epoch
         ):
-            step_sums, value = self.train_step(batch)
-            sums = sums + step_sums
+            step_sums, value, step_raised = self.train_step(batch)
+            sums, raised = sums + step_sums, raised + step_raised
             values.append(value)
             self.tick()
         self.speech.training = False
-        return sums.cpu(), torch.stack(values).cpu().numpy()
+        self.world.all_reduce(raised)
+        return sums.cpu(), torch.stack(values).cpu().numpy(), float(raised / sums[2].sum())
 
-    def train_step(self, batch: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    def train_step(self, batch: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """One optimiser step over this worker's rows of a global `batch`.
 
         Nothing in here waits for the device: numbers that the host wants are read at the epoch's
@@ -166,7 +167,7 @@ class Training:
             lengths=data.length,
             pieces=self.passes(len(batch)),
         )
-        sums, value = accumulate_gradients(
+        sums, value, raised = accumulate_gradients(
             self.speech,
             state.objective,
             progress=state.step / self.steps,
@@ -186,7 +187,7 @@ class Training:
         rate = learning_rate(state.step, self.steps, peak=settings.lr, warmup=settings.warmup)
         norm = state.optimizer_step(rate)
         # A gradient that is not finite shows in the value that is checked at the epoch's end.
-        return sums, value + 0 * norm.to(value.dtype)
+        return sums, value + 0 * norm.to(value.dtype), raised
 
     def passes(self, batch: int) -> int:
         """Passes that every worker must make of a global batch; 0 where they need not agree."""

@@ -86,7 +86,13 @@ class TrialState:
         return norm
 
     def end_epoch(
-        self, sums: torch.Tensor, values: np.ndarray, scores: np.ndarray, *, steps: int
+        self,
+        sums: torch.Tensor,
+        values: np.ndarray,
+        scores: np.ndarray,
+        *,
+        steps: int,
+        raised: float,
     ) -> dict:
         """Judge the epoch, write its files, and return the row that commits them.
 
@@ -98,6 +104,8 @@ class TrialState:
             sums: group sums of the epoch, [3, C, 2] float64. values: the objective of each step.
             scores: log probabilities on dev, [N, labels].
             steps: of the full budget.
+            raised: share of the epoch's utterances with a negative weight (`raised_share`): the
+                step that held them raised their losses.
 
         Raises:
             RunFailed: on every rank alike, since all hold the same numbers.
@@ -114,7 +122,7 @@ class TrialState:
         self.objective.evaluated(dev)  # from here on the schedule is that of the next epoch
         better = self._select(dev)
         if self.world.rank == 0:
-            self._write(table, dev, selected=better)
+            self._write(table, dev, raised=raised, selected=better)
         return {
             "trial_id": self.spec.trial_id,
             "attempt": self.spec.attempt,
@@ -124,6 +132,7 @@ class TrialState:
             "lambda": weights[0],
             "lambda_mean": float(np.mean(weights)),
             "lambda_next": self.objective.fairness_weight(self.step / steps),
+            "raised_share": raised,
             "objective": float(values.mean()),
             "train_loss": float(sums[0].sum() / sums[2].sum()),
             "losses": self._group_losses(sums),
@@ -186,12 +195,12 @@ class TrialState:
             storage, trial = self.context.storage, self.spec.trial_id
             self.load_state_dict(checkpoint.load(storage, trial, self.spec.epoch))
 
-    def _write(self, table: pd.DataFrame, dev: dict, *, selected: bool) -> None:
+    def _write(self, table: pd.DataFrame, dev: dict, *, raised: float, selected: bool) -> None:
         """Files of this epoch, before its row: predictions, adapter if selected, checkpoint."""
         storage, trial = self.context.storage, self.spec.trial_id
         if selected:
             _write_table(storage, f"predictions/{trial}.parquet", table)
-            storage.write_folder(f"adapters/{trial}", lambda f: self._write_adapter(f, dev))
+            storage.write_folder(f"adapters/{trial}", lambda f: self._write_adapter(f, dev, raised))
         if self.config.train.keep_epochs or self.epoch in self.config.rungs:
             name = f"predictions/{trial}.rungs.parquet"
             now, path = table.assign(epoch=self.epoch), storage.fetch(name)
@@ -201,7 +210,7 @@ class TrialState:
             _write_table(storage, name, now)
         checkpoint.save(storage, trial, self.epoch, self.state_dict())
 
-    def _write_adapter(self, folder: Path, dev: dict) -> None:
+    def _write_adapter(self, folder: Path, dev: dict, raised: float) -> None:
         """The adapter and its model card."""
         backbone, context = self.config.backbone, self.context
         self.adapter.save(
@@ -216,6 +225,7 @@ class TrialState:
                 "utterance_id"  # once, in however many modalities
             ),
             dev=dev,
+            raised_share=raised,
             epoch=self.epoch,
             base=context.base,
             prompt=prompts.find(backbone.prompt),

@@ -165,6 +165,7 @@ def scalars(row: dict) -> dict[str, float | None]:
     values = {
         "loss/train": row["train_loss"],
         "lambda": row.get("lambda_mean", row["lambda"]),
+        "raised_share": row.get("raised_share"),
         "speed/utterances_per_second": row["utterances_per_second"],
         "memory/peak_mb": row["peak_memory_mb"],
     }

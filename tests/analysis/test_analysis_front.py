@@ -11,6 +11,7 @@ from fake_sweep import write
 
 from analysis.front import choose, front
 from analysis.front.front import hypervolume, non_dominated
+from analysis.page import sentences
 from ermgap.errors import UserError
 
 NAN = float("nan")
@@ -260,3 +261,21 @@ def test_without_an_accuracy_among_the_objectives_nothing_is_called_most_accurat
     )
     assert choose.RULES["most accurate"](info).trial_id is None
     assert choose.RULES["fairest"](info).trial_id == "t0000"
+
+
+def test_points_whose_training_pushed_losses_up_are_named_with_the_share(tmp_path):
+    records = write(
+        tmp_path / "sweep",
+        [
+            {"acc": 0.6, "max_gap": 0.2, "loss": "erm"},
+            {"acc": 0.55, "max_gap": 0.1, "raised_share": 0.125},
+            {"acc": 0.5, "max_gap": 0.05, "raised_share": 1e-6},
+            {"acc": 0.3, "max_gap": 0.3, "raised_share": 0.4},  # dominated: nobody would choose it
+        ],
+    )
+    info = front.info(records)
+    (line,) = sentences.pushed_up(info)
+    assert "t0001 (12.5 %), t0002 (0.1 %)" in line and "t0003" not in line
+    assert "t0000" not in line and "objective.sides=worse" in line
+    fair = write(tmp_path / "fair", [{"acc": 0.6, "max_gap": 0.2}])
+    assert sentences.pushed_up(front.info(fair)) == []

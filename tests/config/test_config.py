@@ -92,6 +92,7 @@ MISTAKES = {
     "train.parallel": ["tensor", "fsdp"],  # the latter with one worker
     "sweep.slots": [0],
     "sweep.points": [[1], {"erm": "plain"}],
+    "objective.sides": ["better", True],
     "sweep.device": ["tpu"],
     "sweep.space": [[1, 2], "wide"],
     "plugins": [3],

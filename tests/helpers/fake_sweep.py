@@ -120,6 +120,7 @@ def _append(records: Records, trial_id: str, trial: dict, table, with_prediction
     config = {"loss": trial.pop("loss", "minmaxgap"), "schedule": "linear", "lambda_max": 0.1}
     config |= {"lr": 0.003, "lora_r": 8} | trial.pop("config", {})
     status, reason = trial.pop("status", "finished"), trial.pop("reason", None)
+    raised = trial.pop("raised_share", 0.0)
     acc, gap = trial["acc"], trial["max_gap"]
     selected = {"epoch": 1, "w_f1": acc, "worst_group_w_f1": acc, "max_loss_gap": gap} | trial
     dev = {}
@@ -131,4 +132,5 @@ def _append(records: Records, trial_id: str, trial: dict, table, with_prediction
         path.parent.mkdir(exist_ok=True)
         found.to_parquet(path, index=False)
     row = {"trial_id": trial_id, "attempt": 1, "epoch": 1, "config": config, "dev": dev}
+    row["raised_share"] = raised
     records.append(row | {"status": status, "reason": reason, "selected": selected})

@@ -45,6 +45,19 @@ OBJECTIVES = {
         2.5,
     ),
     "vrex": ({"loss": "vrex", "lambda_max": 0.7}, [], 0.7),
+    "worse p1": ({"loss": "minmaxgap", "sides": "worse", "p": 1.0, "lambda_max": 2.5}, [], 2.5),
+    "worse ema": (
+        {
+            "loss": "minmaxgap",
+            "sides": "worse",
+            "estimator": "ema",
+            "relative": True,
+            "lambda_max": 2.5,
+        },
+        [],
+        2.5,
+    ),
+    "worse vrex": ({"loss": "vrex", "sides": "worse", "lambda_max": 0.7}, [], 0.7),
     "groupdro": ({"loss": "groupdro", "dro_eta": 0.3, "dro_c": 1.0}, [], 0.0),
     "reweight": ({"loss": "reweight"}, [], 0.0),
 }
@@ -212,7 +225,7 @@ def ours(case: Case, world: World) -> dict[str, torch.Tensor]:
     model = model_of(case)
     batches = [model.batch(rows) for rows in case.rows()[world.rank]]
     seeded(model, world.rank)
-    sums, value = accumulate_gradients(
+    sums, value, raised = accumulate_gradients(
         model,
         objective_of(case.objective),
         batches=batches,
@@ -221,8 +234,9 @@ def ours(case: Case, world: World) -> dict[str, torch.Tensor]:
         over="labels",
     )
     world.all_reduce_gradients(model.trained())
+    world.all_reduce(raised)
     gradient = torch.cat([p.grad.flatten() for p in model.trained()])
-    return {"gradient": gradient, "sums": sums, "value": value}
+    return {"gradient": gradient, "sums": sums, "value": value, "raised": raised}
 
 
 def seeded(model, rank: int) -> None:
@@ -246,8 +260,13 @@ def reference(case: Case) -> dict[str, torch.Tensor]:
         losses = torch.cat(losses)
     order = torch.cat([rows for worker in pieces for rows in worker])
     value = formula(case.objective, losses, data()["cell"][order], data()["gender"][order])
-    gradient = torch.autograd.grad(value, model.trained())
-    return {"gradient": torch.cat([g.flatten() for g in gradient]), "value": value.detach()}
+    gradient = torch.autograd.grad(value, model.trained(), retain_graph=True)
+    (by_loss,) = torch.autograd.grad(value, losses)
+    return {
+        "gradient": torch.cat([g.flatten() for g in gradient]),
+        "value": value.detach(),
+        "raised": (by_loss < 0).sum(),
+    }
 
 
 def formula(name: str, losses, cell, gender):
@@ -268,8 +287,11 @@ def formula(name: str, losses, cell, gender):
         return mean + fairness_weight * sum(
             groups[c, g].var(correction=0) for c in (0, 1) for g in (0, 1)
         )
-    if name == "vrex":
+    if settings["loss"] == "vrex":
         risks = torch.stack([group.mean() for group in present.values()])
+        if settings.get("sides") == "worse":
+            above = [risk - risks.mean().detach() for risk in risks if risk > risks.mean()]
+            return mean + fairness_weight * sum(gap**2 for gap in above) / len(risks)
         return mean + fairness_weight * risks.var(correction=0)
     if name == "reweight":
         each = 1 / torch.tensor(COUNTS, dtype=torch.float64)[cell, gender]
@@ -285,6 +307,10 @@ def formula(name: str, losses, cell, gender):
               len(groups[c, 0]) and len(groups[c, 1])}  # fmt: skip
     worst = max(signed, key=lambda c: abs(signed[c].item()))
     penalty = signed[worst].abs() ** p
+    if settings.get("sides") == "worse":
+        worse = max((0, 1), key=lambda g: groups[worst, g].mean().item())
+        better = groups[worst, 1 - worse].mean().detach()
+        penalty = (groups[worst, worse].mean() - better) ** p
     if settings.get("estimator") == "unbiased":
         penalty = signed[worst] ** 2 - sum(
             groups[worst, g].var() / len(groups[worst, g]) for g in (0, 1)
@@ -329,6 +355,7 @@ def test_gradients_equal_the_formula_on_the_whole_batch(results, case):
     for worker in results[case]:
         assert _relative(worker["gradient"], wanted["gradient"]) < 1e-10
         assert float(worker["value"]) == pytest.approx(float(wanted["value"]), rel=1e-12)
+        assert int(worker["raised"]) == int(wanted["raised"])
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.dropout], ids=str)
@@ -376,7 +403,7 @@ class Certain(StandIn):
 def test_a_batch_of_losses_of_0_trains_nothing_and_breaks_nothing(name, pieces):
     model = Certain(0.0)
     batches = [model.batch(rows) for rows in torch.arange(24).tensor_split(pieces)]
-    _, value = accumulate_gradients(
+    _, value, _ = accumulate_gradients(
         model, objective_of(name), batches=batches, progress=0.5, world=World(), over="labels"
     )
     assert value == 0.0

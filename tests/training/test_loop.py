@@ -259,13 +259,13 @@ def test_one_number_that_is_not_finite_fails_the_run_and_keeps_what_was_committe
     steps, exact = [], trainer.accumulate_gradients
 
     def broken(speech, *arguments, **named):
-        sums, value = exact(speech, *arguments, **named)
+        sums, value, raised = exact(speech, *arguments, **named)
         steps.append(value)
         if len(steps) == 8:  # the last of epoch 2, so that no later one can show it
             value = value * math.nan if what == "loss" else value
             if what == "gradient":
                 speech.trainable()[0][1].grad[0] = math.inf
-        return sums, value
+        return sums, value, raised
 
     monkeypatch.setattr(trainer, "accumulate_gradients", broken)
     run = Trained(room, job(), tmp_path / "broken")

@@ -67,6 +67,7 @@ function history(rows, box) {
   lines([take("max_gap").map(v => v === null ? v : 100 * v)], side, "dev gap, points", last);
   if (take("train_loss").some(known)) lines([take("train_loss")], side, "training loss, nats", last);
   if (take("lambda").some(known)) lines([take("lambda")], side, "fairness weight", last);
+  if (take("raised_share").some(v => v > 0)) lines([take("raised_share").map(v => 100 * v)], side, "losses pushed up, % of utterances", last);
 }
 
 function recalls(data, behind, box) {
