@@ -108,6 +108,7 @@ def append(file: Path, run: Run, rows: list[dict]) -> None:
     line = {
         "name": run.name, "fold": run.fold, "seed": run.seed, "changes": run.changes,
         "selected": rows[-1]["selected"], "gaps": chosen["dev"]["gaps"], "n": chosen["dev"]["n"],
+        "raised_share": float(np.mean([row["raised_share"] for row in rows])),
         "seconds": round(sum(row["seconds"] for row in rows), 1),
     }  # fmt: skip
     file.parent.mkdir(parents=True, exist_ok=True)
