@@ -28,7 +28,7 @@ def run(
         given: the options.
         kind: of the folder, sweep or train.
         require: raises UserError where (config, address) cannot run.
-        wanted: see `driver.run`.
+        make_searcher: see `driver.run`.
     """
     from sweeps.scheduler import driver
     from sweeps.scoring import confirm

@@ -49,7 +49,7 @@ def run(
         records: the sweep folder.
         address: of a running Ray cluster; None starts Ray here.
         leave: end a Ray that was started here; another run is to follow otherwise.
-        wanted: makes the searcher from (config, trials); by default `search.searcher`.
+        make_searcher: makes the searcher from (config, trials); by default `search.searcher`.
 
     Raises:
         UserError: the devices do not carry what is asked for, no worker group could begin, or a
