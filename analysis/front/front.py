@@ -7,7 +7,6 @@ Only finished trials can be on the front, no degenerate ones (`Records.trials` a
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,8 +27,8 @@ class Point:
 
     Attributes:
         values: every metric of METRICS, in fractions or nats; NaN where undefined.
-        raised_share: of the utterances of its epochs up to the selected one, the share whose losses
-            the training pushed up; NaN in rows of earlier versions.
+        raised_share: of the utterances of its selected epoch, the share whose losses the training
+            pushed up; None in rows of earlier versions.
         outside: whether it misses a constraint of the sweep.
         eligible: whether it may be on the front: complete, with every objective, not degenerate
             and not outside.
@@ -42,7 +41,7 @@ class Point:
     epoch: int | None
     values: dict[str, float]
     worst_cell: str | None = None
-    raised_share: float = math.nan
+    raised_share: float | None = None
     outside: bool = False
     eligible: bool = False
     on_front: bool = False
@@ -218,8 +217,6 @@ def _point(trial: Trial, unsearched: Mapping) -> Point:
     epoch = trial.selected.get("epoch")
     row = next((row for row in trial.rows if row.get("epoch") == epoch), {})
     cell = (row.get("dev") or {}).get("worst_cell")
-    rows = [row for row in trial.rows if 0 < row["epoch"] <= (epoch or 0)]
-    raised = [_number(row.get("raised_share")) for row in rows]
     return Point(
         trial.trial_id,
         trial.status,
@@ -228,7 +225,7 @@ def _point(trial: Trial, unsearched: Mapping) -> Point:
         epoch,
         values,
         cell,
-        sum(raised) / len(raised) if raised else math.nan,
+        row.get("raised_share"),
     )
 
 

@@ -66,13 +66,13 @@ def columns(info: FrontInfo, evidence: Evidence) -> list[str]:
 
 def pushed_up(info: FrontInfo) -> list[str]:
     """Which points of the front were trained in part by making the better side worse."""
-    raised = [point for point in info.highlighted if point.raised_share > 0]
+    raised = [point for point in info.highlighted if point.raised_share]
     if not raised:
         return []
     shares = ", ".join(f"{p.trial_id} ({_share(p.raised_share)} %)" for p in raised)
     return [
-        f"The penalty pushed losses of the better side up in the training of {shares} of the "
-        "utterances: part of a smaller gap may be a better group made worse; objective.sides=worse "
+        f"In their selected epoch the penalty pushed up the losses of a share of the utterances: "
+        f"{shares}. Part of a smaller gap may be a better group made worse; objective.sides=worse "
         "never does that."
     ]
 

@@ -70,9 +70,13 @@ class LiveRecords(Records):
 
 
 def _selected(selected: dict, rows: list[dict]) -> list[dict]:
-    """The row of the selected epoch, reduced to its worst cell; empty where it has no row yet."""
+    """The row of the selected epoch, reduced to what a point shows; empty where there is none yet."""
     return [
-        {"epoch": row["epoch"], "dev": {"worst_cell": (row.get("dev") or {}).get("worst_cell")}}
+        {
+            "epoch": row["epoch"],
+            "dev": {"worst_cell": (row.get("dev") or {}).get("worst_cell")},
+            "raised_share": row.get("raised_share"),
+        }
         for row in rows
         if row["epoch"] == selected.get("epoch")
     ][-1:]

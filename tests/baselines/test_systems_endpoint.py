@@ -355,7 +355,8 @@ def test_answers_that_cannot_be_written_end_the_run_in_one_sentence(tmp_path):
 
 
 PROGRAM = """
-import pandas, sys
+import pandas, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
 from pathlib import Path
 from ermgap.baselines import SYSTEMS, Context
 table, folder, argument = sys.argv[1:]

@@ -176,6 +176,7 @@ def test_the_front_of_what_was_seen_is_the_front_of_the_records(tmp_path, monkey
             job = await take(broker, f"slot-{n}")
             told = row(job, 1, acc=0.3 + n / 20)
             told["dev"]["worst_cell"] = f"de/{n}"
+            told["raised_share"] = n / 10
             await broker.report(f"slot-{n}", told)
             if n == 3:
                 await broker.failed("slot-3", "t0003", 1, "no number")
