@@ -70,7 +70,7 @@ class LiveRecords(Records):
 
 
 def _selected(selected: dict, rows: list[dict]) -> list[dict]:
-    """The row of the selected epoch, reduced to what a point shows; empty where there is none yet."""
+    """The row of the selected epoch, reduced to what a point shows; empty if there is none yet."""
     return [
         {
             "epoch": row["epoch"],
