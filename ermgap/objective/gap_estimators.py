@@ -52,6 +52,17 @@ class Estimator(ABC):
     def __call__(self, sums: Tensor) -> Tensor:
         """The penalty, a float64 scalar that autograd can differentiate by the sums."""
 
+    def moved(self, sums: Tensor, gaps: Tensor) -> Tensor:
+        """The sums [3, C, 2], with a gradient in the sides that the penalty moves (`sides`).
+
+        Args:
+            gaps: mean female less mean male loss by which the worse side is chosen, [C].
+        """
+        if self.settings.sides == "both":
+            return sums
+        worse = torch.stack([gaps > 0, gaps < 0], dim=1)
+        return torch.where(worse, sums, sums.detach())
+
     def state_dict(self) -> dict:
         """What a resumed run needs; plain numbers and tensors only."""
         return {}
@@ -64,10 +75,8 @@ class Batch(Estimator):
     """The gap of this batch alone. Where two cells tie, the gradient is that of the first."""
 
     def __call__(self, sums: Tensor) -> Tensor:
-        defined, sizes = gap_is_defined(sums, 1), signed_gaps(sums).abs()
-        if self.settings.sides == "worse":
-            gaps = signed_gaps(sums.detach())
-            sizes = signed_gaps(moving(sums, gaps)).abs()
+        defined = gap_is_defined(sums, 1)
+        sizes = signed_gaps(self.moved(sums, signed_gaps(sums))).abs()
         # 0, without a gradient, where no gap is defined.
         return pick(torch.where(defined, sizes, 0.0), largest(sizes, defined)) ** self.settings.p
 
@@ -101,11 +110,10 @@ class EMA(Running):
 
     def __call__(self, sums: Tensor) -> Tensor:
         defined, p = gap_is_defined(sums, 1), self.settings.p
-        worst = self.worst(defined)
-        running = pick(torch.where(defined, signed_gaps(self.running), 0.0), worst)
-        if self.settings.sides == "worse":
-            sums = moving(sums, signed_gaps(self.running))
-        batch = pick(torch.where(defined, signed_gaps(sums), 0.0), worst)
+        worst, gaps = self.worst(defined), signed_gaps(self.running)
+        running = pick(torch.where(defined, gaps, 0.0), worst)
+        moved = signed_gaps(self.moved(sums, gaps))
+        batch = pick(torch.where(defined, moved, 0.0), worst)
         size = running.abs()
         return size**p + p * size ** (p - 1) * running.sign() * (batch - batch.detach())
 
@@ -129,16 +137,6 @@ def signed_gaps(sums: Tensor) -> Tensor:
     """Mean female less mean male loss, [C]; meaningless where a gender is absent."""
     means = sums[0] / sums[2].clamp(min=1)
     return means[:, 0] - means[:, 1]
-
-
-def moving(sums: Tensor, gaps: Tensor) -> Tensor:
-    """The sums [3, C, 2] with a gradient in the worse side of each cell alone.
-
-    Args:
-        gaps: mean female less mean male loss by which the worse side is chosen, [C].
-    """
-    worse = torch.stack([gaps > 0, gaps < 0], dim=1)
-    return torch.where(worse, sums, sums.detach())
 
 
 def variance_of_means(sums: Tensor) -> Tensor:

@@ -144,9 +144,10 @@ class VREx(Penalised):
         present = count > 0
         means = ratio(total, count)
         centre = ratio(means.sum(), present.sum())
-        apart = torch.where(present, means - centre, 0.0)
+        moved = present
         if self.settings.sides == "worse":
-            apart = torch.where(present, means - centre.detach(), 0.0).clamp(min=0)
+            moved, centre = present & (means > centre), centre.detach()
+        apart = torch.where(moved, means - centre, 0.0)
         return ratio(apart.square().sum(), present.sum())
 
 

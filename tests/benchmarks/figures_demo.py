@@ -8,7 +8,7 @@ Writes results/demo.jsonl (a row a run) and results/demo.md (means, 95 % t-inter
 from __future__ import annotations
 
 import numpy as np
-from runs import RESULTS, Run, interval, run_all
+from runs import figure_on_demo, points
 
 from ermgap.corpora.demo import PLANTED
 
@@ -28,11 +28,7 @@ SYSTEMS = {
 
 def main() -> None:
     """Run what is missing, then write the table."""
-    runs = [Run(name, changes, seed) for seed in SEEDS for name, changes in SYSTEMS.items()]
-    rows = run_all("demo", runs, file=RESULTS / "demo.jsonl")
-    text = table([row for row in rows if row["name"] in SYSTEMS])
-    (RESULTS / "demo.md").write_text(text, encoding="utf-8")
-    print(text)
+    figure_on_demo("demo", SYSTEMS, SEEDS, table)
 
 
 def table(rows: list[dict]) -> str:
@@ -49,24 +45,18 @@ def table(rows: list[dict]) -> str:
         base = [row for row in rows if row["name"] == "ERM"]
         values = [[row["gaps"][cell]["avg"] for row in mine] for cell in cells]
         values.append([row["selected"]["acc"] for row in mine])
-        shown = [percent(column) for column in values]
+        shown = [points(column) for column in values]
         paired = [
             np.subtract([value(row) for row in mine], [value(row) for row in base])
             for value in (lambda r: r["gaps"][planted]["avg"], lambda r: r["selected"]["acc"])
         ]
-        shown += ["" if name == "ERM" else percent(column) for column in paired]
+        shown += ["" if name == "ERM" else points(column) for column in paired]
         lines.append(f"| {name} | " + " | ".join(shown) + " |")
     note = (
         f"Percent points, mean and 95 % t-interval over {len(SEEDS)} seeds; dev, the epoch of the "
         f"best W-F1, {rows[0]['n']} synthetic utterances. The gap is planted in {planted}."
     )
     return "\n".join([*lines, "", note, ""])
-
-
-def percent(values) -> str:
-    """`12.3 ± 1.2`, in points."""
-    mean, half = interval(values)
-    return f"{100 * mean:.1f} ± {100 * half:.1f}"
 
 
 if __name__ == "__main__":

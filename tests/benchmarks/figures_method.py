@@ -9,7 +9,7 @@ paired differences to ERM with 95 % t-intervals.
 from __future__ import annotations
 
 import numpy as np
-from runs import RESULTS, Run, interval, run_all
+from runs import figure_on_demo, points
 
 from ermgap.corpora.demo import PLANTED
 
@@ -54,11 +54,7 @@ COLUMNS = {
 
 def main() -> None:
     """Run what is missing, then write the table."""
-    runs = [Run(name, changes, seed) for seed in SEEDS for name, changes in SYSTEMS.items()]
-    rows = run_all("demo", runs, file=RESULTS / "method-demo.jsonl")
-    text = table([row for row in rows if row["name"] in SYSTEMS])
-    (RESULTS / "method-demo.md").write_text(text, encoding="utf-8")
-    print(text)
+    figure_on_demo("method-demo", SYSTEMS, SEEDS, table)
 
 
 def table(rows: list[dict]) -> str:
@@ -70,7 +66,9 @@ def table(rows: list[dict]) -> str:
         mine = [row for row in rows if row["name"] == name]
         means = [f"{100 * np.mean([of(row) for row in mine]):.1f}" for of in COLUMNS.values()]
         paired = [
-            "" if name == "ERM" else points([of(row) - of(base[row["seed"]]) for row in mine])
+            ""
+            if name == "ERM"
+            else points([of(row) - of(base[row["seed"]]) for row in mine], sign="+")
             for of in COLUMNS.values()
         ]
         raised = f"{100 * np.mean([row['raised_share'] for row in mine]):.1f}"
@@ -82,12 +80,6 @@ def table(rows: list[dict]) -> str:
         "losses a step raised."
     )
     return "\n".join([*lines, "", note, ""])
-
-
-def points(values) -> str:
-    """`-1.3 ± 1.2`, in points."""
-    mean, half = interval(values)
-    return f"{100 * mean:+.1f} ± {100 * half:.1f}"
 
 
 if __name__ == "__main__":

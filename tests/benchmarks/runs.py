@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,3 +131,26 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     from analysis import confirmed
 
     return confirmed.interval(np.asarray(values, dtype=float))
+
+
+def points(values: np.ndarray, *, sign: str = "") -> str:
+    """`12.3 ± 1.2`, mean and interval in points; `sign="+"` also writes that of a positive mean."""
+    mean, half = interval(values)
+    return f"{100 * mean:{sign}.1f} ± {100 * half:.1f}"
+
+
+def figure_on_demo(
+    name: str, systems: Mapping[str, dict], seeds: Iterable[int], table: Callable[[list], str]
+) -> None:
+    """Run each system with each seed on the demo, then write and print the table of their rows.
+
+    Args:
+        name: of results/NAME.jsonl and results/NAME.md.
+        systems: the changes to the preset, by name.
+        table: Markdown of the rows.
+    """
+    runs = [Run(system, changes, seed) for seed in seeds for system, changes in systems.items()]
+    rows = run_all("demo", runs, file=RESULTS / f"{name}.jsonl")
+    text = table([row for row in rows if row["name"] in systems])
+    (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
+    print(text)

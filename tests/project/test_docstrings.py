@@ -5,13 +5,11 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ("ermgap", "sweeps", "analysis", "cluster")
-FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+from tests.helpers.source_files import identifier, python_files
+
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -49,7 +47,7 @@ def mistakes(tree: ast.AST) -> Iterator[str]:
             yield f"line {node.lineno}: {node.name} explains {name}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", python_files(), ids=identifier)
 def test_explained_arguments_exist(path):
     assert list(mistakes(ast.parse(path.read_text(encoding="utf-8")))) == []
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ("ermgap", "sweeps", "analysis", "cluster")
+from tests.helpers.source_files import ROOMS, ROOT, identifier, python_files
+
 # As a whole name: each says nothing of what it holds.
 NAMES = {"chosen", "found", "held", "lambda_", "left", "material", "one", "told", "word", "words"}
 # As a part of a name, in snake_case or CamelCase.
@@ -30,10 +30,6 @@ TEXTS = {
     r"\bspared\b": "not counted",
     r"\bpen\b": "say what it writes",
 }
-
-
-def python_files() -> list[Path]:
-    return sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 
 
 def pages() -> list[Path]:
@@ -73,13 +69,13 @@ def mistakes_of_text(text: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("path", python_files(), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", python_files(), ids=identifier)
 def test_names_and_texts_of_a_module_use_the_vocabulary(path):
     source = path.read_text(encoding="utf-8")
     assert not mistakes_of_names(source) + mistakes_of_text(source)
 
 
-@pytest.mark.parametrize("path", pages(), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", pages(), ids=identifier)
 def test_a_page_uses_the_vocabulary(path):
     assert not mistakes_of_text(path.read_text(encoding="utf-8"))
 
