@@ -13,6 +13,7 @@ from ermgap.records.degenerate import (
     is_degenerate,
     judge_trials,
 )
+from ermgap.records.dial import POSITIONS, dial_id, parse_id
 from ermgap.records.files import (
     append_line,
     claim,
@@ -31,6 +32,7 @@ __all__ = [
     "FLOOR_SHARE",
     "DegenerateRule",
     "Mirror",
+    "POSITIONS",
     "Records",
     "Retry",
     "Storage",
@@ -39,10 +41,12 @@ __all__ = [
     "append_line",
     "catch_up",
     "claim",
+    "dial_id",
     "is_degenerate",
     "is_uri",
     "judge_trials",
     "make_folder",
+    "parse_id",
     "parse_rows",
     "plain",
     "to_json",

@@ -21,8 +21,9 @@ from ermgap.records.storage import Storage, is_uri
 OWNER = "owner.json"
 ROWS = "rows"  # folder of the segments SESSION-OFFSET.jsonl
 FILES_AT_START = (file_names.SWEEP, file_names.TABLE)
-FILES_AT_END = (file_names.FLAT_TRIALS, file_names.FRONT, file_names.SUMMARY, file_names.SESSIONS,
-                file_names.STOPPING, file_names.CONFIRMED, file_names.DONE)  # fmt: skip
+FILES_AT_END = (file_names.DIAL, file_names.FLAT_TRIALS, file_names.FRONT, file_names.SUMMARY,
+                file_names.SESSIONS, file_names.STOPPING, file_names.CONFIRMED,
+                file_names.DONE)  # fmt: skip
 
 
 def restore(uri: str, into: Path | str | None = None) -> Path:

@@ -3,6 +3,7 @@
 SWEEP = "sweep.yaml"  # what was asked for
 TABLE = "table.parquet"  # the utterances
 TRIALS = "trials.jsonl"  # a row per trial and epoch
+DIAL = "dial.jsonl"  # a row per position on a line between two adapters
 FLAT_TRIALS = "trials.parquet"  # the same as one table
 FRONT = "front.parquet"
 SUMMARY = "summary.json"

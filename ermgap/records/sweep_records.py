@@ -1,11 +1,12 @@
 """The files of one sweep: written while it runs, read by the analysis, the source of truth.
 
 A sweep folder holds `sweep.yaml` (the config, versions and plan), `table.parquet` (the utterances),
-`trials.jsonl` (append-only, a row per trial and epoch: the row is the commit), predictions and
-adapters per trial, `front.parquet`, `summary.json`, `sessions.jsonl` (where the time of each
-session went), `optuna.journal` (a copy for optuna-dashboard), `earlier/` (the sweeps that it was
-warm-started with), `confirm/` (the front over seeds, a sweep folder of its own), and `DONE`,
-written last. Neither torch nor Ray is imported here: any machine with pandas reads a sweep.
+`trials.jsonl` (append-only, a row per trial and epoch: the row is the commit), `dial.jsonl` (the
+same, a row per position between two adapters), predictions and adapters per trial, `front.parquet`,
+`summary.json`, `sessions.jsonl` (where the time of each session went), `optuna.journal` (a copy for
+optuna-dashboard), `earlier/` (the sweeps that it was warm-started with), `confirm/` (the front over
+seeds, a sweep folder of its own), and `DONE`, written last. Neither torch nor Ray is imported here:
+any machine with pandas reads a sweep.
 
     records = Records.open("results/demo")
     for trial in records.trials(): print(trial.trial_id, trial.status, trial.selected)
@@ -26,6 +27,7 @@ from ermgap.config import old_forms, safe_yaml
 from ermgap.errors import UserError, first_line, in_shell
 from ermgap.records import bucket_restore, file_names
 from ermgap.records.degenerate import DegenerateRule, judge_trials
+from ermgap.records.dial import parse_dial
 from ermgap.records.files import append_line, claim, make_folder, plain, to_json, write_atomically
 from ermgap.records.storage import Storage, is_uri
 from ermgap.records.trial import Trial, parse_rows
@@ -95,8 +97,7 @@ class Records:
 
     def append(self, row: Mapping) -> None:
         """Commit one row: on disk (fsync) when this returns. NaN and infinities become null."""
-        line = to_json(row, separators=(",", ":")).encode() + b"\n"
-        append_line(self.directory / file_names.TRIALS, line)
+        self._append(file_names.TRIALS, row)
 
     def rows(self) -> list[dict]:
         """Every committed row in order, without half-written lines."""
@@ -105,6 +106,15 @@ class Records:
         path = self.directory / file_names.TRIALS
         rows, self.half_written = parse_rows(path.read_bytes()) if path.exists() else ([], False)
         return rows
+
+    def append_dial(self, row: Mapping) -> None:
+        """Commit the row of a position on a line (ermgap.records.dial), as `append` does."""
+        self._append(file_names.DIAL, row)
+
+    def dial(self) -> list[dict]:
+        """The rows of the positions on lines between two adapters; empty where none was made."""
+        path = self.directory / file_names.DIAL
+        return parse_dial(path.read_bytes()) if path.exists() else []
 
     def freeze(self) -> None:
         """Keep the rows as they are now: a report reads them many times and needs the same ones."""
@@ -234,6 +244,10 @@ class Records:
     def clear_done(self) -> None:
         """Remove `DONE`: the sweep gets more trials."""
         (self.directory / file_names.DONE).unlink(missing_ok=True)
+
+    def _append(self, name: str, row: Mapping) -> None:
+        line = to_json(row, separators=(",", ":")).encode() + b"\n"
+        append_line(self.directory / name, line)
 
     def _replace(self, name: str, write) -> None:
         write_atomically(self.directory / name, write)
