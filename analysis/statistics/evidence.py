@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.front import FrontInfo, Point
-from analysis.statistics import intervals, null_band
+from analysis.statistics import intervals, null_band, paired
 from analysis.statistics.speaker_sums import SpeakerSums
 from analysis.statistics.uncertainty import classes_of, dev_predictions
 from ermgap import metrics
@@ -39,7 +39,7 @@ class PointEvidence:
 
     gap: intervals.MaxGapInterval
     band: null_band.Band
-    change: dict[str, intervals.PairedDifference] | None
+    change: dict[str, paired.PairedDifference] | None
     cell: str | None
     female: float
     male: float
@@ -100,7 +100,7 @@ def collect(info: FrontInfo, records: Records, *, seed: int = 0) -> Evidence:
         name: PointEvidence(
             intervals.max_gap_interval(sums, name, weights),
             null_band.fair(sums, name, seed=seed),
-            intervals.paired_differences(sums, name, erm, weights)
+            paired.paired_differences(sums, name, erm, weights)
             if erm in sums.counts and name != erm
             else None,
             *_worst_cell(sums, name),

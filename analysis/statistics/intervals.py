@@ -3,7 +3,6 @@
     gaps = signed_gaps(sums, "t0004")                # one row a cell and part
     weights = sums.draws(2000, np.random.default_rng(0))
     bound = max_gap_interval(sums, "t0004", weights)   # measured, corrected, at most
-    change = paired_differences(sums, "t0004", "erm", weights)
 
 An absolute value, or the maximum of several, gets no percentile interval: that could not contain
 zero. Signed differences get Student's interval from `jackknife`, and none where one speaker of a
@@ -14,13 +13,6 @@ choices of their signs give. The true one is one of these, of which the measured
 the estimate: so the measured gap plus the one-sided reach of the function with the largest error is
 a bound of the true gap, and the largest of these bounds over cells one of max_gap, without any
 correction for many comparisons. A difference that has no interval adds all that it could be, 1.
-
-max_gap is a seminorm of the differences, so that errors raise it on average: by nothing at the
-least (Jensen's inequality), and at most by the mean seminorm of the errors alone (the triangle
-inequality), which the bootstrap gives. Two systems are not raised alike: one is more where more of
-its cells compete for the maximum, or where its predictions are noisier. So each end of their paired
-difference lies further out by all that may have raised the one system and not the other; beyond it
-is Student's one-sided reach.
 """
 
 from __future__ import annotations
@@ -31,7 +23,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.statistics.jackknife import binomial, by_chance, jackknife
+from analysis.statistics.jackknife import by_chance, jackknife
 from analysis.statistics.speaker_sums import SpeakerSums, largest_gap
 from ermgap import metrics
 
@@ -119,13 +111,13 @@ def _reach(sums: SpeakerSums, system: str, level: float) -> np.ndarray:
     """
     rate = sums.rates(sums.measured_weights, system)[0]
     whole, without = metrics.differences(rate), sums.signed_gaps(sums.without_each(), system)
-    known, least = _has_interval(sums, system), by_chance(sums, rate)[:, -1] / 4
+    known, least = has_interval(sums, system), by_chance(sums, rate)[:, -1] / 4
     scale = np.ones((len(sums.units), 1))
     for rows in sums.strata:
         scale[rows] = np.sqrt((len(rows) - 1) / len(rows))
     reach = np.full(len(whole), np.nan)
     for cell in np.flatnonzero(known[:, -1]):
-        gap, weight = whole[cell], _coefficients(whole[cell])
+        gap, weight = whole[cell], coefficients(whole[cell])
         change = np.where(known[cell], without[:, cell] - gap, 0.0) * weight
         signs = _signs_of_largest_error(change * scale, first=np.where(gap < 0, -1.0, 1.0))
         share = sums.share[:, cell, -1]
@@ -135,13 +127,13 @@ def _reach(sums: SpeakerSums, system: str, level: float) -> np.ndarray:
     return reach
 
 
-def _has_interval(sums: SpeakerSums, system: str) -> np.ndarray:
+def has_interval(sums: SpeakerSums, system: str) -> np.ndarray:
     """Whether each signed gap has an interval, bool [C, 2K + 2]."""
     whole, without = sums.observed(system), sums.signed_gaps(sums.without_each(), system)
     return np.isfinite(jackknife(sums, whole, without, sums.share)[0])
 
 
-def _coefficients(gap: np.ndarray) -> np.ndarray:
+def coefficients(gap: np.ndarray) -> np.ndarray:
     """Weight of each |signed gap| [P] in the average gap of its cell."""
     k, there = (len(gap) - 2) // 2, np.isfinite(gap)
     blocks = [slice(0, k), slice(k, 2 * k), slice(-2, -1), slice(-1, None)]
@@ -168,100 +160,3 @@ def _signs_of_largest_error(moved: np.ndarray, *, first: np.ndarray) -> np.ndarr
         if (value := signs @ square @ signs) > most:
             best, most = signs, value
     return best
-
-
-@dataclass(frozen=True)
-class PairedDifference:
-    """A metric of a system less that of another on the same utterances, in fractions.
-
-    Attributes:
-        low, high: its interval of confidence `level`; of max_gap two bounds, each of which holds
-            with confidence `level`. below: confidence that the true difference is under 0; of
-            max_gap that is no probability, since both it and that of the reverse can be small. All
-            NaN where one speaker has all utterances of a gender in a language or cell.
-    """
-
-    value: float
-    se: float
-    low: float
-    high: float
-    below: float
-
-
-def paired_differences(
-    sums: SpeakerSums, system: str, other: str, weights: np.ndarray, *, level: float = LEVEL
-) -> dict[str, PairedDifference]:
-    """Paired differences of acc, w_f1 and max_gap.
-
-    Standard errors are the jackknife's, and of max_gap, which has corners, the bootstrap's where it
-    is larger. Of max_gap the module's docstring has the bounds.
-    """
-    whole, without = (
-        _differences(sums, system, other, w) for w in (sums.measured_weights, sums.without_each())
-    )
-    cells = sorted({_worst_cell(sums, name) for name in (system, other)})
-    there = sums.denominators[..., -1]  # [U, C]
-    hits = sums.counts[system][..., 1] - sums.counts[other][..., 1]
-    differ = np.abs(hits).sum(-1)  # of at least so many utterances the predictions differ, [U, C]
-    share, least = there.sum(1) / there.sum(), binomial(differ.sum(), there.sum())
-    differences = {}
-    for name in ("acc", "w_f1"):
-        se, df = jackknife(sums, whole[name][0], without[name], share, least)
-        differences[name] = _paired_difference(whole[name][0], se, df, 0.5 + level / 2)
-    share = sums.share[:, cells, -1].sum(1)
-    sides = ((differ[side][:, cells].sum(0), there[side][:, cells].sum(0))
-             for side in (sums.female, ~sums.female))  # fmt: skip
-    least = sum(binomial(*side).sum() for side in sides) / 4
-    se, df = jackknife(sums, whole["max_gap"][0], without["max_gap"], share, least)
-    drawn = [sums.signed_gaps(weights, name) for name in (system, other)]
-    se = np.fmax(se, np.nanstd(largest_gap(drawn[0]) - largest_gap(drawn[1]), ddof=1)) + 0 * se
-    mine, theirs = (_bias_bounds(sums, *pair) for pair in zip((system, other), drawn, strict=True))
-    ends = (mine[0] + theirs[1], theirs[0] + mine[1])
-    return differences | {"max_gap": _paired_difference(whole["max_gap"][0], se, df, level, *ends)}
-
-
-def _paired_difference(
-    value: float, se: float, df: float, level: float, under: float = 0.0, above: float = 0.0
-) -> PairedDifference:
-    """The difference with one-sided confidence `level` at each end, moved outwards by the bounds
-    of the bias `under` and `above`."""
-    se = se + 0 * (under + above)  # unknown where these are
-    reach = stats.t.ppf(level, df) * se
-    below = stats.t.cdf(-(value + above) / se, df)
-    return PairedDifference(
-        *map(float, (value, se, value - under - reach, value + above + reach, below))
-    )
-
-
-def _differences(
-    sums: SpeakerSums, system: str, other: str, weights: np.ndarray
-) -> dict[str, np.ndarray]:
-    mine, theirs = (sums.values(weights, name) for name in (system, other))
-    return {name: mine[name] - theirs[name] for name in mine}
-
-
-def _worst_cell(sums: SpeakerSums, system: str) -> int:
-    gaps = metrics.gap_sizes(sums.observed(system))["avg"]
-    return int(np.argmax(np.where(np.isfinite(gaps), gaps, -1.0)))
-
-
-def _bias_bounds(sums: SpeakerSums, system: str, drawn: np.ndarray) -> tuple[float, float]:
-    """At most how much too large, and how much too small, a measured max_gap is on average.
-
-    The first is the mean max_gap of resampled errors alone, and no less than what its utterances
-    give half of the worst cell's average. Both hold all that differences without an interval could
-    hide. NaN where the accuracy of a cell has none.
-
-    Args:
-        drawn: [resamples, C, 2K + 2], the signed differences under the resamples.
-    """
-    whole, known = sums.observed(system), _has_interval(sums, system)
-    there = np.isfinite(metrics.gap_sizes(whole)["avg"])
-    if not there.any() or not known[there, -1].all():
-        return np.nan, np.nan
-    rate = sums.rates(sums.measured_weights, system)[0]
-    chance = by_chance(sums, rate)[_worst_cell(sums, system), -1] / 4
-    errors = max(float(np.nanmean(largest_gap(drawn - whole))), np.sqrt(2 / np.pi * chance))
-    weight, size = np.stack([_coefficients(gap) for gap in whole]), np.abs(np.nan_to_num(whole))
-    unseen = np.where(known, 0.0, weight)
-    return errors + (unseen * size).sum(1).max(), (unseen * (1 - size)).sum(1).max()

@@ -40,7 +40,7 @@ from coverage_sets import (
     true_gaps,
 )
 
-from analysis.statistics import SpeakerSums, intervals, null_band
+from analysis.statistics import SpeakerSums, intervals, null_band, paired
 from analysis.statistics.speaker_sums import largest_gap
 
 RESULTS = Path(__file__).parent / "results"
@@ -154,9 +154,7 @@ def pair(job: tuple[str, int | str, int, int]) -> dict:
     rng = np.random.default_rng((seed, _number(speakers), same, list(PAIRS).index(name)))
     erm, other = dev_sets(PAIRS[name], speakers, "equal", rng, same=bool(same))
     sums = SpeakerSums.of({"erm": erm, "other": other}, labels=LABELS)
-    change = intervals.paired_differences(sums, "other", "erm", sums.draws(RESAMPLES, rng))[
-        "max_gap"
-    ]
+    change = paired.paired_differences(sums, "other", "erm", sums.draws(RESAMPLES, rng))["max_gap"]
     truth = [float(largest_gap(true_gaps(handicap_of(*one), *one[1:]))) for one in PAIRS[name]]
     right = truth[1] - truth[0]
     return {"pair": name, "speakers": speakers, "same": same, "seed": seed,

@@ -10,7 +10,7 @@ import pytest
 from fake_sweep import LABELS, balanced, predictions, utterances
 from scipy import stats
 
-from analysis.statistics import SpeakerSums, intervals
+from analysis.statistics import SpeakerSums, intervals, paired
 from analysis.statistics.speaker_sums import largest_gap
 from ermgap import metrics
 from ermgap.config import GENDERS
@@ -89,7 +89,7 @@ def test_one_speaker_gives_no_interval_and_no_bound():
     assert gaps.loc["en/speech", ["se", "df", "low", "high"]].notna().all(axis=None)
     weights = sums.draws(100, np.random.default_rng(0))
     assert np.isnan(intervals.max_gap_interval(sums, "s0", weights).at_most)
-    change = intervals.paired_differences(sums, "s1", "s0", weights)["max_gap"]
+    change = paired.paired_differences(sums, "s1", "s0", weights)["max_gap"]
     assert np.isfinite(change.value)
     assert np.isnan([change.se, change.low, change.high, change.below]).all()
 
@@ -126,14 +126,14 @@ def test_a_class_of_two_speakers_has_the_freedom_of_two():
 def test_what_has_no_interval_adds_all_that_it_could_be_to_the_bound():
     sums = SpeakerSums.of({"m": said_by(1)}, labels=LABELS)
     gap, joy = sums.observed("m")[0], intervals.parts(sums).index(("tpr", "joy"))
-    most = intervals._coefficients(gap)[joy] * (1 - abs(gap[joy]))
+    most = intervals.coefficients(gap)[joy] * (1 - abs(gap[joy]))
     bound = intervals.max_gap_interval(sums, "m", sums.measured_weights)
     reach = intervals._reach(sums, "m", 0.95)
     assert 0 < most < reach[0] and bound.at_most == pytest.approx(bound.measured + reach[0])
-    change = intervals.paired_differences(sums, "m", "m", sums.measured_weights.repeat(2, 0))[
+    change = paired.paired_differences(sums, "m", "m", sums.measured_weights.repeat(2, 0))[
         "max_gap"
     ]
-    assert change.high > intervals._coefficients(gap)[joy]
+    assert change.high > intervals.coefficients(gap)[joy]
 
 
 def test_a_lone_speaker_whose_utterances_are_all_alike_has_no_interval():
@@ -159,7 +159,7 @@ def test_a_cell_whose_women_are_one_speaker_takes_bound_and_change():
     gaps = intervals.signed_gaps(sums, "0").set_index("cell")
     assert gaps.loc["de/text", "low"].isna().all() and gaps.loc["de/speech", "low"].notna().all()
     assert not sums.lone and np.isnan(intervals.max_gap_interval(sums, "0", weights).at_most)
-    change = intervals.paired_differences(sums, "1", "0", weights)
+    change = paired.paired_differences(sums, "1", "0", weights)
     assert np.isfinite(change["acc"].low) and np.isfinite(change["max_gap"].value)
     largest_change = change["max_gap"]
     assert np.isnan([largest_change.se, largest_change.low, largest_change.below]).all()
@@ -183,7 +183,7 @@ def test_speakers_who_are_alike_by_chance_are_no_certainty(wrong):
     weights = sums.draws(200, np.random.default_rng(0))
     found = intervals.max_gap_interval(sums, "m", weights)
     assert found.at_most > found.measured + 0.04
-    for change in intervals.paired_differences(sums, "b", "m", weights).values():
+    for change in paired.paired_differences(sums, "b", "m", weights).values():
         assert change.low < change.value < change.high and 0 < change.below < 1
 
 
@@ -216,7 +216,7 @@ def test_a_maximum_of_three_unfair_cells_is_not_surely_above_one_of_the_same_siz
         }
         sums = SpeakerSums.of(made, labels=LABELS)
         weights = sums.draws(200, np.random.default_rng(seed))
-        change = intervals.paired_differences(sums, "m", "erm", weights)["max_gap"]
+        change = paired.paired_differences(sums, "m", "erm", weights)["max_gap"]
         noise = np.mean(largest_gap(sums.signed_gaps(weights, "erm") - sums.observed("erm")))
         assert change.high >= change.value + noise and (change.high < 0) == (change.below > 0.95)
         fell.append(change.high < 0)
@@ -227,7 +227,7 @@ def test_the_average_gap_is_the_sum_of_its_weighed_parts():
     sums = sums_of(utterances(n=90), systems=3)
     for name in sums.counts:
         gap = sums.observed(name)
-        counts = [np.nansum(intervals._coefficients(one) * np.abs(one)) for one in gap]
+        counts = [np.nansum(intervals.coefficients(one) * np.abs(one)) for one in gap]
         np.testing.assert_allclose(counts, metrics.gap_sizes(gap)["avg"])
 
 
@@ -258,11 +258,11 @@ def test_a_system_is_level_with_itself_and_paired_intervals_are_shorter():
     second.loc[changed, "prediction"] = second.loc[changed, "label"]
     sums = SpeakerSums.of({"a": first, "b": second}, labels=LABELS)
     weights = sums.draws(500, np.random.default_rng(0))
-    for change in intervals.paired_differences(sums, "a", "a", weights).values():
+    for change in paired.paired_differences(sums, "a", "a", weights).values():
         assert change.value == 0.0 and change.low < 0 < change.high and change.below <= 0.5
-    found = intervals.paired_differences(sums, "b", "a", weights)
+    found = paired.paired_differences(sums, "b", "a", weights)
     assert found["acc"].low > 0 and found["acc"].below < 0.01
     other = predictions(base, right=0.65, handicap=0.0, seed=5)
     unpaired = SpeakerSums.of({"a": first, "b": other}, labels=LABELS)
-    is_lone = intervals.paired_differences(unpaired, "b", "a", weights)
+    is_lone = paired.paired_differences(unpaired, "b", "a", weights)
     assert found["acc"].se < is_lone["acc"].se / 2

@@ -1,0 +1,183 @@
+"""Paired differences: a metric of a system less that of another on the same utterances.
+
+    weights = sums.draws(2000, np.random.default_rng(0))
+    change = paired_differences(sums, "t0004", "erm", weights)
+    mixed = mixture([0.5, 0.5], [scores(sums, name, weights) for name in ("t0004", "t0005")])
+    difference(sums, mixed, scores(sums, "erm", weights))["max_gap"].high
+
+Accuracy and W-F1 get Student's interval from `jackknife`. max_gap is a seminorm of the signed
+differences, so that errors raise it on average: by nothing at the least (Jensen's inequality), and
+at most by the mean seminorm of the errors alone (the triangle inequality), which the bootstrap
+gives. Two systems are not raised alike: one is more where more of its cells compete for the
+maximum, or where its predictions are noisier. So each end of their paired difference lies further
+out by all that may have raised the one system and not the other; beyond it is Student's one-sided
+reach.
+
+In the place of a system may stand a weighted sum of several, such as a point of a curve that was
+smoothed over them: its errors are weighted sums as well, of what leaves out the same speaker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from analysis.statistics.intervals import LEVEL, coefficients, has_interval
+from analysis.statistics.jackknife import binomial, by_chance, jackknife
+from analysis.statistics.speaker_sums import SpeakerSums, largest_gap
+from ermgap import metrics
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """A metric of a system less that of another on the same utterances, in fractions.
+
+    Attributes:
+        low, high: its interval of confidence `level`; of max_gap two bounds, each of which holds
+            with confidence `level`. below: confidence that the true difference is under 0; of
+            max_gap that is no probability, since both it and that of the reverse can be small. All
+            NaN where one speaker has all utterances of a gender in a language or cell.
+    """
+
+    value: float
+    se: float
+    low: float
+    high: float
+    below: float
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What paired differences need of a system, or of a weighted sum of systems, in fractions.
+
+    Attributes:
+        whole, without: acc, w_f1 and max_gap as measured, and without each unit, [U] each.
+        hits: right answers of each class, [U, C, K].
+        cells: where the largest gaps are, indices.
+        drawn: max_gap under the resamples, [R].
+        above, under: at most how much too large, and too small, max_gap is on average; NaN where
+            the accuracy of a cell has no interval.
+    """
+
+    whole: dict[str, float]
+    without: dict[str, np.ndarray]
+    hits: np.ndarray
+    cells: frozenset[int]
+    drawn: np.ndarray
+    above: float
+    under: float
+
+
+def paired_differences(
+    sums: SpeakerSums, system: str, other: str, weights: np.ndarray, *, level: float = LEVEL
+) -> dict[str, PairedDifference]:
+    """Paired differences of acc, w_f1 and max_gap of two systems; `weights` are `sums.draws`."""
+    pair = (scores(sums, name, weights) for name in (system, other))
+    return difference(sums, *pair, level=level)
+
+
+def scores(sums: SpeakerSums, system: str, weights: np.ndarray) -> Scores:
+    """The `Scores` of one system; `weights` [R, U] are `sums.draws`."""
+    drawn = sums.signed_gaps(weights, system)
+    above, under = _bias_bounds(sums, system, drawn)
+    measured = sums.values(sums.measured_weights, system)
+    return Scores(
+        whole={name: value[0] for name, value in measured.items()},
+        without=sums.values(sums.without_each(), system),
+        hits=sums.counts[system][..., 1],
+        cells=frozenset([_worst_cell(sums, system)]),
+        drawn=largest_gap(drawn),
+        above=above,
+        under=under,
+    )
+
+
+def mixture(weights: Sequence[float], parts: Sequence[Scores]) -> Scores:
+    """The weighted sum of systems' scores; with a weight below 0 a bias turns round."""
+    used = [(weight, part) for weight, part in zip(weights, parts, strict=True) if weight]
+
+    def added(of) -> np.ndarray:
+        return sum(weight * of(part) for weight, part in used)
+
+    names = used[0][1].whole
+    bias = [(abs(w), (p.above, p.under) if w > 0 else (p.under, p.above)) for w, p in used]
+    return Scores(
+        whole={name: added(lambda part, name=name: part.whole[name]) for name in names},
+        without={name: added(lambda part, name=name: part.without[name]) for name in names},
+        hits=added(lambda part: part.hits),
+        cells=frozenset().union(*(part.cells for _, part in used)),
+        drawn=added(lambda part: part.drawn),
+        above=sum(size * above for size, (above, _) in bias),
+        under=sum(size * under for size, (_, under) in bias),
+    )
+
+
+def difference(
+    sums: SpeakerSums, mine: Scores, theirs: Scores, *, level: float = LEVEL
+) -> dict[str, PairedDifference]:
+    """Paired differences of acc, w_f1 and max_gap.
+
+    Standard errors are the jackknife's, and of max_gap, which has corners, the bootstrap's where it
+    is larger. Of max_gap the module's docstring has the bounds.
+    """
+    whole = {name: mine.whole[name] - theirs.whole[name] for name in mine.whole}
+    without = {name: mine.without[name] - theirs.without[name] for name in mine.without}
+    cells = sorted(mine.cells | theirs.cells)
+    there = sums.denominators[..., -1]  # [U, C]
+    differ = np.abs(mine.hits - theirs.hits).sum(-1)  # so many predictions differ at least, [U, C]
+    share, least = there.sum(1) / there.sum(), binomial(differ.sum(), there.sum())
+    differences = {}
+    for name in ("acc", "w_f1"):
+        se, df = jackknife(sums, whole[name], without[name], share, least)
+        differences[name] = _paired_difference(whole[name], se, df, 0.5 + level / 2)
+    share = sums.share[:, cells, -1].sum(1)
+    sides = ((differ[side][:, cells].sum(0), there[side][:, cells].sum(0))
+             for side in (sums.female, ~sums.female))  # fmt: skip
+    least = sum(binomial(*side).sum() for side in sides) / 4
+    se, df = jackknife(sums, whole["max_gap"], without["max_gap"], share, least)
+    se = np.fmax(se, np.nanstd(mine.drawn - theirs.drawn, ddof=1)) + 0 * se
+    ends = (mine.above + theirs.under, theirs.above + mine.under)
+    return differences | {"max_gap": _paired_difference(whole["max_gap"], se, df, level, *ends)}
+
+
+def _paired_difference(
+    value: float, se: float, df: float, level: float, under: float = 0.0, above: float = 0.0
+) -> PairedDifference:
+    """The difference with one-sided confidence `level` at each end, moved outwards by the bounds
+    of the bias `under` and `above`."""
+    se = se + 0 * (under + above)  # unknown where these are
+    reach = stats.t.ppf(level, df) * se
+    below = stats.t.cdf(-(value + above) / se, df)
+    return PairedDifference(
+        *map(float, (value, se, value - under - reach, value + above + reach, below))
+    )
+
+
+def _worst_cell(sums: SpeakerSums, system: str) -> int:
+    gaps = metrics.gap_sizes(sums.observed(system))["avg"]
+    return int(np.argmax(np.where(np.isfinite(gaps), gaps, -1.0)))
+
+
+def _bias_bounds(sums: SpeakerSums, system: str, drawn: np.ndarray) -> tuple[float, float]:
+    """At most how much too large, and how much too small, a measured max_gap is on average.
+
+    The first is the mean max_gap of resampled errors alone, and no less than what its utterances
+    give half of the worst cell's average. Both hold all that differences without an interval could
+    hide. NaN where the accuracy of a cell has none.
+
+    Args:
+        drawn: [resamples, C, 2K + 2], the signed differences under the resamples.
+    """
+    whole, known = sums.observed(system), has_interval(sums, system)
+    there = np.isfinite(metrics.gap_sizes(whole)["avg"])
+    if not there.any() or not known[there, -1].all():
+        return np.nan, np.nan
+    rate = sums.rates(sums.measured_weights, system)[0]
+    chance = by_chance(sums, rate)[_worst_cell(sums, system), -1] / 4
+    errors = max(float(np.nanmean(largest_gap(drawn - whole))), np.sqrt(2 / np.pi * chance))
+    weight, size = np.stack([coefficients(gap) for gap in whole]), np.abs(np.nan_to_num(whole))
+    unseen = np.where(known, 0.0, weight)
+    return errors + (unseen * size).sum(1).max(), (unseen * (1 - size)).sum(1).max()
