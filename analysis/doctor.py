@@ -15,22 +15,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 from scipy import stats
 
 from analysis.front import COMPLETE, FrontInfo, front
-from analysis.statistics import largest_gap_of_margins
-from analysis.statistics.uncertainty import classes_of, dev_predictions
-from ermgap import metrics
-from ermgap.config import GENDERS
-from ermgap.errors import UserError
+from analysis.statistics import SpeakerSums
+from analysis.statistics.uncertainty import speaker_sums
 from ermgap.records import Records, file_names
 
 SPLITS = 20
 MIN_TRIALS = 6  # trials under which a rank correlation says nothing
 MAX_TRIALS = 300  # trials whose predictions are halved: more would add nothing
 EDGE = 0.05  # of a range, on its own scale
-_SPEAKER = ["language", "gender", "speaker"]
 
 
 def examine(info: FrontInfo, records: Records) -> dict[str, object]:
@@ -60,27 +55,24 @@ def predictability(info: FrontInfo, records: Records) -> dict[str, object]:
     mean of many splits varies less, which leaves room for what trials of unlike accuracy have in
     common (fair models, too, show larger gaps where they err more).
     """
-    labels, *support = classes_of(records).values()
     usable = [point for point in info.points if point.eligible]
     if len(usable) > MAX_TRIALS:
         usable = [usable[i] for i in np.linspace(0, len(usable) - 1, MAX_TRIALS).astype(int)]
-    tables = [dev_predictions(records, point.trial_id) for point in usable]
-    order = ["utterance_id", "modality"]
-    tables = [table.sort_values(order, kind="stable", ignore_index=True) for table in tables
-              if table is not None and len(table)]  # fmt: skip
-    coded = [_coded(table, labels) for table in tables]
-    tables = [table for table, codes in zip(tables, coded, strict=True) if codes is not None]
-    if len(tables) < MIN_TRIALS:
-        return {"trials": len(tables)}
-    if any(not table[order].equals(tables[0][order]) for table in tables):
-        return {"trials": len(tables)}
-    coded = [codes for codes in coded if codes is not None]
-    halves, (classes, cells) = _halves(tables[0]), _comparable(tables[0], coded[0], *support)
-    measured = np.array([_measured(codes, halves, classes, cells) for codes in coded])
-    findings = {"trials": len(tables), "error": float(1 / np.sqrt(max(len(tables) - 3, 1)))}
-    findings |= {"cells": int(cells.sum())}
-    for name, values in zip(("acc", "max_gap"), np.moveaxis(measured, -1, 0), strict=True):
-        ranks = [_spearman(values[:, k, 0], values[:, k, 1]) for k in range(SPLITS)]
+    sums, _ = speaker_sums(records, [point.trial_id for point in usable])
+    trials = 0 if sums is None else len(sums.counts)
+    if trials < MIN_TRIALS:
+        return {"trials": trials}
+    lone = {stratum.split("/")[0] for stratum in sums.lone}
+    halved = [cell.split("/")[0] not in lone for cell in sums.cells]
+    sums = replace(sums, counted=sums.counted & halved)
+    first = _halves(sums)
+    weights = np.concatenate([first, ~first]).astype(float)
+    names = ("acc", "max_gap")
+    values = sums.scores(names, weights).reshape(2, SPLITS, trials, len(names))
+    findings = {"trials": trials, "error": float(1 / np.sqrt(max(trials - 3, 1)))}
+    findings |= {"cells": int(sums.counted.sum())}
+    for name, (one, other) in zip(names, np.moveaxis(values, -1, 0), strict=True):
+        ranks = [_spearman(*pair) for pair in zip(one, other, strict=True)]
         ranks = [rank for rank in ranks if np.isfinite(rank)]
         rank = float(np.mean(ranks)) if ranks else float("nan")
         findings[name] = {"rank": rank, "reliability": 2 * rank / (1 + rank) if rank > 0 else 0.0}
@@ -207,68 +199,23 @@ def _stopping(records: Records) -> dict:
         return {}
 
 
-def _coded(table: pd.DataFrame, labels: Sequence[str]) -> metrics.EncodedPredictions | None:
-    if "speaker" not in table:  # nothing to halve by
-        return None
-    try:
-        return metrics.encode(table, labels=labels)
-    except UserError:
-        return None
-
-
-def _halves(table: pd.DataFrame) -> np.ndarray:
-    """Bool [SPLITS, n], the first half of each split: half of the speakers of each stratum.
+def _halves(sums: SpeakerSums) -> np.ndarray:
+    """Bool [SPLITS, U], the first half of each split: half of the speakers of each stratum.
 
     Speakers of about equally many utterances are parted, so that the halves are alike in size.
     """
     rng = np.random.default_rng(0)
-    who = table.groupby(_SPEAKER, sort=True).ngroup().to_numpy()
-    speakers = table[_SPEAKER].groupby(who).first().assign(n=np.bincount(who))
+    speakers = sums.units.groupby(sums.speakers).agg({"stratum": "first", "size": "sum"})
+    speakers = speakers.sort_values("stratum", kind="stable")
     first_half = np.zeros((SPLITS, len(speakers)), bool)
     for k in range(SPLITS):
         order = speakers.assign(draw=rng.random(len(speakers)))
-        order = order.sort_values(["n", "draw"], ascending=False)
-        for rows in order.groupby(_SPEAKER[:2], sort=True).indices.values():
+        order = order.sort_values(["size", "draw"], ascending=False)
+        for rows in order.groupby("stratum", sort=True).indices.values():
             first = rng.integers(2, size=-(-len(rows) // 2))  # one of each two that follow
             half = np.stack([first, 1 - first], 1).ravel()[: len(rows)] == 0
             first_half[k, order.index[rows]] = half
-    return first_half[:, who]
-
-
-def _comparable(
-    table: pd.DataFrame,
-    coded: metrics.EncodedPredictions,
-    min_support: int,
-    cell_support: int | None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Classes [C, K] of the gaps, and the cells [C] that count and can be halved by speaker."""
-    counts = metrics.confusions(coded)
-    cells = metrics.counted_cells(counts, min_support=min_support, cell_support=cell_support)
-    speakers = table[_SPEAKER].drop_duplicates().groupby(_SPEAKER[:2]).size().unstack(fill_value=0)
-    fewest = speakers.reindex(columns=GENDERS, fill_value=0).min(axis=1)
-    languages = [cell.split("/", 1)[0] for cell in coded.cells]
-    halved = fewest.reindex(languages).to_numpy() >= 2
-    return metrics.supported_classes(counts, min_support=min_support), cells & halved
-
-
-def _measured(
-    coded: metrics.EncodedPredictions, halves: np.ndarray, classes: np.ndarray, cells: np.ndarray
-) -> np.ndarray:
-    """acc and max_gap on both halves of each split, [SPLITS, 2, 2]."""
-    parts = ("cell", "gender", "label", "prediction")
-    sides = np.stack([halves, ~halves], 1).reshape(-1, halves.shape[1])
-    counts = np.stack(
-        [
-            metrics.confusions(
-                replace(coded, **{name: getattr(coded, name)[side] for name in parts})
-            )
-            for side in sides
-        ]
-    )
-    accuracy = metrics.accuracy(counts.sum((1, 2)))
-    return np.stack([accuracy, largest_gap_of_margins(counts, classes, cells)], -1).reshape(
-        SPLITS, 2, 2
-    )
+    return first_half[:, sums.speakers]
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:

@@ -20,10 +20,8 @@ import pandas as pd
 
 from analysis.figures import figures, layout
 from analysis.front import FrontInfo
-from analysis.statistics import SpeakerSums
-from analysis.statistics.uncertainty import classes_of, dev_predictions
+from analysis.statistics import uncertainty
 from ermgap.config import METRICS
-from ermgap.errors import UserError
 from ermgap.records import Records
 
 LEVELS = (25, 50, 75)
@@ -53,11 +51,8 @@ def over_speakers(info: FrontInfo, records: Records) -> Attainment | None:
     """Over resampled speakers; None without predictions or resamples of the objectives."""
     if len(info.objectives) != 2 or not set(info.objectives) <= {"acc", "w_f1", "max_gap"}:
         return None
-    tables = {p.trial_id: dev_predictions(records, p.trial_id) for p in info.best(MOST)}
-    tables = {name: table for name, table in tables.items() if table is not None and len(table)}
-    try:
-        sums = SpeakerSums.of(tables, **classes_of(records))
-    except UserError:
+    sums, _ = uncertainty.speaker_sums(records, [point.trial_id for point in info.best(MOST)])
+    if sums is None:
         return None
     values = sums.objectives(info.objectives, resamples=RESAMPLES)
     made = surfaces(values, info.directions)

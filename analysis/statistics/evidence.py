@@ -13,14 +13,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
-import pandas as pd
 
 from analysis.front import FrontInfo, Point
 from analysis.statistics import intervals, null_band, paired
 from analysis.statistics.speaker_sums import SpeakerSums
-from analysis.statistics.uncertainty import classes_of, dev_predictions
+from analysis.statistics.uncertainty import speaker_sums
 from ermgap import metrics
-from ermgap.errors import UserError
 from ermgap.records import Records
 
 RESAMPLES = 2000
@@ -83,16 +81,10 @@ class Evidence(Mapping):
 
 def collect(info: FrontInfo, records: Records, *, seed: int = 0) -> Evidence:
     """The evidence of the front's points and of ERM."""
-    tables, missing = {}, {}
-    for point in info.highlighted:
-        table = dev_predictions(records, point.trial_id)
-        if table is None or table.empty:
-            missing[point.trial_id] = "its predictions are absent or unreadable"
-        else:
-            tables[point.trial_id] = table
+    names = [point.trial_id for point in info.highlighted]
     erm = info.erm.trial_id if info.erm is not None else None
-    sums, unreadable = _sums(tables, erm, classes_of(records))
-    missing |= unreadable
+    # The utterances are those of the first: of ERM, with which all others are compared.
+    sums, missing = speaker_sums(records, sorted(names, key=lambda name: name != erm))
     if sums is None:
         return Evidence(missing=missing)
     weights = sums.draws(RESAMPLES, np.random.default_rng(seed))
@@ -105,7 +97,8 @@ def collect(info: FrontInfo, records: Records, *, seed: int = 0) -> Evidence:
             else None,
             *_worst_cell(sums, name),
         )
-        for name in sums.counts
+        for name in names
+        if name in sums.counts
     }
     tests = null_band.permuted(sums, erm, seed=seed) if erm in sums.counts else []
     return Evidence(points, missing, tuple(tests))
@@ -115,10 +108,7 @@ def signed_gaps(info: FrontInfo, records: Records) -> dict[str, list[dict]]:
     """Every signed gap of the front's points and of ERM with its interval, by trial id."""
     gaps = {}
     for point in info.highlighted:
-        table = dev_predictions(records, point.trial_id)
-        if table is None or table.empty:
-            continue
-        sums, _ = _sums({point.trial_id: table}, None, classes_of(records))
+        sums, _ = speaker_sums(records, [point.trial_id])
         if sums is not None:
             table = intervals.signed_gaps(sums.with_all_cells(), point.trial_id)
             gaps[point.trial_id] = table.to_dict("records")
@@ -133,31 +123,6 @@ def _worst_cell(sums: SpeakerSums, system: str) -> tuple[str | None, float, floa
     cell = int(np.nanargmax(gaps))
     female, male = sums.rates(sums.measured_weights, system)[0, cell, :, -1]
     return sums.cells[cell], float(female), float(male)
-
-
-def _sums(
-    tables: dict[str, pd.DataFrame], erm: str | None, rest: dict
-) -> tuple[SpeakerSums | None, dict[str, str]]:
-    """The sums of all tables of the same utterances as ERM's, else as the first readable one's.
-
-    The dict has the reason for each table that is not among them.
-    """
-    try:
-        return SpeakerSums.of(tables, **rest), {}
-    except UserError:  # one of them at least is not of the same utterances
-        pass
-    order = sorted(tables, key=lambda name: name != erm)
-    base, reasons = None, {}
-    for name in order:
-        try:
-            pair = {name: tables[name]} if base is None else {base: tables[base]}
-            SpeakerSums.of(pair | {name: tables[name]}, **rest)
-        except UserError as problem:
-            reasons[name] = str(problem)
-            continue
-        base = name if base is None else base
-    kept = {name: table for name, table in tables.items() if name not in reasons}
-    return (SpeakerSums.of(kept, **rest) if kept else None), reasons
 
 
 def sentence(info: FrontInfo, evidence: Evidence) -> str:

@@ -20,9 +20,7 @@ import numpy as np
 
 from analysis.front import FrontInfo, Point, front
 from analysis.statistics import uncertainty
-from analysis.statistics.speaker_sums import SpeakerSums
 from ermgap.config import losses
-from ermgap.errors import UserError
 from ermgap.records import Records
 
 RESAMPLES = 400
@@ -159,12 +157,8 @@ def _drawn(points: tuple[Point, ...], info: FrontInfo, records: Records) -> np.n
     """Hypervolume of these trials' front on each resample, [RESAMPLES]."""
     if set(info.objectives) != {"acc", "max_gap"}:
         return np.full(RESAMPLES, np.nan)
-    tables = {p.trial_id: uncertainty.dev_predictions(records, p.trial_id) for p in points}
-    if any(table is None for table in tables.values()):
-        return np.full(RESAMPLES, np.nan)
-    try:
-        sums = SpeakerSums.of(tables, **uncertainty.classes_of(records))
-    except UserError:  # files from elsewhere; volumes without their errors are better than none
+    sums, missing = uncertainty.speaker_sums(records, [point.trial_id for point in points])
+    if sums is None or missing:  # volumes without their errors are better than none
         return np.full(RESAMPLES, np.nan)
     values = sums.objectives(info.objectives, resamples=RESAMPLES)
     return np.array(

@@ -23,6 +23,7 @@ from ermgap.errors import UserError
 from ermgap.metrics import Margins
 
 SPEAKER = ["corpus", "speaker"]
+_ASKED = ["utterance_id", "modality", "label"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,37 +58,45 @@ class SpeakerSums:
         labels: Sequence[str],
         min_support: float = 5,
         cell_support: float | None = None,
+        omitted: dict[str, str] | None = None,
     ) -> SpeakerSums:
         """The sums of prediction tables (as in predictions/<trial_id>.parquet, one split).
+
+        Args:
+            omitted: gets the reason for each table that cannot be read or is not of the same
+                utterances as the first that can; None: that is an error.
 
         Raises:
             UserError: there is no table, one lacks a column, or two are not of the same utterances.
         """
-        if not tables:
-            raise UserError("there are no predictions to compare; name at least one system.")
-        frames = {name: _ordered(table) for name, table in tables.items()}
-        first, base = next(iter(frames.items()))
-        units, unit, lone = _units(base)
         counts: dict[str, np.ndarray] = {}
         confusions: dict[str, np.ndarray] = {}
-        for name, table in frames.items():
-            coded = metrics.encode(table, labels=labels)
-            if not table[["utterance_id", "modality", "label"]].equals(
-                base[["utterance_id", "modality", "label"]]
-            ):
-                raise UserError(
-                    f"the predictions of {name} are not of the same utterances as those of "
-                    f"{first}; compare systems that were evaluated on one split of one table."
-                )
-            counts[name] = _sums(coded, unit, len(units))
-            confusions[name] = metrics.confusions(coded).sum(1)
+        for name, table in tables.items():
+            try:
+                keys, coded = _ordered(table, labels)
+                if not counts:
+                    first, (units, unit, lone) = name, _units(keys)
+                    asked, cells = keys[_ASKED], coded.cells
+                elif not keys[_ASKED].equals(asked):
+                    raise UserError(
+                        f"the predictions of {name} are not of the same utterances as those of "
+                        f"{first}; compare systems that were evaluated on one split of one table."
+                    )
+            except UserError as problem:
+                if omitted is None:
+                    raise
+                omitted[name] = str(problem)
+                continue
+            counts[name], confusions[name] = _sums(coded, unit, len(units))
+        if not counts:
+            raise UserError("there are no predictions to compare; name at least one system.")
         support = counts[first][..., 0]
         female = (units["gender"] == GENDERS[0]).to_numpy()
         both = np.stack([support[female].sum(0), support[~female].sum(0)], 1)
         classes = (both >= min_support).all(1)
         truth = Margins(both, both, both)  # which gaps are defined depends on the true labels alone
         counted = metrics.counted_cells(truth, min_support=min_support, cell_support=cell_support)
-        return cls(tuple(labels), coded.cells, units, lone, counts, confusions, classes, counted)
+        return cls(tuple(labels), cells, units, lone, counts, confusions, classes, counted)
 
     def with_all_cells(self) -> SpeakerSums:
         """The same with all cells counted, to list what each of them has."""
@@ -198,7 +207,10 @@ class SpeakerSums:
 
     def objectives(self, names: Sequence[str], *, resamples: int, seed: int = 0) -> np.ndarray:
         """What all systems score under the same resamples, [resamples, systems, names]."""
-        weights = self.draws(resamples, np.random.default_rng(seed))
+        return self.scores(names, self.draws(resamples, np.random.default_rng(seed)))
+
+    def scores(self, names: Sequence[str], weights: np.ndarray) -> np.ndarray:
+        """`values` of all systems, [resamples, systems, names]."""
         scores = [self.values(weights, system) for system in self.counts]
         return np.stack([np.stack([score[name] for name in names], -1) for score in scores], 1)
 
@@ -229,14 +241,18 @@ def largest_gap_of_margins(
     return largest_gap(metrics.differences(metrics.rates(margins, classes=classes, cells=cells)))
 
 
-def _ordered(table: pd.DataFrame) -> pd.DataFrame:
+def _ordered(
+    table: pd.DataFrame, labels: Sequence[str]
+) -> tuple[pd.DataFrame, metrics.EncodedPredictions]:
+    """A table in the order of its utterances, and its predictions as numbers."""
     keys = ["utterance_id", "modality"]
     if missing := [name for name in [*keys, "speaker", "gender", "language"] if name not in table]:
         raise UserError(
             f"the predictions lack the column(s) {', '.join(missing)}; "
             "give a table as written in predictions/<trial_id>.parquet."
         )
-    return table.sort_values(keys, kind="stable").reset_index(drop=True)
+    table = table.sort_values(keys, kind="stable", ignore_index=True)
+    return table, metrics.encode(table, labels=labels)
 
 
 def _units(table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray, tuple[str, ...]]:
@@ -257,11 +273,11 @@ def _units(table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray, tuple[str, ..
     return units, unit, tuple(sorted(f"{a}/{b}" for a, b in lone.itertuples(index=False)))
 
 
-def _sums(coded: metrics.EncodedPredictions, unit: np.ndarray, units: int) -> np.ndarray:
-    k = coded.classes
-    sums = np.zeros((units, len(coded.cells), k + 1, 3))
-    np.add.at(sums, (unit, coded.cell, coded.label, 0), 1.0)
-    hit = coded.label == coded.prediction
-    np.add.at(sums, (unit[hit], coded.cell[hit], coded.label[hit], 1), 1.0)
-    np.add.at(sums, (unit, coded.cell, coded.prediction, 2), 1.0)
-    return sums[:, :, :k]
+def _sums(
+    coded: metrics.EncodedPredictions, unit: np.ndarray, units: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Margins of every unit [U, C, K, 3], and confusions [C, K, K + 1]."""
+    shape = (units, len(coded.cells), coded.classes, coded.classes + 1)
+    flat = np.ravel_multi_index((unit, coded.cell, coded.label, coded.prediction), shape)
+    counts = np.bincount(flat, minlength=int(np.prod(shape))).reshape(shape).astype(float)
+    return np.stack(Margins.of(counts), -1), counts.sum(0)

@@ -7,7 +7,7 @@ maximum of absolute differences cannot contain zero, and the maximum itself is b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -29,16 +29,28 @@ def standard_errors(
     """
     rows = []
     for trial_id in trial_ids:
-        table = dev_predictions(records, trial_id)
-        if table is None or table.empty:
-            continue
-        rng = np.random.default_rng(seed)
-        try:
-            row = bootstrap(table, **classes_of(records), resamples=resamples, rng=rng)
-        except UserError:  # a prediction that is no label, say: `evidence` has which and why
-            continue
-        rows.append({"trial_id": trial_id, **row})
+        sums, _ = speaker_sums(records, [trial_id])  # `evidence` has which lack them, and why
+        if sums is not None:
+            rng = np.random.default_rng(seed)
+            rows.append({"trial_id": trial_id, **bootstrap(sums, resamples=resamples, rng=rng)})
     return pd.DataFrame(rows, columns=["trial_id", "acc_se", "max_gap_se", "lone_speakers"])
+
+
+def speaker_sums(
+    records: Records, trial_ids: Iterable[str]
+) -> tuple[SpeakerSums | None, dict[str, str]]:
+    """The sums of the trials' dev predictions, and the reason for each trial that is not in them.
+
+    None where none is. All are of the same utterances as the first that can be read.
+    """
+    tables = {trial_id: dev_predictions(records, trial_id) for trial_id in trial_ids}
+    omitted = dict.fromkeys(tables, "its predictions are absent or unreadable")
+    omitted = {name: reason for name, reason in omitted.items() if tables[name] is None}
+    tables = {name: table for name, table in tables.items() if table is not None}
+    try:
+        return SpeakerSums.of(tables, **classes_of(records), omitted=omitted), omitted
+    except UserError:
+        return None, omitted
 
 
 def classes_of(records: Records) -> dict:
@@ -51,24 +63,13 @@ def classes_of(records: Records) -> dict:
     }
 
 
-def bootstrap(
-    predictions: pd.DataFrame,
-    *,
-    labels: Sequence[str],
-    min_support: int,
-    cell_support: int | None = None,
-    resamples: int,
-    rng: np.random.Generator,
-) -> dict[str, float]:
-    """Standard errors of acc and max_gap under resampling of speakers within language and gender.
+def bootstrap(sums: SpeakerSums, *, resamples: int, rng: np.random.Generator) -> dict[str, float]:
+    """Standard errors of acc and max_gap of the first system under `SpeakerSums.draws`.
 
-    The resamples are `SpeakerSums.draws`; `lone_speakers` counts the strata of one speaker, where
-    the errors miss what differs between speakers. The classes of the gaps are those with enough
-    support in the whole set.
+    `lone_speakers` counts the strata of one speaker, where the errors miss what differs between
+    speakers. The classes of the gaps are those with enough support in the whole set.
     """
-    support = {"min_support": min_support, "cell_support": cell_support}
-    sums = SpeakerSums.of({"": predictions}, labels=labels, **support)
-    values = sums.values(sums.draws(resamples, rng), "")
+    values = sums.values(sums.draws(resamples, rng), next(iter(sums.counts)))
     return {
         "acc_se": float(spread(values["acc"])),
         "max_gap_se": float(spread(values["max_gap"])),
@@ -77,15 +78,15 @@ def bootstrap(
 
 
 def dev_predictions(records: Records, trial_id: str) -> pd.DataFrame | None:
-    """The trial's predictions on dev; None where they are absent or cannot be read."""
+    """The trial's predictions on dev; None where they are absent, empty or cannot be read."""
     # A report without one bar is better than no report: the caller says which bars are missing.
     try:
         table = records.predictions(trial_id)
     except (OSError, ValueError):
         return None
-    if table is None:
-        return None
-    return table[table["split"] == "dev"] if "split" in table else table
+    if table is not None and "split" in table:
+        table = table[table["split"] == "dev"]
+    return None if table is None or table.empty else table
 
 
 def spread(drawn: np.ndarray) -> np.ndarray:

@@ -50,7 +50,7 @@ def grids(table: BenchmarkTable) -> list[Grid]:
         bold = _best(part, SCORES) if many else frozenset()
         made.append(Grid(f"{language}, {modality}", header, _across(part, columns), bold))
     summary = table.systems
-    columns = [_column(summary, "max_gap"), [name or "–" for name in summary["worst_cell"]]]
+    columns = [_column(summary, "max_gap"), summary["worst_cell"].fillna("–").tolist()]
     bold = _best(summary, ["max_gap"]) if many else frozenset()
     header = ["System", "max gap", "worst cell"]
     made.append(Grid("Largest AVG gap over cells", header, _across(summary, columns), bold))

@@ -12,7 +12,7 @@ from fairlearn.metrics import MetricFrame, false_positive_rate, true_positive_ra
 from fake_sweep import LABELS, predictions, utterances
 from sklearn.metrics import accuracy_score, f1_score
 
-from analysis.statistics import uncertainty
+from analysis.statistics import SpeakerSums, uncertainty
 from analysis.tables import formats
 from analysis.tables.benchmark_table import SCORES, table
 from ermgap import metrics
@@ -123,7 +123,8 @@ def test_standard_errors_are_those_of_resampled_speakers():
     frame = system(0)
     made = built({"ERM": frame}, resamples=400, seed=3)
     rng = np.random.default_rng(3)
-    expected = uncertainty.bootstrap(frame, labels=LABELS, min_support=1, resamples=400, rng=rng)
+    sums = SpeakerSums.of({"": frame}, labels=LABELS, min_support=1)
+    expected = uncertainty.bootstrap(sums, resamples=400, rng=rng)
     assert made.systems["max_gap_se"][0] == pytest.approx(expected["max_gap_se"])
     assert row(made, "ERM", "overall/speech")["acc_se"] == pytest.approx(expected["acc_se"])
 
@@ -180,6 +181,14 @@ def test_an_undefined_gap_is_a_dash_with_its_reason_and_never_zero(made):
     empty = row(made, "partial", "en/speech+text")
     assert empty["n"] == 0 and empty[list(SCORES)].isna().all() and not empty["degenerate"]
     assert re.search(r"partial in de/speech\+text, .*: no prediction\.", text)
+
+
+def test_a_system_of_one_gender_is_written_and_has_no_worst_cell(mixed):
+    women = {name: table[table["gender"] == "female"] for name, table in mixed.items()}
+    made = built({"women": women["ERM"], "ERM": mixed["ERM"]})
+    assert made.systems["worst_cell"].isna().tolist() == [True, False]
+    assert [row[2] for row in formats.grids(made)[-1].rows][0] == "–"
+    assert "women" in formats.to_latex(made) and "women" in formats.to_text(made)
 
 
 def test_too_little_support_leaves_two_gaps_and_says_so():

@@ -7,13 +7,14 @@ import pandas as pd
 import pytest
 from fake_sweep import LABELS, balanced, predictions, utterances, write
 
+from analysis.statistics import SpeakerSums
 from analysis.statistics.uncertainty import bootstrap, standard_errors
 from ermgap import metrics
 
 
 def errors(table: pd.DataFrame, *, resamples: int = 400) -> dict[str, float]:
     rng = np.random.default_rng(0)
-    return bootstrap(table, labels=LABELS, min_support=5, resamples=resamples, rng=rng)
+    return bootstrap(SpeakerSums.of({"": table}, labels=LABELS), resamples=resamples, rng=rng)
 
 
 @pytest.mark.parametrize("speakers", [2, 6])
