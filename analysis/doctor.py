@@ -65,14 +65,14 @@ def predictability(info: FrontInfo, records: Records) -> dict[str, object]:
     lone = {stratum.split("/")[0] for stratum in sums.lone}
     halved = [cell.split("/")[0] not in lone for cell in sums.cells]
     sums = replace(sums, counted=sums.counted & halved)
-    first = _halves(sums)
-    weights = np.concatenate([first, ~first]).astype(float)
+    half = _halves(sums)
+    weights = np.concatenate([half, ~half]).astype(float)
     names = ("acc", "max_gap")
     values = sums.scores(names, weights).reshape(2, SPLITS, trials, len(names))
     findings = {"trials": trials, "error": float(1 / np.sqrt(max(trials - 3, 1)))}
     findings |= {"cells": int(sums.counted.sum())}
-    for name, (one, other) in zip(names, np.moveaxis(values, -1, 0), strict=True):
-        ranks = [_spearman(*pair) for pair in zip(one, other, strict=True)]
+    for name, (first, second) in zip(names, np.moveaxis(values, -1, 0), strict=True):
+        ranks = [_spearman(*pair) for pair in zip(first, second, strict=True)]
         ranks = [rank for rank in ranks if np.isfinite(rank)]
         rank = float(np.mean(ranks)) if ranks else float("nan")
         findings[name] = {"rank": rank, "reliability": 2 * rank / (1 + rank) if rank > 0 else 0.0}
