@@ -54,15 +54,15 @@ class BenchmarkTable:
 
 
 @dataclass(frozen=True, eq=False)
-class _Modality:
-    """One system in one modality; the resampled arrays have a leading axis of resamples."""
+class _Measured:
+    """One system: B blocks, of each modality the cells and then overall."""
 
-    blocks: tuple[str, ...]  # the cells, then overall
-    scores: dict[str, np.ndarray]  # of SCORES, [blocks]
-    drawn: dict[str, np.ndarray]  # the same, [resamples, blocks]
-    counts: np.ndarray  # [blocks, 2, K, K + 1]
-    classes: np.ndarray  # [blocks] that entered the TPR and FPR gaps
-    who: pd.DataFrame  # identity of the utterances
+    blocks: tuple[str, ...]
+    counting: np.ndarray  # bool [B], the cells that count for max_gap
+    margins: Margins  # each [B, 2, K]
+    classes: np.ndarray  # int [B], how many entered the TPR and FPR gaps
+    scores: dict[str, np.ndarray]  # of SCORES, [1 + resamples, B]: as measured, then resampled
+    who: dict[str, pd.DataFrame]  # identity of the utterances of each overall block
 
 
 def table(
@@ -98,10 +98,9 @@ def table(
     utterance that is predicted twice.
     """
     _check(systems, baseline)
-    options = {"labels": labels, "min_support": min_support, "resamples": resamples, "seed": seed}
-    measured = {name: _by_modality(predictions, **options) for name, predictions in systems.items()}
     support = {"min_support": min_support, "cell_support": cell_support}
-    counting = {name: _counting(parts, **support) for name, parts in measured.items()}
+    options = {"labels": labels, "resamples": resamples, "seed": seed} | support
+    measured = {name: _measured(predictions, **options) for name, predictions in systems.items()}
     rows = _filled(pd.concat([_rows(*item) for item in measured.items()]), list(systems))
     rows["degenerate"] = _degenerate(rows, baseline)
     if baseline is not None:
@@ -109,14 +108,14 @@ def table(
     poor = set(rows["system"][rows["degenerate"] & (rows["language"] == OVERALL)])
     return BenchmarkTable(
         rows=rows.drop(columns="majority_rate"),
-        systems=pd.DataFrame(
-            [_largest(name, parts, counting[name]) for name, parts in measured.items()]
-        ).assign(degenerate=[name in poor for name in measured]),
+        systems=pd.DataFrame([_largest(*item) for item in measured.items()]).assign(
+            degenerate=[name in poor for name in measured]
+        ),
         baseline=baseline,
         facts={
             "min_support": min_support,
             "cell_support": metrics.minimum_per_side(**support),
-            "uncounted": {n: _uncounted(measured[n], there) for n, there in counting.items()},
+            "uncounted": {name: _uncounted(part) for name, part in measured.items()},
             "synthetic": tuple(synthetic),
             **_facts(systems),
         },
@@ -157,64 +156,45 @@ def _facts(systems: Mapping[str, pd.DataFrame]) -> dict[str, object]:
 # One system ---------------------------------------------------------------------------------------
 
 
-def _by_modality(predictions: pd.DataFrame, *, seed: int, **options) -> dict[str, _Modality]:
-    """By modality, so that an utterance's rows in two of them get the same draws."""
-    return {
-        modality: _measured(part, rng=np.random.default_rng(seed), **options)
-        for modality, part in predictions.groupby("modality", sort=True)
-    }
-
-
 def _measured(
-    part: pd.DataFrame,
+    predictions: pd.DataFrame,
     *,
     labels: Sequence[str],
     min_support: int,
+    cell_support: int | None,
     resamples: int,
-    rng: np.random.Generator,
-) -> _Modality:
-    coded = metrics.encode(part, labels=labels)
-    (counts,) = _pooled((metrics.confusions(coded),), cells=-4)
-    classes = metrics.supported_classes(counts, min_support=min_support)
-    sums = SpeakerSums.of({"": part}, labels=labels, min_support=min_support)
-    drawn = sums.margins(sums.draws(resamples, rng), "")
-    who = part[["utterance_id", "language", "gender", "speaker"]].astype(str)
-    return _Modality(
-        blocks=(*coded.cells, f"{OVERALL}/{part['modality'].iloc[0]}"),
-        scores=_scores(counts, classes),
-        drawn=_scores(Margins(*_pooled(drawn, cells=-3)), classes),
-        counts=counts,
-        classes=classes.sum(-1),
-        who=who.sort_values("utterance_id").reset_index(drop=True),
-    )
+    seed: int,
+) -> _Measured:
+    """Modality by modality, so that an utterance's rows in two of them get the same draws."""
+    blocks, margins, who = [], [], {}
+    for modality, part in predictions.groupby("modality", sort=True):
+        sums = SpeakerSums.of({"": part}, labels=labels, min_support=min_support)
+        drawn = sums.draws(resamples, np.random.default_rng(seed))
+        cells = np.stack(sums.margins(np.concatenate([sums.measured_weights, drawn]), ""))
+        margins += [cells, cells.sum(2, keepdims=True)]
+        blocks += [*sums.cells, f"{OVERALL}/{modality}"]
+        identity = part[["utterance_id", "language", "gender", "speaker"]].astype(str)
+        who[blocks[-1]] = identity.sort_values("utterance_id", ignore_index=True)
+    every = np.concatenate(margins, 2)  # [3, 1 + resamples, B, 2, K]
+    whole, is_cell = Margins(*every[:, 0]), np.array([block not in who for block in blocks])
+    support = {"min_support": min_support, "cell_support": cell_support}
+    counting = np.zeros(len(blocks), bool)
+    counting[is_cell] = metrics.counted_cells(Margins(*every[:, 0, is_cell]), **support)
+    classes = metrics.supported_classes(whole, min_support=min_support)
+    both, gaps = Margins(*every.sum(-2)), metrics.gender_gaps(Margins(*every), classes=classes)
+    scores = {"w_f1": metrics.weighted_f1(both), "acc": metrics.accuracy(both)}
+    scores |= {f"{name}_gap": gaps[name] for name in GAP_TITLES}
+    return _Measured(tuple(blocks), counting, whole, classes.sum(-1), scores, who)
 
 
-def _pooled(parts: Sequence[np.ndarray], *, cells: int) -> list[np.ndarray]:
-    """Counts or margins with the sum over axis `cells` behind the last cell."""
-    return [np.concatenate([part, part.sum(cells, keepdims=True)], axis=cells) for part in parts]
-
-
-def _scores(counts: np.ndarray | Margins, classes: np.ndarray) -> dict[str, np.ndarray]:
-    """SCORES of counts [..., blocks, 2, K, K + 1] or their margins, each [..., blocks]."""
-    margins = Margins.of(counts)
-    both = Margins(*(part.sum(-2) for part in margins))
-    gaps = metrics.gender_gaps(margins, classes=classes)
-    named = {f"{name}_gap": gaps[name] for name in GAP_TITLES}
-    return {"w_f1": metrics.weighted_f1(both), "acc": metrics.accuracy(both)} | named
-
-
-def _rows(system: str, parts: Mapping[str, _Modality]) -> pd.DataFrame:
-    frames = []
-    for part in parts.values():
-        frame = pd.DataFrame({"block": part.blocks, "system": system})
-        for key in SCORES:
-            frame[key], frame[f"{key}_se"] = part.scores[key], spread(part.drawn[key])
-        n, truth = part.counts.sum((-2, -1)), part.counts.sum((-3, -1))
-        counts = (n.sum(1), *n.T, part.classes, part.counts[..., -1].sum((-2, -1)))
-        frame[list(_COUNTS)] = np.stack(counts, axis=1)
-        frame["majority_rate"] = truth.max(-1) / truth.sum(-1)
-        frames.append(frame)
-    return pd.concat(frames)
+def _rows(system: str, part: _Measured) -> pd.DataFrame:
+    frame = pd.DataFrame({"block": part.blocks, "system": system})
+    for key in SCORES:
+        frame[key], frame[f"{key}_se"] = part.scores[key][0], spread(part.scores[key][1:])
+    n, truth = part.margins.support.sum(-1), part.margins.support.sum(-2)
+    unparsable = n.sum(1) - part.margins.predicted.sum((-2, -1))
+    frame[list(_COUNTS)] = np.stack([n.sum(1), *n.T, part.classes, unparsable], axis=1)
+    return frame.assign(majority_rate=truth.max(-1) / truth.sum(-1))
 
 
 def _filled(rows: pd.DataFrame, systems: list[str]) -> pd.DataFrame:
@@ -242,59 +222,42 @@ def _degenerate(rows: pd.DataFrame, baseline: str | None) -> pd.Series:
     return own | (there & whole.groupby([rows["system"], rows["modality"]]).transform("any"))
 
 
-def _counting(parts: Mapping[str, _Modality], **support) -> np.ndarray:
-    """The cells that count for max_gap, bool [cells of all modalities]."""
-    return metrics.counted_cells(
-        np.concatenate([part.counts[:-1] for part in parts.values()]), **support
-    )
-
-
-def _uncounted(parts: Mapping[str, _Modality], counting: np.ndarray) -> dict[str, str]:
-    """The others with their numbers, by name."""
-    sides = [
-        (block, *n)
-        for part in parts.values()
-        for block, n in zip(part.blocks[:-1], part.counts[:-1].sum((-2, -1)), strict=True)
-    ]
+def _uncounted(part: _Measured) -> dict[str, str]:
+    """The cells that do not count for max_gap with their numbers, by name."""
+    n = part.margins.support.sum(-1).astype(int)
     return {
-        block: f"{int(female)} female and {int(male)} male utterances"
-        for (block, female, male), counts in zip(sides, counting, strict=True)
-        if not counts
+        block: f"{female} female and {male} male utterances"
+        for block, counts, (female, male) in zip(part.blocks, part.counting, n, strict=True)
+        if not counts and block not in part.who
     }
 
 
-def _largest(system: str, parts: Mapping[str, _Modality], counting: np.ndarray) -> dict:
+def _largest(system: str, part: _Measured) -> dict:
     """The largest AVG gap over the cells that count; its error is of each resample's maximum."""
-    cells = [block for part in parts.values() for block in part.blocks[:-1]]
-    gaps = np.concatenate([part.scores["avg_gap"][:-1] for part in parts.values()])
-    gaps = np.where(counting, gaps, np.nan)
-    drawn = np.concatenate([part.drawn["avg_gap"][:, :-1] for part in parts.values()], axis=1)
-    drawn = np.where(counting, drawn, np.nan)
-    largest_gap = np.where(np.isfinite(drawn), drawn, -np.inf).max(1)
-    known = np.isfinite(gaps).any()
+    gaps = np.where(part.counting, part.scores["avg_gap"], np.nan)
+    gaps = np.where(np.isfinite(gaps), gaps, -np.inf)
+    largest, known = gaps.max(1), np.isfinite(gaps[0]).any()
     return {
         "system": system,
-        "max_gap": float(np.nanmax(gaps)) if known else np.nan,
-        "max_gap_se": float(spread(largest_gap)),
-        "worst_cell": cells[int(np.nanargmax(gaps))] if known else None,
-        "n": int(counting.sum()),
-        "cells": len(counting),
+        "max_gap": float(largest[0]) if known else np.nan,
+        "max_gap_se": float(spread(largest[1:])),
+        "worst_cell": part.blocks[int(gaps[0].argmax())] if known else None,
+        "n": int(part.counting.sum()),
+        "cells": len(part.blocks) - len(part.who),
     }
 
 
-def _differences(measured: Mapping[str, Mapping[str, _Modality]], baseline: str) -> pd.DataFrame:
+def _differences(measured: Mapping[str, _Measured], baseline: str) -> pd.DataFrame:
     """`delta_<name>` and `_se` per system and overall block; NaN where the utterances differ."""
-    rows = []
-    for name, parts in measured.items():
-        for modality, part in parts.items():
-            base = measured[baseline].get(modality)
-            row = {"system": name, "block": part.blocks[-1]}
-            same = base is not None and part.who.equals(base.who)
-            for key in COMPARED:
-                if same:
-                    row[f"delta_{key}"] = part.scores[key][-1] - base.scores[key][-1]
-                    drawn = part.drawn[key][:, -1] - base.drawn[key][:, -1]
-                    row[f"delta_{key}_se"] = float(spread(drawn))
-            rows.append(row)
+    rows, base = [], measured[baseline]
+    for name, part in measured.items():
+        for block, who in part.who.items():
+            rows.append({"system": name, "block": block})
+            if block in base.who and who.equals(base.who[block]):
+                mine, its = part.blocks.index(block), base.blocks.index(block)
+                for key in COMPARED:
+                    change = part.scores[key][:, mine] - base.scores[key][:, its]
+                    rows[-1][f"delta_{key}"] = change[0]
+                    rows[-1][f"delta_{key}_se"] = float(spread(change[1:]))
     columns = [f"delta_{key}{end}" for key in COMPARED for end in ("", "_se")]
     return pd.DataFrame(rows, columns=["system", "block", *columns])

@@ -10,7 +10,7 @@ Scores are percent and gaps percentage points with one decimal. `formats` spells
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +20,9 @@ from analysis.tables.benchmark_table import COMPARED, OVERALL, SCORES, Benchmark
 from ermgap.config import CHANCE_GAP, GAP_TITLES, GENDERS
 
 TITLES = {name: GAP_TITLES[name] for name in ("w_f1", "acc")} | {
-    f"{name}_gap": f"{title} gap" for name, title in GAP_TITLES.items()
+    f"{name}_gap": f"{title} gap" for name, title in (GAP_TITLES | {"max": "max"}).items()
 }
+TITLES |= {f"delta_{name}": TITLES[name] for name in COMPARED}
 WITH_ERROR = ("w_f1", "acc", "avg_gap", "max_gap")
 
 
@@ -40,21 +41,20 @@ def grids(table: BenchmarkTable) -> list[Grid]:
     many, unparsable = len(table.systems) > 1, bool(table.rows["unparsable"].any())
     made = []
     for block, part in table.rows.groupby("block", sort=False):
-        columns = [_column(part, key) for key in SCORES]
-        columns.append([f"{row.n_female:,}/{row.n_male:,}" for row in part.itertuples()])
-        header = ["System", *(TITLES[key] for key in SCORES), "n (F/M)"]
+        more = {"n (F/M)": [f"{row.n_female:,}/{row.n_male:,}" for row in part.itertuples()]}
         if unparsable:
-            columns.append([f"{n:,}" for n in part["unparsable"]])
-            header.append("no label")
-        language, modality = block.split("/", 1)
-        bold = _best(part, SCORES) if many else frozenset()
-        made.append(Grid(f"{language}, {modality}", header, _across(part, columns), bold))
-    summary = table.systems
-    columns = [_column(summary, "max_gap"), summary["worst_cell"].fillna("–").tolist()]
-    bold = _best(summary, ["max_gap"]) if many else frozenset()
-    header = ["System", "max gap", "worst cell"]
-    made.append(Grid("Largest AVG gap over cells", header, _across(summary, columns), bold))
-    return made + _changes(table)
+            more["no label"] = [f"{n:,}" for n in part["unparsable"]]
+        made.append(_grid(block.replace("/", ", ", 1), part, SCORES, more, with_best=many))
+    more = {"worst cell": table.systems["worst_cell"].fillna("–").tolist()}
+    title = "Largest AVG gap over cells"
+    made.append(_grid(title, table.systems, ["max_gap"], more, with_best=many))
+    if many and table.baseline is not None:
+        others = table.rows[table.rows["system"] != table.baseline]
+        keys = [f"delta_{key}" for key in COMPARED]
+        for block, part in others[others["language"] == OVERALL].groupby("block", sort=False):
+            title = f"Difference to {table.baseline}, {block.replace('/', ', ', 1)}"
+            made.append(_grid(title, part, keys, {}, with_best=False))
+    return made
 
 
 def notes(table: BenchmarkTable) -> list[str]:
@@ -136,42 +136,34 @@ def _reasons(row, table: BenchmarkTable) -> list[str]:
 # What is shown ------------------------------------------------------------------------------------
 
 
-def _changes(table: BenchmarkTable) -> list[Grid]:
-    if table.baseline is None or len(table.systems) < 2:
-        return []
-    others = table.rows[table.rows["system"] != table.baseline]
-    made = []
-    for modality, part in others[others["language"] == OVERALL].groupby("modality", sort=False):
-        columns = [_column(part, f"delta_{key}", sign="+") for key in COMPARED]
-        title = f"Difference to {table.baseline}, {OVERALL}, {modality}"
-        made.append(
-            Grid(
-                title,
-                ["System", *(TITLES[key] for key in COMPARED)],
-                _across(part, columns),
-                frozenset(),
-            )
-        )
-    return made
+def _grid(
+    title: str,
+    part: pd.DataFrame,
+    keys: Sequence[str],
+    more: Mapping[str, Sequence[str]],
+    *,
+    with_best: bool,
+) -> Grid:
+    """A row a system: the scores `keys`, then the columns of text `more`, by their headings."""
+    names = part["system"] + np.where(part["degenerate"], "†", "")
+    rows = zip(names, *(_column(part, key) for key in keys), *more.values(), strict=True)
+    header = ["System", *(TITLES[key] for key in keys), *more]
+    bold = _best(part, keys) if with_best else frozenset()
+    return Grid(title, header, [list(row) for row in rows], bold)
 
 
-def _column(part: pd.DataFrame, key: str, *, sign: str = "") -> list[str]:
+def _column(part: pd.DataFrame, key: str) -> list[str]:
+    sign = "+" if key.startswith("delta_") else ""
     errors = part[f"{key}_se"] if key in WITH_ERROR or sign else [np.nan] * len(part)
     return [_shown(value, error, sign) for value, error in zip(part[key], errors, strict=True)]
 
 
-def _shown(value: float, error: float, sign: str = "") -> str:
+def _shown(value: float, error: float, sign: str) -> str:
     if not np.isfinite(value):
         return "–"
     text = f"{100 * value + 0.0:{sign}.1f}".replace("-", "\u2212")
     text = re.sub("^[\u2212+](0\\.0)$", r"\1", text)  # a change of 0.0 has no sign
     return f"{text} ± {100 * error:.1f}" if np.isfinite(error) else text
-
-
-def _across(part: pd.DataFrame, columns: Sequence[list[str]]) -> list[list[str]]:
-    marks = ["†" if poor else "" for poor in part["degenerate"]]
-    names = [f"{name}{mark}" for name, mark in zip(part["system"], marks, strict=True)]
-    return [list(row) for row in zip(names, *columns, strict=True)]
 
 
 def _best(part: pd.DataFrame, keys: Sequence[str]) -> frozenset[tuple[int, int]]:
