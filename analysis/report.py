@@ -2,8 +2,8 @@
 
     report.write(Path("results/demo"))
 writes DIR/front.parquet, DIR/summary.json and, in analysis/plots/<name of DIR>/, report.html,
-report.json, pareto.png, .svg, .pdf, .html and .csv, and front.tex. It works while the sweep runs
-and says how far it is.
+report.json, pareto.png, .svg, .pdf and .csv, offsets.csv and front.tex. It works while the sweep
+runs and says how far it is.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from analysis.figures import attainment, family_picture, figures, pairs
 from analysis.front import FrontInfo, choose, front
 from analysis.page import explorer, front_table
 from analysis.page import sentences as page_sentences
-from analysis.statistics import Evidence, families, uncertainty
+from analysis.statistics import Evidence, families, offsets, uncertainty
 from analysis.statistics import evidence as gap_evidence
 from analysis.tables import tables
 from analysis.tables.markup import page
@@ -74,7 +74,7 @@ class ReportContent:
 
     `over_speakers` and `over_seeds` are how the front moves with other speakers and other seeds,
     `confirmation` its configurations over seeds, `explorer` the interactive part of the page,
-    `table` every trial, and `numbers` summary.json.
+    `table` every trial, `untrained` the baseline without training, and `numbers` summary.json.
     """
 
     records: Records
@@ -88,6 +88,7 @@ class ReportContent:
     confirmation: pd.DataFrame | None
     explorer: str
     table: pd.DataFrame
+    untrained: pd.DataFrame | None
     numbers: dict[str, object]
 
 
@@ -108,6 +109,7 @@ def _collect(records: Records, *, with_text: bool) -> ReportContent:
         confirmation=confirmed.read(info, records),
         explorer=explorer.html(info, records, bars, evidence, with_text=with_text),
         table=tables.trials(info, bars),
+        untrained=offsets.line(info, records),
         numbers=tables.summary(info, bars, evidence) | {"doctor": diagnosis},
     )
 
@@ -156,7 +158,10 @@ def _write_plots(content: ReportContent, folder: Path) -> None:
     whole = content.numbers | {"signed_gaps": gap_evidence.signed_gaps(info, content.records)}
     _write_text(folder / "report.json", to_json(whole, indent=1))
     _write_text(folder / "front.tex", tables.to_latex(tables.display(info, bars, evidence)))
-    figures.draw_files(info, folder, bars=bars, evidence=evidence)
+    untrained = content.untrained
+    if untrained is not None:
+        write_atomically(folder / "offsets.csv", lambda path: untrained.to_csv(path, index=False))
+    figures.draw_files(info, folder, bars=bars, evidence=evidence, untrained=untrained)
     _write_text(folder / "report.html", _page(content, _sections(content, folder)))
 
 
@@ -205,6 +210,8 @@ def _page(content: ReportContent, more: str) -> str:
     on_test = functools.partial(confirmed.on_test, content.confirmation)
     choices = _choices(info, evidence, choose.RULES, content.confirmation)
     style = (explorer.STATIC / "front_table.css").read_text(encoding="utf-8")
+    untrained = content.untrained
+    beat = [] if untrained is None else [offsets.sentence(info, untrained)]
     return page(
         f"Report: {info.name}",
         f"{_paragraphs(page_sentences.sentences(info, bars, evidence, on_test))}"
@@ -212,7 +219,7 @@ def _page(content: ReportContent, more: str) -> str:
         f"<p class='soft'>The same as a <a href='pareto.png'>picture</a> and as a "
         f"<a href='pareto.csv'>table</a> of all trials.</p>"
         f"<h2>The front</h2><style>{style}</style>{front_table.html(info, bars, evidence)}"
-        f"{_paragraphs(page_sentences.columns(info, evidence), soft=True)}"
+        f"{_paragraphs([*page_sentences.columns(info, evidence), *beat], soft=True)}"
         f"{more}"
         f"<h2>Choices by rule</h2>{_items(choices)}"
         f"<h2>What to mind in the next sweep</h2>{_items(doctor.sentences(content.diagnosis))}"

@@ -17,6 +17,7 @@ import pandas as pd
 from analysis.figures import layout
 from analysis.front import FrontInfo, Point
 from analysis.statistics import Evidence
+from ermgap.config import METRICS
 from ermgap.records import write_atomically
 
 BLUE, ORANGE = "#0072B2", "#D55E00"
@@ -61,9 +62,14 @@ def draw_files(
     *,
     bars: pd.DataFrame | None = None,
     evidence: Evidence | None = None,
+    untrained: pd.DataFrame | None = None,
 ) -> None:
-    """Write the picture as pareto.png (1245 x 930 pixels), .svg and .pdf."""
-    figure, _ = draw(info, bars=bars, evidence=evidence)
+    """Write the picture as pareto.png (1245 x 930 pixels), .svg and .pdf.
+
+    Args:
+        untrained: as from `statistics.offsets.line`.
+    """
+    figure, _ = draw(info, bars=bars, evidence=evidence, untrained=untrained)
     for kind in ("png", "svg", "pdf"):
         save = functools.partial(figure.savefig, dpi=150, format=kind)
         write_atomically(folder / f"pareto.{kind}", save)
@@ -77,7 +83,13 @@ def front_array(info: FrontInfo, *, bars: pd.DataFrame | None = None) -> np.ndar
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 
 
-def draw(info: FrontInfo, *, bars: pd.DataFrame | None = None, evidence: Evidence | None = None):
+def draw(
+    info: FrontInfo,
+    *,
+    bars: pd.DataFrame | None = None,
+    evidence: Evidence | None = None,
+    untrained: pd.DataFrame | None = None,
+):
     """A matplotlib Figure of the front and the list of its label artists."""
     picture = layout.picture(info, bars, evidence)
     figure, axes = framed(picture)
@@ -87,12 +99,23 @@ def draw(info: FrontInfo, *, bars: pd.DataFrame | None = None, evidence: Evidenc
         )
     if len(picture.staircase):
         axes.plot(*picture.staircase.T, color=BLUE, linewidth=1.6, alpha=0.75, zorder=2)
+    _offsets(axes, info, untrained)
     marks(axes, info, picture)
     if not any(mark.point.eligible for mark in picture.marks):
         reason = "no finished trial is usable" if info.complete else "no finished trial yet"
         axes.text(0.5, 0.93, reason, transform=axes.transAxes, ha="center", color=SOFT)
     legend(axes)
     return figure, label(axes, picture)
+
+
+def _offsets(axes, info: FrontInfo, untrained: pd.DataFrame | None) -> None:
+    """Draw the baseline without training, if the picture's objectives are among its scores."""
+    names = layout.plane(info)
+    if untrained is None or not set(names) <= set(untrained):
+        return
+    usable = untrained.loc[~untrained["degenerate"], list(names)]
+    at = usable.to_numpy() * [METRICS[name].scale for name in names]
+    axes.plot(*at.T, color=ORANGE, linewidth=1, zorder=1.8, label="ERM with offsets")
 
 
 def framed(picture: layout.Picture, *, height: float = 0.65):

@@ -73,9 +73,9 @@ class SpeakerSums:
         confusions: dict[str, np.ndarray] = {}
         for name, table in tables.items():
             try:
-                keys, coded = _ordered(table, labels)
+                keys, coded = ordered(table, labels)
                 if not counts:
-                    first, (units, unit, lone) = name, _units(keys)
+                    first, (units, unit, lone) = name, units_of(keys)
                     asked, cells = keys[_ASKED], coded.cells
                 elif not keys[_ASKED].equals(asked):
                     raise UserError(
@@ -241,7 +241,7 @@ def largest_gap_of_margins(
     return largest_gap(metrics.differences(metrics.rates(margins, classes=classes, cells=cells)))
 
 
-def _ordered(
+def ordered(
     table: pd.DataFrame, labels: Sequence[str]
 ) -> tuple[pd.DataFrame, metrics.EncodedPredictions]:
     """A table in the order of its utterances, and its predictions as numbers."""
@@ -255,8 +255,8 @@ def _ordered(
     return table, metrics.encode(table, labels=labels)
 
 
-def _units(table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray, tuple[str, ...]]:
-    """(units, unit of each row, lone strata)."""
+def units_of(table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray, tuple[str, ...]]:
+    """The units of predictions, the unit of each row (int [n]) and the lone strata."""
     speaker = [name for name in SPEAKER if name in table]
     stratum = table.groupby(["language", "gender"], sort=True).ngroup().to_numpy()
     who = table.groupby(["language", "gender", *speaker], sort=True).ngroup().to_numpy()
