@@ -174,11 +174,19 @@ def _kind(axes, kind: str, marks: list[layout.Mark]) -> None:
 
 
 def legend(axes, *, columns: int = 6) -> None:
-    """The legend above the axes, if anything in them has a label."""
-    where = {"loc": "lower left", "bbox_to_anchor": (-0.012, 1.0), "ncols": columns}
-    space = {"handletextpad": 0.2, "columnspacing": 1.2}
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(**where, **space, frameon=False, fontsize=8.5, labelcolor=INK)
+    """The legend above the axes, which give room to a second row; none without labels."""
+    where = {"loc": "lower left", "bbox_to_anchor": (-0.012, 1.0)}
+    look = {"handletextpad": 0.2, "columnspacing": 1.2, "frameon": False}
+    look |= {"fontsize": 8.5, "labelcolor": INK}
+    count = len(axes.get_legend_handles_labels()[0])
+    if not count:
+        return
+    row = axes.legend(**where, **look, ncols=columns)
+    renderer = axes.figure.canvas.get_renderer()
+    if count > columns or row.get_window_extent(renderer).x1 > axes.figure.bbox.x1:
+        axes.legend(**where, **look, ncols=-(-count // 2))
+        place = axes.get_position()
+        axes.set_position((place.x0, place.y0, place.width, 0.62))
 
 
 def label(axes, picture: layout.Picture) -> list:

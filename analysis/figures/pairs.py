@@ -36,7 +36,7 @@ def draw(info: FrontInfo, path: Path, *, bars: pd.DataFrame | None = None) -> No
         figures.marks(axes, info, picture)
         figures.label(axes, picture)
         if not number:
-            figures.legend(axes)
+            figures.legend(axes, columns=len(figures.STYLES))
     figure.text(0.05, 0.94, f"Three objectives: {info.name}", fontsize=13, weight="bold",
                 color=figures.INK)  # fmt: skip
     notes = "The same trials in the plane of each pair; the front is that of all three objectives."
