@@ -24,15 +24,9 @@ from ermgap.corpora.predictions import check_modality, predictions_table
 from ermgap.errors import UserError, missing_extra
 from ermgap.registry import Registry
 
-__all__ = [
-    "SYSTEMS",
-    "Context",
-    "System",
-    "check_modality",
-    "on_driver",
-    "parse",
-    "predictions_table",
-]
+
+def silent(text: str) -> None:
+    """The `note` of a caller who wants to read none."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +59,7 @@ class System(ABC):
         utterances: pd.DataFrame,
         *,
         modality: str,
-        note: Callable[[str], None] = lambda text: None,
+        note: Callable[[str], None] = silent,
     ) -> pd.DataFrame:
         """The predictions of these utterances, in their order (`predictions_table`).
 
@@ -116,9 +110,9 @@ def _lazy(
 SYSTEMS = Registry("system")
 SYSTEMS["zero-shot"] = _lazy("ours", "make_zero_shot")
 SYSTEMS["adapter"] = _lazy("ours", "make_adapter")
-SYSTEMS["generated"] = _lazy("generated", "make")
-SYSTEMS["voxtral"] = _lazy("voxtral", "make")
-SYSTEMS["openai"] = _lazy("endpoint.endpoint", "make", on_driver=True, extra="endpoint")
+SYSTEMS["generated"] = _lazy("generated", "GeneratingQwen2Audio")
+SYSTEMS["voxtral"] = _lazy("voxtral", "Voxtral")
+SYSTEMS["openai"] = _lazy("endpoint.endpoint", "Endpoint", on_driver=True, extra="endpoint")
 
 
 def parse(spec: str) -> tuple[str, str | None]:

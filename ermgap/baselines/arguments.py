@@ -63,10 +63,3 @@ def model_location(argument: str) -> tuple[Path | str, str | None]:
             "hub as ORG/NAME."
         )
     return name, revision or None
-
-
-def row_name(system: str, argument: str | None) -> str:
-    """The name of a system's row, `NAME=ARGUMENT`; of a folder only the last part."""
-    if argument is None:
-        return system
-    return f"{system}={Path(argument).name if Path(argument).expanduser().exists() else argument}"

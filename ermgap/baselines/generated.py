@@ -13,17 +13,17 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from ermgap.baselines import Context, System, check_modality, predictions_table
+from ermgap.baselines import Context, System, check_modality, predictions_table, silent
 from ermgap.baselines.answers import parse_answer
-from ermgap.baselines.arguments import model_location, row_name
-from ermgap.config import SPEECH
+from ermgap.baselines.arguments import model_location
+from ermgap.config import SPEECH, Backbone
 from ermgap.corpora import audio
 from ermgap.errors import UserError
 from ermgap.model import prompts
@@ -35,16 +35,6 @@ BATCH = 16  # the 7B model's tower over 16 windows of 30 s takes some 2 GB besid
 NEW_TOKENS = 16  # a label is at most 4 of Qwen's tokens; the rest is for "The speaker sounds ..."
 NOTE_EVERY = 20  # batches between two notes on the progress
 HOP = 160  # samples of a log-mel frame
-
-
-def make(argument: str | None, context: Context) -> System:
-    """The model of `argument`, or the run's backbone; UserError when it cannot be loaded."""
-    settings = resolved(context.config.backbone, torch.device(context.device))
-    if argument is None:
-        location = BACKBONES.find(settings.name)(settings), settings.revision
-    else:
-        location = model_location(argument)
-    return GeneratingQwen2Audio(*location, argument=argument, context=context)
 
 
 def quoted(transcript: str, tokens: Iterable[str] = ()) -> str:
@@ -74,34 +64,31 @@ class GeneratingSystem(System):
     """A system that generates text: clips in batches of similar length, answers read as labels.
 
     Args:
-        model_class, processor_class: of transformers.
-        folder, revision: of the model, a folder or a hub id.
-        argument: of the system, for the name of its row.
+        argument: a model's folder, or its hub id and revision; None: `own_location`.
         context: has labels, device, window and dtype.
 
     Raises UserError when the model cannot be loaded.
     """
 
     system: str  # its name in SYSTEMS
+    classes: tuple[str, str]  # of transformers: the model's and its processor's
 
-    def __init__(
-        self,
-        model_class,
-        processor_class,
-        folder: Path | str,
-        revision: str | None,
-        *,
-        argument: str | None,
-        context: Context,
-    ) -> None:
+    def __init__(self, argument: str | None, context: Context) -> None:
+        import transformers
         from safetensors import SafetensorError
 
         settings = resolved(context.config.backbone, torch.device(context.device))
-        self.name, self.labels = row_name(self.system, argument), tuple(context.labels)
-        self.window_s = settings.window_s
+        self.labels, self.window_s = tuple(context.labels), settings.window_s
+        if argument is None:
+            self.name, (folder, revision) = self.system, self.own_location(settings)
+        else:
+            folder, revision = model_location(argument)
+            shown = folder.name if isinstance(folder, Path) else argument
+            self.name = f"{self.system}={shown}"
+        model_class, processor_class = (getattr(transformers, name) for name in self.classes)
         # Code that comes with a model is never run; without the option transformers would ask.
         options = {"local_files_only": Path(folder).is_dir(), "trust_remote_code": False}
-        options["revision"] = revision
+        options["revision"] = revision or "main"
         try:
             self.processor = processor_class.from_pretrained(folder, **options)
             model, report = model_class.from_pretrained(
@@ -122,6 +109,10 @@ class GeneratingSystem(System):
         check_weights(model, report["missing_keys"], name=str(folder))
         self.model, self.tokenizer = model.to(context.device).eval(), self.processor.tokenizer
         self.tokenizer.padding_side = "left"
+
+    @abstractmethod
+    def own_location(self, settings: Backbone) -> tuple[Path | str, str | None]:
+        """Folder or hub id, and revision, of the model that is asked without an argument."""
 
     @abstractmethod
     def inputs(self, clips: list[np.ndarray], questions: list[str]):
@@ -154,13 +145,7 @@ class GeneratingSystem(System):
         """Texts that the tokenizer reads as special tokens."""
         return ()
 
-    def predict(
-        self,
-        utterances: pd.DataFrame,
-        *,
-        modality: str,
-        note: Callable[[str], None] = lambda text: None,
-    ) -> pd.DataFrame:
+    def predict(self, utterances: pd.DataFrame, *, modality: str, note=silent) -> pd.DataFrame:
         """As `System.predict`; the texts are in the column `answer`."""
         check_modality(modality)
         answers: list[str] = [""] * len(utterances)
@@ -197,21 +182,24 @@ class GeneratingSystem(System):
 
 
 class GeneratingQwen2Audio(GeneratingSystem):
-    """A Qwen2-Audio with its processor; made by `make`."""
+    """A Qwen2-Audio with its processor."""
 
     system = "generated"
+    classes = "Qwen2AudioForConditionalGeneration", "Qwen2AudioProcessor"
 
-    def __init__(self, folder: Path | str, revision: str | None, **keywords) -> None:
-        from transformers import Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
-
-        classes = Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
-        super().__init__(*classes, folder, revision, **keywords)
+    def __init__(self, argument: str | None, context: Context) -> None:
+        super().__init__(argument, context)
         tokenizer, audio_token = self.tokenizer, self.model.config.audio_token_id
         # transformers makes an empty tokenizer where its files are missing
         if tokenizer.convert_tokens_to_ids(prompts.AUDIO) != audio_token:
+            folder = self.model.name_or_path
             raise UserError(f"{folder} has another model's tokenizer, or none; get its files anew.")
         self.make_greedy(tokenizer.convert_tokens_to_ids(prompts.END), tokenizer.eos_token_id)
         self.window_s = min(self.window_s, self.processor.feature_extractor.chunk_length)
+
+    def own_location(self, settings: Backbone) -> tuple[Path | str, str | None]:
+        """The run's own backbone."""
+        return BACKBONES.find(settings.name)(settings), settings.revision
 
     def tokens(self) -> Iterable[str]:
         """The tokenizer's added tokens."""

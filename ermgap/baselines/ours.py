@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from ermgap.adapters import load_adapter
-from ermgap.baselines import Context, System
+from ermgap.baselines import Context, System, silent
 from ermgap.baselines.arguments import adapter_config
 from ermgap.config import MODALITIES, Backbone
 from ermgap.distributed import World
@@ -112,13 +112,7 @@ class BackboneSystem(System):
         self.name, self.speech, self.cache = name, speech, cache
         self.labels, self.modalities = tuple(labels), tuple(modalities)
 
-    def predict(
-        self,
-        utterances: pd.DataFrame,
-        *,
-        modality: str,
-        note: Callable[[str], None] = lambda text: None,
-    ) -> pd.DataFrame:
+    def predict(self, utterances: pd.DataFrame, *, modality: str, note=silent) -> pd.DataFrame:
         """See `System.predict`."""
         speech, labels = self.speech, self.labels
         note(f"{self.name}: {len(utterances)} utterances, {modality}")

@@ -19,22 +19,14 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from ermgap.baselines import Context, System
-from ermgap.baselines.arguments import model_location
+from ermgap.baselines import Context
 from ermgap.baselines.generated import GeneratingSystem
+from ermgap.config import Backbone
 from ermgap.corpora import audio
 from ermgap.errors import UserError, missing_extra
 
 VOXTRAL = "mistralai/Voxtral-Mini-3B-2507"
 WINDOW_FRAMES = 3000  # log-mel frames of 30 s, to which the processor pads
-
-
-def make(argument: str | None, context: Context) -> System:
-    """Voxtral-Mini, or the model of `argument`; UserError when it or mistral-common is absent."""
-    if not available():
-        raise missing_extra("voxtral", ModuleNotFoundError(name="mistral-common"))
-    location = (VOXTRAL, None) if argument is None else model_location(argument)
-    return Voxtral(*location, argument=argument, context=context)
 
 
 def available() -> bool:
@@ -45,16 +37,20 @@ def available() -> bool:
 
 
 class Voxtral(GeneratingSystem):
-    """A Voxtral with its processor; made by `make`."""
+    """A Voxtral with its processor; UserError when it or mistral-common is absent."""
 
     system = "voxtral"
+    classes = "VoxtralForConditionalGeneration", "VoxtralProcessor"
 
-    def __init__(self, folder: Path | str, revision: str | None, **keywords) -> None:
-        from transformers import VoxtralForConditionalGeneration, VoxtralProcessor
-
-        classes = VoxtralForConditionalGeneration, VoxtralProcessor
-        super().__init__(*classes, folder, revision or "main", **keywords)  # not None
+    def __init__(self, argument: str | None, context: Context) -> None:
+        if not available():
+            raise missing_extra("voxtral", ModuleNotFoundError(name="mistral-common"))
+        super().__init__(argument, context)
         self.make_greedy(self.tokenizer.eos_token_id)
+
+    def own_location(self, settings: Backbone) -> tuple[Path | str, str | None]:
+        """Voxtral-Mini of the hub."""
+        return VOXTRAL, None
 
     def inputs(self, clips: list[np.ndarray], questions: list[str]):
         """See `GeneratingSystem.inputs`."""

@@ -11,50 +11,6 @@ from ermgap.config.metrics_table import CHANCE_GAP, GAP_TITLES, METRICS, Metric
 from ermgap.config.parsing import differing_keys, tuples_to_lists
 from ermgap.config.presets import Config, apply_settings, from_dict, load
 from ermgap.config.safe_yaml import one_line, quoted
-from ermgap.config.schema import (
-    Adapter,
-    Backbone,
-    Data,
-    Objective,
-    Sweep,
-    Train,
-)
+from ermgap.config.schema import Adapter, Backbone, Data, Objective, Sweep, Train
 from ermgap.config.user_paths import absolute_corpus, absolute_path, make_absolute
-from ermgap.config.vocabulary import (
-    GENDERS,
-    MELD_LABELS,
-    MODALITIES,
-    SPEECH,
-    SPEECH_AND_TEXT,
-)
-
-__all__ = [
-    "Adapter",
-    "Backbone",
-    "CHANCE_GAP",
-    "Config",
-    "Data",
-    "GAP_TITLES",
-    "GENDERS",
-    "MELD_LABELS",
-    "METRICS",
-    "MODALITIES",
-    "Metric",
-    "Objective",
-    "SPEECH",
-    "SPEECH_AND_TEXT",
-    "Sweep",
-    "Train",
-    "absolute_corpus",
-    "absolute_path",
-    "apply_settings",
-    "differing_keys",
-    "from_dict",
-    "load",
-    "losses",
-    "make_absolute",
-    "old_forms",
-    "one_line",
-    "quoted",
-    "tuples_to_lists",
-]
+from ermgap.config.vocabulary import GENDERS, MELD_LABELS, MODALITIES, SPEECH, SPEECH_AND_TEXT

@@ -14,41 +14,7 @@ from ermgap.records.degenerate import (
     judge_trials,
 )
 from ermgap.records.dial import POSITIONS, dial_id, parse_id
-from ermgap.records.files import (
-    append_line,
-    claim,
-    make_folder,
-    plain,
-    to_json,
-    write_atomically,
-)
+from ermgap.records.files import append_line, claim, make_folder, plain, to_json, write_atomically
 from ermgap.records.storage import Retry, Storage, StorageError, is_uri
 from ermgap.records.sweep_records import Records
 from ermgap.records.trial import ENDED, Trial, parse_rows
-
-__all__ = [
-    "COMPLETE",
-    "ENDED",
-    "FLOOR_SHARE",
-    "DegenerateRule",
-    "Mirror",
-    "POSITIONS",
-    "Records",
-    "Retry",
-    "Storage",
-    "StorageError",
-    "Trial",
-    "append_line",
-    "catch_up",
-    "claim",
-    "dial_id",
-    "is_degenerate",
-    "is_uri",
-    "judge_trials",
-    "make_folder",
-    "parse_id",
-    "parse_rows",
-    "plain",
-    "to_json",
-    "write_atomically",
-]

@@ -83,10 +83,11 @@ def clips(folder: Path, n: int = 3):
 
 def endpoint(server, folder: Path, options: str = "", **limits) -> Endpoint:
     """The endpoint as a user makes it, but with waits of milliseconds."""
-    target = read(f"audio-model@{server.base}{options}")
     quick = {"first_delay_s": 0.005, "timeout_s": 5.0} | limits
     context = Context(labels=MELD_LABELS, config=None, device="cpu", folder=folder)
-    return Endpoint(replace(target, limits=replace(target.limits, **quick)), context)
+    system = Endpoint(f"audio-model@{server.base}{options}", context)
+    system.target = replace(system.target, **quick)
+    return system
 
 
 def kept(system: Endpoint) -> list[dict]:

@@ -51,13 +51,13 @@ def table(tmp_path_factory):
 @pytest.fixture(scope="module")
 def exact():
     """In float64, where a batch and a clip alone agree to the last token."""
-    return generated.make(None, context(dtype="float64"))
+    return generated.GeneratingQwen2Audio(None, context(dtype="float64"))
 
 
 @pytest.fixture(scope="module", params=["random-tiny", "small"])
 def either(request):
     try:
-        return generated.make(None, context(name=request.param, dtype="float64"))
+        return generated.GeneratingQwen2Audio(None, context(name=request.param, dtype="float64"))
     except UserError as problem:
         pytest.skip(str(problem))
 
@@ -150,11 +150,11 @@ def test_audio_is_never_merged_the_legacy_way(exact, table, monkeypatch):
 
 
 def test_a_checkpoint_that_recommends_sampling_is_read_greedily(folder, table):
-    plain = generated.make(str(folder), context())
+    plain = generated.GeneratingQwen2Audio(str(folder), context())
     told = json.loads((folder / "generation_config.json").read_text())
     told |= {"do_sample": True, "temperature": 5.0, "top_k": 50, "repetition_penalty": 3.0}
     (folder / "generation_config.json").write_text(json.dumps(told | {"max_new_tokens": 1}))
-    sampling = generated.make(str(folder), context())
+    sampling = generated.GeneratingQwen2Audio(str(folder), context())
     state = torch.get_rng_state()
     first, second = (s.predict(table[:4], modality=SPEECH)["answer"] for s in (plain, sampling))
     assert first.tolist() == second.tolist() and torch.equal(state, torch.get_rng_state())
@@ -170,7 +170,10 @@ def test_a_clip_longer_than_the_window_is_cut_to_it(exact, table, tmp_path):
 
 
 def test_a_folder_answers_as_the_backbone_of_that_name(folder, table):
-    named, given = generated.make(None, context()), generated.make(str(folder), context())
+    named, given = (
+        generated.GeneratingQwen2Audio(None, context()),
+        generated.GeneratingQwen2Audio(str(folder), context()),
+    )
     assert (named.name, given.name) == ("generated", f"generated={folder.name}")
     answers = [s.predict(table, modality=SPEECH)["answer"].tolist() for s in (named, given)]
     assert answers[0] == answers[1]
@@ -226,7 +229,7 @@ def test_tokens_that_appear_when_others_are_taken_out_are_taken_out_too():
 
 def refusal(argument: str | None, **changes) -> str:
     with pytest.raises(UserError) as problem:
-        generated.make(argument, context(**changes))
+        generated.GeneratingQwen2Audio(argument, context(**changes))
     return sentence(problem)
 
 

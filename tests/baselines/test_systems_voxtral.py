@@ -79,7 +79,7 @@ def by_hand(system, path: str, question: str) -> str:
 
 def refusal(folder, **changes) -> str:
     with pytest.raises(UserError) as problem:
-        voxtral.make(str(folder), context(**changes))
+        voxtral.Voxtral(str(folder), context(**changes))
     text = str(problem.value)
     assert "\n" not in text and text.endswith(".") and text.count(". ") == 0, text
     return text
@@ -150,7 +150,7 @@ def test_a_clip_longer_than_the_window_is_cut_to_it(system, table, tmp_path):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_it_runs_in_the_dtype_of_the_configuration(saved, processor, table, dtype):
-    system = voxtral.make(str(saved), context(dtype))
+    system = voxtral.Voxtral(str(saved), context(dtype))
     assert system.model.dtype == getattr(torch, dtype)
     assert len(system.predict(table[:2], modality=SPEECH)) == 2
 
@@ -166,7 +166,7 @@ def test_without_mistral_common_one_sentence_says_what_to_install(saved, monkeyp
 def test_a_hub_that_cannot_be_reached_is_told_with_what_to_do(monkeypatch):
     monkeypatch.setattr(voxtral, "available", lambda: True)
     with pytest.raises(UserError, match=voxtral.VOXTRAL) as problem:
-        voxtral.make(None, context())
+        voxtral.Voxtral(None, context())
     assert str(problem.value).endswith(
         "download it where the hub can be reached, then write voxtral=FOLDER."
     )
@@ -192,6 +192,6 @@ def test_a_tokenizer_that_counts_otherwise_is_refused(folder, table):
     told = json.loads((folder / "tekken.json").read_text())
     told["audio"]["frame_rate"] = 25.0
     (folder / "tekken.json").write_text(json.dumps(told))
-    system = voxtral.make(str(folder), context())
+    system = voxtral.Voxtral(str(folder), context())
     with pytest.raises(UserError, match="got 750 audio tokens where the model gives 375"):
         system.predict(table[:2], modality=SPEECH)

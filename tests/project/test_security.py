@@ -176,7 +176,7 @@ def test_a_models_own_code_and_pickled_weights_are_never_loaded(tmp_path, mark, 
         qwen2_audio.load(settings, labels=["joy", "fear"], device=torch.device("cpu"))
     with pytest.raises(UserError):
         context = generated.Context(("joy", "fear"), config=made, device="cpu", folder=tmp_path)
-        generated.make(str(tmp_path), context)
+        generated.GeneratingQwen2Audio(str(tmp_path), context)
 
 
 # Files elsewhere ----------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ class Client:
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        self.rate_limiter = RateLimiter(target.limits.per_minute)
+        self.rate_limiter = RateLimiter(target.per_minute)
         self.retries = 0
         self._lock = Lock()
 
@@ -80,41 +80,34 @@ class Client:
         Raises Unanswered when it is given up, Stopped once `stop` is set, and UserError where
         asking on is useless: an invalid key, an unknown model, a spent quota.
         """
-        reason, wait_s = "", 0.0
-        for attempt in range(self.target.limits.attempts):
+        target, reason, wait_s = self.target, "", 0.0
+        for attempt in range(target.attempts):
             if attempt:
-                self._back_off(attempt, wait_s, stop)
+                with self._lock:
+                    self.retries += 1
+                longest = min(target.longest_delay_s, target.first_delay_s * 2 ** (attempt - 1))
+                stop.wait(wait_s + random.uniform(0, longest))
             self.rate_limiter.wait(stop)
             try:
                 return self._attempt(body)
             except Transient as problem:
                 reason, wait_s = str(problem), problem.wait_s
-                self._pause(wait_s)
-        raise Unanswered(f"{reason} ({self.target.limits.attempts} attempts)")
+            if wait_s > target.longest_wait_s:
+                raise UserError(
+                    f"{target.base} asks to wait {wait_s / 60:.0f} minutes; run again after that."
+                )
+            self.rate_limiter.pause(wait_s)
+        raise Unanswered(f"{reason} ({target.attempts} attempts)")
 
     def clean(self, text: str) -> str:
         """A server's text without the key, and valid UTF-8 so that it can be written to a file."""
         return self.target.key.without_key(text).encode("utf-8", "replace").decode("utf-8")
 
-    def _back_off(self, attempt: int, wait_s: float, stop: Event) -> None:
-        limits = self.target.limits
-        with self._lock:
-            self.retries += 1
-        longest = min(limits.longest_delay_s, limits.first_delay_s * 2 ** (attempt - 1))
-        stop.wait(wait_s + random.uniform(0, longest))
-
-    def _pause(self, seconds: float) -> None:
-        if seconds > self.target.limits.longest_wait_s:
-            raise UserError(
-                f"{self.target.base} asks to wait {seconds / 60:.0f} minutes; run again after that."
-            )
-        self.rate_limiter.pause(seconds)
-
     def _attempt(self, body: bytes) -> Reply:
         try:
             status, headers, text = self._exchange(body)
         except httpx2.TimeoutException as problem:
-            raise Transient(f"no answer in {self.target.limits.timeout_s:g} s") from problem
+            raise Transient(f"no answer in {self.target.timeout_s:g} s") from problem
         except httpx2.RequestError as problem:
             if "CERTIFICATE_VERIFY_FAILED" in str(problem):
                 raise UserError(
@@ -129,7 +122,7 @@ class Client:
         raise self._problem(status, headers, text)
 
     def _exchange(self, body: bytes) -> tuple[int, Mapping[str, str], str]:
-        timeout = self.target.limits.timeout_s
+        timeout = self.target.timeout_s
         deadline = time.monotonic() + timeout
         headers = {"Content-Type": "application/json", "User-Agent": "ermgap"}
         if key := self.target.key.value():
@@ -147,7 +140,8 @@ class Client:
 
     def _problem(self, status: int, headers: Mapping[str, str], text: str) -> Exception:
         """The exception to raise for a status other than 200."""
-        message = one_line(self.clean(replies.error_message(text)))
+        message, code = replies.error(text)
+        message = one_line(self.clean(message))
         failure = f"{status}: {message}" if message else f"{status}"
         where, key = self.target.base, self.target.key
         if status in (401, 403):
@@ -160,7 +154,7 @@ class Client:
             )
         if 300 <= status < 400:
             return UserError(f"{where} redirects elsewhere ({status}); write the final address.")
-        if replies.error_code(text) == "insufficient_quota":
+        if code == "insufficient_quota":
             return UserError(f"the quota at {where} is spent ({failure}); add to it.")
         if status in replies.RETRIED or status >= 500:
             return Transient(failure, wait_s=replies.retry_after(headers.get("Retry-After")))

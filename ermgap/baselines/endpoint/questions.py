@@ -5,49 +5,28 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
 from threading import Event, Lock
+from typing import NamedTuple
 
 from ermgap.baselines.endpoint.answer_file import AnswerFile
 from ermgap.baselines.endpoint.client import Client, Stopped, Unanswered
-from ermgap.baselines.endpoint.replies import Reply
 from ermgap.errors import UserError
 
 
-@dataclass(frozen=True)
-class Question:
+class Question(NamedTuple):
     """One utterance in one modality.
 
     Attributes:
+        key: of its answer in the file (`answer_file.KEY`).
         text: of the prompt.
         path, start_s, end_s: the clip.
-        prompt, audio: hashes of the request without the clip, and of the clip.
     """
 
-    utterance_id: str
-    modality: str
-    model: str
+    key: tuple[str, ...]
     text: str
     path: str
     start_s: float
     end_s: float
-    prompt: str
-    audio: str
-
-    @property
-    def key(self) -> tuple[str, str, str, str, str]:
-        """The key of its answer in the file (`answer_file.KEY`)."""
-        return (self.utterance_id, self.modality, self.prompt, self.audio, self.model)
-
-
-@dataclass
-class Counts:
-    """Results so far; `in_a_row`: failures since the last answer, `usage`: tokens by kind."""
-
-    answered: int = 0
-    failed: int = 0
-    in_a_row: int = 0
-    usage: Counter = field(default_factory=Counter)
 
 
 class AnswerCollector:
@@ -57,13 +36,18 @@ class AnswerCollector:
         client: of the endpoint.
         file: of the answers.
         body_of: makes the request of a question (JSON).
+
+    Attributes:
+        answered, failed, in_a_row: results so far; in a row: failures since the last answer.
+        usage: tokens by kind.
     """
 
     def __init__(
         self, client: Client, file: AnswerFile, body_of: Callable[[Question], bytes]
     ) -> None:
         self.client, self.file, self.body_of = client, file, body_of
-        self.counts = Counts()
+        self.answered = self.failed = self.in_a_row = 0
+        self.usage: Counter[str] = Counter()
         self._began_with = len(file.rows)
         self._total = 0
         self._stop = Event()
@@ -72,7 +56,7 @@ class AnswerCollector:
     def collect(self, questions: Sequence[Question], note: Callable[[str], None]) -> None:
         """Ask them all; raises UserError when going on is useless. Ctrl-C keeps what came."""
         self._total = len(questions)
-        pool = ThreadPoolExecutor(self.client.target.limits.concurrent)
+        pool = ThreadPoolExecutor(self.client.target.concurrent)
         try:
             futures = [pool.submit(self._ask_unless_stopped, question) for question in questions]
             for future in as_completed(futures):
@@ -108,24 +92,21 @@ class AnswerCollector:
             self._count_failure(problem)
         else:
             self.file.add(question.key, vars(reply))
-            self._count(reply)
-
-    def _count(self, reply: Reply) -> None:
-        with self._lock:
-            self.counts.answered += 1
-            self.counts.in_a_row = 0
-            self.counts.usage.update(reply.usage)
+            with self._lock:
+                self.answered += 1
+                self.in_a_row = 0
+                self.usage.update(reply.usage)
 
     def _count_failure(self, problem: Unanswered) -> None:
         """Raise UserError when requests fail in a row; one that was refused does not count."""
-        counts, most = self.counts, self.client.target.limits.failures
+        most = self.client.target.failures
         with self._lock:
-            counts.failed += 1
-            counts.in_a_row += not problem.refused
-            never = not counts.answered and not self._began_with
-            if counts.in_a_row < most and not (never and counts.failed >= min(most, self._total)):
+            self.failed += 1
+            self.in_a_row += not problem.refused
+            never = not self.answered and not self._began_with
+            if self.in_a_row < most and not (never and self.failed >= min(most, self._total)):
                 return
-        what = f"the first {counts.failed}" if never else f"{counts.in_a_row} in a row"
+        what = f"the first {self.failed}" if never else f"{self.in_a_row} in a row"
         raise UserError(
             f"of the requests to {self.client.target.base} {what} failed ({problem}); "
             "fix that, or allow more with the option failures."

@@ -41,7 +41,7 @@ def read_reply(text: str, *, clean: Callable[[str], str]) -> Reply:
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(message, dict):
-        raise Transient(clean(error_message(text)) or "it sent no choices")
+        raise Transient(clean(error(text)[0]) or "it sent no choices")
     refusal = _text(message.get("refusal")) or None
     finish = _text(choice.get("finish_reason"))
     if finish == "content_filter":
@@ -92,29 +92,19 @@ def _usage(usage: object) -> dict[str, int]:
     return {kind: n for kind, n in counts.items() if type(n) is int and 0 <= n < 1 << 40}
 
 
-def error_message(text: str) -> str:
-    """The message in the body of a failed response, "" where there is none."""
-    return _text(_error(text).get("message"))
-
-
-def error_code(text: str) -> str:
-    """The code or type of a failed response (insufficient_quota), "" where there is none."""
-    error = _error(text)
-    return _text(error.get("code")) or _text(error.get("type"))
-
-
-def _error(text: str) -> dict:
+def error(text: str) -> tuple[str, str]:
+    """Message, and code or type (insufficient_quota), of a failed response; "" where absent."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
-        return {}
+        document = None
     document = document if isinstance(document, dict) else {}
     for value in (document.get("error"), document.get("detail"), document):
         if isinstance(value, dict):
-            return value
+            return _text(value.get("message")), _text(value.get("code")) or _text(value.get("type"))
         if isinstance(value, str):
-            return {"message": value}
-    return {}
+            return value, ""
+    return "", ""
 
 
 def retry_after(header: str | None) -> float:

@@ -25,31 +25,6 @@ _BASE = re.compile(r"https?://(?:\[[0-9a-f:]+\]|[\w.-]+)(?::\d{1,5})?(?:/[\w.~/-
 _SHORTEST_SECRET = 8  # "EMPTY" and the like are no secrets, and may occur in an answer
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Rates, time limits and retries of an endpoint.
-
-    Attributes:
-        concurrent: requests at the same time.
-        per_minute: requests a minute, 0 for no limit.
-        timeout_s: seconds for one whole answer.
-        attempts: requests for one utterance, the first included.
-        first_delay_s, longest_delay_s: the n-th wait is drawn from 0 to first * 2^(n-1) seconds,
-            but at most to the longest.
-        longest_wait_s: a server that asks for a longer wait (Retry-After) ends the run.
-        failures: utterances in a row that may fail before the run ends.
-    """
-
-    concurrent: int = 4
-    per_minute: float = 0.0
-    timeout_s: float = 60.0
-    attempts: int = 6
-    first_delay_s: float = 1.0
-    longest_delay_s: float = 60.0
-    longest_wait_s: float = 600.0
-    failures: int = 5
-
-
 class ApiKey:
     """The environment variable of a key, read at each use: no object holds the key itself."""
 
@@ -74,13 +49,32 @@ class ApiKey:
 
 @dataclass(frozen=True)
 class Target:
-    """An endpoint and the model asked there; prices in dollars, None where not given."""
+    """An endpoint, the model asked there, and what it may be asked.
+
+    Attributes:
+        concurrent: requests at the same time.
+        per_minute: requests a minute, 0 for no limit.
+        timeout_s: seconds for one whole answer.
+        attempts: requests for one utterance, the first included.
+        first_delay_s, longest_delay_s: the n-th wait is drawn from 0 to first * 2^(n-1) seconds,
+            but at most to the longest.
+        longest_wait_s: a server that asks for a longer wait (Retry-After) ends the run.
+        failures: utterances in a row that may fail before the run ends.
+        price_per_audio_minute, price_per_million_tokens: dollars, None where not given.
+    """
 
     model: str
     base: str
     key: ApiKey
     name: str
-    limits: Limits = Limits()
+    concurrent: int = 4
+    per_minute: float = 0.0
+    timeout_s: float = 60.0
+    attempts: int = 6
+    first_delay_s: float = 1.0
+    longest_delay_s: float = 60.0
+    longest_wait_s: float = 600.0
+    failures: int = 5
     max_tokens: int = 64
     price_per_audio_minute: float | None = None
     price_per_million_tokens: float | None = None
@@ -88,7 +82,11 @@ class Target:
     @property
     def local(self) -> bool:
         """Whether the endpoint is on this machine."""
-        return _is_loopback(_host(self.base))
+        host = _host(self.base)
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
 
 
 def _number(least: float, kind: type = float) -> Callable[[str], float]:
@@ -128,9 +126,13 @@ def read(argument: str | None) -> Target:
     fields = dict(given)
     model, base = _model_and_base(head)
     key = _key(fields.pop("key", None), base)
-    _check_safe(base, key)
-    limits = Limits(**{k: fields.pop(k) for k in [*fields] if k in Limits.__dataclass_fields__})
-    return Target(**({"name": model} | fields), model=model, base=base, key=key, limits=limits)
+    target = Target(**({"name": model} | fields), model=model, base=base, key=key)
+    if base.lower().startswith("http:") and key.value() and not target.local:
+        raise UserError(
+            f"the key in {key.variable} would travel unencrypted to {_host(base)}; "
+            "write https:// or unset it."
+        )
+    return target
 
 
 def _option(name: str, text: str) -> tuple[str, object]:
@@ -183,20 +185,5 @@ def _is_openais(base: str) -> bool:
     return _host(base) in [_host(url) for url in trusted if _BASE.fullmatch(url)]
 
 
-def _check_safe(base: str, key: ApiKey) -> None:
-    if base.lower().startswith("http:") and key.value() and not _is_loopback(_host(base)):
-        raise UserError(
-            f"the key in {key.variable} would travel unencrypted to {_host(base)}; "
-            "write https:// or unset it."
-        )
-
-
 def _host(base: str) -> str:
     return urlsplit(base).hostname or ""
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
