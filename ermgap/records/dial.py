@@ -12,9 +12,9 @@ Its predictions are those of `Records.predictions(id)`. Neither torch nor Ray is
 
 from __future__ import annotations
 
-import json
 import re
 
+from ermgap.records.files import json_lines
 from ermgap.records.trial import NAME
 
 POSITIONS = tuple(tenth / 10 for tenth in range(16))  # of a line, unless others are asked for
@@ -34,15 +34,7 @@ def parse_id(name: str) -> tuple[str, str, float] | None:
 
 def parse_dial(content: bytes) -> list[dict]:
     """The rows in a dial.jsonl in order, the newest for each id; half-written lines are omitted."""
-    rows = {}
-    for line in content.split(b"\n"):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if _is_row(row):
-            rows[row["id"]] = row
-    return list(rows.values())
+    return list({row["id"]: row for row in json_lines(content) if _is_row(row)}.values())
 
 
 def _is_row(row) -> bool:

@@ -1,9 +1,7 @@
 """Files that are whole or absent, locks, names of files, and plain values for JSON and YAML.
 
-    write_atomically(path, lambda temporary: temporary.write_text(text))
-    text = to_json(values, indent=1)
-
-Neither torch nor Ray is imported here.
+write_atomically(path, lambda temporary: temporary.write_text(text))
+text = to_json(values, indent=1)
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -138,6 +136,15 @@ def plain(value, *, finite: bool = False):
         return [plain(item, finite=finite) for item in value]
     value = value.item() if hasattr(value, "item") else value
     return None if finite and isinstance(value, float) and not math.isfinite(value) else value
+
+
+def json_lines(content: bytes) -> Iterator:
+    """The JSON value of each line that is not blank; None for one that is no JSON."""
+    for line in filter(bytes.strip, content.split(b"\n")):
+        try:
+            yield json.loads(line)
+        except (ValueError, RecursionError):
+            yield None
 
 
 def to_json(values, **options) -> str:

@@ -1,13 +1,12 @@
 """Where checkpoints, predictions and adapters are kept: in a folder, or in a bucket.
 
-    store = Storage.at("s3://bucket/sweeps/demo", folder=here)     # or at a path: that folder
+    store = Storage("s3://bucket/sweeps/demo", folder=here)     # or at a path: that folder
     store.write("predictions/t0000.parquet", lambda path: table.to_parquet(path))
     table = pd.read_parquet(store.fetch("predictions/t0000.parquet"))
 
 Buckets are reached by pyarrow (s3://, gs://), with the credentials and the AWS_ENDPOINT_URL of the
 environment. An object appears whole or not at all. What a storage refuses is tried again for
-ERMGAP_STORAGE_PATIENCE_S (default 600 s) before the sweep is stopped. Neither torch nor Ray is
-imported here.
+ERMGAP_STORAGE_PATIENCE_S (default 600 s) before the sweep is stopped.
 """
 
 from __future__ import annotations
@@ -78,37 +77,26 @@ class Storage:
     """Files by name ("predictions/t0000.parquet") in a folder, or in a bucket.
 
     Args:
-        folder: where the files are; of a bucket, where fetched copies are kept.
-        uri: of the bucket and the prefix in it, or None.
+        place: the folder's path, or the URI of the bucket and the prefix in it.
+        folder: where fetched copies of a bucket's files are kept; None: a temporary one.
 
-    Raises:
-        UserError: the URI is not of a bucket that can be reached.
+    Raises UserError for a URI that is not of a bucket that can be reached.
     """
 
-    def __init__(self, folder: Path, uri: str | None = None) -> None:
-        self.folder, self.uri = folder, uri
-        self._bucket, self._prefix = _open(uri) if uri else (None, "")
-
-    @classmethod
-    def at(cls, place: Path | str, *, folder: Path | None = None) -> Storage:
-        """The storage at a path or URI; without a `folder`, a bucket's is a temporary one."""
-        if not is_uri(place):
-            return cls(Path(place))
-        uri = str(place).rstrip("/")
-        if folder is not None:
-            return cls(folder, uri)
-        temporary = tempfile.TemporaryDirectory(prefix="ermgap-")
-        storage = cls(Path(temporary.name), uri)
-        storage._temporary = temporary  # removed with this object
-        return storage
+    def __init__(self, place: Path | str, *, folder: Path | None = None) -> None:
+        self.uri = str(place).rstrip("/") if is_uri(place) else None
+        if self.uri and folder is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="ermgap-")  # removed with this
+            folder = Path(self._temporary.name)
+        self.folder = folder if self.uri else Path(place)
+        self._bucket, self._prefix = _open(self.uri) if self.uri else (None, "")
 
     # Write --------------------------------------------------------------------------------------
 
     def write(self, name: str, write: Callable[[Path], object]) -> None:
         """Write a file whole or not at all: `write` is given a temporary path.
 
-        Raises:
-            StorageError: the storage failed for as long as it is waited for.
+        Raises StorageError when the storage failed for as long as it is waited for.
         """
         path = self.folder / name
         self._patiently(lambda: write_atomically(path, write), f"{name} cannot be written")
@@ -117,11 +105,7 @@ class Storage:
             path.unlink(missing_ok=True)
 
     def write_folder(self, name: str, write: Callable[[Path], object]) -> None:
-        """Write a folder of files, each whole or not at all: `write` is given a temporary folder.
-
-        Raises:
-            StorageError: as for `write`.
-        """
+        """Write a folder of files, each as `write` does; `write` is given a temporary folder."""
         with tempfile.TemporaryDirectory(prefix="ermgap-") as temporary:
             write(Path(temporary))
             for file in sorted(Path(temporary).iterdir()):
@@ -143,8 +127,7 @@ class Storage:
     def require_writable(self) -> bool:
         """Write and remove an object of the bucket, in one try; whether no sweep is here yet.
 
-        Raises:
-            OSError: the bucket refuses.
+        Raises OSError when the bucket refuses.
         """
         key = self._key(".writable")
         with self._bucket.open_output_stream(key) as target:
@@ -157,8 +140,7 @@ class Storage:
     def fetch(self, name: str) -> Path:
         """The path of a file, which may be absent; of a bucket's file, that of an up-to-date copy.
 
-        Raises:
-            StorageError: as for `write`.
+        Raises StorageError as `write`.
         """
         path = self.folder / name
         if self._bucket is not None:

@@ -25,7 +25,8 @@ import yaml
 
 from ermgap.config import old_forms, safe_yaml
 from ermgap.errors import UserError, first_line, in_shell
-from ermgap.records import bucket_restore, file_names
+from ermgap.records import file_names
+from ermgap.records.bucket_mirror import restore
 from ermgap.records.degenerate import DegenerateRule, judge_trials
 from ermgap.records.dial import parse_dial
 from ermgap.records.files import append_line, claim, make_folder, plain, to_json, write_atomically
@@ -72,9 +73,9 @@ class Records:
     def open(cls, directory: Path | str) -> Records:
         """The records of a folder; raises UserError if no sweep wrote it.
 
-        A sweep at a URI is copied to results/NAME first (`ermgap.records.bucket_restore.restore`).
+        A sweep at a URI is copied to results/NAME first (`restore`).
         """
-        directory = bucket_restore.local_folder(directory)
+        directory = restore(str(directory)) if is_uri(directory) else Path(directory)
         path = directory / file_names.SWEEP
         if not path.is_file():
             trouble = "has no sweep.yaml" if directory.is_dir() else "is not a folder"
@@ -153,7 +154,7 @@ class Records:
 
         Copies of what is in a bucket are kept in this folder.
         """
-        return Storage.at(self.sweep.get("storage") or self.directory, folder=self.directory)
+        return Storage(self.sweep.get("storage") or self.directory, folder=self.directory)
 
     @property
     def in_bucket(self) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field
 
 from ermgap.config import old_forms
 from ermgap.records.degenerate import COMPLETE
+from ermgap.records.files import json_lines
 
 ENDED = (*COMPLETE, "stopped", "failed")
 NEEDED = {"trial_id": str, "attempt": int, "epoch": int, "status": str, "config": dict}
@@ -54,13 +54,7 @@ class Trial:
 def parse_rows(content: bytes) -> tuple[list[dict], bool]:
     """The rows in a piece of trials.jsonl, in order, and whether any line was half-written."""
     rows, half_written = [], False
-    for line in content.split(b"\n"):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
+    for row in json_lines(content):
         if _is_row(row):
             row["config"] = old_forms.current_hyperparameters(row["config"])
             rows.append(row)

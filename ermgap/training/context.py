@@ -69,7 +69,7 @@ def prepare(setup: dict, world: World, note) -> tuple[qwen2_audio.SpeechLLM, Tra
         splits["train"],
         splits["dev"],
         cells,
-        Storage.at(setup["storage"]),
+        Storage(setup["storage"]),
         speech.model.name_or_path,
     )
 

@@ -148,7 +148,7 @@ def make_storage(place: str, out: Path) -> None:
             ) from problem
         return
     try:
-        free = Storage.at(place).require_writable()
+        free = Storage(place).require_writable()
     except OSError as problem:
         raise UserError(
             f"--storage {place} cannot be used ({first_line(problem)}); look whether the bucket "

@@ -55,7 +55,7 @@ def trained(table, tmp_path_factory):
         IndexedUtterances(table[table["split"] == split], **given) for split in ("train", "dev")
     ]
     one = job(SETTINGS)
-    run = Trained((speech, TrainingContext(*splits, cells, Storage.at(place))), one, place)
+    run = Trained((speech, TrainingContext(*splits, cells, Storage(place))), one, place)
     return tiny_run.with_card(run, one, table, place), run.predictions
 
 

@@ -82,7 +82,7 @@ def trained(table: pd.DataFrame, place: Path, modalities: list[str]) -> tuple[Pa
         for split in ("train", "dev")
     ]
     one = job(BACKBONE | {"data.modalities": modalities, "train.epochs": 2})
-    run = Trained((speech, TrainingContext(*splits, cells, Storage.at(place))), one, place)
+    run = Trained((speech, TrainingContext(*splits, cells, Storage(place))), one, place)
     return tiny_run.with_card(run, one, table, place), run
 
 

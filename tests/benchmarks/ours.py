@@ -66,7 +66,7 @@ def on_random(settings: config.Config, model, extractor, table, store, prompt, *
     for micro in MICRO if device == "cuda" else MICRO[:1]:
         try:
             with tempfile.TemporaryDirectory() as folder:
-                context = TrainingContext(*splits, cells, Storage.at(folder))
+                context = TrainingContext(*splits, cells, Storage(folder))
                 chosen = settings.replace({"train.micro_batch": micro})
                 rows = train(chosen, speech, context, world)
             return _result(rows, speech, context) | {

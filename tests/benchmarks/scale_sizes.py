@@ -32,7 +32,7 @@ def measure() -> dict:
     """Bytes by what they are, seconds, requests."""
     state = checkpoint_state()
     with tempfile.TemporaryDirectory() as place:
-        local = Storage.at(Path(place) / "local")
+        local = Storage(Path(place) / "local")
         checkpoint.save(local, "t0000", 1, state)
         saved = (local.folder / checkpoint.name_of("t0000", 1)).stat().st_size
         predictions = Path(place) / "predictions.parquet"
@@ -113,7 +113,7 @@ def requests(place: Path, state: dict) -> dict:
 
     put = urllib.request.Request(f"{given['AWS_ENDPOINT_URL']}/bucket", method="PUT")
     urllib.request.urlopen(put).close()
-    store, found = Storage.at("s3://bucket/sweeps/demo", folder=place / "bucket"), {}
+    store, found = Storage("s3://bucket/sweeps/demo", folder=place / "bucket"), {}
     for epoch in (1, 2, 3):
         counts.clear()
         checkpoint.save(store, "t0000", epoch, state)

@@ -161,7 +161,7 @@ class Trained:
         train(
             job,
             speech=speech,
-            context=dataclasses.replace(context, storage=Storage.at(storage)),
+            context=dataclasses.replace(context, storage=Storage(storage)),
             world=world or World(),
             report=report,
             failed=failed,

@@ -49,7 +49,7 @@ def work(rank: int, size: int, folder: str) -> None:
         speech = loaded(world if kind == "fsdp" else None)
         seen[kind, "held"] = [local_weights(speech.model)]
         context = TrainingContext(
-            *tiny_run.splits(table, speech, cache=folder / "cache"), Storage.at("")
+            *tiny_run.splits(table, speech, cache=folder / "cache"), Storage("")
         )
         for name, changes in RUNS.items():
             task = job(changes | {"train.parallel": kind, "sweep.workers": 2})

@@ -80,7 +80,7 @@ def test_the_payload_works_where_pickles_are_read(tmp_path):
 
 @pytest.mark.parametrize("kind", ["pickle", "torch", "numpy"])
 def test_a_checkpoint_with_a_payload_is_refused_and_does_not_run(tmp_path, mark, kind):
-    storage = Storage.at(tmp_path / "s")
+    storage = Storage(tmp_path / "s")
     path = tmp_path / "s" / checkpoint.name_of("t0000", 1)
     path.parent.mkdir(parents=True)
     path.write_bytes(pickled(mark)[kind])

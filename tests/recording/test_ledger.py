@@ -9,7 +9,7 @@ from broker_story import create, row
 
 from ermgap import config
 from ermgap.records import Records
-from ermgap.records.bucket_restore import restore
+from ermgap.records.bucket_mirror import restore
 from sweeps.recording.ledger import Ledger
 from sweeps.scheduler import driver
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from ermgap.records import POSITIONS, Records, Storage, bucket_mirror, dial_id, file_names, parse_id
-from ermgap.records.bucket_restore import restore
+from ermgap.records.bucket_mirror import restore
 
 
 def row(position: float, *, lower: str = "t0000", upper: str = "t0007", acc: float = 0.5) -> dict:
@@ -64,5 +64,5 @@ def test_a_bucket_keeps_the_rows(tmp_path, bucket):
         pass
     records.append_dial(row(0.3))
     bucket_mirror.upload(records, [file_names.DIAL])
-    assert Storage.at(uri).fetch(file_names.DIAL).exists()
+    assert Storage(uri).fetch(file_names.DIAL).exists()
     assert Records.open(restore(uri, tmp_path / "other")).dial() == records.dial()

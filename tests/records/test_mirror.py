@@ -15,7 +15,7 @@ from real_sweep import RealSweep, kill, options, rows_of
 from analysis import __main__, watch
 from ermgap.errors import UserError
 from ermgap.records import Mirror, Records, bucket_mirror
-from ermgap.records.bucket_restore import restore
+from ermgap.records.bucket_mirror import restore
 from sweeps.search import warm_start
 
 POINTS = [{"acc": 0.6, "max_gap": 0.2, "loss": "erm"}, {"acc": 0.5, "max_gap": 0.1}]

@@ -15,9 +15,9 @@ from ermgap.records import Storage, StorageError
 @pytest.fixture(params=["folder", "bucket"])
 def store(request, tmp_path):
     if request.param == "folder":
-        return Storage.at(tmp_path / "storage")
+        return Storage(tmp_path / "storage")
     uri = request.getfixturevalue("bucket").uri
-    return Storage.at(f"{uri}/{tmp_path.name}", folder=tmp_path / "fetched")
+    return Storage(f"{uri}/{tmp_path.name}", folder=tmp_path / "fetched")
 
 
 def text(content: str):
@@ -50,14 +50,14 @@ def test_a_folder_is_written_file_by_file(store):
 
 
 def test_the_bucket_holds_the_objects_and_the_writer_keeps_no_copy(bucket, tmp_path):
-    store = Storage.at(f"{bucket.uri}/plain", folder=tmp_path / "here")
+    store = Storage(f"{bucket.uri}/plain", folder=tmp_path / "here")
     store.write("predictions/t0000.parquet", lambda path: path.write_bytes(b"abc"))
     assert bucket.objects()["sweeps/plain/predictions/t0000.parquet"] == b"abc"
     assert not [path for path in (tmp_path / "here").rglob("*") if path.is_file()]
 
 
 def test_a_copy_that_is_the_buckets_is_not_fetched_again(bucket, tmp_path):
-    store = Storage.at(f"{bucket.uri}/again", folder=tmp_path / "here")
+    store = Storage(f"{bucket.uri}/again", folder=tmp_path / "here")
     store.write("x", text("content"))
     time.sleep(2.5)  # buckets tell whole seconds
     path = store.fetch("x")
@@ -69,7 +69,7 @@ def test_a_copy_that_is_the_buckets_is_not_fetched_again(bucket, tmp_path):
 
 def test_a_storage_that_refuses_for_a_while_is_waited_for(bucket, tmp_path):
     """The server answers nothing for some seconds while a write is asked of it."""
-    store = Storage.at(f"{bucket.uri}/slow", folder=tmp_path)
+    store = Storage(f"{bucket.uri}/slow", folder=tmp_path)
     bucket.down()
     threading.Timer(2.0, bucket.up).start()
     store.write("x", text("late"))
@@ -80,13 +80,13 @@ def test_one_that_refuses_for_long_is_an_error_that_says_how_to_go_on(tmp_path, 
     monkeypatch.setenv("ERMGAP_STORAGE_PATIENCE_S", "0.6")
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="x.txt cannot be written .*--resume"):
-        Storage.at(tmp_path / "file").write("x.txt", text("never"))  # a file is no folder
+        Storage(tmp_path / "file").write("x.txt", text("never"))  # a file is no folder
 
 
 @pytest.mark.parametrize("uri", ["http://a/b", "s3://", "ftp://x", "abfs://a/b"])
 def test_what_is_no_bucket_is_refused_by_its_name(uri):
     with pytest.raises(UserError, match="s3://BUCKET/PREFIX"):
-        Storage.at(uri)
+        Storage(uri)
 
 
 def test_two_writers_of_one_name_leave_one_of_the_two_whole(store):
@@ -98,7 +98,7 @@ def test_two_writers_of_one_name_leave_one_of_the_two_whole(store):
         for c in contents
     ]
     if store.uri:  # each process has a folder of its own there
-        stores = [Storage.at(store.uri) for _ in contents]
+        stores = [Storage(store.uri) for _ in contents]
         threads = [
             threading.Thread(target=lambda s=s, c=c: s.write("same", lambda p: p.write_bytes(c)))
             for s, c in zip(stores, contents, strict=True)
@@ -119,5 +119,5 @@ def test_without_patience_there_is_one_try(tmp_path, monkeypatch):
         raise OSError(28, os.strerror(28))
 
     with pytest.raises(StorageError, match="No space left"):
-        Storage.at(tmp_path).write("x", refuse)
+        Storage(tmp_path).write("x", refuse)
     assert len(tries) <= 2

@@ -40,7 +40,7 @@ def cache(tmp_path_factory):
 def room(table, cache):
     """The backbone in float32 and what a sweep shares, without a storage."""
     speech = tiny_run.speech("float32")
-    return speech, TrainingContext(*tiny_run.splits(table, speech, cache=cache), Storage.at(""))
+    return speech, TrainingContext(*tiny_run.splits(table, speech, cache=cache), Storage(""))
 
 
 # The same run -------------------------------------------------------------------------------------
@@ -77,7 +77,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(room, tmp_path, 
 
 def test_in_bfloat16_a_resumed_run_is_bit_equal_too(table, cache, tmp_path):
     speech = tiny_run.speech("bfloat16")
-    room = speech, TrainingContext(*tiny_run.splits(table, speech, cache=cache), Storage.at(""))
+    room = speech, TrainingContext(*tiny_run.splits(table, speech, cache=cache), Storage(""))
     whole = Trained(room, job(), tmp_path / "whole")
     Trained(room, job(), tmp_path / "parts", until=2)
     resumed = Trained(room, job(epoch=2), tmp_path / "parts")
@@ -282,7 +282,7 @@ def test_a_gap_that_no_cell_defines_fails_the_run_with_its_reason(table, room, t
     )
     train_, dev, cells = tiny_run.splits(table[lonely], speech, cache=tmp_path / "features")
     run = Trained(
-        (speech, TrainingContext(train_, dev, cells, Storage.at(""))), job(), tmp_path / "run"
+        (speech, TrainingContext(train_, dev, cells, Storage(""))), job(), tmp_path / "run"
     )
     assert "no language has utterances of both genders" in run.failure and not run.rows
 
@@ -323,7 +323,7 @@ def test_a_checkpoint_that_cannot_be_used_fails_the_run_with_its_reason(
 
 
 def test_the_last_two_checkpoints_are_kept_whatever_an_attempt_before_left(tmp_path):
-    store = Storage.at(tmp_path)
+    store = Storage(tmp_path)
     for epoch in (1, 2, 3, 4):
         checkpoint.save(store, "t", epoch, {"epoch": epoch})
     names = {path.name for path in (tmp_path / "checkpoints" / "t").iterdir()}

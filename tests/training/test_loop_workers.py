@@ -25,7 +25,7 @@ def room_of(folder: Path):
     speech = tiny_run.speech("float64")
     table = pd.read_parquet(folder / "table.parquet")
     return speech, TrainingContext(
-        *tiny_run.splits(table, speech, cache=folder / "cache"), Storage.at("")
+        *tiny_run.splits(table, speech, cache=folder / "cache"), Storage("")
     )
 
 

@@ -9,13 +9,14 @@ kept, not the labels read from them: a better parser needs no new requests.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
 
 from ermgap.errors import UserError
 from ermgap.records import append_line, claim, make_folder
+from ermgap.records.files import json_lines
 
 KEY = ("utterance_id", "modality", "prompt", "audio", "model")
 
@@ -83,14 +84,9 @@ def read(path: Path) -> dict[tuple, dict]:
 
 def parse(content: bytes) -> dict[tuple, dict]:
     """The answers in a file's bytes by key; lines that are no answer are skipped."""
-    return {tuple(row[name] for name in KEY): row for row in _rows(content)}
-
-
-def _rows(content: bytes) -> Iterator[dict]:
-    for line in content.split(b"\n"):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):  # blank, half of a line, or damaged
-            continue
-        if isinstance(row, dict) and all(isinstance(row.get(k), str) for k in (*KEY, "answer")):
-            yield row
+    answers = [row for row in json_lines(content) if isinstance(row, dict)]
+    return {
+        tuple(row[name] for name in KEY): row
+        for row in answers
+        if all(isinstance(row.get(name), str) for name in (*KEY, "answer"))
+    }
