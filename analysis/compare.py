@@ -16,7 +16,7 @@ import pandas as pd
 
 from analysis import doctor
 from analysis.figures import figures, layout
-from analysis.figures.family_picture import LOOKS, at, stairs
+from analysis.figures.family_picture import LOOKS
 from analysis.front import FrontInfo, front
 from analysis.report import PLOTS, read
 from ermgap.config import METRICS
@@ -63,7 +63,7 @@ def write(directories: Sequence[Path | str], plots: Path | str = PLOTS) -> pd.Da
     notes = _notes(infos, opened)
     folder = Path(plots) / ("compare-" + "-".join(info.name for info in infos))[:120]
     write_atomically(folder / "compare.csv", lambda p: table.to_csv(p, index=False))
-    write_atomically(folder / "compare.png", lambda p: draw(infos, curves, notes, p))
+    figures.save(draw(infos, curves, notes), folder / "compare.png")
     print(table.to_string(index=False, float_format=lambda v: f"{v:.3f}"))
     print("\n".join(notes))
     print(f"written: {folder}/compare.png, compare.csv")
@@ -107,10 +107,8 @@ def _dev(records: Records) -> frozenset | None:
     return frozenset(utterances.loc[utterances["split"] == "dev", "utterance_id"])
 
 
-def draw(
-    infos: Sequence[FrontInfo], curves: Sequence[pd.DataFrame], notes: Sequence[str], path: Path
-) -> None:
-    """Write the picture at 150 dpi."""
+def draw(infos: Sequence[FrontInfo], curves: Sequence[pd.DataFrame], notes: Sequence[str]):
+    """A matplotlib Figure: the fronts, and each sweep's hypervolume by AXES."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13.5, 4.9), layout="constrained")
@@ -118,14 +116,13 @@ def draw(
     names = layout.plane(infos[0])
     for number, (info, curve) in enumerate(zip(infos, curves, strict=True)):
         colour, marker = LOOKS[number % len(LOOKS)]
-        panels[0].plot(*stairs(info.front, info).T, color=colour, linewidth=1.6)
-        panels[0].scatter(*at(info.front, info).T, color=colour, marker=marker, s=48,
+        line = {"color": colour, "linewidth": 1.6}
+        panels[0].plot(*layout.stairs(info.front, names).T, **line)
+        panels[0].scatter(*layout.places(info.front, names).T, color=colour, marker=marker, s=48,
                           edgecolors="white", zorder=3,
                           label=f"{info.name} ({info.hypervolume:.3f})")  # fmt: skip
         for axes, (column, _) in zip(panels[1:], AXES, strict=True):
-            axes.step(
-                curve[column], curve["hypervolume"], where="post", color=colour, linewidth=1.6
-            )
+            axes.step(curve[column], curve["hypervolume"], where="post", **line)
     panels[0].set_xlabel(METRICS[names[0]].axis_title)
     panels[0].set_ylabel(METRICS[names[1]].axis_title)
     for axes, (_, title) in zip(panels[1:], AXES, strict=True):
@@ -137,4 +134,4 @@ def draw(
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=4,
                   frameon=False, fontsize=9)  # fmt: skip
     figure.supxlabel(" ".join(notes), fontsize=8, color=figures.SOFT, x=0.01, ha="left")
-    figure.savefig(path, dpi=150, format="png")
+    return figure

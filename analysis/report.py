@@ -171,37 +171,39 @@ def _write_text(path: Path, text: str) -> None:
 
 def _sections(content: ReportContent, folder: Path) -> str:
     """What not every sweep has, with the pictures that it writes."""
-    info, more = content.info, ""
+    info, confirmation = content.info, content.confirmation
+    picture = functools.partial(_picture, folder)
+    more = []
     if len(info.objectives) == 3:
-        write_atomically(
-            folder / "pairs.png", functools.partial(pairs.draw, info, bars=content.bars)
-        )
-        more += f"<h2>Three objectives</h2>{_picture(folder / 'pairs.png', 'Each pair of them')}"
-    if content.confirmation is not None:
-        confirmed.pictures(info, content.confirmation, folder)
-        more += "<h2>Over fresh seeds, and on test</h2>"
-        more += _picture(folder / "confirm-front.png", "From the search to test")
-        more += _picture(folder / "confirm.png", "Each configuration over seeds")
-        more += _items(confirmed.sentences(content.confirmation))
+        more += ["<h2>Three objectives</h2>"]
+        more += [picture("pairs.png", "Each pair of them", pairs.draw(info, bars=content.bars))]
+    if confirmation is not None:
+        confirmed.pictures(info, confirmation, folder)
+        more += ["<h2>Over fresh seeds, and on test</h2>"]
+        more += [picture("confirm-front.png", "From the search to test")]
+        more += [picture("confirm.png", "Each configuration over seeds")]
+        more += [_items(confirmed.sentences(confirmation))]
     if content.over_seeds is not None:
-        draw = functools.partial(attainment.draw, content.over_seeds, info)
-        write_atomically(folder / "attainment-seeds.png", draw)
-        more += _picture(folder / "attainment-seeds.png", "What seeds attain")
+        figure = attainment.draw(content.over_seeds, info)
+        more += [picture("attainment-seeds.png", "What seeds attain", figure)]
     if content.over_speakers is not None:
-        draw = functools.partial(attainment.draw, content.over_speakers, info)
-        write_atomically(folder / "attainment.png", draw)
-        other = "The front with other speakers"
-        more += f"<h2>{other}</h2>{_picture(folder / 'attainment.png', other)}"
+        title, figure = (
+            "The front with other speakers",
+            attainment.draw(content.over_speakers, info),
+        )
+        more += [f"<h2>{title}</h2>", picture("attainment.png", title, figure)]
     if content.by_loss:
-        draw = functools.partial(family_picture.draw, content.by_loss, info)
-        write_atomically(folder / "families.png", draw)
-        more += f"<h2>Fronts by loss</h2>{_picture(folder / 'families.png', 'Fronts by loss')}"
-        more += _items(families.sentences(content.by_loss, info))
-    return more
+        title, figure = "Fronts by loss", family_picture.draw(content.by_loss, info)
+        more += [f"<h2>{title}</h2>", picture("families.png", title, figure)]
+        more += [_items(families.sentences(content.by_loss, info))]
+    return "".join(more)
 
 
-def _picture(path: Path, title: str) -> str:
-    encoded = base64.b64encode(path.read_bytes()).decode()
+def _picture(folder: Path, name: str, title: str, figure=None) -> str:
+    """The picture of a folder as part of a page; `figure` is written there first."""
+    if figure is not None:
+        figures.save(figure, folder / name)
+    encoded = base64.b64encode((folder / name).read_bytes()).decode()
     return f"<img alt='{title}' src='data:image/png;base64,{encoded}'>"
 
 

@@ -1,7 +1,7 @@
 """How far a front would move: what is attained in 25, 50 and 75 % of resamples or seeds.
 
     attainment = over_speakers(info, records)      # or over_seeds(info, confirmed.runs(records))
-    draw(attainment, info, Path("attainment.png"))
+    figures.save(draw(attainment, info), Path("attainment.png"))
 
 A place in objective space is attained by a front that has a point at least as good in everything.
 Each resample of the dev speakers has a front of its own, of all usable trials near the front; the
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -122,8 +121,8 @@ def _attaining(values: np.ndarray) -> np.ndarray:
     return np.isfinite(values).all(-1).any(-1)
 
 
-def draw(attainment: Attainment, info: FrontInfo, path: Path) -> None:
-    """Write the picture at 150 dpi: the measured front over the band of the middle half."""
+def draw(attainment: Attainment, info: FrontInfo):
+    """A matplotlib Figure: the measured front over the band of the middle half."""
     names = layout.plane(info)
     order = [attainment.names.index(name) for name in names]
     factor = np.array([METRICS[name].scale for name in names])
@@ -145,7 +144,7 @@ def draw(attainment: Attainment, info: FrontInfo, path: Path) -> None:
         axes.fill(*around.T, color=figures.BLUE, alpha=0.18, linewidth=0, zorder=1)
     if 50 in lines:
         axes.plot(*lines[50].T, color=figures.BLUE, linewidth=1.3, linestyle="--", zorder=2)
-    axes.plot(*layout.staircase(info, *names).T, color=figures.BLUE, linewidth=1.8, zorder=3)
+    axes.plot(*layout.stairs(info.front, names).T, color=figures.BLUE, linewidth=1.8, zorder=3)
     axes.scatter(*layout.places(info.front, names).T, s=56, color=figures.BLUE,
                  edgecolors="white", zorder=4)  # fmt: skip
     if info.erm is not None:
@@ -153,7 +152,7 @@ def draw(attainment: Attainment, info: FrontInfo, path: Path) -> None:
         axes.scatter(*at, s=62, marker="D", color=figures.ORANGE, edgecolors="white", zorder=5,
                      label="ERM (no fairness term)")  # fmt: skip
     figures.legend(axes)
-    figure.savefig(path, dpi=150, format="png")
+    return figure
 
 
 def _line(at: np.ndarray, xlim: Sequence[float], ylim: Sequence[float], minimised: bool):

@@ -7,7 +7,6 @@ Colours are of Okabe and Ito's colour-blind-safe set; every kind also has a shap
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,8 +70,12 @@ def draw_files(
     """
     figure, _ = draw(info, bars=bars, evidence=evidence, untrained=untrained)
     for kind in ("png", "svg", "pdf"):
-        save = functools.partial(figure.savefig, dpi=150, format=kind)
-        write_atomically(folder / f"pareto.{kind}", save)
+        save(figure, folder / f"pareto.{kind}")
+
+
+def save(figure, path: Path) -> None:
+    """Write a figure at 150 dpi, in the format that the path ends on."""
+    write_atomically(path, lambda p: figure.savefig(p, dpi=150, format=path.suffix[1:]))
 
 
 def front_array(info: FrontInfo, *, bars: pd.DataFrame | None = None) -> np.ndarray:
@@ -123,17 +126,23 @@ def framed(picture: layout.Picture, *, height: float = 0.65):
 
     `height` of the axes is a share of the figure's; what they leave above holds the legend.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8.3, 6.2), dpi=100, facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = empty((8.3, 6.2))
     axes = figure.add_axes((0.09, 0.24, 0.885, height))
     dress(axes, picture)
     figure.text(0.09, 0.95, picture.title, fontsize=13, weight="bold", color=INK)
     lines = "\n".join(picture.caption)
     figure.text(0.09, 0.15, lines, fontsize=8, color=SOFT, va="top", linespacing=1.4)
     return figure, axes
+
+
+def empty(inches: tuple[float, float]):
+    """A matplotlib Figure on white, width and height in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=inches, dpi=100, facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def dress(axes, picture: layout.Picture) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
-from analysis.front import FrontInfo, Point, caption, choose
+from analysis.front import FrontInfo, Point, caption, choose, front
 from analysis.statistics import Evidence
 from ermgap.config import METRICS
 
@@ -74,7 +74,7 @@ def picture(
     return replace(
         empty,
         marks=marks,
-        staircase=staircase(info, x, y),
+        staircase=stairs(info.front if len(info.objectives) == 2 else (), (x, y)),
         labels=named_points(info),
         caption=(*lines, *_about_the_drawing(info, marks)),
         band=band,
@@ -160,11 +160,12 @@ def limits(
     return max(low - pad, -edge), min(high + pad, top + edge)
 
 
-def staircase(info: FrontInfo, x: str, y: str) -> np.ndarray:
-    """Corners [k, 2] of the attained region, in axis units; empty with three objectives."""
-    if len(info.objectives) != 2 or not info.front:
-        return np.empty((0, 2))
-    return corners(places(info.front, (x, y)), minimised=METRICS[x].direction == "min")
+def stairs(points: Sequence[Point], names: tuple[str, str]) -> np.ndarray:
+    """Corners [k, 2] of what points attain in the plane of two objectives; of none, empty."""
+    directions = [METRICS[name].direction for name in names]
+    at = places(points, names)
+    at = at[front.non_dominated(at, directions=directions)]  # a front of three may have others
+    return corners(at, minimised=directions[0] == "min") if len(at) else at
 
 
 def corners(at: np.ndarray, *, minimised: bool) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Three objectives, two at a time: the same trials in the plane of each pair.
 
-    draw(info, Path("pairs.png"), bars=bars)
+    figures.save(draw(info, bars=bars), Path("pairs.png"))
 
 With three objectives a point of the front may lie inside another's step in every single plane, so
 there is no staircase here; a trial is followed from plane to plane by its label.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,13 +18,9 @@ from analysis.figures import figures, layout
 from analysis.front import FrontInfo
 
 
-def draw(info: FrontInfo, path: Path, *, bars: pd.DataFrame | None = None) -> None:
-    """Write the picture (2070 x 810 pixels) of a sweep with three objectives."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(13.8, 5.4), dpi=100, facecolor="white")
-    FigureCanvasAgg(figure)
+def draw(info: FrontInfo, *, bars: pd.DataFrame | None = None):
+    """A matplotlib Figure (2070 x 810 pixels) of a sweep with three objectives."""
+    figure = figures.empty((13.8, 5.4))
     named = layout.named_points(info)
     for number, flat in enumerate(planes(info)):
         picture = replace(layout.picture(flat, bars), labels=named, staircase=np.empty((0, 2)))
@@ -43,7 +38,7 @@ def draw(info: FrontInfo, path: Path, *, bars: pd.DataFrame | None = None) -> No
     if bars is not None and len(bars):
         notes += " Bars: one standard error over resampled dev speakers."
     figure.text(0.05, 0.04, notes, fontsize=8, color=figures.SOFT)
-    figure.savefig(path, dpi=150, format="png")
+    return figure
 
 
 def planes(info: FrontInfo) -> list[FrontInfo]:

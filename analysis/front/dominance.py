@@ -15,11 +15,22 @@ def non_dominated(values: Sequence[Sequence[float]], *, directions: Sequence[str
 
     `directions` is "max" or "min" for each of the m objectives. A row with NaN is never kept.
     """
+    return layers(values, directions=directions) == 0
+
+
+def layers(values: Sequence[Sequence[float]], *, directions: Sequence[str]) -> np.ndarray:
+    """Int [n]: how many fronts of values [n, m] must go until no row beats this one.
+
+    Equal rows have the same number; a row with NaN has n.
+    """
+    import moocore  # 90 ms to import: only when a front is asked for
+
     costs = _costs(values, directions)
     finite = np.isfinite(costs).all(axis=1)
-    no_worse = (costs[:, None] <= costs[None]).all(-1)
-    better = (costs[:, None] < costs[None]).any(-1)
-    return finite & ~(no_worse & better & finite[:, None]).any(axis=0)
+    numbers = np.full(len(costs), len(costs))
+    if finite.any():
+        numbers[finite] = moocore.pareto_rank(costs[finite])
+    return numbers
 
 
 def hypervolume(
@@ -35,7 +46,7 @@ def hypervolume(
     for a minimised one). A point that does not beat the reference everywhere adds nothing. Computed
     by moocore (Fonseca, Paquete, Lopez-Ibanez 2006). NaN if the reference is not finite.
     """
-    import moocore  # 90 ms to import: only when a volume is asked for
+    import moocore
 
     if ideal is None:
         ideal = [1.0 if direction == "max" else 0.0 for direction in directions]

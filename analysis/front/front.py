@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-from analysis.front.dominance import hypervolume, non_dominated
+from analysis.front.dominance import hypervolume, layers, non_dominated
 from ermgap.config import METRICS
 from ermgap.errors import UserError
 from ermgap.metrics import OVERALL, uncounted_cells, violation
@@ -142,16 +142,10 @@ class FrontInfo:
 
     def best(self, count: int) -> list[Point]:
         """The `count` eligible points nearest to the front, in layers of non-domination."""
-        remaining = [point for point in self.points if point.eligible]
-        layers: list[Point] = []
-        while remaining and len(layers) < count:
-            values = [[point.values[name] for name in self.objectives] for point in remaining]
-            best = non_dominated(values, directions=self.directions)
-            layers += [point for point, is_best in zip(remaining, best, strict=True) if is_best]
-            remaining = [
-                point for point, is_best in zip(remaining, best, strict=True) if not is_best
-            ]
-        return layers[:count]
+        eligible = [point for point in self.points if point.eligible]
+        values = [[point.values[name] for name in self.objectives] for point in eligible]
+        order = np.argsort(layers(values, directions=self.directions), kind="stable")
+        return [eligible[i] for i in order[:count]]
 
 
 def info(records: Records) -> FrontInfo:

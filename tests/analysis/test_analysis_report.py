@@ -118,7 +118,7 @@ def test_the_staircase_touches_every_point_of_the_front_and_no_point_lies_beyond
         reference_point=dict.fromkeys(names, 0.3),
     )
     x, y = layout.plane(info)
-    steps = layout.staircase(info, x, y)
+    steps = layout.stairs(info.front, (x, y))
     on_front = {(p.values[x] * 100, p.values[y] * 100) for p in info.front}
     assert len(on_front) >= 3 and on_front <= set(map(tuple, steps))
     for corner in set(map(tuple, steps)) - on_front:

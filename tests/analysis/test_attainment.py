@@ -8,7 +8,7 @@ import pytest
 from fake_sweep import THREE, many, write
 
 from analysis import report
-from analysis.figures import attainment
+from analysis.figures import attainment, figures
 from analysis.front import front
 
 
@@ -38,7 +38,7 @@ def test_fewer_resamples_attain_what_is_better(tmp_path):
         for level in (25, 50, 75)
     ]  # fmt: skip
     assert volumes == sorted(volumes, reverse=True) and volumes[-1] > 0
-    attainment.draw(attained, info, tmp_path / "picture.png")
+    figures.save(attainment.draw(attained, info), tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 10_000
 
 
@@ -81,8 +81,8 @@ def test_seeds_in_which_nothing_is_usable_count_as_sets_that_attain_nothing(tmp_
     attained = attainment.over_seeds(info, pd.DataFrame(rows))
     assert attained.sets == 6 and "In 4 of 6 seeds no run is usable" in attained.warning
     assert {level: len(at) for level, at in attained.surfaces.items()} == {25: 1, 50: 0, 75: 0}
-    attainment.draw(attained, info, tmp_path / "one.png")
+    figures.save(attainment.draw(attained, info), tmp_path / "one.png")
     few = attainment.over_seeds(info, pd.DataFrame([*rows[:3], *rows[4:]]))  # one of five
     assert few.sets == 5 and not any(len(at) for at in few.surfaces.values())
-    attainment.draw(few, info, tmp_path / "none.png")
+    figures.save(attainment.draw(few, info), tmp_path / "none.png")
     assert attainment.over_seeds(info, pd.DataFrame(rows[1:3])) is None

@@ -10,7 +10,7 @@ import pytest
 from fake_sweep import write
 
 from analysis import report
-from analysis.figures import family_picture, layout
+from analysis.figures import family_picture, figures, layout
 from analysis.front import front
 from analysis.statistics import families
 from ermgap.errors import UserError
@@ -119,15 +119,15 @@ def test_a_staircase_passes_through_every_point_and_covers_nothing_unreached(tmp
         tmp_path, objectives=objectives, reference_point=reference, directions=directions
     )
     for family in groups:
-        line = family_picture.stairs(family.front, info)
+        line = layout.stairs(family.front, layout.plane(info))
         signs = np.array([1 if directions[name] == "max" else -1 for name in layout.plane(info)])
-        values = family_picture.at(family.front, info)
+        values = layout.places(family.front, layout.plane(info))
         for corner in line:  # every corner is beaten or equalled by a point of the front
             assert ((values - corner) * signs >= -1e-9).all(1).any()
         for point in values:  # and every point that no other beats is a corner
             beaten = ((values - point) * signs >= 0).all(1) & ((values - point) * signs > 0).any(1)
             assert beaten.any() or np.isclose(line, point).all(1).any()
-    family_picture.draw(groups, info, tmp_path / "picture.png")
+    figures.save(family_picture.draw(groups, info), tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 20_000
 
 
