@@ -20,7 +20,7 @@ from itertools import pairwise
 import pandas as pd
 
 from ermgap.baselines import emotion_terms as terms
-from ermgap.corpora.emotion_words import ALIASES
+from ermgap.corpora.labels import ALIASES
 
 UNPARSABLE = "(unparsable)"  # an answer that names no label, or several
 REFUSED = "(refused)"  # the model declined

@@ -1,6 +1,6 @@
 """The words by which an answer names an emotion, denies one, or declines: data without code.
 
-English holds the inflections of the labels and of `ermgap.corpora.emotion_words.ALIASES`; German
+English holds the inflections of the labels and of `ermgap.corpora.labels.ALIASES`; German
 and Japanese hold their translations. Near-synonyms (furious, calm, excited) are omitted on purpose:
 which label they mean is a judgement that would change a benchmark's figures.
 """

@@ -12,9 +12,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ermgap.corpora import clip_paths
+from ermgap.corpora import rows
+from ermgap.corpora.clip_paths import ClipPaths
 from ermgap.corpora.csv_file import read_csv
-from ermgap.corpora.rows import number
 from ermgap.corpora.table import Corpus, frame
 from ermgap.errors import UserError
 
@@ -25,7 +25,6 @@ FIELDS = (
     "path", "language", "gender", "emotion", "speaker", "split", "transcript", "duration_s",
     "expression", "synthetic",
 )  # fmt: skip
-COPIED = ("language", "gender", "emotion", "speaker", "split", "transcript")
 NOTE = f"demo's gap is planted in {PLANTED[0]}, where the cues of {PLANTED[1]} voices are weaker"
 
 
@@ -37,7 +36,7 @@ def load(path: Path | None = None, *, outside: bool = False) -> Corpus:
     `make_demo` did not write.
     """
     folder = Path(path or FOLDER).absolute()
-    manifest, bounds = folder / "manifest.csv", clip_paths.FolderBounds(folder)
+    manifest, clips = folder / "manifest.csv", ClipPaths(folder, outside=outside)
     remedy = "write it with `python -m ermgap.corpora.make_demo --out FOLDER`"
     if not os.path.isfile(manifest):
         raise UserError(f"there is no manifest {manifest}; {remedy}.")
@@ -46,22 +45,11 @@ def load(path: Path | None = None, *, outside: bool = False) -> Corpus:
         raise UserError(f"{manifest} lacks the columns {', '.join(missing)}; {remedy}.")
     utterances = []
     for i, row in table.records():
-        place = f"{manifest}, row {i}"
-        clip_paths.require_file(row["path"], place=place)
-        if not outside:
-            clip_paths.require_inside(row["path"], place=place)
-            bounds.require(str(folder / row["path"]), place=place)
-        duration = number(row["duration_s"], column="duration_s", place=place)
-        if not duration:
+        place, end_s = f"{manifest}, row {i}", row["duration_s"]
+        if not rows.number(end_s, column="duration_s", place=place):
             raise UserError(f"{place}: duration_s is not positive; {remedy}.")
-        utterances.append(
-            {name: row[name] for name in COPIED}
-            | {
-                "corpus": "demo",
-                "utterance_id": f"demo/{Path(row['path']).stem}",
-                "path": str(folder / row["path"]),
-                "end_s": duration,
-                "synthetic": True,
-            }
-        )
+        values = {name: row[name] for name in FIELDS}
+        values |= {"utterance_id": Path(row["path"]).stem, "end_s": end_s, "synthetic": "1"}
+        utterance = rows.parse(values, place=place, source="demo", outside=outside)
+        utterances.append(utterance | {"path": clips.find(row["path"], place=place)})
     return Corpus(table=frame(utterances), notes=(NOTE,))

@@ -43,13 +43,12 @@ def load(path: Path | None) -> Corpus:
 
     Raises UserError when `path` is not a folder with .wav or .flac files.
     """
-    return load_named(path, corpus="emodb", example="wav/03a01Fa.wav", describe=_describe)
+    return load_named(
+        path, corpus="emodb", example="wav/03a01Fa.wav", name=NAME, describe=_describe
+    )
 
 
-def _describe(stem: str) -> dict | str:
-    name = NAME.fullmatch(stem)
-    if name is None:
-        return "its name is not like 03a01Fa"
+def _describe(name: re.Match) -> dict | str:
     if name["speaker"] not in GENDERS:
         return f"EmoDB has no speaker {name['speaker']}"
     if name["text"] not in TEXTS:

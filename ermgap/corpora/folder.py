@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,14 +33,16 @@ def load_named(
     *,
     corpus: str,
     example: str,
-    describe: Callable[[str], dict | str],
+    name: re.Pattern,
+    describe: Callable[[re.Match], dict | str],
 ) -> Corpus:
     """A corpus whose file names say everything, wherever they lie below a folder.
 
-    `describe` turns a file's stem into the row's columns (without id, corpus and path) or into the
-    reason why it is excluded. Of two files with one stem the first in sorted order stays, and one
-    in a format that is not read here is excluded unless a readable one has its stem; hidden files
-    are ignored. Raises UserError when the folder holds no audio.
+    `describe` turns the match of `name` and a file's stem into the row's columns (without id,
+    corpus and path) or into the reason why it is excluded; `example` is such a file. Of two files
+    with one stem the first in sorted order stays, and one in a format that is not read here is
+    excluded unless a readable one has its stem; hidden files are ignored. Raises UserError when the
+    folder holds no audio.
     """
     root = need_path(path, corpus=corpus, what=f"the folder with its clips ({example})")
     if not root.is_dir():
@@ -56,7 +59,9 @@ def load_named(
     ]
     for file in files:
         stem = file.stem
-        row = "another file of the same name" if stem in rows else describe(stem)
+        match = name.fullmatch(stem)
+        row = describe(match) if match else f"its name is not like {Path(example).stem}"
+        row = "another file of the same name" if stem in rows else row
         if isinstance(row, str):
             excluded.append({"corpus": corpus, "path": str(file), "reason": row})
         else:

@@ -39,7 +39,7 @@ def load(path: Path | None) -> Corpus:
     cannot be read is a note, since speech alone can be used without it.
     """
     example = "F1/anger/free/F1_anger_free_01.wav"
-    corpus = load_named(path, corpus="jvnv", example=example, describe=_describe)
+    corpus = load_named(path, corpus="jvnv", example=example, name=NAME, describe=_describe)
     texts, problem = _transcripts(path)
     table = corpus.table
     stems = table["utterance_id"].str.removeprefix("jvnv/")
@@ -48,10 +48,7 @@ def load(path: Path | None) -> Corpus:
     return Corpus(table=table, excluded=corpus.excluded, notes=tuple(_notes(table, problem)))
 
 
-def _describe(stem: str) -> dict | str:
-    name = NAME.fullmatch(stem)
-    if name is None:
-        return "its name is not like F1_anger_free_01"
+def _describe(name: re.Match) -> dict | str:
     if name["speaker"] not in SPEAKERS:
         return f"JVNV has no speaker {name['speaker']}"
     return {

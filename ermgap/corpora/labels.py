@@ -1,25 +1,37 @@
 """Keeps the utterances whose emotion is one of the labels, under the label's spelling.
 
-kept = keep_labels(table, MELD_LABELS, emotions={"exc": "joy"})      # a Corpus
-require_two_emotions(split_table, kept.excluded)
+    kept = keep_labels(table, MELD_LABELS, emotions={"exc": "joy"})      # a Corpus
+    canonical_emotion("HAP", language="en")      # "joy", a code of CREMA-D; "" if not listed
+
+`data/emotion_words.yaml` has the words and codes of public corpora. What a corpus tells apart is
+not merged: excitement is not joy, calm is not neutral, frustration not anger. A user's own map,
+`data.emotions`, is for these and for codes of one letter or digit.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
 
 import pandas as pd
 
-from ermgap.config import one_line
-from ermgap.corpora.emotion_words import ALIASES, canonical_emotion, normalize
+from ermgap.config import one_line, safe_yaml
 from ermgap.corpora.table import Corpus, excluded_frame
 from ermgap.errors import UserError
 
 REASON = re.compile(r"emotion (['\"])(?P<emotion>.*)\1 is not one of the labels")
 MOST = 8  # emotions in a message
+ALIASES = {
+    "angry": "anger", "disgusted": "disgust", "fearful": "fear", "afraid": "fear", "scared": "fear",
+    "happiness": "joy", "happy": "joy", "joyful": "joy", "sad": "sadness", "surprised": "surprise",
+}  # fmt: skip
+ITALIAN_CODES = {"rab", "dis", "pau", "gio", "neu", "tri", "sor"}
+FILE = Path(__file__).parent / "data" / "emotion_words.yaml"
 
 
 def keep_labels(
@@ -32,7 +44,7 @@ def keep_labels(
 
     `emotions` (emotion -> label, or None to exclude it) decides first. Else an emotion is a label
     if it is written like it but for case, accents and hyphens, or is another word or code for it
-    (`emotion_words`), unless two labels share that meaning and neither is its usual name. Notes
+    (`canonical_emotion`), unless two labels share that meaning and neither is its usual name. Notes
     name the codes and foreign words that were understood, and the others if they are half the rows.
     """
     pairs = list(zip(table["emotion"], table["language"], strict=True))
@@ -95,6 +107,40 @@ def emotion_hint(unknown: Mapping[str, int]) -> str:
         f"{listed}{more}; name them in data.labels, or say which label each stands for, such as "
         f"--set 'data.emotions={{{example}: LABEL}}'"
     )
+
+
+def normalize(text: str) -> str:
+    """A word as it is compared: without case, accents, hyphens and underscores, in one form."""
+    parted = unicodedata.normalize("NFKD", text.casefold()).replace("ł", "l")
+    bare = re.sub("[\u0300-\u036f]", "", parted)  # Latin, Greek and Cyrillic marks, not kana's
+    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", bare)).strip()
+
+
+@cache
+def by_language() -> dict[str, dict[str, str]]:
+    """The emotion of each normalized word, by language."""
+    emotions = {
+        language: {normalize(text): name for name, texts in lists.items() for text in texts}
+        for language, lists in safe_yaml.read(FILE.read_text(encoding="utf-8")).items()
+    }
+    emotions["en"] = {name: name for name in emotions["en"].values()} | ALIASES | emotions["en"]
+    return emotions
+
+
+def canonical_emotion(text: str, *, language: str = "") -> str:
+    """The emotion that a word or code stands for, in MELD's terms where it has one; "" if unknown.
+
+    Its own language decides, then English, then all others if they agree; but codes of Italian
+    count in Italian only.
+    """
+    key, emotions = normalize(text), by_language()
+    for own in (language, "en"):
+        if key in emotions.get(own, {}):
+            return emotions[own][key]
+    if key in ITALIAN_CODES:
+        return ""
+    meanings = {names[key] for names in emotions.values() if key in names}
+    return meanings.pop() if len(meanings) == 1 else ""
 
 
 def require_two_emotions(table: pd.DataFrame, excluded: pd.DataFrame) -> None:

@@ -71,18 +71,29 @@ class PlannedClip:
     variant: str
     split: str
     number: int
-    text: str
+    transcript: str
     expression: str
     cues: VoiceCues
     seed: int
 
     @property
-    def voice(self) -> str:
-        return f"{self.language}_{self.variant.lower()}"
+    def speaker(self) -> str:
+        return f"demo_{self.language}_{self.variant.lower()}"
 
     @property
     def path(self) -> str:
-        return f"audio/{self.voice}_{self.emotion}_{self.number:03d}.ogg"
+        voice = self.speaker.removeprefix("demo_")
+        return f"audio/{voice}_{self.emotion}_{self.number:03d}.ogg"
+
+    def speak(self) -> np.ndarray:
+        """The clip as float32 [n], mono at 16 kHz, at most two seconds."""
+        voice = f"{self.language}+{self.variant}"
+        return demo_speech.speak(self.transcript, voice=voice, cues=self.cues, seed=self.seed)
+
+    def row(self, *, duration_s: float) -> dict[str, str]:
+        """The clip's row of the manifest."""
+        measured = {"duration_s": f"{duration_s:.4f}", "synthetic": "true"}
+        return {name: measured.get(name) or getattr(self, name) for name in FIELDS}
 
 
 def plan(*, seed: int = SEED) -> list[PlannedClip]:
@@ -122,7 +133,7 @@ def _clip(cell, *, number: int, phrases, rng: np.random.Generator) -> PlannedCli
     pool = phrases[language, emotion if expressive else "any"]
     return PlannedClip(
         *(language, gender, emotion, variant, split, number),
-        text=pool[rng.integers(len(pool))],
+        transcript=pool[rng.integers(len(pool))],
         expression="weak" if weak else "full",
         cues=_cues(emotion, weak=weak, rng=rng),
         seed=int(rng.integers(2**31)),
@@ -133,21 +144,16 @@ def _cues(emotion: str, *, weak: bool, rng: np.random.Generator) -> VoiceCues:
     """The clip's cues: the emotion's own (and in the planted cell another's), each varied."""
     own, other = CUES[emotion], CUES[BORROWED[emotion]]
     spread = WEAK_SPREAD if weak else SPREAD
-    values = {}
-    for name in (field.name for field in dataclasses.fields(VoiceCues)):
-        value = getattr(own, name)
-        if weak:
-            value = WEAK_OWN * value + WEAK_OTHER * getattr(other, name)
-        values[name] = value * (1 + spread * rng.uniform(-1, 1))
+    sizes = dataclasses.asdict(own)
+    if weak:
+        borrowed = dataclasses.asdict(other)
+        sizes = {
+            name: WEAK_OWN * size + WEAK_OTHER * borrowed[name] for name, size in sizes.items()
+        }
+    values = {name: size * (1 + spread * rng.uniform(-1, 1)) for name, size in sizes.items()}
     values["pitch"] += rng.normal(scale=0.05)
     values["rate"] += rng.normal(scale=0.05)
     return VoiceCues(**values)
-
-
-def speak(clip: PlannedClip) -> np.ndarray:
-    """The clip as float32 [n], mono at 16 kHz, at most two seconds."""
-    voice = f"{clip.language}+{clip.variant}"
-    return demo_speech.speak(clip.text, voice=voice, cues=clip.cues, seed=clip.seed)
 
 
 def write(folder: Path, *, seed: int = SEED) -> None:
@@ -157,30 +163,9 @@ def write(folder: Path, *, seed: int = SEED) -> None:
         rows = csv.DictWriter(file, FIELDS, lineterminator="\n")
         rows.writeheader()
         for clip in plan(seed=seed):
-            sound = speak(clip)
-            soundfile.write(
-                *(folder / clip.path, sound, RATE),
-                format="OGG",
-                subtype="OPUS",
-                compression_level=0.93,
-            )
-            rows.writerow(row(clip, duration_s=len(sound) / RATE))
-
-
-def row(clip: PlannedClip, *, duration_s: float) -> dict[str, str]:
-    """The clip's row of the manifest."""
-    return dict(
-        path=clip.path,
-        language=clip.language,
-        gender=clip.gender,
-        emotion=clip.emotion,
-        speaker=f"demo_{clip.voice}",
-        split=clip.split,
-        transcript=clip.text,
-        duration_s=f"{duration_s:.4f}",
-        expression=clip.expression,
-        synthetic="true",
-    )
+            sound, file_format = clip.speak(), {"format": "OGG", "subtype": "OPUS"}
+            soundfile.write(folder / clip.path, sound, RATE, compression_level=0.93, **file_format)
+            rows.writerow(clip.row(duration_s=len(sound) / RATE))
 
 
 def main() -> None:

@@ -30,9 +30,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from ermgap.corpora import genders as speaker_genders
 from ermgap.corpora.folder import need_path
-from ermgap.corpora.meld_st_rows import PAIRS, UNKNOWN, UNLISTED, Clip, Pair, read_pair
+from ermgap.corpora.meld_st_rows import (
+    GENDERS_FILE,
+    PAIRS,
+    UNKNOWN,
+    UNLISTED,
+    Clip,
+    Pair,
+    read_genders,
+    read_pair,
+)
 from ermgap.corpora.table import Corpus, excluded_frame, frame
 from ermgap.errors import UserError
 
@@ -55,7 +63,7 @@ def load(path: Path | None, *, genders: Path | None = None) -> Corpus:
     """
     root = need_path(path, corpus=NAME, what=LAYOUT)
     pairs, notes = find_pairs(root)
-    known = speaker_genders.read(speaker_genders.MELD if genders is None else genders)
+    known = read_genders(genders or GENDERS_FILE)
     clips = [clip for pair in pairs for clip in read_pair(root, pair, known)]
     notes.append(INFERRED if genders is None else f"meld_st's genders are those of {genders}")
     notes += [*_gender_notes(clips), *_exclude_leaks(clips), *_exclude_repeats(clips)]

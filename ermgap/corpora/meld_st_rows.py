@@ -1,20 +1,27 @@
-"""Reads the CSVs of MELD-ST: two clips a row, English and its dubbed version.
+"""Reads the CSVs of MELD-ST (two clips a row, English and dubbed) and of its speakers' genders.
 
+    genders = read_genders(GENDERS_FILE)               # {"ross": "male", "all": "", ...}
     clips = read_pair(root, PAIRS[0], genders)     # list[Clip]; `reason` says why one is excluded
 
-A mistake in a file raises UserError; a mistake in a row is the reason of its clips.
+A mistake in a file raises UserError; a mistake in a row of MELD-ST is the reason of its clips.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ermgap.config import quoted
 from ermgap.corpora.csv_file import read_csv
-from ermgap.corpora.genders import normalized_name
+from ermgap.corpora.rows import gender as gender_of
+from ermgap.errors import UserError
+
+# Inferred from MELD's characters, not self-reported: `data/README.md` says what that means.
+GENDERS_FILE = Path(__file__).parent / "data" / "meld_speaker_gender.csv"
 
 SPLITS = {"train": "train", "dev": "valid", "test": "test"}  # audio folder and table: CSV
 NUMBERS = {"season": "season", "episode": "episode", "dia_id": "dialogue", "utt_id": "utterance"}
@@ -33,27 +40,26 @@ class Pair:
     column: str
     audio: str
 
-    def csv(self, root: Path, split: str) -> Path:
-        return root / self.folder / f"{self.audio.lower()}_{SPLITS[split]}.csv"
-
     def csvs(self, root: Path) -> dict[str, Path]:
-        return {split: self.csv(root, split) for split in SPLITS}
+        folder, name = root / self.folder, self.audio.lower()
+        return {split: folder / f"{name}_{csv}.csv" for split, csv in SPLITS.items()}
 
 
 PAIRS = (Pair("ENG_DEU", "de", "German", "DEU"), Pair("ENG_JPN", "ja", "Japanese", "JPN"))
-Key = tuple[int, int, int, int]  # season, episode, dialogue, utterance
 
 
 @dataclass(slots=True)
 class Clip:
-    """One audio file of one row. `key` is None and `gender` "" only where `reason` is filled."""
+    """One audio file of one row; `key` is its season, episode, dialogue and utterance.
+
+    `key` is None and `gender` "" only where `reason` is filled.
+    """
 
     pair: str
-    place: str
     split: str
     language: str
     path: str
-    key: Key | None
+    key: tuple[int, int, int, int] | None
     speaker: str
     gender: str
     emotion: str
@@ -66,48 +72,72 @@ class Clip:
         return self.key[:3]
 
 
+def normalized_name(name: str) -> str:
+    """A name as it is looked up: case, spaces and forms of letters do not count."""
+    name = unicodedata.normalize("NFC", name)
+    return " ".join(name.replace("\u2019", "'").replace("\u2018", "'").split()).casefold()
+
+
+def read_genders(file: Path) -> dict[str, str]:
+    """The gender (female, male, or "" for unknown) of each speaker by `normalized_name`.
+
+    Raises UserError naming file and row for a file that is absent or no CSV, a missing column, an
+    empty speaker, a gender in other words, and a speaker who is given two genders.
+    """
+    if not os.path.isfile(file):
+        raise UserError(
+            f"there is no file of genders {file}; write a CSV with the columns speaker and gender."
+        )
+    genders: dict[str, tuple[str, int]] = {}
+    for number, row in read_csv(file, required=("speaker", "gender")).records():
+        place = f"{file}, row {number}"
+        name, gender = normalized_name(row["speaker"]), gender_of(row["gender"], place=place)
+        if not name:
+            raise UserError(f"{place}: the speaker is empty; write a name, or remove the row.")
+        known, first = genders.setdefault(name, (gender, number))
+        if known != gender:
+            raise UserError(
+                f"{place}: {quoted(row['speaker'].strip())} is {gender or 'unknown'} here and "
+                f"{known or 'unknown'} in row {first}; keep one."
+            )
+    return {name: gender for name, (gender, _) in genders.items()}
+
+
 def read_pair(root: Path, pair: Pair, genders: Mapping[str, str]) -> list[Clip]:
     """All clips of a pair, English and dubbed in turn, in the order train, dev, test.
 
-    `genders` is what `genders.read` gives. Raises UserError as `csv_file.read_csv` does.
+    `genders` is what `read_genders` gives. Raises UserError as `csv_file.read_csv` does.
     """
-    return [clip for split in SPLITS for clip in _read(root, pair, split, genders)]
+    files = pair.csvs(root).items()
+    return [clip for split, file in files for clip in _read(file, pair, split, genders)]
 
 
-def _read(root: Path, pair: Pair, split: str, genders: Mapping[str, str]) -> Iterator[Clip]:
-    file = pair.csv(root, split)
+def _read(file: Path, pair: Pair, split: str, genders: Mapping[str, str]) -> Iterator[Clip]:
     required = ("id", "English", pair.column, "emotion", "speaker", *NUMBERS)
     rows = [
         (number, {name: value.strip() for name, value in row.items()})
         for number, row in read_csv(file, required=required).records()
     ]
-    wrong = _wrong_ids([row for _, row in rows])
-    for (number, row), bad_id in zip(rows, wrong, strict=True):
-        key = _key(row)
-        name = normalized_name(row["speaker"])
+    for (number, row), bad_id in zip(rows, _wrong_ids([row for _, row in rows]), strict=True):
+        numbers = {column: NUMBER.fullmatch(row[column]) for column in NUMBERS}
+        gender = genders.get(normalized_name(row["speaker"]))
         known = {
             "pair": pair.folder,
             "split": split,
-            "key": None if isinstance(key, str) else key,
+            "key": tuple(int(n[1]) for n in numbers.values()) if all(numbers.values()) else None,
             "speaker": " ".join(row["speaker"].split()),
-            "gender": genders.get(name) or "",
+            "gender": gender or "",
             "emotion": row["emotion"].lower(),
             "english": row["English"],
-            "reason": bad_id or (key if isinstance(key, str) else _reason(row, genders.get(name))),
+            "reason": bad_id or _reason(row, numbers, gender),
         }
         for language, audio, column in (
             ("en", "ENG", "English"),
             (pair.language, pair.audio, pair.column),
         ):
-            place = f"{file}, row {number} ({language})"
             path = file.parent / audio / split / f"{split}_{_plain(row['id'])}.wav"
-            yield Clip(
-                place=place,
-                language=language,
-                path=place if bad_id else str(path),
-                transcript=row[column],
-                **known,
-            )
+            path = f"{file}, row {number} ({language})" if bad_id else str(path)
+            yield Clip(language=language, path=path, transcript=row[column], **known)
 
 
 def _plain(text: str) -> str:
@@ -116,43 +146,30 @@ def _plain(text: str) -> str:
     return number[1] if number else text
 
 
-def _wrong_ids(rows: list[dict[str, str]]) -> list[str]:
+def _wrong_ids(rows: list[dict[str, str]]) -> Iterator[str]:
     """Why the id of each row names no clip, or ""; the first of equal rows keeps its clip."""
-    rows_of: dict[str, list[dict[str, str]]] = {}
-    for row in rows:
-        rows_of.setdefault(_plain(row["id"]), []).append(row)
-    ambiguous = {name for name, same in rows_of.items() if any(row != same[0] for row in same)}
-    reasons = []
-    seen = set()
-    for row in rows:
-        name = _plain(row["id"])
+    first: dict[str, dict[str, str]] = {}
+    named = [(_plain(row["id"]), row) for row in rows]
+    ambiguous = {name for name, row in named if first.setdefault(name, row) != row}
+    for name, row in named:
         if not name:
-            reasons.append("its id is empty")
+            yield "its id is empty"
         elif not ID.fullmatch(name):
-            reasons.append(f"its id {quoted(name)} names no clip (letters, digits, - and _ do)")
+            yield f"its id {quoted(name)} names no clip (letters, digits, - and _ do)"
         elif name in ambiguous:
-            reasons.append("its id is that of another row too: which one the clip holds is unknown")
+            yield "its id is that of another row too: which one the clip holds is unknown"
         else:
-            reasons.append("its row is in the file twice" if name in seen else "")
-        seen.add(name)
-    return reasons
+            yield "" if row is first[name] else "its row is in the file twice"
 
 
-def _key(row: Mapping[str, str]) -> Key | str:
-    """The numbers that identify the utterance, or why one is unknown."""
-    numbers = {column: NUMBER.fullmatch(row[column]) for column in NUMBERS}
+def _reason(row: Mapping[str, str], numbers: Mapping, gender: str | None) -> str:
+    """Why a row is excluded, or ""; `numbers` are the matches of the columns NUMBERS."""
     for column, number in numbers.items():
         if number is None:
             return f"its {NUMBERS[column]} {quoted(row[column])} is no number"
-    season, episode, dialogue, utterance = (int(number[1]) for number in numbers.values())
-    return season, episode, dialogue, utterance
-
-
-def _reason(row: Mapping[str, str], gender: str | None) -> str:
-    if not row["emotion"]:
-        return "its emotion is empty"
-    if not row["speaker"]:
-        return "its speaker is empty"
+    for column in ("emotion", "speaker"):
+        if not row[column]:
+            return f"its {column} is empty"
     if gender is None:
         return UNLISTED.format(" ".join(row["speaker"].split()))
     return "" if gender else UNKNOWN

@@ -2,7 +2,7 @@
 
     python sweeps/pareto.py --data ravdess=PATH
 
-PATH is any folder over the clips (`Actor_01/03-01-06-01-02-01-12.wav` officially; .flac is read
+PATH is any folder over the clips (`Actor_12/03-01-06-01-02-01-12.wav` officially; .flac is read
 too). The seven fields of a name are modality, channel, emotion, intensity, sentence, repetition and
 actor. Only audio (03) of speech (01) is used; calm is excluded later unless it is a label.
 """
@@ -15,10 +15,8 @@ from pathlib import Path
 from ermgap.corpora.folder import load_named
 from ermgap.corpora.table import Corpus
 
-NAME = re.compile(
-    r"(?P<modality>\d\d)-(?P<channel>\d\d)-(?P<emotion>\d\d)-(?P<intensity>\d\d)"
-    r"-(?P<sentence>\d\d)-(?P<repetition>\d\d)-(?P<actor>\d\d)"
-)
+FIELDS = ("modality", "channel", "emotion", "intensity", "sentence", "repetition", "actor")
+NAME = re.compile("-".join(rf"(?P<{field}>\d\d)" for field in FIELDS))
 EMOTIONS = {
     "01": "neutral", "02": "calm", "03": "joy", "04": "sadness", "05": "anger", "06": "fear",
     "07": "disgust", "08": "surprise",
@@ -31,14 +29,11 @@ def load(path: Path | None) -> Corpus:
 
     Raises UserError when `path` is not a folder with .wav or .flac files.
     """
-    example = "Actor_01/03-01-06-01-02-01-01.wav"
-    return load_named(path, corpus="ravdess", example=example, describe=_describe)
+    example = "Actor_12/03-01-06-01-02-01-12.wav"
+    return load_named(path, corpus="ravdess", example=example, name=NAME, describe=_describe)
 
 
-def _describe(stem: str) -> dict | str:
-    name = NAME.fullmatch(stem)
-    if name is None:
-        return "its name is not like 03-01-06-01-02-01-12"
+def _describe(name: re.Match) -> dict | str:
     if (name["modality"], name["channel"]) != ("03", "01"):
         return "not speech audio (03-01)"
     if not 1 <= int(name["actor"]) <= 24:

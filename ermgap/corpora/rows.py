@@ -119,7 +119,7 @@ def _prefixed(name: str, source: str, mark: str) -> str:
 def gender(text: str, *, place: str) -> str:
     """`female`, `male`, or "" where it is declared unknown; raises UserError for other words."""
     remedy = "write female or male, or unknown to exclude the clip"
-    return _choice(text, GENDERS, f"{place}: the gender", remedy)
+    return _choice(text.strip(), GENDERS, f"{place}: the gender", remedy)
 
 
 def _choice(text: str, choices: Mapping, subject: str, remedy: str):

@@ -104,7 +104,7 @@ def test_a_phrase_stands_for_one_emotion_only():
 
 
 def test_the_plan_of_the_default_seed_is_the_shipped_manifest(manifest):
-    rows = [make_demo.row(clip, duration_s=0.0) for clip in make_demo.plan()]
+    rows = [clip.row(duration_s=0.0) for clip in make_demo.plan()]
     planned = pd.DataFrame(rows).drop(columns="duration_s")
     pd.testing.assert_frame_equal(planned, manifest.drop(columns="duration_s"), check_dtype=False)
 
@@ -112,13 +112,13 @@ def test_the_plan_of_the_default_seed_is_the_shipped_manifest(manifest):
 def test_another_seed_gives_another_plan_of_the_same_shape():
     first, other = make_demo.plan(seed=2), make_demo.plan(seed=3)
     assert [clip.path for clip in first] == [clip.path for clip in other]
-    assert [clip.text for clip in first] != [clip.text for clip in other]
+    assert [clip.transcript for clip in first] != [clip.transcript for clip in other]
 
 
 @needs_espeak
 def test_speaking_a_clip_again_gives_the_same_samples():
     for clip in make_demo.plan()[::150]:
-        assert np.array_equal(make_demo.speak(clip), make_demo.speak(clip))
+        assert np.array_equal(clip.speak(), clip.speak())
 
 
 @needs_espeak
@@ -128,7 +128,7 @@ def test_the_recorded_engine_speaks_the_shipped_durations(manifest):
         pytest.skip("another version of espeak-ng than the one that made the corpus")
     durations = dict(zip(manifest["path"], manifest["duration_s"].astype(float), strict=True))
     for clip in make_demo.plan()[::40]:
-        assert len(make_demo.speak(clip)) / 16000 == pytest.approx(durations[clip.path], abs=1e-3)
+        assert len(clip.speak()) / 16000 == pytest.approx(durations[clip.path], abs=1e-3)
 
 
 @needs_espeak

@@ -12,7 +12,7 @@ import meld_st_tree as tree
 import pandas as pd
 import pytest
 
-from ermgap.corpora import genders
+from ermgap.corpora import meld_st_rows
 
 MOVED = 60  # rows that change places between JPN's train and its test, and as many with its dev
 PRIORITY = ["test", "dev", "train"]
@@ -57,7 +57,7 @@ def read_csvs(root: Path) -> pd.DataFrame:
             parts.append(part.assign(pair=pair, split=split))
     rows = pd.concat(parts, ignore_index=True)
     rows["key"] = list(zip(*(rows[name] for name in tree.KEY), strict=True))
-    listed = pd.read_csv(genders.MELD, index_col="speaker")["gender"]
+    listed = pd.read_csv(meld_st_rows.GENDERS_FILE, index_col="speaker")["gender"]
     return rows.assign(gender=rows["speaker"].map(listed))
 
 

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from ermgap import corpora
-from ermgap.corpora import columns, genders, manifest, own_audio
+from ermgap.corpora import columns, manifest, meld_st_rows, own_audio
 from ermgap.errors import UserError
 
 HEADER = ["path", "language", "emotion", "gender", "speaker", "start_s", "duration_s", "synthetic"]
@@ -117,7 +117,7 @@ def test_broken_quotes_are_named_with_their_line_under_every_separator(folder):
 def test_genders_are_read_from_a_spreadsheets_csv_too(tmp_path):
     file = tmp_path / "genders.csv"
     file.write_text("Gender;SPEAKER \nfemale;Rachel\n;\nmale;Ross\n")
-    assert genders.read(file) == {"rachel": "female", "ross": "male"}
+    assert meld_st_rows.read_genders(file) == {"rachel": "female", "ross": "male"}
 
 
 def test_a_list_of_transcripts_is_read_as_a_manifest_is(folder):

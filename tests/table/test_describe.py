@@ -11,7 +11,7 @@ import meld_st_tree as tree
 import pytest
 
 from ermgap import corpora
-from ermgap.corpora import __main__, genders, meld_st_paper, split, table
+from ermgap.corpora import __main__, meld_st_rows, split, table
 from ermgap.errors import UserError
 
 NAMES = ("Rachel", "Ross", "Monica", "Chandler", "Phoebe", "Joey")
@@ -118,17 +118,19 @@ def test_the_window_is_counted(capsys):
 
 
 def test_the_papers_numbers_add_up():
-    paper = meld_st_paper.PAPER
+    paper = __main__.PAPER
     assert paper["female"] + paper["male"] == paper["utterances"]
     assert paper["train"] + paper["dev"] + paper["test"] == paper["utterances"]
 
 
 def test_the_shipped_genders_are_those_of_the_data_beside_the_project(shared_data):
     theirs = shared_data / "meld_speaker_gender.csv"
-    assert genders.MELD.read_bytes() == theirs.read_bytes()
-    found = list(genders.read(genders.MELD).values())
+    assert meld_st_rows.GENDERS_FILE.read_bytes() == theirs.read_bytes()
+    found = list(meld_st_rows.read_genders(meld_st_rows.GENDERS_FILE).values())
     assert set(found) == {"female", "male", ""} and len(found) == 304
-    assert "not\nself-reported" in (genders.MELD.parent / "README.md").read_text(encoding="utf-8")
+    assert "not\nself-reported" in (meld_st_rows.GENDERS_FILE.parent / "README.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_a_users_own_genders_replace_the_shipped_ones(places, tmp_path, capsys):
@@ -152,8 +154,10 @@ def test_a_users_own_genders_replace_the_shipped_ones(places, tmp_path, capsys):
 
 def test_names_match_whatever_their_case_spaces_and_apostrophes(tmp_path):
     file = write_genders(tmp_path / "g.csv", "Joey’s  Hand Twin,male", "joey's hand twin,man")
-    assert genders.read(file) == {genders.normalized_name(" JOEY'S HAND  TWIN"): "male"}
-    assert genders.normalized_name("Rene\u0301") == genders.normalized_name("Ren\u00e9")
+    assert meld_st_rows.read_genders(file) == {
+        meld_st_rows.normalized_name(" JOEY'S HAND  TWIN"): "male"
+    }
+    assert meld_st_rows.normalized_name("Rene\u0301") == meld_st_rows.normalized_name("Ren\u00e9")
 
 
 BAD = {

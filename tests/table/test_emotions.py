@@ -13,8 +13,7 @@ import yaml
 from ermgap import corpora
 from ermgap.config import MELD_LABELS, Config
 from ermgap.corpora import table as tables
-from ermgap.corpora.emotion_words import FILE, canonical_emotion, normalize
-from ermgap.corpora.labels import keep_labels
+from ermgap.corpora.labels import FILE, canonical_emotion, keep_labels, normalize
 from ermgap.errors import UserError
 from sweeps import pareto
 from sweeps.setup import command_line, folders

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from ermgap import config
 from ermgap.adapters import saved_adapter
 from ermgap.baselines.endpoint import answer_file
-from ermgap.corpora import demo, genders, jvnv, manifest, meld_st, table
+from ermgap.corpora import demo, jvnv, manifest, meld_st, meld_st_rows, table
 from ermgap.records import Records
 
 ODD = [
@@ -147,7 +147,7 @@ def _read_demo(folder: Path, content: bytes):
 
 
 def _read_genders(folder: Path, content: bytes):
-    found = genders.read(_file(folder, "genders.csv", content))
+    found = meld_st_rows.read_genders(_file(folder, "genders.csv", content))
     assert set(found.values()) <= {"female", "male", ""}
     return found
 
