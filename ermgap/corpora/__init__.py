@@ -18,7 +18,7 @@ holds.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -92,18 +92,22 @@ def load(
     requests = [corpus_request.resolve(text, CORPORA) for text in names]
     corpus_request.require_distinct(requests)
     named = [request.name for request in requests]
-    if genders is not None and not any(_takes("genders", CORPORA[r.loader]) for r in requests):
+    if genders is not None and not any("genders" in _options(r.loader) for r in requests):
         raise UserError(
             f"the file of genders {genders} is of no use: {', '.join(named)} "
             f"{'reads' if len(named) == 1 else 'read'} none; omit it."
         )
     options: dict = {} if genders is None else {"genders": Path(genders).expanduser()}
     options |= {"outside": True} if outside else {}
-    checks = {"labels": labels, "emotions": emotions, "strict": strict, "window_s": window_s}
     parts = []
     for request in requests:
+        own = {"corpus": request.name} if request.loader != request.name else {}
+        taken = _options(request.loader)
+        corpus = CORPORA[request.loader](
+            request.path, **{key: value for key, value in (options | own).items() if key in taken}
+        )
         title = request.name if named.count(request.name) == 1 else request.text
-        parts.append(_checked(_read(request, options), title, **checks))
+        parts.append(_checked(corpus, title, labels, emotions, strict, window_s))
     corpus_request.require_distinct_speakers(requests, [part.table for part in parts])
     joined = pd.concat([part.table for part in parts], ignore_index=True)
     table, copies = audio.drop_copies(joined)
@@ -115,26 +119,17 @@ def load(
     )
 
 
-def _takes(option: str, loader: Callable[..., Corpus]) -> bool:
+def _options(loader: str) -> Collection[str]:
+    """The names of what a loader takes."""
     try:
-        return option in inspect.signature(loader).parameters
+        return inspect.signature(CORPORA[loader]).parameters
     except (TypeError, ValueError):  # a callable written in C has no signature to look at
-        return False
-
-
-def _read(request: corpus_request.CorpusRequest, options: Mapping) -> Corpus:
-    """The corpus as its loader returns it, given those options that the loader takes."""
-    loader = CORPORA[request.loader]
-    if request.loader != request.name:
-        options = {**options, "corpus": request.name}
-    taken = {name: value for name, value in options.items() if _takes(name, loader)}
-    return loader(request.path, **taken)
+        return ()
 
 
 def _checked(
     corpus: Corpus,
     title: str,
-    *,
     labels: Sequence[str],
     emotions: Mapping[str, str | None] | None,
     strict: bool,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -98,9 +99,8 @@ def _decode(
             if len(block) < size:
                 break
         samples = np.concatenate(parts) if len(parts) != 1 else parts[0]
-        promised = file.promised
-        if promised is not None:
-            promised -= round(start_s * file.samplerate)
+        before = round(start_s * file.samplerate)
+        promised = None if file.promised is None else file.promised - before
         return _Clip(samples, file.samplerate, promised, level)
 
 
@@ -111,8 +111,7 @@ def digest(path: str | Path, start_s: float = 0.0, end_s: float | None = None) -
 
 
 def _file_digest(path: str | Path) -> str:
-    name = path_bytes(path)
-    stat = os.stat(name)
+    stat = os.stat(name := path_bytes(path))
     return _hash(name, stat.st_size, stat.st_mtime_ns)
 
 
@@ -137,8 +136,7 @@ def inspect(
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         results = list(pool.map(_end_and_level, spans, chunksize=1))
     bad = np.array([isinstance(result, str) for result in results], dtype=bool)
-    reasons = [result for result in results if isinstance(result, str)]
-    usable = [result for result in results if not isinstance(result, str)]
+    reasons, usable = ([r for r in results if isinstance(r, str) is kind] for kind in (True, False))
     if strict and reasons:
         raise UserError(
             f"the clip {table['path'].to_numpy()[bad][0]} is {reasons[0]}, and {len(reasons)} of "
@@ -172,17 +170,15 @@ def _examine(path: str, start: float, end: float | None) -> tuple[float, Level]:
     count, slack = len(clip.samples), SLACK_S * clip.rate
     span = math.inf if end is None else (end - start) * clip.rate
     wanted = min(span, LONGEST_S * clip.rate + 1)
-    if clip.promised is not None and count < min(wanted, clip.promised) - slack:
-        raise UnusableClip(TRUNCATED)
-    if count < wanted - slack and end is not None or not count and start:
-        raise UnusableClip(TOO_SHORT)
-    if count == 0:
-        raise UnusableClip("empty")
-    if count > LONGEST_S * clip.rate:
-        raise UnusableClip(f"longer than {LONGEST_S:.0f} s")
-    if count < SHORTEST_S * clip.rate:
-        raise UnusableClip(f"shorter than {SHORTEST_S} s")
-    if problem := clip.level.problem(clip.samples):
+    lengths = {
+        TRUNCATED: clip.promised is not None and count < min(wanted, clip.promised) - slack,
+        TOO_SHORT: count < wanted - slack and end is not None or not count and start,
+        "empty": count == 0,
+        f"longer than {LONGEST_S:.0f} s": count > LONGEST_S * clip.rate,
+        f"shorter than {SHORTEST_S} s": count < SHORTEST_S * clip.rate,
+    }
+    problem = next((reason for reason, holds in lengths.items() if holds), "")
+    if problem := problem or clip.level.problem(clip.samples):
         raise UnusableClip(problem)
     # A span's own end stays as written, unless rounding has put it behind the end of the file.
     complete = end is not None and count >= round(span)
@@ -206,19 +202,10 @@ def drop_copies(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     A copy in another split would be leakage. Only files of equal size are hashed.
     """
     sizes = {path: os.path.getsize(path_bytes(path)) for path in table["path"].unique()}
-    tally = pd.Series(sizes).value_counts()
-    bytes_of = {
-        path: _file_digest(path) if tally[size] > 1 else path for path, size in sizes.items()
-    }
-    keys = pd.DataFrame(
-        {
-            "bytes": table["path"].map(bytes_of),
-            "start": table["start_s"].round(3),
-            "end": table["end_s"].round(3).fillna(-1.0),
-        }
-    )
-    copy = keys.duplicated()
-    first = dict(zip(map(tuple, keys[~copy].to_numpy()), table["utterance_id"][~copy], strict=True))
-    reasons = [f"a copy of {first[tuple(key)]}" for key in keys[copy].to_numpy()]
-    excluded = table.loc[copy, ["corpus", "path"]].assign(reason=reasons)
+    tally = Counter(sizes.values())
+    bytes_of = {path: _file_digest(path) if tally[n] > 1 else path for path, n in sizes.items()}
+    keys = [table["path"].map(bytes_of), table["start_s"].round(3), table["end_s"].round(3)]
+    same = table.groupby(keys, dropna=False)["utterance_id"]
+    copy, first = same.cumcount() > 0, same.transform("first")
+    excluded = table.loc[copy, ["corpus", "path"]].assign(reason="a copy of " + first[copy])
     return table[~copy].reset_index(drop=True), excluded_frame([excluded])

@@ -81,12 +81,12 @@ def missing_hint(missing: Sequence[str], names: Sequence[str]) -> str:
     return f"it has {names}" + (f"; {' and '.join(like[:MOST])}" if like else "")
 
 
-def unread_notes(names: Sequence[str], *, read: Collection[str], where: str) -> tuple[str, ...]:
+def unread_notes(names: Iterable[str], *, read: Collection[str], where: str) -> tuple[str, ...]:
     """A sentence on the columns `names` that are not read, if there are any, look-alikes first.
 
     `read` are the columns that are read: another column is not called a look-alike of these.
     """
-    names = [name for name in names if name]
+    names = [name for name in dict.fromkeys(map(_bare, names)) if name]
     if not names:
         return ()
     columns = {name: likely_column(name) for name in names[: 10 * MOST]}

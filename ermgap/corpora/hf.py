@@ -44,17 +44,16 @@ def load(path: Path | None, *, outside: bool = False, corpus: str | None = None)
         raise UserError("the corpus 'hf' needs a dataset; write hf=FOLDER or hf=OWNER/NAME.")
     here = os.path.exists(path)
     source = corpus or source_of(path)
-    parts, unread = _parts(_on_disk(path) if here else _from_hub(path.as_posix()), path)
+    parts = _parts(_dataset(path, here), path)
     root, within = (path.absolute(), ()) if here else (Path.cwd(), tuple(_caches()))
     clips = ClipPaths(root, outside=outside, within=within)
-    parsed: list[dict] = []
-    read = {"path"}
     splits = _splits(list(parts))
-    for key, split in splits.items():
-        read |= set(parts[key].column_names) & set(READ)
-        identity = {"place": f"{path} ({key})", "source": source, "split": split, "key": key}
-        parsed += _rows(parts[key], clips=clips, **identity)
+    parsed = [
+        row for key, part in parts.items() for row in _rows(part, path, key, clips, source, splits)
+    ]
     title = f"the dataset {one_line(source)}"
+    named = [name for part in parts.values() for name in part.column_names]
+    read, unread = {"path", *named} & {"path", *READ}, [n for n in named if n not in READ]
     notes = columns.unread_notes(unread, read=read, where=title) + clips.notes(title)
     return from_rows(parsed, notes=(*notes, *_open_notes(parts, splits, source)))
 
@@ -69,34 +68,24 @@ def is_saved(path: Path) -> bool:
     return any(os.path.isfile(path / name) for name in SAVED)
 
 
-def _datasets():
-    """The package `datasets`; UserError where it is not installed."""
+def _dataset(path: Path, here: bool):
+    """What the package `datasets` reads from a folder, or by that name from the hub."""
+    name = path.as_posix()
+    if not here and not HUB_NAME.fullmatch(name):
+        raise UserError(f"there is no {name}; hf=PATH wants a saved dataset, or OWNER/NAME.")
     try:
         import datasets
     except ModuleNotFoundError as problem:
         raise missing_extra("hf", problem) from problem
-    return datasets
-
-
-def _on_disk(path: Path):
     try:
-        return _datasets().load_from_disk(str(path))
-    except (FileNotFoundError, NotADirectoryError, OSError, ValueError, KeyError) as problem:
+        return datasets.load_from_disk(str(path)) if here else datasets.load_dataset(name)
+    except Exception as problem:  # the hub's client raises a dozen kinds, all meaning "not here"
+        if here and not isinstance(problem, OSError | ValueError | KeyError):
+            raise
         raise UserError(
             f"{path} is not a dataset saved with save_to_disk; name its folder (or use manifest)."
-        ) from problem
-
-
-def _from_hub(name: str):
-    if not HUB_NAME.fullmatch(name):
-        raise UserError(f"there is no {name}; hf=PATH wants a saved dataset, or OWNER/NAME.")
-    try:
-        return _datasets().load_dataset(name)
-    except UserError:
-        raise
-    except Exception as problem:  # the hub's client raises a dozen kinds, all meaning "not here"
-        raise UserError(
-            f"the dataset {name!r} is not a folder here and could not be loaded from the hub "
+            if here
+            else f"the dataset {name!r} is not a folder here and could not be loaded from the hub "
             f"({type(problem).__name__}); load it where the hub can be reached, save it with "
             f"save_to_disk(FOLDER), and name hf=FOLDER."
         ) from problem
@@ -110,24 +99,21 @@ def _caches() -> list[str]:
     return [str(config.HF_DATASETS_CACHE), constants.HF_HUB_CACHE]
 
 
-def _parts(dataset, path: Path) -> tuple[dict, list[str]]:
-    """The parts by name, known columns in the spelling of READ, and the columns not read."""
+def _parts(dataset, path: Path) -> dict:
+    """The parts by name, known columns in the spelling of READ."""
     parts = dict(dataset) if isinstance(dataset, dict) else {"all": dataset}
-    unread: dict[str, None] = {}
     for key, part in parts.items():
-        where = f"the dataset {path} ({key})"
-        written = part.column_names
+        where, written = f"the dataset {path} ({key})", part.column_names
         names = columns.recognised(written, known=READ, where=where)
         if missing := [name for name in REQUIRED if name not in names]:
             raise UserError(
                 f"{where} lacks the column {', '.join(missing)}; "
                 f"{columns.missing_hint(missing, names)} (with rename_column)."
             )
-        unread |= dict.fromkeys(name for name in names if name not in READ)
         pairs = zip(written, names, strict=True)
         if changed := {old: new for old, new in pairs if new in READ and old != new}:
             parts[key] = part.rename_columns(changed)
-    return parts, list(unread)
+    return parts
 
 
 def _splits(keys: list[str]) -> dict[str, str]:
@@ -150,11 +136,12 @@ def _open_notes(parts: dict, splits: dict[str, str], source: str) -> tuple[str, 
 
 
 def _rows(
-    part, *, clips: ClipPaths, place: str, source: str, split: str, key: str
+    part, path: Path, key: str, clips: ClipPaths, source: str, splits: dict[str, str]
 ) -> Iterator[dict]:
+    """The parsed rows of one part."""
     import datasets
 
-    names = {
+    classes = {
         column: feature.names
         for column, feature in part.features.items()
         if isinstance(feature, datasets.ClassLabel)
@@ -164,24 +151,23 @@ def _rows(
         part = part.cast_column("audio", datasets.Audio(decode=False))
     part = part.select_columns([name for name in READ if name in part.column_names])
     for index, row in enumerate(part):
-        audio = row.pop("audio")
-        where = f"{place}, row {index}"
-        values = {name: _text(value, names.get(name), where) for name, value in row.items()}
+        place, audio = f"{path} ({key}), row {index}", row.pop("audio")
+        values = {name: _text(value, classes.get(name), place) for name, value in row.items()}
         values["path"] = "audio"
-        values["split"] = values.get("split") or split
+        values["split"] = values.get("split") or splits[key]
         values["utterance_id"] = values.get("utterance_id") or f"{key}/{index:06d}"
-        yield {
-            **rows.parse(values, place=where, source=source),
-            "path": _file(audio, folder, where, clips),
-        }
+        parsed = rows.parse(values, place=place, source=source)
+        yield parsed | {"path": _file(audio, folder, place, clips)}
 
 
 def _text(value, names: list[str] | None, place: str) -> str:
     if value is None or (names is not None and value < 0):
         return ""
-    if names is not None and value >= len(names):
+    if names is None:
+        return str(value)
+    if value >= len(names):
         raise UserError(f"{place}: the class {value} has no name; the dataset has {len(names)}.")
-    return names[value] if names is not None else str(value)
+    return names[value]
 
 
 def _file(audio, folder: Path, place: str, clips: ClipPaths) -> str:

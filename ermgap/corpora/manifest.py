@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -31,7 +32,8 @@ from ermgap.errors import UserError
 from ermgap.records.files import escape_undecodable
 
 NAME = "manifest.csv"
-NUMBERS = ("start_s", "end_s", "duration_s", "synthetic")
+NUMBERS = {"start_s", "end_s", "duration_s", "synthetic"}
+COMMA = re.compile(r"^(\d+),(\d+)$", re.ASCII)  # of a number whose decimals follow a comma
 
 
 def load(path: Path | None, *, outside: bool = False, corpus: str | None = None) -> Corpus:
@@ -58,7 +60,7 @@ def load(path: Path | None, *, outside: bool = False, corpus: str | None = None)
     for number, row in table.records():
         place = f"{file}, row {number}"
         if table.separator != ",":
-            row = _with_points(row)
+            row |= {name: COMMA.sub(r"\1.\2", row[name].strip()) for name in NUMBERS & row.keys()}
         utterance = rows.parse(row, place=place, source=source, outside=outside)
         parsed.append(utterance | {"path": clips.find(row["path"], place=place)})
         own_id = utterance["utterance_id"]
@@ -68,14 +70,10 @@ def load(path: Path | None, *, outside: bool = False, corpus: str | None = None)
                 "remove one, or give each its own utterance_id."
             )
     title = f"{one_line(source)}'s {one_line(file.name)}"
-    read = {*rows.REQUIRED, *rows.OPTIONAL}
+    read = {*rows.REQUIRED, *rows.OPTIONAL} & set(table.header)
     unread = [name for name in table.header if name not in read]
-    notes = (
-        *table.notes(title),
-        *columns.unread_notes(unread, read=read & set(table.header), where=title),
-        *clips.notes(title),
-    )
-    return from_rows(parsed, notes=notes)
+    notes = table.notes(title) + columns.unread_notes(unread, read=read, where=title)
+    return from_rows(parsed, notes=notes + clips.notes(title))
 
 
 def file_of(path: Path) -> Path:
@@ -88,44 +86,23 @@ def source_of(path: Path) -> str:
     return escape_undecodable(file_of(path).resolve().parent.name) or "manifest"
 
 
-def from_rows(parsed: list[dict], *, notes: tuple[str, ...] = ()) -> Corpus:
+def from_rows(parsed: list[dict], *, notes: tuple[str, ...]) -> Corpus:
     """Parsed rows with absolute paths as a Corpus; those of unknown gender are exclusions."""
-    unknown = [
-        {"corpus": row["corpus"], "path": row["path"], "reason": "the speaker's gender is unknown"}
-        for row in parsed
-        if not row["gender"]
-    ]
+    reason = {"reason": "the speaker's gender is unknown"}
+    excluded = excluded_frame([row | reason for row in parsed if not row["gender"]])
     table = frame([row for row in parsed if row["gender"]])
-    return Corpus(
-        table=table,
-        excluded=excluded_frame(unknown),
-        notes=(*notes, *_speaker_notes(table)),
-    )
+    return Corpus(table=table, excluded=excluded, notes=(*notes, *_speaker_notes(table)))
 
 
-def _speaker_notes(table: pd.DataFrame) -> list[str]:
+def _speaker_notes(table: pd.DataFrame) -> Iterator[str]:
     """A sentence for each corpus on its utterances that name neither a speaker nor a group."""
-    risk = "so one voice may be in both train and dev, and look easy"
-    notes = []
     for name, part in table.groupby("corpus", sort=False):
         lone = int((part["speaker"] == part["utterance_id"]).sum())
+        subject = f"{lone} of {len(part)} utterances of {name} name no speaker: each of them"
         if lone == len(part):
-            notes.append(
-                f"{name} names no speakers or groups: each of its {lone} utterances counts as a "
-                f"speaker of its own, {risk}"
+            subject = f"{name} names no speakers or groups: each of its {lone} utterances"
+        if lone:
+            yield (
+                f"{subject} counts as a speaker of its own, so one voice may be in both train and "
+                "dev, and look easy"
             )
-        elif lone:
-            notes.append(
-                f"{lone} of {len(part)} utterances of {name} name no speaker: each of them counts "
-                f"as a speaker of its own, {risk}"
-            )
-    return notes
-
-
-def _with_points(row: dict[str, str]) -> dict[str, str]:
-    """The row with decimal points instead of commas."""
-    return row | {
-        name: re.sub(r"^(\d+),(\d+)$", r"\1.\2", row[name].strip(), flags=re.ASCII)
-        for name in NUMBERS
-        if name in row
-    }

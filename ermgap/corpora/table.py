@@ -8,7 +8,6 @@ One row is one utterance. Every loader returns a `Corpus`, whose table `frame` b
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -95,35 +94,36 @@ def check(table: pd.DataFrame) -> None:
         )
     if table.empty:
         raise UserError("the table of utterances is empty; name a corpus with clips.")
-    for column in _NEVER_BLANK:
-        blank = table[column].isna() | (table[column].astype(str).str.strip() == "")
-        _refuse(table, blank, f"has no {column}; fill it in")
-    _refuse(
-        table,
-        ~table["language"].astype(str).map(lambda code: bool(re.fullmatch("[a-z]{2}", code))),
-        "has the language {language!r}; write two letters of ISO 639-1, such as de",
-    )
-    _refuse(
-        table, ~table["gender"].isin(GENDERS), "has the gender {gender!r}; write female or male"
-    )
-    _refuse(
-        table,
-        ~table["split"].isin([*SPLITS, ""]),
-        "has the split {split!r}; write train, dev, test, or leave it empty",
-    )
-    _check_spans(table)
-    _refuse(
-        table,
-        table["utterance_id"].duplicated(),
-        "has an id that an earlier utterance has; give every utterance its own",
-    )
-    _check_groups(table)
-
-
-def _check_spans(table: pd.DataFrame) -> None:
     start, end = (pd.to_numeric(table[name], errors="coerce") for name in ("start_s", "end_s"))
-    bad = ~(np.isfinite(start) & (start >= 0) & (end.isna() | (end > start)))
-    _refuse(table, bad, "runs from {start_s} s to {end_s} s; let it start at 0 or later, then end")
+    refused = {
+        f"has no {column}; fill it in": table[column].isna()
+        | (table[column].astype(str).str.strip() == "")
+        for column in _NEVER_BLANK
+    } | {
+        "has the language {language!r}; write two letters of ISO 639-1, such as de": ~(
+            table["language"].astype(str).str.fullmatch("[a-z]{2}")
+        ),
+        "has the gender {gender!r}; write female or male": ~table["gender"].isin(GENDERS),
+        "has the split {split!r}; write train, dev, test, or leave it empty": ~(
+            table["split"].isin([*SPLITS, ""])
+        ),
+        "runs from {start_s} s to {end_s} s; let it start at 0 or later, then end": ~(
+            np.isfinite(start) & (start >= 0) & (end.isna() | (end > start))
+        ),
+        "has an id that an earlier utterance has; give every utterance its own": (
+            table["utterance_id"].duplicated()
+        ),
+    }
+    for sentence, bad in refused.items():
+        if bad.any():
+            row = table[bad.to_numpy()].iloc[0]
+            values = {key: one_line(v) if isinstance(v, str) else v for key, v in row.items()}
+            others = f" ({int(bad.sum())} rows are like this)" if bad.sum() > 1 else ""
+            raise UserError(
+                f"the utterance {values['utterance_id']!r} of the corpus {values['corpus']!r} "
+                f"{sentence.format(**values)}{others}."
+            )
+    _check_groups(table)
 
 
 def _check_groups(table: pd.DataFrame) -> None:
@@ -147,20 +147,6 @@ def describe_groups(table: pd.DataFrame) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     ending, verb = ("s", "are") if len(names) > 1 else ("", "is")
     return f"{len(names)} {kind}{ending} ({listed}{more}) {verb}"
-
-
-def _refuse(table: pd.DataFrame, bad: pd.Series, sentence: str) -> None:
-    if not bad.any():
-        return
-    row = table[bad.to_numpy()].iloc[0]
-    others = f" ({int(bad.sum())} rows are like this)" if bad.sum() > 1 else ""
-    values = {
-        key: one_line(value) if isinstance(value, str) else value for key, value in row.items()
-    }
-    raise UserError(
-        f"the utterance {values['utterance_id']!r} of the corpus {values['corpus']!r} "
-        f"{sentence.format(**values)}{others}."
-    )
 
 
 def counts(table: pd.DataFrame, *, labels: Sequence[str] | None = None) -> pd.DataFrame:
