@@ -13,7 +13,8 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
+from contextlib import suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ermgap.config import quoted
@@ -53,37 +54,9 @@ def require_inside(path: str, *, place: str) -> None:
         )
 
 
-class FolderBounds:
-    """Checks that files lie below one of some folders once every symbolic link is followed."""
-
-    def __init__(self, *folders: str | Path) -> None:
-        self._folders = tuple(os.path.realpath(folder) for folder in folders)
-        self._real: dict[str, str] = {}  # real paths of the folders that files are in
-
-    def require(self, path: str, *, place: str) -> None:
-        """Raise UserError for a file elsewhere; one that is absent is judged by its name."""
-        try:
-            real = self._real_path(os.fsdecode(path_bytes(path)))
-        except (OSError, ValueError):  # too long for a file's name; it will be counted as missing
-            return
-        if not any(real.startswith(os.path.join(folder, "")) for folder in self._folders):
-            raise UserError(
-                f"{place}: {quoted(path)} lies outside of the corpus, where a link or its path "
-                f"leads; copy it into the corpus, {ASK}."
-            )
-
-    def _real_path(self, path: str) -> str:
-        folder, name = os.path.split(path)
-        if folder not in self._real:
-            self._real[folder] = os.path.realpath(folder)
-        # One system call a file, not one for each part of its path: 30,000 files are usual.
-        near = os.path.join(self._real[folder], name)
-        return os.path.realpath(near) if name in ("", ".", "..") or os.path.islink(near) else near
-
-
 def other_spelling(path: Path) -> Path | None:
     """The existing file or folder that a missing absolute path may stand for, spelt differently."""
-    _, other = ClipPaths(Path("/"), outside=True)._other_spelling(str(path))
+    other = ClipPaths(Path("/"), outside=True)._other_spelling(str(path))[1]
     return Path(other) if other else None
 
 
@@ -95,7 +68,8 @@ class ClipPaths:
 
     def __init__(self, root: Path, *, outside: bool, within: tuple[str | Path, ...] = ()) -> None:
         self._root = str(root)
-        self._inside = None if outside else FolderBounds(*(within or (root,)))
+        self._folders = () if outside else tuple(map(os.path.realpath, within or (root,)))
+        self._real: dict[str, str] = {}  # real paths of the folders that files are in
         self._listed: dict[str, list[dict[str, list[str]]]] = {}
         self._kinds: Counter[str] = Counter()  # of differences in spelling
         self._replaced: list[tuple[str, str]] = []  # path as written, path of the file used instead
@@ -103,7 +77,8 @@ class ClipPaths:
     def find(self, written: str, *, place: str) -> str:
         """The absolute path of the file; as written where there is no such file in any spelling.
 
-        Raises UserError, which begins with `place`, for a file that must not be read.
+        Raises UserError, which begins with `place`, for a file that lies elsewhere once every
+        symbolic link is followed.
         """
         for text in (written, written.strip()):
             path = os.path.join(self._root, PurePosixPath(text))
@@ -131,8 +106,24 @@ class ClipPaths:
         )
 
     def _require(self, path: str, place: str) -> None:
-        if self._inside is not None:
-            self._inside.require(path, place=place)
+        """Raise UserError for a file elsewhere; one that is absent is judged by its name."""
+        try:
+            real = self._real_path(os.fsdecode(path_bytes(path))) if self._folders else path
+        except (OSError, ValueError):  # too long for a file's name; it will be counted as missing
+            return
+        if self._folders and not any(real.startswith(os.path.join(f, "")) for f in self._folders):
+            raise UserError(
+                f"{place}: {quoted(path)} lies outside of the corpus, where a link or its path "
+                f"leads; copy it into the corpus, {ASK}."
+            )
+
+    def _real_path(self, path: str) -> str:
+        folder, name = os.path.split(path)
+        if folder not in self._real:
+            self._real[folder] = os.path.realpath(folder)
+        # One system call a file, not one for each part of its path: 30,000 files are usual.
+        near = os.path.join(self._real[folder], name)
+        return os.path.realpath(near) if name in ("", ".", "..") or os.path.islink(near) else near
 
     def _other_spelling(self, path: str) -> tuple[set[str], str]:
         """The kinds of differences to a path that exists, and that path, or "" if there is none."""
@@ -152,14 +143,11 @@ class ClipPaths:
     def _entry(self, folder: str, name: str) -> tuple[str, str]:
         """The kind of difference to the only entry of a folder that `name` can mean, and that."""
         if folder not in self._listed:
-            try:
-                names = os.listdir(folder)
-            except (OSError, ValueError):
-                names = []
-            self._listed[folder] = [{} for _ in SPELLINGS]
-            for entry in names:
-                for (_, key), entries in zip(SPELLINGS, self._listed[folder], strict=True):
-                    entries.setdefault(key(entry), []).append(entry)
+            self._listed[folder] = [defaultdict(list) for _ in SPELLINGS]
+            with suppress(OSError, ValueError):
+                for entry in os.listdir(folder):
+                    for (_, key), entries in zip(SPELLINGS, self._listed[folder], strict=True):
+                        entries[key(entry)].append(entry)
         for (kind, key), entries in zip(SPELLINGS, self._listed[folder], strict=True):
             if names := entries.get(key(name)):
                 return (kind, names[0]) if len(names) == 1 else ("", "")

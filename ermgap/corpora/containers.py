@@ -23,6 +23,7 @@ import soundfile
 
 from ermgap.corpora import mpeg
 from ermgap.corpora.audio_files import unsupported_content, unsupported_name
+from ermgap.corpora.mpeg import peek
 from ermgap.records.files import path_bytes
 
 TRUNCATED = "truncated or damaged"
@@ -193,21 +194,19 @@ def _wav(file: io.BufferedIOBase, size: int) -> ReadPlan:
     """A WAV as it is, but with sizes where its recorder wrote 0."""
     at, bytes_a_second, tag = 12, 0, 0
     while True:
-        file.seek(at)
-        mark = file.read(8)
+        mark = peek(file, at, 8)
         if len(mark) < 8 or at > FURTHEST:
             return ReadPlan()
         length = int.from_bytes(mark[4:], "little")
         if mark[:4] == b"data":
             break
         if mark[:4] == b"fmt ":
-            shape = file.read(16)
+            shape = peek(file, at + 8, 16)
             tag = int.from_bytes(shape[:2], "little")
             bytes_a_second = int.from_bytes(shape[8:12], "little")
         at += 8 + length + length % 2
     data = at + 8
-    file.seek(0)
-    head = bytearray(file.read(data))
+    head = bytearray(peek(file, 0, data))
     whole = int.from_bytes(head[4:8], "little") + 8
     if length == 0 and data < size and abs(whole - size) > 1:
         head[4:8] = min(size - 8, 0xFFFFFFFF).to_bytes(4, "little")
@@ -222,36 +221,31 @@ def _wav(file: io.BufferedIOBase, size: int) -> ReadPlan:
 
 def _require_known_tail(file: io.BufferedIOBase, end: int) -> None:
     """Raise UnusableClip unless a chunk, a tag or zeros follow the data of a WAV."""
-    file.seek(end)
-    tail = file.read(4096)
+    tail = peek(file, end, 4096)
     marks = (tail[:4], tail[1:5])  # odd data may be padded
-    if tail.strip(b"\0") and not any(all(32 <= c < 127 for c in mark) for mark in marks):
-        if tail[:3] not in (b"ID3", b"TAG"):
-            raise UnusableClip(f"{UNKNOWN} (its sound goes on after the end that its header names)")
+    known = tail[:3] in (b"ID3", b"TAG") or any(all(32 <= c < 127 for c in m) for m in marks)
+    if tail.strip(b"\0") and not known:
+        raise UnusableClip(f"{UNKNOWN} (its sound goes on after the end that its header names)")
 
 
 def _flac(mark: bytes, size: int) -> ReadPlan:
     """A FLAC without the length in its header, so that the decoder goes to the end."""
-    declared = int.from_bytes(mark[21:26], "big") & 0xFFFFFFFFF
+    promised = int.from_bytes(mark[21:26], "big") & 0xFFFFFFFFF or None
     head = mark[:21] + bytes([mark[21] & 0xF0]) + bytes(4)
-    return ReadPlan(
-        as_it_is=False, head=head, start=26, end=size, seekable=False, promised=declared or None
-    )
+    return ReadPlan(False, head, start=26, end=size, seekable=False, promised=promised)
 
 
 def _ogg(file: io.BufferedIOBase, size: int) -> ReadPlan:
     """An Ogg as it is, if each of its streams has an end and none begins after another."""
     at, last, begun = 0, {}, True
     while at + 27 <= size:
-        file.seek(at)
-        page = file.read(27)
+        page = peek(file, at, 27)
         if page[:4] != b"OggS":
-            file.seek(at)
-            ahead = file.read(1 << 16)
+            ahead = peek(file, at, 1 << 16)
             next_page = ahead.find(b"OggS", 1)
             at += next_page if next_page > 0 else max(len(ahead) - 3, 1)
             continue
-        length = 27 + page[26] + sum(file.read(page[26]))
+        length = 27 + page[26] + sum(peek(file, at + 27, page[26]))
         if at + length > size:
             break
         first = bool(page[5] & 2)
@@ -271,16 +265,11 @@ def _mpeg(file: io.BufferedIOBase, at: int, end: int, *, inside: bool = False) -
     if stream is None or not stream.frames:
         return ReadPlan()
     declared = stream.declared
-    file.seek(stream.end)
-    lost = stream.end + mpeg.AHEAD < end and not file.read(8).startswith(TAGS)
+    lost = stream.end + mpeg.AHEAD < end and not peek(file, stream.end, 8).startswith(TAGS)
     if lost or declared is not None and stream.frames < declared - 2:
         raise UnusableClip(TRUNCATED)
     if stream.xing and declared and stream.frames <= declared + 2 and not inside:
         return ReadPlan(promised=max(declared - 2, 1) * stream.samples)
-    return ReadPlan(
-        as_it_is=False,
-        start=stream.start,
-        end=stream.end,
-        endless=True,
-        promised=max(stream.frames - 2, 1) * stream.samples,  # the first may lack borrowed bits
-    )
+    promised = max(stream.frames - 2, 1) * stream.samples  # the first may lack borrowed bits
+    span = {"start": stream.start, "end": stream.end}
+    return ReadPlan(as_it_is=False, endless=True, promised=promised, **span)

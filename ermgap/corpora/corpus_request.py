@@ -31,29 +31,21 @@ NAME = re.compile(r"\w[\w.-]*")  # of such a corpus
 
 @dataclass(frozen=True)
 class CorpusRequest:
-    """One corpus of a run.
+    """One corpus of a run."""
 
-    Attributes:
-        text: as the user wrote it.
-        name, path: its two halves.
-        loader: the key of CORPORA that reads it.
-        source: what goes before the ids of its utterances and speakers.
-    """
-
-    text: str
-    name: str
+    text: str  # as the user wrote it
+    name: str  # its two halves
     path: Path | None
-    loader: str
-    source: str
+    loader: str  # the key of CORPORA that reads it
+    source: str  # what goes before the ids of its utterances and speakers
 
     @property
     def location(self) -> str:
         """The file or folder that is read, with links followed; "" where no path was given."""
         if self.path is None:
             return ""
-        return os.path.realpath(
-            manifest.file_of(self.path) if self.loader == "manifest" else self.path
-        )
+        is_manifest = self.loader == "manifest"
+        return os.path.realpath(manifest.file_of(self.path) if is_manifest else self.path)
 
     @property
     def folder(self) -> str:
@@ -96,10 +88,8 @@ def resolve(text: str, loaders: Registry) -> CorpusRequest:
     if name in loaders:
         own = {"manifest": manifest.source_of, "hf": hf.source_of}.get(name)
         return CorpusRequest(text, name, path, name, own(path) if own and path else name)
-    if os.path.isfile(manifest.file_of(path)):
-        return CorpusRequest(text, name, path, "manifest", name)
-    if hf.is_saved(path):
-        return CorpusRequest(text, name, path, "hf", name)
+    if (is_manifest := os.path.isfile(manifest.file_of(path))) or hf.is_saved(path):
+        return CorpusRequest(text, name, path, "manifest" if is_manifest else "hf", name)
     content = "does not exist"
     if os.path.exists(path):
         content = "holds no manifest.csv and no saved dataset"

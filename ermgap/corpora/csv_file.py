@@ -1,7 +1,7 @@
 """A reader of CSV files as spreadsheets and scripts write them: columns by name, rows by number.
 
     table = read_csv(Path("manifest.csv"), required=("path", "gender"), optional=("split",))
-    for number, row in table.records(): ...
+    for number, row in table.rows: ...
 
 UTF-8, with a header in its first row, separated by commas or by what the header shows: semicolons
 (spreadsheets in most of Europe), tabs or bars.
@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,24 +26,12 @@ _MARK = re.compile(r'"?sep=([,;\t|])"?\r?\n')  # a first line for spreadsheets a
 
 @dataclass(frozen=True)
 class CsvTable:
-    """The content of a CSV file.
+    """The content of a CSV file."""
 
-    Attributes:
-        header: the columns' names; known ones as they are asked for, whatever their letter case.
-        rows: (row number, fields) of every row that is not blank; the file's first row is 1.
-        separator: a key of SEPARATORS.
-        blank: how many rows have separators and nothing between them.
-    """
-
-    header: list[str]
-    rows: list[tuple[int, list[str]]]
-    separator: str
-    blank: int
-
-    def records(self) -> Iterator[tuple[int, dict[str, str]]]:
-        """(row number, fields by the column's name) of each row."""
-        for number, values in self.rows:
-            yield number, dict(zip(self.header, values, strict=True))
+    header: list[str]  # the columns; known ones as they are asked for, whatever their letter case
+    rows: list[tuple[int, dict[str, str]]]  # row number (the file's first is 1), fields by column
+    separator: str  # a key of SEPARATORS
+    blank: int  # how many rows have separators and nothing between them
 
     def notes(self, name: str) -> tuple[str, ...]:
         """Sentences on what is unusual about the file, which they call `name`."""
@@ -120,13 +108,11 @@ def _separator(text: str, required: Sequence[str]) -> str:
     return max(SEPARATORS, key=fit)  # of equals the first: commas
 
 
-def _fitted(values: list[str], header: list[str], place: str) -> list[str]:
-    """A row's fields, as many as the header has; blank ones behind the last column are cut."""
-    if len(values) > len(header) and not any(map(str.strip, values[len(header) :])):
-        return values[: len(header)]
-    if len(values) != len(header):
+def _fitted(values: list[str], header: list[str], place: str) -> dict[str, str]:
+    """A row's fields by column; blank ones behind the last column are cut."""
+    if len(values) < len(header) or any(map(str.strip, values[len(header) :])):
         raise UserError(
             f"{place}: it has {len(values)} fields where the header has {len(header)}; "
             "put a text that holds the separator between double quotes."
         )
-    return values
+    return dict(zip(header, values, strict=False))

@@ -44,7 +44,7 @@ def load(path: Path | None = None, *, outside: bool = False) -> Corpus:
     if missing := [name for name in FIELDS if name not in table.header]:
         raise UserError(f"{manifest} lacks the columns {', '.join(missing)}; {remedy}.")
     utterances = []
-    for i, row in table.records():
+    for i, row in table.rows:
         place, end_s = f"{manifest}, row {i}", row["duration_s"]
         if not rows.number(end_s, column="duration_s", place=place):
             raise UserError(f"{place}: duration_s is not positive; {remedy}.")

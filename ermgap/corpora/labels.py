@@ -24,7 +24,7 @@ from ermgap.config import one_line, safe_yaml
 from ermgap.corpora.table import Corpus, excluded_frame
 from ermgap.errors import UserError
 
-REASON = re.compile(r"emotion (['\"])(?P<emotion>.*)\1 is not one of the labels")
+REASON = r"^emotion (['\"])(?P<emotion>.*)\1 is not one of the labels$"
 MOST = 8  # emotions in a message
 ALIASES = {
     "angry": "anger", "disgusted": "disgust", "fearful": "fear", "afraid": "fear", "scared": "fear",
@@ -67,14 +67,10 @@ def _label(emotion: str, language: str, *, labels: Sequence[str], own: Mapping) 
     key = normalize(emotion)
     if key in own:
         return own[key] or ""
-    if emotion in labels:
-        return emotion
-    for label in labels:
-        if normalize(label) == key:
-            return label
     name = canonical_emotion(emotion, language=language)
-    if name in labels:
-        return name
+    same = [label for label in labels if normalize(label) == key]
+    if named := [label for label in (emotion, *same, name) if label in labels]:
+        return named[0]
     alike = [label for label in labels if name and canonical_emotion(label) == name]
     return alike[0] if len(alike) == 1 else ""
 
@@ -157,14 +153,13 @@ def require_two_emotions(table: pd.DataFrame, excluded: pd.DataFrame) -> None:
         f"{name}: {', '.join(f'{e} {n}' for e, n in count.most_common(MOST)) or 'none'}"
         for name, count in counts.items()
     )
-    matches = (REASON.fullmatch(reason) for reason in excluded["reason"])
-    unknown = Counter(match["emotion"] for match in matches if match)
-    remedy = (
-        f"{unknown.total()} utterances were excluded, since their emotions are not labels: "
-        f"{emotion_hint(unknown)}"
-        if unknown
-        else "give both splits utterances of two emotions or more"
-    )
+    unknown = Counter(excluded["reason"].str.extract(REASON)["emotion"].dropna())
+    remedy = "give both splits utterances of two emotions or more"
+    if unknown:
+        remedy = (
+            f"{unknown.total()} utterances were excluded, since their emotions are not labels: "
+            f"{emotion_hint(unknown)}"
+        )
     raise UserError(
         f"fewer than two emotions are in both train and dev ({tally}), so that a model has nothing "
         f"to tell apart; {remedy}."

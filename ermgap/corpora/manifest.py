@@ -57,7 +57,7 @@ def load(path: Path | None, *, outside: bool = False, corpus: str | None = None)
     clips = ClipPaths(file.parent, outside=outside)
     parsed: list[dict] = []
     first: dict[str, int] = {}  # row of each utterance
-    for number, row in table.records():
+    for number, row in table.rows:
         place = f"{file}, row {number}"
         if table.separator != ",":
             row |= {name: COMMA.sub(r"\1.\2", row[name].strip()) for name in NUMBERS & row.keys()}

@@ -31,16 +31,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ermgap.corpora.folder import need_path
-from ermgap.corpora.meld_st_rows import (
-    GENDERS_FILE,
-    PAIRS,
-    UNKNOWN,
-    UNLISTED,
-    Clip,
-    Pair,
-    read_genders,
-    read_pair,
-)
+from ermgap.corpora.meld_st_rows import PAIRS, UNKNOWN, UNLISTED, Clip, Pair, read, read_genders
 from ermgap.corpora.table import Corpus, excluded_frame, frame
 from ermgap.errors import UserError
 
@@ -51,6 +42,7 @@ INFERRED = (
 )
 LAYOUT = "the folder with ENG_DEU/deu_train.csv or ENG_JPN/jpn_train.csv"
 PRIORITY = ("test", "dev", "train")
+SAME_ROW = "another row has its words, season, episode, dialogue and utterance"
 SAME_NUMBERS = "a row of other words has its season, episode, dialogue and utterance"
 
 
@@ -63,23 +55,17 @@ def load(path: Path | None, *, genders: Path | None = None) -> Corpus:
     """
     root = need_path(path, corpus=NAME, what=LAYOUT)
     pairs, notes = find_pairs(root)
-    known = read_genders(genders or GENDERS_FILE)
-    clips = [clip for pair in pairs for clip in read_pair(root, pair, known)]
+    known = read_genders(genders)
+    clips = [clip for pair in pairs for clip in read(root, pair, known)]
     notes.append(INFERRED if genders is None else f"meld_st's genders are those of {genders}")
     notes += [*_gender_notes(clips), *_exclude_leaks(clips), *_exclude_repeats(clips)]
     # Of byte-identical clips `audio.drop_copies` keeps the first: that must be the one of test.
-    kept = sorted(
-        (clip for clip in clips if not clip.reason), key=lambda clip: PRIORITY.index(clip.split)
-    )
+    kept = [clip for split in PRIORITY for clip in clips if clip.split == split and not clip.reason]
     cut = _splits_by(lambda clip: clip.dialogue, kept)
     notes += [*_cut_notes(kept, cut), *_speaker_notes(kept)]
-    return Corpus(
-        table=frame([_row(clip, cut) for clip in kept]),
-        excluded=excluded_frame(
-            [{"corpus": NAME, "path": c.path, "reason": c.reason} for c in clips if c.reason]
-        ),
-        notes=tuple(notes),
-    )
+    excluded = [{"corpus": NAME, "path": c.path, "reason": c.reason} for c in clips if c.reason]
+    table = frame([_row(clip, cut) for clip in kept])
+    return Corpus(table=table, excluded=excluded_frame(excluded), notes=tuple(notes))
 
 
 def find_pairs(root: Path) -> tuple[list[Pair], list[str]]:
@@ -87,14 +73,10 @@ def find_pairs(root: Path) -> tuple[list[Pair], list[str]]:
 
     Raises UserError naming the files looked for, and the folder that was probably meant.
     """
-    missing = {
-        pair: [file for file in pair.csvs(root).values() if not file.is_file()] for pair in PAIRS
-    }
+    missing = {p: [file for file in p.csvs(root).values() if not file.is_file()] for p in PAIRS}
     complete = [pair for pair in PAIRS if not missing[pair]]
     if not complete:
-        names = ", ".join(
-            str(file.relative_to(root)) for files in missing.values() for file in files
-        )
+        names = ", ".join(str(f.relative_to(root)) for files in missing.values() for f in files)
         near = _near(root)
         hint = f"did you mean {NAME}={near}?" if near else f"{NAME}=PATH wants {LAYOUT}."
         raise UserError(f"{root} holds no complete pair of MELD-ST (it lacks {names}); {hint}")
@@ -151,19 +133,24 @@ def _exclude_repeats(clips: list[Clip]) -> Iterator[str]:
     for clip in clips:
         if not clip.reason:
             copies.setdefault((clip.key, clip.language), []).append(clip)
-    repeats = others = 0
+    tally: Counter[bool] = Counter()  # by whether the words are others
     for same in copies.values():
         if len(same) == 1:
             continue
         kept = next((clip for clip in same if _has_audio(clip)), same[0])
         for clip in same:
-            if clip is not kept:
-                alike = _letters(clip.english) == _letters(kept.english)
-                clip.reason = _repeat(clip, kept) if alike else SAME_NUMBERS
-                repeats, others = repeats + alike, others + (not alike)
-    if repeats:
+            if clip is kept:
+                continue
+            if _letters(clip.english) != _letters(kept.english):
+                clip.reason = SAME_NUMBERS
+            elif clip.pair == kept.pair:
+                clip.reason = SAME_ROW
+            else:
+                clip.reason = f"the same English utterance, counted once from {kept.pair}"
+            tally[clip.reason == SAME_NUMBERS] += 1
+    if repeats := tally[False]:
         yield f"{repeats} clips of meld_st repeat another (English in both pairs) and are excluded"
-    if others:
+    if others := tally[True]:
         yield (
             f"meld_st gives {others} clips the numbers of another utterance (MELD numbered its "
             "dialogues anew in each of its splits); they are excluded, lest one leak as the other"
@@ -179,12 +166,6 @@ def _has_audio(clip: Clip) -> bool:
 
 def _letters(text: str) -> str:
     return "".join(letter for letter in text.casefold() if letter.isalnum())
-
-
-def _repeat(clip: Clip, kept: Clip) -> str:
-    if clip.pair == kept.pair:
-        return "another row has its words, season, episode, dialogue and utterance"
-    return f"the same English utterance, counted once from {kept.pair}"
 
 
 def _row(clip: Clip, cut: dict[tuple, set[str]]) -> dict:

@@ -1,7 +1,7 @@
 """Reads the CSVs of MELD-ST (two clips a row, English and dubbed) and of its speakers' genders.
 
-    genders = read_genders(GENDERS_FILE)               # {"ross": "male", "all": "", ...}
-    clips = read_pair(root, PAIRS[0], genders)     # list[Clip]; `reason` says why one is excluded
+    genders = read_genders(None)                       # {"ross": "male", "all": "", ...}
+    clips = read(root, PAIRS[0], genders)          # list[Clip]; `reason` says why one is excluded
 
 A mistake in a file raises UserError; a mistake in a row of MELD-ST is the reason of its clips.
 """
@@ -78,18 +78,20 @@ def normalized_name(name: str) -> str:
     return " ".join(name.replace("\u2019", "'").replace("\u2018", "'").split()).casefold()
 
 
-def read_genders(file: Path) -> dict[str, str]:
+def read_genders(file: Path | None) -> dict[str, str]:
     """The gender (female, male, or "" for unknown) of each speaker by `normalized_name`.
 
-    Raises UserError naming file and row for a file that is absent or no CSV, a missing column, an
-    empty speaker, a gender in other words, and a speaker who is given two genders.
+    `file` is a CSV with the columns speaker and gender, None the shipped one. Raises
+    UserError naming file and row for a file that is absent or no CSV, a missing column, an empty
+    speaker, a gender in other words, and a speaker who is given two genders.
     """
+    file = file or GENDERS_FILE
     if not os.path.isfile(file):
         raise UserError(
             f"there is no file of genders {file}; write a CSV with the columns speaker and gender."
         )
     genders: dict[str, tuple[str, int]] = {}
-    for number, row in read_csv(file, required=("speaker", "gender")).records():
+    for number, row in read_csv(file, required=("speaker", "gender")).rows:
         place = f"{file}, row {number}"
         name, gender = normalized_name(row["speaker"]), gender_of(row["gender"], place=place)
         if not name:
@@ -103,7 +105,7 @@ def read_genders(file: Path) -> dict[str, str]:
     return {name: gender for name, (gender, _) in genders.items()}
 
 
-def read_pair(root: Path, pair: Pair, genders: Mapping[str, str]) -> list[Clip]:
+def read(root: Path, pair: Pair, genders: Mapping[str, str]) -> list[Clip]:
     """All clips of a pair, English and dubbed in turn, in the order train, dev, test.
 
     `genders` is what `read_genders` gives. Raises UserError as `csv_file.read_csv` does.
@@ -116,7 +118,7 @@ def _read(file: Path, pair: Pair, split: str, genders: Mapping[str, str]) -> Ite
     required = ("id", "English", pair.column, "emotion", "speaker", *NUMBERS)
     rows = [
         (number, {name: value.strip() for name, value in row.items()})
-        for number, row in read_csv(file, required=required).records()
+        for number, row in read_csv(file, required=required).rows
     ]
     for (number, row), bad_id in zip(rows, _wrong_ids([row for _, row in rows]), strict=True):
         numbers = {column: NUMBER.fullmatch(row[column]) for column in NUMBERS}

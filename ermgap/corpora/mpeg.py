@@ -1,7 +1,7 @@
 """Counts the frames of an MPEG stream (MP3, MP2) and finds where they begin and end.
 
     stream = count_frames(file, 0, size)        # None where no two frames follow each other
-    seconds = stream.frames * stream.samples / stream.rate
+    samples = stream.frames * stream.samples
 
 A decoder takes the length from the index frame (Xing, Info or VBRI) that most encoders write first;
 without it, from the size of the first frame, which is wrong by any factor where the bitrate varies.
@@ -37,7 +37,7 @@ class FrameHeader:
 
 @dataclass(frozen=True)
 class Stream:
-    """Bytes `start` to `end` hold `frames` whole frames of `samples` at `rate` Hz.
+    """Bytes `start` to `end` hold `frames` whole frames of `samples` a channel.
 
     `declared` is the number of frames that an index frame names, None without one; `xing` whether
     libsndfile reads that kind of index. The index frame itself lies before `start`.
@@ -47,7 +47,6 @@ class Stream:
     end: int
     frames: int
     samples: int
-    rate: int
     declared: int | None
     xing: bool
 
@@ -76,28 +75,29 @@ def count_frames(file: io.BufferedIOBase, at: int, end: int) -> Stream | None:
     at = _next(file, _after_tags(file, at), end, kind=None)
     if at is None:
         return None
-    first = header(_peek(file, at, 4))
-    declared, xing = _index(_peek(file, at, first.size))
+    first = header(peek(file, at, 4))
+    declared, xing = _index(peek(file, at, first.size))
     start = at = at if declared is None else at + first.size
     last, frames = start, 0
     while at is not None:
-        frame = header(_peek(file, at, 4))
+        frame = header(peek(file, at, 4))
         if frame and frame.kind == first.kind and at + frame.size <= end:
             frames += 1
             at = last = at + frame.size
         else:
             at = _next(file, max(_after_tags(file, at), at + 1), end, kind=first.kind)
-    return Stream(start, last, frames, first.samples, first.rate, declared or None, xing)
+    return Stream(start, last, frames, first.samples, declared or None, xing)
 
 
-def _peek(file: io.BufferedIOBase, at: int, count: int) -> bytes:
+def peek(file: io.BufferedIOBase, at: int, count: int) -> bytes:
+    """The bytes at a position of a file, fewer where it ends."""
     file.seek(at)
     return file.read(count)
 
 
 def _after_tags(file: io.BufferedIOBase, at: int) -> int:
     """The byte after the ID3v2 tags that may lie here."""
-    while (mark := _peek(file, at, 10))[:3] == b"ID3" and len(mark) == 10:
+    while (mark := peek(file, at, 10))[:3] == b"ID3" and len(mark) == 10:
         size = sum((byte & 0x7F) << shift for byte, shift in zip(mark[6:], (21, 14, 7, 0)))  # noqa: B905
         at += 10 + size + (10 if mark[5] & 0x10 else 0)
     return at
@@ -105,13 +105,13 @@ def _after_tags(file: io.BufferedIOBase, at: int) -> int:
 
 def _next(file: io.BufferedIOBase, at: int, end: int, *, kind) -> int | None:
     """The position of the next frame that is followed by another of its kind or by the end."""
-    ahead = _peek(file, at, min(AHEAD, max(end - at, 0)))
+    ahead = peek(file, at, min(AHEAD, max(end - at, 0)))
     place = ahead.find(b"\xff")
     while place >= 0:
         frame = header(ahead[place : place + 4])
         if frame and kind in (None, frame.kind):
             after = at + place + frame.size
-            follows = header(_peek(file, after, 4)) if after + 4 <= end else None
+            follows = header(peek(file, after, 4)) if after + 4 <= end else None
             if after == end or follows and follows.kind == frame.kind:
                 return at + place
         place = ahead.find(b"\xff", place + 1)

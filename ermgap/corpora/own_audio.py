@@ -71,7 +71,7 @@ def _real(path: str) -> bytes:
 def _read_transcripts(file: Path) -> dict[bytes, str]:
     """Transcript by the real path of its clip; UserError for a CSV that cannot be read."""
     clips, texts = ClipPaths(file.parent, outside=True), {}
-    for number, row in read_csv(file, required=("path", "transcript")).records():
+    for number, row in read_csv(file, required=("path", "transcript")).rows:
         place = f"{file}, row {number}"
         require_file(row["path"], place=place)
         near = clips.find(row["path"], place=place)

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from ermgap.corpora import audio, table
-from ermgap.corpora.clip_paths import FolderBounds
+from ermgap.corpora.clip_paths import ClipPaths
 from ermgap.errors import UserError, printable
 from ermgap.records import files
 
@@ -90,7 +90,7 @@ def test_an_escaped_name_leads_out_of_a_corpus_no_more_than_another(tmp_path):
     os.symlink(tmp_path / "secret.wav", os.fsencode(tmp_path / "corpus") + b"/\xe4.wav")
     with pytest.raises(UserError, match="lies outside of the corpus"):
         escaped = str(tmp_path / "corpus" / r"\xe4.wav")
-        FolderBounds(tmp_path / "corpus").require(escaped, place="row 1")
+        ClipPaths(tmp_path / "corpus", outside=False).find(escaped, place="row 1")
 
 
 def test_what_steers_a_terminal_is_not_printed(tmp_path):
