@@ -28,7 +28,7 @@ from analysis.tables import tables
 from analysis.tables.markup import page
 from analysis.tables.tables import PLOTS
 from ermgap.errors import UserError
-from ermgap.records import Records, to_json, write_atomically
+from ermgap.records import Records, file_names, to_json, write_atomically
 
 
 def write(
@@ -148,8 +148,8 @@ def read(records: Records) -> FrontInfo:
 def _write_records(content: ReportContent) -> None:
     """front.parquet and summary.json in the sweep's own folder."""
     best = content.table[content.table["front"]].drop(columns="front").reset_index(drop=True)
-    content.records.write_front(best)
-    content.records.write_summary(content.numbers)
+    content.records.write_table(file_names.FRONT, best)
+    content.records.write_text(file_names.SUMMARY, to_json(content.numbers, indent=1))
 
 
 def _write_plots(content: ReportContent, folder: Path) -> None:

@@ -18,6 +18,7 @@ import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 
 @dataclass(frozen=True)
@@ -41,24 +42,22 @@ class Sweep:
     idle_minutes: float = 10.0
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """Hours and dollars. `paid` is what the bill says, `busy` what is spent in trials."""
-
-    epoch_s: float
-    trial_h: float
-    at_once: int
-    wall_h: float
-    busy_gpu_h: float
-    paid_gpu_h: float
-    gpu_dollars: float
-    head_dollars: float
-    dollars_an_hour: float
+TEXT = """\
+one trial     {trial_h:.2f} h on {workers} GPU{s}: {epochs} epochs of {epoch_s:.0f} s{saving}
+the sweep     {wall_h:.1f} h: {trials} trials, {at_once} at a time, after {start_minutes:g} \
+minutes of set-up
+GPU-hours     {paid_gpu_h:.1f} paid, of them {busy_gpu_h:.1f} in trials
+an hour       {dollars_an_hour:.2f} dollars while all run
+in all        {dollars:.2f} dollars: {gpu_dollars:.2f} for GPUs, {head_dollars:.2f} for the head
+rates         {rate:.1f} utterances/s in training and {dev_rate:.1f} in evaluation on one GPU \
+({source})
+not in it     disks, storage, transfers; epochs repeated after a lost node; --confirm"""
 
 
-def estimate(sweep: Sweep) -> Estimate:
-    """Hours and dollars of a sweep whose trials all take the same time.
+def estimate(sweep: Sweep) -> SimpleNamespace:
+    """Hours (`_h`) and dollars of a sweep whose trials all take the same time.
 
+    `paid_gpu_h` is what the bill says, `busy_gpu_h` what is spent in trials.
     The sweep holds all of its GPUs from the first trial to the last (it asks the autoscaler for
     every slot at once), so the last, partly filled round is paid for in full, and so is the time in
     which nodes are set up, each computes the frozen features, and, at the end, idles. Several GPUs
@@ -72,7 +71,7 @@ def estimate(sweep: Sweep) -> Estimate:
     features = (sweep.utterances + sweep.dev) / sweep.extract_rate if sweep.extract_rate else 0.0
     wall = sweep.start_minutes / 60 + features / 3600 + math.ceil(sweep.trials / at_once) * trial_h
     until = wall + sweep.idle_minutes / 60
-    return Estimate(
+    return SimpleNamespace(
         epoch_s=epoch_s,
         trial_h=trial_h,
         at_once=at_once,
@@ -109,24 +108,12 @@ def measured(path: Path, run: str) -> dict[str, float]:
     return rates | ({"extract_rate": 1 / tower} if tower else {})
 
 
-def text(sweep: Sweep, plan: Estimate, source: str) -> str:
+def text(sweep: Sweep, source: str) -> str:
     """The estimate for people to read; `source` says where the rates come from."""
-    return "\n".join(
-        (
-            f"one trial     {plan.trial_h:.2f} h on {sweep.workers} GPU"
-            f"{'s' * (sweep.workers > 1)}: {sweep.epochs} epochs of {plan.epoch_s:.0f} s"
-            + (f", {sweep.saved:.0%} of them saved by early stopping" if sweep.saved else ""),
-            f"the sweep     {plan.wall_h:.1f} h: {sweep.trials} trials, {plan.at_once} at a time,"
-            f" after {sweep.start_minutes:g} minutes of set-up",
-            f"GPU-hours     {plan.paid_gpu_h:.1f} paid, of them {plan.busy_gpu_h:.1f} in trials",
-            f"an hour       {plan.dollars_an_hour:.2f} dollars while all run",
-            f"in all        {plan.gpu_dollars + plan.head_dollars:.2f} dollars: "
-            f"{plan.gpu_dollars:.2f} for GPUs, {plan.head_dollars:.2f} for the head",
-            f"rates         {sweep.rate:.1f} utterances/s in training and {sweep.dev_rate:.1f} in "
-            f"evaluation on one GPU ({source})",
-            "not in it     disks, storage, transfers; epochs repeated after a lost node; --confirm",
-        )
-    )
+    plan = estimate(sweep)
+    saving = f", {sweep.saved:.0%} of them saved by early stopping" if sweep.saved else ""
+    values = vars(sweep) | vars(plan) | {"s": "s" * (sweep.workers > 1), "saving": saving}
+    return TEXT.format(dollars=plan.gpu_dollars + plan.head_dollars, source=source, **values)
 
 
 def number(kind: type, least: float, most: float = math.inf):
@@ -208,7 +195,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2
-    print(text(sweep, estimate(sweep), source))
+    print(text(sweep, source))
     return 0
 
 

@@ -25,14 +25,10 @@ class World:
     def current(cls) -> World:
         """That of the process group, if there is one; on this worker's GPU, if it has one."""
         grouped = dist.is_available() and dist.is_initialized()
-        device = (
-            torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else None
-        )
-        return cls(
-            rank=dist.get_rank() if grouped else 0,
-            size=dist.get_world_size() if grouped else 1,
-            device=device or torch.device("cpu"),
-        )
+        rank, size = (dist.get_rank(), dist.get_world_size()) if grouped else (0, 1)
+        if torch.cuda.is_available():
+            return cls(rank, size, torch.device("cuda", torch.cuda.current_device()))
+        return cls(rank, size)
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
         """The tensor, summed over all workers in place."""

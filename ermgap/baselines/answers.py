@@ -5,7 +5,7 @@
 
 Models that generate seldom answer with one word. Nothing is guessed: two emotions without a clear
 choice are no answer. The three constants are no labels, so `ermgap.metrics` counts them as wrong,
-in a class of their own; `tally` counts them for the table.
+in a class of their own.
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
-
-import pandas as pd
 
 from ermgap.baselines import emotion_terms as terms
 from ermgap.corpora.labels import ALIASES
@@ -37,22 +35,14 @@ def parse_answer(text: str | None, labels: Sequence[str]) -> str:
     Understood: capitals, quotes, markdown, JSON, "Answer: ...", sentences, inflections, the
     labels' names in English, German and Japanese, and denials ("not angry but sad").
     """
-    text = _normalised(text)
-    vocabulary = _vocabulary(tuple(labels))
+    text, vocabulary = _normalised(text), _Vocabulary(tuple(labels))
     if (value := _json_value(text)) is not None:
         text = value
     for part in _candidates(text):
         if len(affirmed := vocabulary.affirmed(part)) == 1:
             return affirmed.pop()
-    return REFUSED if _declines(text) else UNPARSABLE
-
-
-def tally(predictions: Iterable[str] | pd.DataFrame) -> dict[str, int]:
-    """How often each of the three constants stands in predictions (or a table of them)."""
-    if isinstance(predictions, pd.DataFrame):
-        predictions = predictions["prediction"]
-    predictions = list(predictions)
-    return {name: predictions.count(name) for name in (UNPARSABLE, REFUSED, FAILED)}
+    declined = _refusal(_without_quotations(text)) or re.match(terms.APOLOGIES, text)
+    return REFUSED if declined else UNPARSABLE
 
 
 # The text ---------------------------------------------------------------------------------------
@@ -120,18 +110,10 @@ def _refusal(text: str) -> bool:
     return any(re.search(pattern, text) for pattern in terms.REFUSALS)
 
 
-def _declines(text: str) -> bool:
-    return _refusal(_without_quotations(text)) or re.match(terms.APOLOGIES, text) is not None
-
-
 # The emotions ------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=64)
-def _vocabulary(labels: tuple[str, ...]) -> _Vocabulary:
-    return _Vocabulary(labels)
-
-
 class _Vocabulary:
     """The words for one set of labels; finds the labels that a text affirms."""
 
@@ -151,7 +133,10 @@ class _Vocabulary:
         return {*self._spaced(text), *self._inside(text)}
 
     def _spaced(self, text: str) -> Iterator[str]:
-        tokens = self.tokens.findall(_unfolded(text))
+        text = re.sub(terms.IDIOMS, " ", text)
+        text = re.sub(r"n't\b|\bcannot\b", " not ", text)  # each denial as this word
+        text = re.sub("|".join(terms.NEGATING_PHRASES), " not ", text)
+        tokens = self.tokens.findall(text)
         reach = 0  # words that a denial still applies to
         for token, following in pairwise([*tokens, ""]):
             if token in self.spaced:
@@ -174,13 +159,6 @@ class _Vocabulary:
             for match in re.finditer(re.escape(form), text):
                 if not re.match(terms.JAPANESE_DENIAL, text[match.end() :]):
                     yield label
-
-
-def _unfolded(text: str) -> str:
-    """`text` without idioms, each denial written as the word `not`."""
-    text = re.sub(terms.IDIOMS, " ", text)
-    text = re.sub(r"n't\b|\bcannot\b", " not ", text)
-    return re.sub("|".join(terms.NEGATING_PHRASES), " not ", text)
 
 
 def _forms(labels: Sequence[str], forms_of) -> Mapping[str, str]:

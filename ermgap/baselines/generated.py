@@ -135,12 +135,6 @@ class GeneratingSystem(System):
             pad_token_id=min(stops) if pad is None else pad,
         )
 
-    def answer(self, clips: list[np.ndarray], questions: list[str]) -> list[str]:
-        """The generated texts, one for each clip and its question."""
-        inputs = self.inputs(clips, questions)
-        generated = self.model.generate(**inputs)[:, inputs["input_ids"].shape[1] :]
-        return self.tokenizer.batch_decode(generated.tolist(), skip_special_tokens=True)
-
     def tokens(self) -> Iterable[str]:
         """Texts that the tokenizer reads as special tokens."""
         return ()
@@ -169,16 +163,15 @@ class GeneratingSystem(System):
         clips, questions = [], []
         columns = ["utterance_id", "path", "start_s", "end_s", "transcript"]
         for name, *span, transcript in utterances[columns].iloc[rows].itertuples(index=False):
-            clips.append(self._samples(name, *span))
+            clips.append(audio.read(*span, window_s=self.window_s))
+            if placeholders(-(-len(clips[-1]) // HOP)) < 2:  # one would be merged the legacy way
+                path = span[0]
+                raise UserError(f"the clip {path} of utterance {name} is under 0.07 s; remove it.")
             about = {"modality": modality, "transcript": transcript, "tokens": self.tokens()}
             questions.append(question(self.labels, **about))
-        return self.answer(clips, questions)
-
-    def _samples(self, name: str, path: str, start_s: float, end_s: float) -> np.ndarray:
-        samples = audio.read(path, start_s, end_s, window_s=self.window_s)
-        if placeholders(-(-len(samples) // HOP)) < 2:  # a single one would be merged the legacy way
-            raise UserError(f"the clip {path} of utterance {name} is under 0.07 s; remove it.")
-        return samples
+        inputs = self.inputs(clips, questions)
+        generated = self.model.generate(**inputs)[:, inputs["input_ids"].shape[1] :]
+        return self.tokenizer.batch_decode(generated.tolist(), skip_special_tokens=True)
 
 
 class GeneratingQwen2Audio(GeneratingSystem):

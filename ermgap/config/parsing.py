@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -96,23 +97,17 @@ _NAMES = {
 
 
 def _convert(option, value):
-    if option is type(None):
-        return None if value is None else _WRONG
-    if option is bool:
-        return value if isinstance(value, bool) else _WRONG
-    if option is int:
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        return value if whole and abs(value) < LARGEST else _WRONG
     if option is float:
         return _number(value)
-    if option is str:
-        return value if isinstance(value, str) else _WRONG
     if option is dict:
         return dict(value) if isinstance(value, Mapping) else _WRONG
-    names = [value] if isinstance(value, str) else value
-    if isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names):
-        return tuple(names)
-    return _WRONG
+    if option == tuple[str, ...]:
+        names = [value] if isinstance(value, str) else value
+        right = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
+        return tuple(names) if right else _WRONG
+    if option is int:  # no bool, which is an int too
+        return value if type(value) is int and abs(value) < LARGEST else _WRONG
+    return value if isinstance(value, option) else _WRONG
 
 
 def _number(value):
@@ -120,10 +115,9 @@ def _number(value):
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return _WRONG
     try:
-        number = float(value)
+        return number if math.isfinite(number := float(value)) else _WRONG
     except (ValueError, OverflowError):
         return _WRONG
-    return number if number == number and abs(number) != float("inf") else _WRONG
 
 
 def tuples_to_lists(value):

@@ -112,9 +112,7 @@ class Storage:
                 self.write(f"{name}/{file.name}", lambda path, file=file: shutil.copy(file, path))
 
     def upload(self, name: str) -> None:
-        """Copy a file of the folder into the bucket; nothing where there is no bucket."""
-        if self._bucket is None:
-            return
+        """Copy a file of the folder into the bucket."""
         key = self._key(name)
 
         def copy() -> None:
@@ -153,7 +151,7 @@ class Storage:
 
     def fetch_folder(self, name: str) -> Path:
         """The path of a folder, which may be absent, with copies of the bucket's files in it."""
-        for file in self.names(name) if self._bucket is not None else ():
+        for file in self.names(name):
             self.fetch(f"{name}/{file}")
         return self.folder / name
 

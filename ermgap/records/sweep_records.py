@@ -60,7 +60,7 @@ class Records:
         try:
             make_folder(directory)
             records = cls(directory, dict(sweep))
-            records._replace(file_names.TABLE, lambda path: table.to_parquet(path, index=False))
+            records.write_table(file_names.TABLE, table)
             records.write_sweep(sweep)
         except OSError as problem:
             raise UserError(
@@ -199,16 +199,15 @@ class Records:
         self.sweep = dict(sweep)
         self.__dict__.pop("store", None)
         text = yaml.safe_dump(plain(self.sweep), sort_keys=False, allow_unicode=True)
-        self._replace(file_names.SWEEP, lambda path: path.write_text(text, encoding="utf-8"))
+        self.write_text(file_names.SWEEP, text)
 
-    def write_front(self, front: pd.DataFrame) -> None:
-        """Replace front.parquet."""
-        self._replace(file_names.FRONT, lambda path: front.to_parquet(path, index=False))
+    def write_table(self, name: str, table: pd.DataFrame) -> None:
+        """Replace a file of the folder by a table (Parquet)."""
+        write_atomically(self.directory / name, lambda path: table.to_parquet(path, index=False))
 
-    def write_summary(self, summary: Mapping) -> None:
-        """Replace summary.json; NaN becomes null."""
-        text = to_json(summary, indent=1)
-        self._replace(file_names.SUMMARY, lambda path: path.write_text(text, encoding="utf-8"))
+    def write_text(self, name: str, text: str) -> None:
+        """Replace a file of the folder by a text (UTF-8)."""
+        write_atomically(self.directory / name, lambda path: path.write_text(text, "utf-8"))
 
     def lock(self) -> None:
         """Lock the folder while this object lives; UserError if another process has it."""
@@ -228,7 +227,7 @@ class Records:
             flat = pd.json_normalize(rows, sep=".").convert_dtypes(dtype_backend="pyarrow")
             mixed = [name for name in flat if flat[name].dtype == object]
             flat[mixed] = flat[mixed].astype(str)
-            self._replace(file_names.FLAT_TRIALS, lambda path: flat.to_parquet(path, index=False))
+            self.write_table(file_names.FLAT_TRIALS, flat)
 
     def with_checkpoints(self) -> set[str]:
         """Ids of the trials whose checkpoints are in the storage."""
@@ -240,7 +239,7 @@ class Records:
 
     def mark_done(self) -> None:
         """Write `DONE`, after everything else of the sweep."""
-        self._replace(file_names.DONE, lambda path: path.write_text("", encoding="utf-8"))
+        self.write_text(file_names.DONE, "")
 
     def clear_done(self) -> None:
         """Remove `DONE`: the sweep gets more trials."""
@@ -249,6 +248,3 @@ class Records:
     def _append(self, name: str, row: Mapping) -> None:
         line = to_json(row, separators=(",", ":")).encode() + b"\n"
         append_line(self.directory / name, line)
-
-    def _replace(self, name: str, write) -> None:
-        write_atomically(self.directory / name, write)
