@@ -20,9 +20,9 @@ import pandas as pd
 from analysis import confirmed, doctor
 from analysis.figures import attainment, family_picture, figures, pairs
 from analysis.front import FrontInfo, choose, front
-from analysis.page import explorer, front_table
+from analysis.page import dial_section, explorer, front_table
 from analysis.page import sentences as page_sentences
-from analysis.statistics import Evidence, families, offsets, uncertainty
+from analysis.statistics import Evidence, dial, families, offsets, uncertainty
 from analysis.statistics import evidence as gap_evidence
 from analysis.tables import tables
 from analysis.tables.markup import page
@@ -61,6 +61,8 @@ def write(
         ) from problem
     if not quiet:
         print(text(content.info, content.bars, content.evidence))
+        if content.dial.lines:
+            print("\n" + "\n".join(dial_section.sentences(content.dial)))
         if content.by_loss:
             print("\n" + "\n".join(families.sentences(content.by_loss, content.info)))
         print("\n" + "\n".join(["What to mind:", *doctor.sentences(content.diagnosis)]))
@@ -72,13 +74,16 @@ def write(
 class ReportContent:
     """All that a report shows, computed before anything is written.
 
+    `trials` is the front of the trials alone, `info` that with the positions of the `dial`.
     `over_speakers` and `over_seeds` are how the front moves with other speakers and other seeds,
     `confirmation` its configurations over seeds, `explorer` the interactive part of the page,
     `table` every trial, `untrained` the baseline without training, and `numbers` summary.json.
     """
 
     records: Records
+    trials: FrontInfo
     info: FrontInfo
+    dial: dial.Dial
     bars: pd.DataFrame
     evidence: Evidence
     by_loss: list[families.Family]
@@ -93,24 +98,28 @@ class ReportContent:
 
 
 def _collect(records: Records, *, with_text: bool) -> ReportContent:
-    info = read(records)
+    trials = read(records)
+    lines = dial.read(trials, records)
+    info = lines.info
     bars = uncertainty.standard_errors(records, [p.trial_id for p in info.highlighted])
-    evidence = gap_evidence.collect(info, records)
-    diagnosis = doctor.examine(info, records)
+    evidence = gap_evidence.collect(info, records, changes=lines.changes)
+    diagnosis = doctor.examine(trials, records)
     return ReportContent(
         records,
+        trials,
         info,
+        lines,
         bars,
         evidence,
-        by_loss=families.families(info, records),
+        by_loss=families.families(trials, records),
         diagnosis=diagnosis,
-        over_speakers=attainment.over_speakers(info, records) if info.front else None,
-        over_seeds=attainment.over_seeds(info, confirmed.runs(records)),
+        over_speakers=attainment.over_speakers(trials, records) if trials.front else None,
+        over_seeds=attainment.over_seeds(trials, confirmed.runs(records)),
         confirmation=confirmed.read(info, records),
         explorer=explorer.html(info, records, bars, evidence, with_text=with_text),
         table=tables.trials(info, bars),
         untrained=offsets.line(info, records),
-        numbers=tables.summary(info, bars, evidence) | {"doctor": diagnosis},
+        numbers=tables.summary(info, bars, evidence) | {"doctor": diagnosis} | lines.plain(),
     )
 
 
@@ -121,6 +130,8 @@ def text(info: FrontInfo, bars: pd.DataFrame, evidence: Evidence | None = None) 
     lines = [f"{info.name}: {info.complete} of {info.planned} trials complete ({counts})"]
     lines.append(shown.to_string(index=False) if len(shown) else "the front is empty")
     lines.append(f"hypervolume {info.hypervolume:.4f} of 1")
+    if info.dial:
+        lines[-1] += f", with the dial {info.hypervolume_with_dial:.4f}"
     if evidence is not None:
         lines += ["", gap_evidence.sentence(info, evidence)]
     lines += ["", *_choices(info, evidence, choose.BRIEF)]
@@ -184,12 +195,12 @@ def _sections(content: ReportContent, folder: Path) -> str:
         more += [picture("confirm.png", "Each configuration over seeds")]
         more += [_items(confirmed.sentences(confirmation))]
     if content.over_seeds is not None:
-        figure = attainment.draw(content.over_seeds, info)
+        figure = attainment.draw(content.over_seeds, content.trials)
         more += [picture("attainment-seeds.png", "What seeds attain", figure)]
     if content.over_speakers is not None:
         title, figure = (
             "The front with other speakers",
-            attainment.draw(content.over_speakers, info),
+            attainment.draw(content.over_speakers, content.trials),
         )
         more += [f"<h2>{title}</h2>", picture("attainment.png", title, figure)]
     if content.by_loss:
@@ -210,7 +221,7 @@ def _picture(folder: Path, name: str, title: str, figure=None) -> str:
 def _page(content: ReportContent, more: str) -> str:
     info, bars, evidence = content.info, content.bars, content.evidence
     on_test = functools.partial(confirmed.on_test, content.confirmation)
-    choices = _choices(info, evidence, choose.RULES, content.confirmation)
+    choices = _choices(info, evidence, choose.rules(info), content.confirmation)
     style = (explorer.STATIC / "front_table.css").read_text(encoding="utf-8")
     untrained = content.untrained
     beat = [] if untrained is None else [offsets.sentence(info, untrained)]
@@ -220,6 +231,7 @@ def _page(content: ReportContent, more: str) -> str:
         f"{content.explorer}"
         f"<p class='soft'>The same as a <a href='pareto.png'>picture</a> and as a "
         f"<a href='pareto.csv'>table</a> of all trials.</p>"
+        f"{dial_section.html(content.dial)}"
         f"<h2>The front</h2><style>{style}</style>{front_table.html(info, bars, evidence)}"
         f"{_paragraphs([*page_sentences.columns(info, evidence), *beat], soft=True)}"
         f"{more}"
@@ -237,7 +249,8 @@ def _choices(
     confirmation: pd.DataFrame | None = None,
 ) -> list[str]:
     """Each rule's answer once, with its value on test where that is known."""
-    choices = [choose.RULES[name](info, evidence) for name in names]
+    rules = choose.rules(info)
+    choices = [rules[name](info, evidence) for name in names]
     lines = [
         choice.sentence + confirmed.on_test(confirmation, choice.trial_id) for choice in choices
     ]

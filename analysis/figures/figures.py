@@ -19,8 +19,8 @@ from analysis.statistics import Evidence
 from ermgap.config import METRICS
 from ermgap.records import write_atomically
 
-BLUE, ORANGE = "#0072B2", "#D55E00"
-PEACH = "#F0B890"
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
+PEACH, MINT = "#F0B890", "#9AD4C2"
 BAND = "#F1F1EE"
 GREY, PALE, INK, SOFT = "#9A9A9A", "#BDBDBD", "#222222", "#6B6B6B"
 
@@ -39,7 +39,9 @@ STYLES = {
     "front": Style("o", BLUE, "white", 9, "front"),
     "erm": Style("D", ORANGE, "white", 8.5, "ERM (no fairness term)"),
     "other_erm": Style("D", PEACH, "white", 6.5, "ERM, dominated"),
+    "dial_front": Style("o", GREEN, "white", 6, "dial, on the front"),
     "dominated": Style("o", PALE, "white", 7, "dominated"),
+    "dial": Style("o", MINT, "white", 4.5, "dial"),
     "degenerate": Style("o", "none", GREY, 7, "degenerate"),
     "outside": Style("s", "none", GREY, 6.5, "outside the constraints"),
     "unfinished": Style("x", PALE, PALE, 5, "not finished"),
@@ -50,6 +52,8 @@ ARROWS = {"left": "<", "right": ">", "up": "^", "down": "v"}
 
 def style_of(info: FrontInfo, point: Point) -> str:
     """The key in STYLES of a point: `erm` for the baseline and for every ERM on the front."""
+    if point.dial and point.eligible:
+        return "dial_front" if point.on_front else "dial"
     if point.eligible and point.is_erm:
         return "erm" if point.on_front or point is info.erm else "other_erm"
     return point.kind if point.kind in STYLES else "unfinished"
@@ -103,6 +107,8 @@ def draw(
     if len(picture.staircase):
         axes.plot(*picture.staircase.T, color=BLUE, linewidth=1.6, alpha=0.75, zorder=2)
     _offsets(axes, info, untrained)
+    for line in picture.lines:
+        axes.plot(*line.T, color=GREEN, linewidth=0.9, alpha=0.8, zorder=1.9)
     marks(axes, info, picture)
     if not any(mark.point.eligible for mark in picture.marks):
         reason = "no finished trial is usable" if info.complete else "no finished trial yet"

@@ -46,6 +46,7 @@ class Picture:
     title: str
     caption: tuple[str, ...]
     band: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))  # [k, 2], its end, upward
+    lines: tuple[np.ndarray, ...] = ()  # of the dial, [k, 2] each
 
 
 def picture(
@@ -57,11 +58,11 @@ def picture(
     """
     x, y = plane(info)
     errors = {} if bars is None else bars.set_index("trial_id").to_dict("index")
-    points = [p for p in info.points if np.isfinite([p.values[x], p.values[y]]).all()]
+    points = [p for p in info.candidates if np.isfinite([p.values[x], p.values[y]]).all()]
     at = places(points, (x, y))
     shown = {p.trial_id for p in info.highlighted}
     core = np.array([p.trial_id in shown for p in points], dtype=bool)
-    spans = [_bar(errors.get(p.trial_id), (x, y)) for p in points]
+    spans = [_bar(None if p.dial else errors.get(p.trial_id), (x, y)) for p in points]
     spans = np.reshape(spans, (-1, 2)) * core[:, None]
     inner = np.concatenate([at[core] - spans[core], at[core] + spans[core]])
     empty = frame(info, inner, at, title="Accuracy against gender gap", caption=())
@@ -78,6 +79,7 @@ def picture(
         labels=named_points(info),
         caption=(*lines, *_about_the_drawing(info, marks)),
         band=band,
+        lines=tuple(places(points, (x, y)) for points in info.lines),
     )
 
 

@@ -20,6 +20,8 @@ def caption(info: FrontInfo, *, errors: bool, band: bool = False) -> list[str]:
     metric = METRICS[rule].short if rule in METRICS else rule
     epoch = "the last one" if rule == "last" else f"the one of the best dev {metric}"
     lines = [first, f"Each point is one trial, at its selected epoch: {epoch}."]
+    if info.dial:
+        lines[-1] += " Green: positions of the dial."
     if info.complete < info.planned:
         state = "Sweep" if info.done or info.ended >= info.planned else "Unfinished sweep"
         lines.append(f"{state}: {info.complete} of {info.planned} trials ran to their end.")

@@ -118,7 +118,7 @@ def near_erm(info: FrontInfo, evidence: Evidence | None = None, *, loss: float) 
     if info.erm is None:
         return Choice(rule, None, "No ERM baseline has finished to stay near to.")
     least = info.erm.values["acc"] - loss
-    near = [p for p in _with_gap(info.points) if p.values["acc"] >= least - 1e-12]
+    near = [p for p in _with_gap(info.candidates) if p.values["acc"] >= least - 1e-12]
     if not near:
         return Choice(rule, None, f"No configuration with a gap is within {100 * loss:g} of ERM.")
     best = min(near, key=_by_gap)
@@ -135,7 +135,7 @@ def gap_at_most(info: FrontInfo, evidence: Evidence | None = None, *, max_gap: f
     of the smallest gap and the sentence says so.
     """
     rule = f"gap at most {100 * max_gap:g}"
-    usable = _with_gap(info.points)
+    usable = _with_gap(info.candidates)
     if not usable:
         return Choice(rule, None, "No configuration qualifies: none is finished and usable yet.")
     limit = f"a gap of at most {100 * max_gap:g} points"
@@ -159,6 +159,16 @@ def gap_surely_at_most(
         rule=f"gap surely at most {100 * max_gap:g}",
         condition=f"With a gap of at most {100 * max_gap:g} points at 95 % confidence",
         excess=lambda point_evidence: point_evidence.gap.at_most - max_gap,
+    )  # fmt: skip
+
+
+def surely_fairer(info: FrontInfo, evidence: Evidence | None = None) -> Choice:
+    """The most accurate point of the front whose gap is below ERM's with 95 % confidence."""
+    return _backed(
+        info, evidence,
+        rule="surely fairer than ERM",
+        condition="With a gap that is surely below ERM's (95 % confidence, on the same speakers)",
+        excess=lambda known: known.change["max_gap"].high if known.change else np.nan,
     )  # fmt: skip
 
 
@@ -226,3 +236,10 @@ RULES: dict[str, Callable[..., Choice]] = {
 }
 # What a terminal shows of them.
 BRIEF = [name for name in RULES if name != "best worst group" and "surely" not in name]
+# Of a sweep with a dial.
+DIAL_RULES = {"surely fairer than ERM": surely_fairer}
+
+
+def rules(info: FrontInfo) -> dict[str, Callable[..., Choice]]:
+    """The rules that a sweep's candidates are chosen by, by name."""
+    return RULES | (DIAL_RULES if info.dial else {})

@@ -18,12 +18,12 @@ from analysis.front.dominance import hypervolume, layers, non_dominated
 from ermgap.config import METRICS
 from ermgap.errors import UserError
 from ermgap.metrics import OVERALL, uncounted_cells, violation
-from ermgap.records import COMPLETE, ENDED, Records, Trial, file_names
+from ermgap.records import COMPLETE, ENDED, Records, Trial, file_names, parse_id
 
 
 @dataclass(frozen=True)
 class Point:
-    """One trial at its selected epoch.
+    """One trial at its selected epoch, or a position of the dial (analysis.front.dial).
 
     Attributes:
         values: every metric of METRICS, in fractions or nats; NaN where undefined.
@@ -57,6 +57,11 @@ class Point:
         return self.hyperparameters.get("loss") == "erm"
 
     @property
+    def dial(self) -> tuple[str, str, float] | None:
+        """The ids of the trials at the ends of its line, and its position; None of a trial."""
+        return parse_id(self.trial_id)
+
+    @property
     def kind(self) -> str:
         """front, dominated, degenerate, outside or undefined (an objective); or an unfinished one's
         status."""
@@ -75,7 +80,9 @@ class FrontInfo:
 
     Attributes:
         reference: the reference point of the hypervolume, an objective each.
-        hypervolume: as a share of all that is attainable, 0 to 1.
+        dial: positions between trials, which `front` and `candidates` have as well.
+        hypervolume: of the trials, as a share of all that is attainable, 0 to 1.
+        hypervolume_with_dial: of trials and dial; None without a dial.
         planned: number of trials that the sweep is to have.
         half_written: whether half-written lines of the records were skipped.
         speakers, cells: their numbers on dev.
@@ -99,12 +106,28 @@ class FrontInfo:
     cells: int = 0
     uncounted: dict[str, str] = field(default_factory=dict)
     sweep: dict = field(default_factory=dict, repr=False)
+    dial: tuple[Point, ...] = ()
+    hypervolume_with_dial: float | None = None
+
+    @cached_property
+    def lines(self) -> list[list[Point]]:
+        """The positions of each line of the dial in order, from its lower end on."""
+        lines: dict[tuple[str, str], list[Point]] = {}
+        for point in self.dial:
+            lower, upper, _ = point.dial
+            lines.setdefault((lower, upper), [self.find(lower)]).append(point)
+        return list(lines.values())
+
+    @property
+    def candidates(self) -> tuple[Point, ...]:
+        """Trials and positions of the dial: all that can be chosen."""
+        return self.points + self.dial
 
     @cached_property
     def front(self) -> tuple[Point, ...]:
         """Non-dominated points, best first objective first."""
         sign = -1 if self.directions[0] == "max" else 1
-        on_front = [point for point in self.points if point.on_front]
+        on_front = [point for point in self.candidates if point.on_front]
         return tuple(
             sorted(on_front, key=lambda p: (sign * p.values[self.objectives[0]], p.trial_id))
         )
@@ -137,8 +160,8 @@ class FrontInfo:
         return sum(point.status in ENDED for point in self.points)
 
     def find(self, trial_id: str | None) -> Point | None:
-        """The point of a trial, or None."""
-        return next((point for point in self.points if point.trial_id == trial_id), None)
+        """The point of a trial or of a position of the dial, or None."""
+        return next((point for point in self.candidates if point.trial_id == trial_id), None)
 
     def best(self, count: int) -> list[Point]:
         """The `count` eligible points nearest to the front, in layers of non-domination."""
@@ -163,7 +186,7 @@ def info(records: Records) -> FrontInfo:
     rule = records.rule(trials)
     limits = searched.get("constraints") or {}
     points = [_point(trial, unsearched) for trial in trials]
-    points = _judged(points, objectives, directions, limits=limits)
+    points = judged(points, objectives, directions, limits=limits)
     values = [[p.values[name] for name in objectives] for p in points if p.eligible]
     return FrontInfo(
         name=str(sweep.get("name") or records.directory.resolve().name),
@@ -183,7 +206,7 @@ def info(records: Records) -> FrontInfo:
     )
 
 
-def _judged(
+def judged(
     points: Sequence[Point],
     objectives: Sequence[str],
     directions: Sequence[str],

@@ -43,15 +43,19 @@ def html(
 ) -> str:
     """The block, to stand anywhere in a page."""
     content = data(info, records, bars, evidence, with_text=with_text)
-    encoded = to_json(content, separators=(",", ":"))
-    encoded = encoded.replace("<", "\\u003c")  # a value may hold </script>
     style = (STATIC / "explorer.css").read_text(encoding="utf-8")
     script = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in SCRIPTS)
     return (
         f"<style>{style}</style><section id='explorer' aria-label='Explorer'></section>"
-        f"<script type='application/json' id='explorer-data'>{encoded}</script>"
-        f"<script>{script}</script>"
+        f"{as_script('explorer-data', content)}<script>{script}</script>"
     )
+
+
+def as_script(name: str, content: object) -> str:
+    """Plain values as a block that a script reads by the id `name`."""
+    encoded = to_json(content, separators=(",", ":"))
+    encoded = encoded.replace("<", "\\u003c")  # a value may hold </script>
+    return f"<script type='application/json' id='{name}'>{encoded}</script>"
 
 
 def data(
@@ -70,9 +74,9 @@ def data(
     texts = _texts(records) if with_text else {}
     details = {}
     for trial_id in list(detailed)[:DETAILED]:
-        details[trial_id] = _history(trials[trial_id]) | _predicted(
-            records, trials[trial_id], texts
-        )
+        trial = trials.get(trial_id)  # None of a position of the dial, which was not trained
+        details[trial_id] = {"history": _history(trial) if trial else []}
+        details[trial_id] |= _predicted(records, trial_id, trial and _worst_cell(trial), texts)
     band = layout.picture(info, bars, evidence).band
     return {
         "axes": {
@@ -90,10 +94,10 @@ def data(
                    "title": title}
             for name, (_, fill, _, _, title) in figures.STYLES.items()
         },
-        "points": [_point(info, point, errors, evidence) for point in info.points],
+        "points": [_point(info, point, errors, evidence) for point in info.candidates],
         "details": details,
         "band": band.tolist(),
-        "rules": [asdict(rule(info, evidence)) for rule in choose.RULES.values()],
+        "rules": [asdict(rule(info, evidence)) for rule in choose.rules(info).values()],
         "importance": [asdict(share) for share in importance.importance(info)],
     }  # fmt: skip
 
@@ -114,20 +118,23 @@ def _point(info: FrontInfo, point: Point, errors: Mapping, evidence: Evidence) -
         "levelled": levelled(info, point) if point.eligible else False,
         "evidence": None if own is None else asdict(own)
         | {"is_gap": own.is_gap, "fell": own.fell},
+        **({"dial": point.dial} if point.dial else {}),
     }  # fmt: skip
 
 
-def _history(trial: Trial) -> dict:
-    rows = [{name: row.get(name) for name in ("epoch", "train_loss", "raised_share")}
+def _history(trial: Trial) -> list[dict]:
+    return [{name: row.get(name) for name in ("epoch", "train_loss", "raised_share")}
             | {"lambda": row.get("lambda_mean", row.get("lambda"))}  # a mean, as the loss is
             | {name: (row.get("dev") or {}).get(name) for name in ("acc", "max_gap")}
             for row in trial.rows]  # fmt: skip
-    return {"history": rows}
 
 
-def _predicted(records: Records, trial: Trial, texts: Mapping[str, str]) -> dict:
-    """Recall, confusions, calibration and the utterances of one trial; `why` without them."""
-    table = dev_predictions(records, trial.trial_id)
+def _predicted(records: Records, trial_id: str, cell: str | None, texts: Mapping[str, str]) -> dict:
+    """Recall, confusions, calibration and the utterances of one trial; `why` without them.
+
+    `cell` is that of the largest gap, None where it must be found.
+    """
+    table = dev_predictions(records, trial_id)
     labels = records.sweep["labels"]
     if table is None or table.empty:
         return {"why": "its predictions are absent or unreadable"}
@@ -137,7 +144,7 @@ def _predicted(records: Records, trial: Trial, texts: Mapping[str, str]) -> dict
         return {"why": str(problem)}
     counts = metrics.confusions(coded)
     margins = metrics.Margins.of(counts)
-    cell = _worst_cell(trial) or metrics.evaluate(table, **classes_of(records))["worst_cell"]
+    cell = cell or metrics.evaluate(table, **classes_of(records))["worst_cell"]
     return {
         "cells": coded.cells,
         "cell": cell,

@@ -126,10 +126,17 @@ def _uncounted(info: FrontInfo) -> list[str]:
 
 def _result(info: FrontInfo) -> str:
     counts = info.counts
-    start = f"{info.complete} of {info.planned} configurations ran to their end"
+    ended = f"{info.complete} of {info.planned} configurations ran to their end"
     if not info.front:
-        return f"{start} and none is usable yet ({counts.get('degenerate', 0)} near-constant)."
-    start += f" and {len(info.front)} of them are on the front (hypervolume {info.hypervolume:.3f})"
+        return f"{ended} and none is usable yet ({counts.get('degenerate', 0)} near-constant)."
+    on_front = f"{len(info.front)} of them are on the front"
+    start = f"{ended} and {on_front} (hypervolume {info.hypervolume:.3f})"
+    if info.dial:
+        start = (
+            f"{ended}; with {len(info.dial)} positions of the dial between them the front has "
+            f"{len(info.front)} points (hypervolume {info.hypervolume_with_dial:.3f}, "
+            f"{info.hypervolume:.3f} without the dial)"
+        )
     if info.erm is None:
         return f"{start}; no ERM baseline has finished to compare with."
     fairest = info.find(choose.RULES["fairest"](info).trial_id) or info.front[-1]

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from analysis.front import FrontInfo, Point
+from analysis.front import FrontInfo, Point, choose
 from analysis.statistics import intervals, null_band, paired
 from analysis.statistics.speaker_sums import SpeakerSums
 from analysis.statistics.uncertainty import speaker_sums
@@ -79,8 +79,18 @@ class Evidence(Mapping):
         }
 
 
-def collect(info: FrontInfo, records: Records, *, seed: int = 0) -> Evidence:
-    """The evidence of the front's points and of ERM."""
+def collect(
+    info: FrontInfo,
+    records: Records,
+    *,
+    changes: Mapping[str, dict[str, paired.PairedDifference]] | None = None,
+    seed: int = 0,
+) -> Evidence:
+    """The evidence of the front's points and of ERM.
+
+    Args:
+        changes: differences to ERM by id, in place of those of a point's own predictions.
+    """
     names = [point.trial_id for point in info.highlighted]
     erm = info.erm.trial_id if info.erm is not None else None
     # The utterances are those of the first: of ERM, with which all others are compared.
@@ -88,13 +98,15 @@ def collect(info: FrontInfo, records: Records, *, seed: int = 0) -> Evidence:
     if sums is None:
         return Evidence(missing=missing)
     weights = sums.draws(RESAMPLES, np.random.default_rng(seed))
+    known = dict(changes or {})
+    if erm in sums.counts:
+        for name in sums.counts.keys() - {erm} - known.keys():
+            known[name] = paired.paired_differences(sums, name, erm, weights)
     points = {
         name: PointEvidence(
             intervals.max_gap_interval(sums, name, weights),
             null_band.fair(sums, name, seed=seed),
-            paired.paired_differences(sums, name, erm, weights)
-            if erm in sums.counts and name != erm
-            else None,
+            known.get(name) if name != erm else None,
             *_worst_cell(sums, name),
         )
         for name in names
@@ -148,7 +160,33 @@ def sentence(info: FrontInfo, evidence: Evidence) -> str:
                 "dev utterances of a gender.")  # fmt: skip
     return (
         f"{start}, and of {len(compared)} compared with ERM {_count(compared, 'fell')} surely "
-        "lowered its gap (95 % confidence, on the same speakers)."
+        f"lowered its gap (95 % confidence, on the same speakers){_clearest(info, evidence)}."
+    )
+
+
+def _clearest(info: FrontInfo, evidence: Evidence) -> str:
+    """The most accurate point whose gap surely fell, or how many speakers the clearest fall needs.
+
+    The end of a sentence; empty where the number of speakers is not known.
+    """
+    fell = [p for p in info.front if p.trial_id in evidence and evidence[p.trial_id].fell]
+    if fell:
+        best = max(fell, key=lambda point: point.values["acc"])
+        return f": the most accurate such point is {best.trial_id}, {choose.scores(best)}"
+    if not info.speakers:
+        return ""
+    needed = {}
+    for point in info.front:
+        change = evidence[point.trial_id].change if point.trial_id in evidence else None
+        if change and (n := paired.speakers_needed(change["max_gap"], info.speakers)):
+            needed[point.trial_id] = n
+    if not needed:
+        return ": none of them measured a smaller one"
+    name = min(needed, key=needed.get)
+    fall = -100 * evidence[name].change["max_gap"].value
+    return (
+        f": the clearest fall, {fall:.1f} points at {name}, would take about "
+        f"{float(f'{needed[name]:.2g}'):,.0f} speakers like these, if it is as large as measured"
     )
 
 

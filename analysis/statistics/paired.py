@@ -143,6 +143,17 @@ def difference(
     return differences | {"max_gap": _paired_difference(whole["max_gap"], se, df, level, *ends)}
 
 
+def speakers_needed(change: PairedDifference, speakers: int) -> int | None:
+    """How many such speakers would put a fall's upper bound below zero; None if there is no fall.
+
+    If the fall stays as measured: errors, and what they raise a largest gap by, shrink with the
+    square root of the number of speakers, of which there are `speakers` now.
+    """
+    if not change.value < 0 or not np.isfinite(change.high):
+        return None
+    return int(np.ceil(speakers * max((change.high - change.value) / -change.value, 1.0) ** 2))
+
+
 def _paired_difference(
     value: float, se: float, df: float, level: float, under: float = 0.0, above: float = 0.0
 ) -> PairedDifference:

@@ -22,7 +22,9 @@ PLOTS = Path("analysis/plots")
 
 
 def trials(info: FrontInfo, bars: pd.DataFrame) -> pd.DataFrame:
-    """One row a trial: what it is, its scores (fractions, nats) and its configuration.
+    """One row a trial or position of the dial: what it is, its scores and its configuration.
+
+    Scores are in fractions and nats, those of the dial by its smoothed curves.
 
     Columns: trial_id, kind, status, reason, front, degenerate, epoch, the objectives first and then
     the other scores, acc_se, max_gap_se, worst_cell, and `config.<name>` for each hyperparameter.
@@ -41,7 +43,7 @@ def trials(info: FrontInfo, bars: pd.DataFrame) -> pd.DataFrame:
             "worst_cell": p.worst_cell,
             **{f"config.{key}": _plain(value) for key, value in p.hyperparameters.items()},
         }
-        for p in info.points
+        for p in info.candidates
     ]
     table = pd.DataFrame(rows).merge(bars.drop(columns="lone_speakers"), on="trial_id", how="left")
     # Parquet has one type a column; a hyperparameter may be a number here and a word there.
@@ -56,7 +58,7 @@ def summary(
 ) -> dict[str, object]:
     """What summary.json holds: front, hypervolume, reference point, choices, ERM, counts, n_dev."""
     errors = bars.set_index("trial_id").to_dict("index")
-    choices = {name: rule(info, evidence) for name, rule in choose.RULES.items()}
+    choices = {name: rule(info, evidence) for name, rule in choose.rules(info).items()}
     under = choices[f"gap at most {100 * choose.GAP_LIMIT:g}"]
     return {
         "name": info.name,
@@ -71,6 +73,7 @@ def summary(
         "objectives": dict(zip(info.objectives, info.directions, strict=True)),
         "reference_point": dict(zip(info.objectives, info.reference, strict=True)),
         "hypervolume": info.hypervolume,
+        **({"hypervolume_with_dial": info.hypervolume_with_dial} if info.dial else {}),
         "floor": info.floor,
         "majority_rate": info.majority_rate,
         "front": [_brief(point, errors) for point in info.front],

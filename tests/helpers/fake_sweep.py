@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from ermgap import metrics
-from ermgap.config import GENDERS
-from ermgap.records import Records
+from ermgap.config import GENDERS, METRICS
+from ermgap.records import POSITIONS, Records, dial_id
 
 LABELS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
 # Trials for `write`: the baseline, its front with two more, and those that are no use.
@@ -114,6 +114,38 @@ def write(
     if done:
         records.mark_done()
     return records
+
+
+def write_dial(
+    records: Records,
+    lower: str,
+    upper: str,
+    *,
+    start: tuple[float, float] = (0.7, 0.45),
+    end: tuple[float, float] = (0.68, 0.15),
+    positions: Sequence[float] = POSITIONS,
+    dip: float = 0.0,
+) -> None:
+    """A line of the dial, and its two ends anew, the same utterances easy for all positions.
+
+    Accuracy (of all but German women) and their handicap go from `start` to `end`; between the ends
+    accuracy is lower by up to `dip`.
+    """
+    table = utterances().assign(synthetic=True)
+    for position in positions:
+        right, handicap = np.array(start) + position * np.subtract(end, start)
+        right -= dip * max(0.0, np.sin(np.pi * position))
+        said = predictions(table, right=right, handicap=max(handicap, 0.0), seed=99)
+        dev, name = metrics.evaluate(said, labels=LABELS), dial_id(lower, upper, position)
+        trial_id = {0: lower, 1: upper}.get(position)
+        for file in filter(None, (name, trial_id)):
+            said.to_parquet(records.storage / "predictions" / f"{file}.parquet", index=False)
+        row = {"id": name, "lower": lower, "upper": upper, "position": position}
+        records.append_dial(row | {"dev": dev, "seconds": 0.1, "time": 0.0})
+        for trial in records.trials():
+            if trial.trial_id == trial_id:
+                selected = trial.selected | {key: dev[key] for key in METRICS}
+                records.append(trial.rows[-1] | {"dev": dev, "selected": selected})
 
 
 def _append(records: Records, trial_id: str, trial: dict, table, with_predictions: bool) -> None:

@@ -14,8 +14,11 @@ function detail(data, id, box) {
     + `${shown(p.values.max_gap)} points${p.cell ? " in " + p.cell : ""}, worst group's W-F1 ${shown(p.values.worst_group_w_f1)} %${epoch}.`);
   if (p.reason) html("p", {}, box, `It ended early: ${p.reason}.`);
   backed(p, box);
-  html("h4", {}, box, "Configuration");
-  table(Object.entries(p.config).map(([k, v]) => [k, setting(v)]), box);
+  if (p.dial) html("p", {}, box, `Scores are those of the smoothed curve at ${between(p)}; what follows is of this position's own predictions.`);
+  else {
+    html("h4", {}, box, "Configuration");
+    table(Object.entries(p.config).map(([k, v]) => [k, setting(v)]), box);
+  }
   const behind = data.details[id];
   if (!behind) {
     html("p", { class: "soft" }, box, "Its predictions are not part of this page: only those of the front, of ERM and of what comes next to the front are.");

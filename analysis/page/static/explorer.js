@@ -3,8 +3,8 @@
   const data = JSON.parse(document.getElementById("explorer-data").textContent);
   const root = document.getElementById("explorer");
   const losses = [...new Set(data.points.map(p => String(p.config.loss ?? "")))].filter(Boolean).sort();
-  const state = { x: data.x, y: data.y, chosen: null, wide: false, front: false, losses: new Set(losses) };
-  state.visible = p => (!state.front || p.front || p.style === "erm") && (!losses.length || state.losses.has(String(p.config.loss ?? "")));
+  const state = { x: data.x, y: data.y, chosen: null, wide: false, front: false, dial: true, losses: new Set(losses) };
+  state.visible = p => (!state.front || p.front || p.style === "erm") && (p.dial ? state.dial : !losses.length || state.losses.has(String(p.config.loss ?? "")));
 
   const bar = html("div", { class: "bar" }, root);
   const pick = (title, id, options, chosen, act) => {
@@ -26,6 +26,7 @@
   tick("front only", "front-only", false, on => { state.front = on; });
   tick("all in view", "all-in-view", false, on => { state.wide = on; });
   if (losses.length > 1) for (const loss of losses) tick(loss, `loss-${loss}`, true, on => { on ? state.losses.add(loss) : state.losses.delete(loss); });
+  if (data.points.some(p => p.dial)) tick("dial", "dial-points", true, on => { state.dial = on; });
   const rule = pick("Choose by", "rule", [["", "a rule …"], ...data.rules.map((one, i) => [String(i), one.rule])], "", value => {
     if (value === "") return;
     const one = data.rules[+value];
@@ -54,7 +55,8 @@
     tip();
     scatter(data, state, picture, choose);
     const there = new Set(data.points.filter(state.visible).map(p => p.style));
-    legend.textContent = "Blue dots: the front. Orange diamonds: ERM. " + [["dominated", "Small grey dots: dominated."],
+    legend.textContent = "Blue dots: the front. Orange diamonds: ERM. " + [["dial_front", "Green dots: positions of the dial, on the front."],
+      ["dial", "Pale green dots: other positions of the dial."], ["dominated", "Small grey dots: dominated."],
       ["other_erm", "Small diamonds: ERM, dominated."], ["degenerate", "Open dots: degenerate."],
       ["outside", "Open dots, too: outside the constraints."]].filter(([name]) => there.has(name)).map(([, sentence]) => sentence).join(" ")
       + " Lines: one standard error." + (data.band.length ? " Shaded: gaps that 95 % of fair models stay within." : "");

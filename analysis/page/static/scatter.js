@@ -51,10 +51,22 @@ function scatter(data, state, box, choose) {
   svg("text", { x: (LEFT + WIDE - RIGHT) / 2, y: HIGH - 8, "text-anchor": "middle" }, root, axisTitle(state.x));
   svg("text", { x: 0, y: 0, "text-anchor": "middle",
     transform: `translate(14 ${(TOP + HIGH - BOTTOM) / 2}) rotate(-90)` }, root, axisTitle(state.y));
+  dials(points, at, inside);
   steps(points.filter(p => p.front), state, data, at, inside);
   const order = points.slice().sort((a, b) => a.front - b.front || (a.id === state.chosen) - (b.id === state.chosen));
   for (const p of order) mark(p, at(p), data, state, root, inside, X, Y, choose);
   return root;
+}
+
+// The lines of the dial, each from its lower end on.
+function dials(points, at, parent) {
+  const named = new Map(points.map(p => [p.id, p])), lines = new Map();
+  for (const p of points.filter(one => one.dial)) {
+    const key = `${p.dial[0]}-${p.dial[1]}`;
+    if (!lines.has(key)) lines.set(key, [named.get(p.dial[0])].filter(Boolean));
+    lines.get(key).push(p);
+  }
+  for (const line of lines.values()) svg("polyline", { points: line.map(at).join(" "), class: "dial" }, parent);
 }
 
 // The attained region's edge, where the front's two objectives are the axes.
@@ -72,8 +84,8 @@ function mark(p, [x, y], data, state, root, inside, X, Y, choose) {
   const off = x < LEFT || x > WIDE - RIGHT || y < TOP || y > HIGH - BOTTOM;
   x = Math.min(Math.max(x, LEFT + 8), WIDE - RIGHT - 8); y = Math.min(Math.max(y, TOP + 8), HIGH - BOTTOM - 8);
   const look = data.styles[p.style], strong = p.front || p.style === "erm";
-  const color = { front: "var(--blue)", erm: "var(--orange)" }[p.style] || (look.open ? "var(--soft)" : p.style === "other_erm" ? look.color : "var(--pale)");
-  if (strong && !off) for (const [name, along] of [[state.x, 0], [state.y, 1]]) {
+  const color = { front: "var(--blue)", erm: "var(--orange)", dial_front: "var(--green)" }[p.style] || (look.open ? "var(--soft)" : ["other_erm", "dial"].includes(p.style) ? look.color : "var(--pale)");
+  if (strong && !off && !p.dial) for (const [name, along] of [[state.x, 0], [state.y, 1]]) {
     const half = p.se[`${name}_se`] * data.axes[name].factor, v = p.values[name] * data.axes[name].factor;
     if (!known(half)) continue;
     const ends = along ? { x1: x, x2: x, y1: Y(v - half), y2: Y(v + half) } : { x1: X(v - half), x2: X(v + half), y1: y, y2: y };
@@ -81,7 +93,7 @@ function mark(p, [x, y], data, state, root, inside, X, Y, choose) {
   }
   const given = { class: "mark" + (p.id === state.chosen ? " chosen" : ""), "data-id": p.id,
     fill: look.open ? "none" : color, stroke: look.open ? color : "var(--paper)", "stroke-width": 1.2 };
-  const r = strong ? 6 : 4.2;
+  const r = p.dial ? (strong ? 4.5 : 3) : strong ? 6 : 4.2;
   const made = p.style.includes("erm") || off
     ? svg("path", { ...given, d: `M${x},${y - r - 1}L${x + r + 1},${y}L${x},${y + r + 1}L${x - r - 1},${y}Z` }, root)
     : svg("circle", { ...given, cx: x, cy: y, r }, root);
@@ -95,11 +107,13 @@ function mark(p, [x, y], data, state, root, inside, X, Y, choose) {
   made.addEventListener("mouseleave", () => tip());
 }
 
+const between = p => p.dial ? `position ${p.dial[2]} between ${p.dial[0]} and ${p.dial[1]}` : "";
+
 function tip(event, summary, p) {
   document.querySelectorAll("#explorer .tip").forEach(old => old.remove());
   if (!event) return;
   const made = html("div", { class: "tip" }, document.getElementById("explorer"), summary);
-  html("div", { class: "soft" }, made, Object.entries(p.config).map(([k, v]) => `${k} = ${setting(v)}`).join(", "));
+  html("div", { class: "soft" }, made, Object.entries(p.config).map(([k, v]) => `${k} = ${setting(v)}`).join(", ") || between(p));
   made.style.left = `${Math.min(event.clientX + 12, innerWidth - made.offsetWidth - 8)}px`;
   made.style.top = `${Math.min(event.clientY + 12, innerHeight - made.offsetHeight - 8)}px`;
 }
