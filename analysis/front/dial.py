@@ -20,7 +20,7 @@ from analysis.front.front import FrontInfo, Point, judged
 from ermgap.config import METRICS
 from ermgap.records import DegenerateRule, Records
 
-BANDWIDTH = 0.6  # of the kernel, in positions
+SPAN = 0.75  # of the positions, that a curve is fitted to at each of them
 ENDS = (0.0, 1.0)
 
 
@@ -82,26 +82,26 @@ def _line(lower: Point, upper: Point, rows: list[dict]) -> Line:
     positions = np.array(sorted(scores), float)
     ids, values, cells = zip(*(scores[position] for position in positions), strict=True)
     measured = {
-        name: np.array([np.nan if (v := one.get(name)) is None else v for one in values], float)
+        name: np.array([np.nan if (v := row.get(name)) is None else v for row in values], float)
         for name in METRICS
     }
     free = np.zeros(len(positions), bool)
     return Line(lower.trial_id, upper.trial_id, positions, ids, measured, cells, barred=free)
 
 
-def smoother(positions: np.ndarray, bandwidth: float = BANDWIDTH) -> np.ndarray:
+def smoother(positions: np.ndarray) -> np.ndarray:
     """The matrix [n, n] of a local quadratic fit with the tricube kernel at each of `positions`.
 
-    Loess (Cleveland 1979, doi 10.1080/01621459.1979.10481038) of fixed bandwidth, wider where a
-    position has fewer than four others within it; with fewer than five positions the fit is linear.
-    Position 0 keeps its own value: the lower end is a trial that the others are compared with.
+    Loess of Cleveland 1979 (doi 10.1080/01621459.1979.10481038) without its robust steps, which
+    would not be linear; with fewer than five positions the fit is linear. Position 0 keeps its own
+    value: the lower end is a trial that the others are compared with.
     """
     n = len(positions)
     degree = 0 if n < 2 else 1 if n < 5 else 2
     matrix = np.zeros((n, n))
     for row, position in zip(matrix, positions, strict=True):
         away = np.abs(positions - position)
-        reach = max(bandwidth, 1.001 * np.sort(away)[min(4, n - 1)])
+        reach = max(1.001 * np.sort(away)[int(np.ceil(SPAN * n)) - 1], 1e-9)
         weight = np.sqrt(np.maximum(1 - (away / reach) ** 3, 0.0) ** 3)
         powers = (positions - position)[:, None] ** np.arange(degree + 1)
         row[:] = np.linalg.pinv(weight[:, None] * powers)[0] * weight
@@ -110,14 +110,14 @@ def smoother(positions: np.ndarray, bandwidth: float = BANDWIDTH) -> np.ndarray:
 
 
 def with_dial(info: FrontInfo, lines: list[Line], rule: DegenerateRule | None) -> FrontInfo:
-    """The sweep with the positions of its lines, but barred ones, among the front's candidates.
+    """The sweep with the positions of its lines, of which barred ones cannot be on the front.
 
     `rule` says which are degenerate.
     """
     dial = [
         _point(line, number, rule)
         for line in lines
-        for number in np.flatnonzero(~line.barred & ~np.isin(line.positions, ENDS))
+        for number in np.flatnonzero(~np.isin(line.positions, ENDS))
     ]
     if not dial:
         return info
@@ -132,9 +132,10 @@ def with_dial(info: FrontInfo, lines: list[Line], rule: DegenerateRule | None) -
 
 def _point(line: Line, number: int, rule: DegenerateRule | None) -> Point:
     values = {name: float(curve[number]) for name, curve in line.smoothed.items()}
+    status = rule.status(values) if rule else "finished"
     return Point(
         trial_id=line.ids[number],
-        status=rule.status(values) if rule else "finished",
+        status="barrier" if line.barred[number] else status,
         reason=None,
         hyperparameters={},
         epoch=None,

@@ -18,7 +18,8 @@ from ermgap.config import METRICS
 ABOUT = (
     "An adapter for every position between two trained ones: 0 is the first, 1 the second, above 1 "
     "it goes on in the same direction. Nothing was trained between them. Choose by the smoothed "
-    "curves: of many neighbours the one that measured best is the luckiest."
+    "curves: of many neighbours the one that measured best is the luckiest. Dots are measured; "
+    "bands are one paired standard error (dark) and 95 % (light)."
 )
 
 
@@ -69,7 +70,7 @@ def _what_to_use(line: Line, band: Band | None, best: int | None) -> str:
         f"{METRICS[name].short} {_interval(band.to_lower[best][name])}"
         for name in ("acc", "max_gap")
     )
-    return f"{sentence}; less those of {line.lower} on the same speakers (95 %), in points: {less}."
+    return f"{sentence}; against {line.lower} on the same speakers, in points (95 %): {less}."
 
 
 def _interval(change) -> str:

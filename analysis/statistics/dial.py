@@ -111,7 +111,7 @@ class Dial:
 
 
 def _plain(change: Differences) -> dict[str, dict[str, float]]:
-    return {name: asdict(one) for name, one in change.items()}
+    return {name: asdict(metric) for name, metric in change.items()}
 
 
 def read(info: FrontInfo, records: Records, *, seed: int = 0) -> Dial:
@@ -164,8 +164,8 @@ def _band(
     rates = np.stack([sums.rates(sums.measured_weights, name)[0, cell] for name in line.ids])
     classes = np.flatnonzero(sums.classes[cell])
     return Band(
-        to_lower=[paired.difference(sums, one, lower) for one in smooth],
-        to_erm=[paired.difference(sums, one, erm) for one in smooth] if erm else [],
+        to_lower=[paired.difference(sums, point, lower) for point in smooth],
+        to_erm=[paired.difference(sums, point, erm) for point in smooth] if erm else [],
         cell=sums.cells[cell],
         recall=rates[..., classes].mean(-1) if len(classes) else np.full((len(mine), 2), np.nan),
         barrier=barrier,

@@ -56,7 +56,9 @@
     return rows;
   }
 
-  const signed = value => (known(value) && value >= 0.0005 ? "+" : "") + shown(value);
+  function signed(value) {
+    return (known(value) && value >= 0.0005 ? "+" : "") + shown(value);
+  }
 
   function interval(change) {
     if (!known(change.low)) return known(change.se) ? `± ${shown(change.se)}` : "unknown";

@@ -56,7 +56,7 @@
     scatter(data, state, picture, choose);
     const there = new Set(data.points.filter(state.visible).map(p => p.style));
     legend.textContent = "Blue dots: the front. Orange diamonds: ERM. " + [["dial_front", "Green dots: positions of the dial, on the front."],
-      ["dial", "Pale green dots: other positions of the dial."], ["dominated", "Small grey dots: dominated."],
+      ["dial", "Pale green dots: other positions of the dial."], ["barrier", "Open green dots: in a barrier."], ["dominated", "Small grey dots: dominated."],
       ["other_erm", "Small diamonds: ERM, dominated."], ["degenerate", "Open dots: degenerate."],
       ["outside", "Open dots, too: outside the constraints."]].filter(([name]) => there.has(name)).map(([, sentence]) => sentence).join(" ")
       + " Lines: one standard error." + (data.band.length ? " Shaded: gaps that 95 % of fair models stay within." : "");

@@ -84,7 +84,7 @@ function mark(p, [x, y], data, state, root, inside, X, Y, choose) {
   const off = x < LEFT || x > WIDE - RIGHT || y < TOP || y > HIGH - BOTTOM;
   x = Math.min(Math.max(x, LEFT + 8), WIDE - RIGHT - 8); y = Math.min(Math.max(y, TOP + 8), HIGH - BOTTOM - 8);
   const look = data.styles[p.style], strong = p.front || p.style === "erm";
-  const color = { front: "var(--blue)", erm: "var(--orange)", dial_front: "var(--green)" }[p.style] || (look.open ? "var(--soft)" : ["other_erm", "dial"].includes(p.style) ? look.color : "var(--pale)");
+  const color = { front: "var(--blue)", erm: "var(--orange)", dial_front: "var(--green)" }[p.style] || (look.open ? "var(--soft)" : ["other_erm", "dial", "barrier"].includes(p.style) ? look.color : "var(--pale)");
   if (strong && !off && !p.dial) for (const [name, along] of [[state.x, 0], [state.y, 1]]) {
     const half = p.se[`${name}_se`] * data.axes[name].factor, v = p.values[name] * data.axes[name].factor;
     if (!known(half)) continue;
