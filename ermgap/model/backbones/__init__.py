@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ermgap.errors import UserError
 from ermgap.model.backbones import random_tiny, small
 from ermgap.registry import Registry
 
@@ -17,8 +18,15 @@ QWEN2_AUDIO = "Qwen/Qwen2-Audio-7B-Instruct"
 
 
 def qwen2_audio_7b(settings) -> Path | str:
-    """A local copy (`settings.path`) or the hub id of the paper's model."""
-    return random_tiny.local(settings) or QWEN2_AUDIO
+    """A local copy (`settings.path`) or the hub id; UserError for a folder without a model."""
+    if settings.path is None:
+        return QWEN2_AUDIO
+    path = Path(settings.path).expanduser().absolute()
+    if not (path / "config.json").is_file():
+        raise UserError(
+            f"backbone.path is {str(path)!r}, which holds no config.json; name a model's folder."
+        )
+    return path
 
 
 BACKBONES = Registry("backbone")

@@ -28,21 +28,15 @@ import numpy as np
 
 from ermgap.errors import UserError
 from ermgap.model import cached_folder
-from ermgap.model.backbones import gguf, small_from_hub, small_from_wheels, tokens
+from ermgap.model.backbones import building, gguf, small_from_hub, small_from_wheels
 from ermgap.model.backbones.random_tiny import check_window
 
 if TYPE_CHECKING:
-    import torch
-    from transformers import (
-        PreTrainedTokenizerFast,
-        Qwen2AudioConfig,
-        Qwen2AudioForConditionalGeneration,
-    )
+    from transformers import PreTrainedTokenizerFast, Qwen2AudioForConditionalGeneration
 
 RECIPE = 1  # to be raised when the written files change: older folders are then not used
 SEED = 20260321
 LAYERS = 30
-POSITIONS_PER_SECOND = 50
 WHISPER_HEAD = 64  # width of an attention head in every Whisper model
 PROJECTOR_STD = 0.02
 
@@ -95,12 +89,9 @@ def save(
     """Write the composed model (safetensors) and its processor to the folder `path`."""
     import torch
 
-    tokenizer = tokens.tokenizer(decoder.tokens)
+    tokenizer = building.tokenizer(decoder.tokens)
     model = compose(encoder, decoder, layers=layers, window_s=window_s, tokenizer=tokenizer)
-    model = model.to(getattr(torch, dtype))
-    cached_folder.save(model, path)
-    mel_bins = model.config.audio_config.num_mel_bins
-    tokens.processor(tokenizer, window_s=window_s, mel_bins=mel_bins).save_pretrained(path)
+    building.save(model.to(getattr(torch, dtype)), tokenizer, path, window_s=window_s)
 
 
 def compose(
@@ -113,24 +104,30 @@ def compose(
 ) -> Qwen2AudioForConditionalGeneration:
     """The model in memory: float32, evaluation mode, with the vocabulary of `tokenizer`."""
     import torch
-    from transformers import Qwen2AudioForConditionalGeneration
 
+    wide, mel_bins, _ = encoder["conv1.weight"].shape
+    audio = {
+        "d_model": wide,
+        "num_mel_bins": mel_bins,
+        "encoder_layers": sum(name.endswith("fc1.weight") for name in encoder),
+        "encoder_attention_heads": wide // WHISPER_HEAD,
+        "encoder_ffn_dim": encoder["layers.0.fc1.weight"].shape[0],
+    }
+    text = decoder.config | {"num_hidden_layers": layers}
+    model = building.model(tokenizer, window_s=window_s, audio=audio, text=text)
     state = {f"model.audio_tower.{name}": array for name, array in encoder.items()}
     positions = "model.audio_tower.embed_positions.weight"
-    state[positions] = state[positions][: POSITIONS_PER_SECOND * window_s]
+    state[positions] = state[positions][: building.POSITIONS_PER_SECOND * window_s]
     state |= _decoder_state(decoder, layers=layers)
-    with torch.random.fork_rng(devices=[]):
-        config = _model_config(
-            encoder, decoder, layers=layers, window_s=window_s, tokenizer=tokenizer
-        )
-        model = Qwen2AudioForConditionalGeneration(config)
     tensors = {
         name: torch.from_numpy(np.require(array, np.float32, ["C", "W"]))
         for name, array in state.items()
     }
-    tensors |= _projector(
-        inputs=config.audio_config.d_model, outputs=config.text_config.hidden_size
-    )
+    outputs = text["hidden_size"]
+    draw = torch.randn(outputs, wide, generator=torch.Generator().manual_seed(SEED))
+    projector = "model.multi_modal_projector.linear"
+    tensors[f"{projector}.weight"] = draw * PROJECTOR_STD
+    tensors[f"{projector}.bias"] = torch.zeros(outputs)
     model.load_state_dict(tensors, strict=True)
     return model.eval()
 
@@ -160,48 +157,8 @@ def _decoder_state(decoder: small_from_wheels.Decoder, *, layers: int) -> dict[s
         state[f"{name}.bias"] = np.zeros(len(state[f"{name}.weight"]), np.float32)
     known = decoder.tensor("embed_tokens.weight")
     mean = known.mean(axis=0, dtype=np.float64)
-    new = np.repeat(mean[None].astype(np.float32), len(tokens.AUDIO_TOKENS), axis=0)
+    new = np.repeat(mean[None].astype(np.float32), len(building.AUDIO_TOKENS), axis=0)
     state["embed_tokens.weight"] = np.concatenate([known, new])
     state = {f"model.language_model.{name}": array for name, array in state.items()}
     # transformers 5 leaves lm_head random unless it is given, even where the embeddings are tied
     return state | {"lm_head.weight": state["model.language_model.embed_tokens.weight"]}
-
-
-def _projector(*, inputs: int, outputs: int) -> dict[str, torch.Tensor]:
-    import torch
-
-    draw = torch.randn(outputs, inputs, generator=torch.Generator().manual_seed(SEED))
-    name = "model.multi_modal_projector.linear"
-    return {f"{name}.weight": draw * PROJECTOR_STD, f"{name}.bias": torch.zeros(outputs)}
-
-
-def _model_config(
-    encoder: dict[str, np.ndarray],
-    decoder: small_from_wheels.Decoder,
-    *,
-    layers: int,
-    window_s: int,
-    tokenizer: PreTrainedTokenizerFast,
-) -> Qwen2AudioConfig:
-    from transformers import Qwen2AudioConfig, Qwen2AudioEncoderConfig, Qwen2Config
-
-    wide, mel_bins, _ = encoder["conv1.weight"].shape
-    audio = Qwen2AudioEncoderConfig(
-        d_model=wide,
-        num_mel_bins=mel_bins,
-        encoder_layers=sum(name.endswith("fc1.weight") for name in encoder),
-        encoder_attention_heads=wide // WHISPER_HEAD,
-        encoder_ffn_dim=encoder["layers.0.fc1.weight"].shape[0],
-        max_source_positions=POSITIONS_PER_SECOND * window_s,
-    )
-    text = decoder.config | {"num_hidden_layers": layers, "vocab_size": len(tokenizer)}
-    special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    return Qwen2AudioConfig(
-        audio_config=audio.to_dict(),
-        text_config=Qwen2Config(
-            **text, **special, pad_token_id=tokenizer.pad_token_id, tie_word_embeddings=False
-        ).to_dict(),
-        audio_token_index=tokenizer.convert_tokens_to_ids(tokens.AUDIO),
-        tie_word_embeddings=False,
-        dtype="float32",
-    )
