@@ -17,6 +17,8 @@ from torch import Tensor
 from ermgap.config import GENDERS, SPEECH
 from ermgap.model.packing import BLOCK, Packing, blocks, moved
 
+AUDIO = -1  # stands for the placeholder until it is known where these are
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -140,36 +142,29 @@ class IndexedUtterances:
         rows = np.asarray(rows, dtype=np.int64)
         empty = np.zeros(0, dtype=np.int64)
         prefix = self.before[rows[0]] if shared else empty
-        whole = [np.array(self.prompt.answers[label], dtype=np.int64) for label in self.label[rows]]
-        targets_of = [answer if answers else answer[:1] for answer in whole]
+        wanted = [
+            self.prompt.answers[label][: None if answers else 1] for label in self.label[rows]
+        ]
         parts = [
             (
                 empty if shared else self.before[row],
-                np.full(self.audio_length[row], self.prompt.audio, dtype=np.int64),
+                np.full(self.audio_length[row], AUDIO),
                 self.after[row],
-                answer[:-1],
+                np.array(answer[:-1], dtype=np.int64),
             )
-            for row, answer in zip(rows, targets_of, strict=True)
+            for row, answer in zip(rows, wanted, strict=True)
         ]
         sizes = np.array([[len(part) for part in each] for each in parts])
         packing = Packing.of(sizes.sum(1), prefix=len(prefix))
-        starts = packing.starts.numpy()
-        own = np.full(len(packing.places), self.prompt.audio, dtype=np.int64)
-        filled = np.concatenate([part for each in parts for part in each])
-        own[: len(filled)] = filled
-        audio_starts = starts + sizes[:, 0]
-        places = np.concatenate(
-            [
-                np.arange(start, start + size)
-                for start, size in zip(audio_starts, sizes[:, 1], strict=True)
-            ]
-        )
-        last = starts + sizes[:, :3].sum(1) - 1  # the token whose next one is the answer
-        count = np.array([len(answer) for answer in targets_of])
+        own = np.concatenate([part for each in parts for part in each])
+        places = np.flatnonzero(own == AUDIO)
+        own = np.pad(own, (0, len(packing.places) - len(own)), constant_values=AUDIO)
+        own[own == AUDIO] = self.prompt.audio
+        # the token whose next one is the answer
+        last = packing.starts.numpy() + sizes[:, :3].sum(1) - 1
+        count = np.array([len(answer) for answer in wanted])
         step = np.arange(count.max())
-        targets = np.full((len(rows), len(step)), -100, dtype=np.int64)
-        for i, answer in enumerate(targets_of):
-            targets[i, : count[i]] = answer
+        targets = np.array([[*a, *[-100] * (len(step) - len(a))] for a in wanted], dtype=np.int64)
         return Batch(
             ids=torch.from_numpy(np.concatenate([prefix, own])),
             packing=packing,
@@ -195,24 +190,15 @@ def in_modalities(table: pd.DataFrame, modalities: Sequence[str]) -> pd.DataFram
 
     Utterances without a transcript are not in speech+text.
     """
-    parts = []
-    for modality in modalities:
-        part = table if modality == SPEECH else table[_has_transcript(table)]
-        parts.append(part.assign(modality=modality))
+    spoken = table["transcript"].fillna("").str.strip() != ""
+    parts = [(table if m == SPEECH else table[spoken]).assign(modality=m) for m in modalities]
     return pd.concat(parts, ignore_index=True)
 
 
 def cells_of(table: pd.DataFrame, modalities: Sequence[str]) -> list[tuple[str, str]]:
     """Every (language, modality) that has utterances: the order of cell indices."""
-    cells = []
-    for modality in modalities:
-        part = table if modality == SPEECH else table[_has_transcript(table)]
-        cells += [(language, modality) for language in sorted(part["language"].unique())]
-    return cells
-
-
-def _has_transcript(table: pd.DataFrame) -> pd.Series:
-    return table["transcript"].fillna("").str.strip() != ""
+    by_modality = in_modalities(table, modalities).groupby("modality", sort=False)["language"]
+    return [(name, modality) for modality, names in by_modality for name in sorted(set(names))]
 
 
 def _index(values: pd.Series, names: Sequence[str]) -> np.ndarray:

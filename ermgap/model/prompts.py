@@ -28,19 +28,8 @@ AUDIO, AUDIO_BOS, AUDIO_EOS = "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"
 END = "<|im_end|>"
 LONGEST = 1000  # characters of a transcript that are used; MELD's longest has 400
 FILE = Path(__file__).with_name("prompts.yaml")
-
-
-@dataclass(frozen=True)
-class PromptText:
-    """The prompt in one language and modality, tokenised.
-
-    Attributes:
-        before: token ids before the placeholders.
-        after: what follows them: runs of token ids, and texts to be filled in with the transcript.
-    """
-
-    before: tuple[int, ...]
-    after: tuple[tuple[int, ...] | str, ...]
+# What follows the audio: runs of token ids, and texts to be filled in with the transcript.
+Pieces = tuple[tuple[int, ...] | str, ...]
 
 
 @dataclass(frozen=True)
@@ -52,7 +41,8 @@ class Prompt:
             without a text of its own; empty where the prompt has no such text.
         audio: id of the placeholder.
         answers: per label, the ids of its name followed by the end token.
-        texts: by (language, modality); the language "" is any other.
+        texts: by (language, modality), what stands before the placeholders and after them; the
+            language "" is any other.
         tokenizer: reads transcripts; None where there are none.
     """
 
@@ -60,7 +50,9 @@ class Prompt:
     suffix: tuple[int, ...]
     audio: int
     answers: tuple[tuple[int, ...], ...]
-    texts: Mapping[tuple[str, str], PromptText] = field(default_factory=dict, repr=False)
+    texts: Mapping[tuple[str, str], tuple[tuple[int, ...], Pieces]] = field(
+        default_factory=dict, repr=False
+    )
     tokenizer: object = field(default=None, repr=False)
 
     @property
@@ -80,13 +72,14 @@ class Prompt:
                 f"the prompt has no text for {modality} in the language {language!r}; "
                 "write one for it or under default, or use chat."
             )
+        before, pieces = text
         after: list[int] = []
-        for piece in text.after:
+        for piece in pieces:
             if isinstance(piece, str):
                 filled = piece.replace("{transcript}", clean(transcript))
                 piece = plain_ids(self.tokenizer, filled)
             after.extend(piece)
-        return text.before, tuple(after)
+        return before, tuple(after)
 
 
 def read(file: Path = FILE) -> dict[str, dict[str, dict[str, str]]]:
@@ -149,14 +142,14 @@ def build(tokenizer, texts: Mapping[str, Mapping[str, str]], labels: Sequence[st
     if audio is None or audio == tokenizer.unk_token_id:
         raise UserError(f"the backbone's tokenizer has no {AUDIO} token; use a Qwen2-Audio model.")
     tokenised = {
-        (language, modality): _prompt_text(tokenizer, text, labels)
+        (language, modality): _tokenised(tokenizer, text, labels)
         for modality, languages in texts.items()
         for language, text in languages.items()
     }
-    plain = tokenised.get(("", SPEECH)) or PromptText((), ())
+    prefix, after = tokenised.get(("", SPEECH), ((), ()))
     return Prompt(
-        prefix=plain.before,
-        suffix=tuple(token for piece in plain.after for token in piece),
+        prefix=prefix,
+        suffix=sum(after, ()),
         audio=audio,
         answers=_answers(tokenizer, labels),
         texts=tokenised,
@@ -178,36 +171,26 @@ def _answers(tokenizer, labels: Sequence[str]) -> tuple[tuple[int, ...], ...]:
     return answers
 
 
-def _prompt_text(tokenizer, text: str, labels: Sequence[str]) -> PromptText:
+def _tokenised(tokenizer, text: str, labels: Sequence[str]) -> tuple[tuple[int, ...], Pieces]:
     before, after = text.replace("{labels}", ", ".join(labels)).split("{audio}")
+    return sum(_pieces(tokenizer, before), ()), _pieces(tokenizer, after)
+
+
+def _pieces(tokenizer, text: str) -> Pieces:
+    """The text, cut at its special tokens; runs of ids are joined."""
+    added = tokenizer.get_added_vocab()
+    marks = "|".join(re.escape(token) for token in sorted(added, key=len, reverse=True))
     pieces: list[tuple[int, ...] | str] = []
-    for part, special in _parts(tokenizer, after):
-        if "{transcript}" in part and not special:
+    for part in filter(None, re.split(f"({marks})", text) if added else [text]):
+        if "{transcript}" in part and part not in added:
             pieces.append(part)
             continue
-        ids = _ids_of(tokenizer, part, special=special)
+        ids = (added[part],) if part in added else plain_ids(tokenizer, part)
         if pieces and isinstance(pieces[-1], tuple):
             pieces[-1] += ids
         else:
             pieces.append(ids)
-    start = [
-        token
-        for part, special in _parts(tokenizer, before)
-        for token in _ids_of(tokenizer, part, special=special)
-    ]
-    return PromptText(tuple(start), tuple(pieces))
-
-
-def _parts(tokenizer, text: str) -> list[tuple[str, bool]]:
-    """A prompt's text cut at its special tokens: (part, whether it is one)."""
-    added = tokenizer.get_added_vocab()
-    marks = "|".join(re.escape(token) for token in sorted(added, key=len, reverse=True))
-    parts = re.split(f"({marks})", text) if added else [text]
-    return [(part, part in added) for part in parts if part]
-
-
-def _ids_of(tokenizer, part: str, *, special: bool) -> tuple[int, ...]:
-    return (tokenizer.get_added_vocab()[part],) if special else plain_ids(tokenizer, part)
+    return tuple(pieces)
 
 
 def plain_ids(tokenizer, text: str) -> tuple[int, ...]:

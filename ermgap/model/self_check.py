@@ -51,7 +51,7 @@ def check(speech: SpeechLLM, *, missing: Iterable[str] = ()) -> None:
     except (RuntimeError, ValueError, IndexError) as problem:
         reason = " ".join(str(problem).split()).split(". ")[0].rstrip(".")
         fault = f"cannot process a second of sound ({reason})"
-        raise _broken(speech.settings.name, fault) from problem
+        _require(False, speech.settings.name, fault)
 
 
 def check_weights(model: nn.Module, missing: Iterable[str], *, name: str) -> None:
@@ -65,23 +65,23 @@ def check_weights(model: nn.Module, missing: Iterable[str], *, name: str) -> Non
     random = sorted(key for key in missing if key in state and state[key].data_ptr() not in loaded)
     if random:
         others = f" and {len(random) - 1} more" if len(random) > 1 else ""
-        raise _broken(name, f"lacks the weights {random[0]}{others}, which would be random")
+        _require(False, name, f"lacks the weights {random[0]}{others}, which would be random")
 
 
-def _broken(name: str, fault: str) -> UserError:
-    return UserError(
-        f"the backbone {name!r} {fault}; download its files again, and use a transformers that "
-        "constraints.txt allows."
-    )
+def _require(sound: bool | Tensor, name: str, fault: str) -> None:
+    """UserError that says what the backbone does wrong, unless it is sound."""
+    if not sound:
+        raise UserError(
+            f"the backbone {name!r} {fault}; download its files again, and use a transformers that "
+            "constraints.txt allows."
+        )
 
 
 def _check_head(speech: SpeechLLM) -> None:
     model = speech.model
     tied = model.lm_head.weight.data_ptr() == model.get_input_embeddings().weight.data_ptr()
-    if tied and not model.config.text_config.tie_word_embeddings:
-        raise _broken(
-            speech.settings.name, "has its head tied to its embeddings, against its configuration"
-        )
+    fault = "has its head tied to its embeddings, against its configuration"
+    _require(model.config.text_config.tie_word_embeddings or not tied, speech.settings.name, fault)
 
 
 def _signals() -> tuple[np.ndarray, np.ndarray]:
@@ -97,13 +97,10 @@ def _features(speech: SpeechLLM, signal: np.ndarray) -> Tensor:
     mel, count = log_mel(speech.extractor, signal)
     counted = int(tower._get_feat_extract_output_lengths(torch.tensor(FRAMES))[1])
     features = encode(tower, mel[None], [count])[0]
+    wanted = placeholders(FRAMES)
     for number in (counted, count // 2, len(features)):
-        if number != placeholders(FRAMES):
-            raise _broken(
-                speech.settings.name,
-                f"makes {number} tokens of a second of sound, not {placeholders(FRAMES)}: its "
-                "feature extractor is another model's",
-            )
+        fault = f"makes {number} tokens of a second of sound, not {wanted}: its feature extractor"
+        _require(number == wanted, speech.settings.name, f"{fault} is another model's")
     return features
 
 
@@ -121,16 +118,12 @@ def _check_tower(speech: SpeechLLM, features: Tensor) -> None:
         audio_tower(speech.model), mel, inputs["attention_mask"].to(speech.device)
     )
     expected = whole[0, : int(valid[0])]
-    if expected.shape != features.shape or not _close(features, expected):
-        raise _broken(
-            speech.settings.name, "gives other audio features here than by transformers' own code"
-        )
-
-
-def _close(features: Tensor, expected: Tensor) -> bool:
-    """By the relative root mean square; values that are not finite are left to `_check_logits`."""
-    error = (features.double() - expected.double()).norm() / expected.double().norm()
-    return not bool(error > CLOSE)
+    same = expected.shape == features.shape
+    if same:  # relative root mean square; what is not finite is left to `_check_logits`
+        error = (features.double() - expected.double()).norm() / expected.double().norm()
+        same = not error > CLOSE
+    fault = "gives other audio features here than by transformers' own code"
+    _require(same, speech.settings.name, fault)
 
 
 def _logits(speech: SpeechLLM, features: Tensor) -> Tensor:
@@ -145,12 +138,9 @@ def _logits(speech: SpeechLLM, features: Tensor) -> Tensor:
 
 
 def _check_logits(speech: SpeechLLM, first: Tensor, second: Tensor) -> None:
-    if not (first.isfinite().all() and second.isfinite().all()):
-        raise _broken(speech.settings.name, "answers with numbers that are not finite")
-    if first.max() == first.min():
-        raise _broken(speech.settings.name, "gives every token the same score")
+    name, both = speech.settings.name, torch.stack([first, second])
+    _require(both.isfinite().all(), name, "answers with numbers that are not finite")
+    _require(first.max() != first.min(), name, "gives every token the same score")
     # The same shapes go through the same kernels: without an influence of the audio, equal bits.
-    if torch.equal(first, second):
-        raise _broken(
-            speech.settings.name, "ignores the audio: noise and a tone get the same scores"
-        )
+    fault = "ignores the audio: noise and a tone get the same scores"
+    _require(not torch.equal(first, second), name, fault)

@@ -13,6 +13,7 @@ it has mapped even while another process replaces the file.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import warnings
@@ -47,9 +48,7 @@ class Shards:
         Every array is checked against its crc32 when it is first mapped. Warns of damaged shards.
         """
         missing = {key for key in keys if key not in self.views}
-        if not missing:
-            return missing
-        for path in sorted(self.folder.glob("*.json")):
+        for path in sorted(self.folder.glob("*.json")) if missing else ():
             self._take(path.stem, missing=missing)
         return missing
 
@@ -68,12 +67,23 @@ class Shards:
             write_atomically(self.folder / f"{name}.json", lambda path: path.write_text(text))
 
     def _take(self, name: str, *, missing: set[str]) -> None:
-        try:
-            self._map(name, missing=missing)
-        except FileNotFoundError:
-            pass  # another process has just removed it
-        except _Damaged:
-            self._remove(name, missing=missing)
+        """Map a shard; delete a damaged one, unless another process replaces it in the meantime."""
+        with contextlib.suppress(FileNotFoundError):  # another process has just removed it
+            try:
+                return self._map(name, missing=missing)
+            except _Damaged:
+                pass
+            with exclusive(self.folder / "publish.lock"):
+                try:
+                    self._map(name, missing=missing)
+                except _Damaged as problem:
+                    warnings.warn(
+                        f"the feature file {self.folder / name}.bin is damaged ({problem}); "
+                        "its clips are computed again",
+                        stacklevel=4,
+                    )
+                    for suffix in (".json", ".bin"):
+                        (self.folder / f"{name}{suffix}").unlink(missing_ok=True)
 
     def _map(self, name: str, *, missing: set[str]) -> None:
         if name not in self._opened:
@@ -101,24 +111,7 @@ class Shards:
             raise _Damaged("its size is wrong")
         # mode "c": writable, as torch demands, private to this process, and never written back
         flat = np.memmap(path, dtype=TYPES[self.dtype], mode="c")
-        if any(
-            first + count > len(flat) // self.dim or count < 1 for first, count, _ in clips.values()
-        ):
+        rows = len(flat) // self.dim
+        if any(first + count > rows or count < 1 for first, count, _ in clips.values()):
             raise _Damaged("its index points outside of it")
         return clips, flat.reshape(-1, self.dim).view(np.ndarray)
-
-    def _remove(self, name: str, *, missing: set[str]) -> None:
-        """Delete a damaged shard, unless another process has replaced it in the meantime."""
-        with exclusive(self.folder / "publish.lock"):
-            try:
-                self._map(name, missing=missing)
-            except FileNotFoundError:
-                pass
-            except _Damaged as problem:
-                warnings.warn(
-                    f"the feature file {self.folder / name}.bin is damaged ({problem}); "
-                    "its clips are computed again",
-                    stacklevel=5,
-                )
-                for suffix in (".json", ".bin"):
-                    (self.folder / f"{name}{suffix}").unlink(missing_ok=True)
