@@ -28,7 +28,6 @@ RATE = 16000
 GPU_BATCH = 16
 EXTRA_FRAMES = 3  # of silence after the clip, whose end influences the STFT of the next two
 Clip = tuple[str, str, float, float]  # utterance id, path, start and end in seconds
-LogMel = tuple["torch.Tensor", int]  # log-mel [mel, frames], and positions after the convolutions
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
@@ -68,8 +67,8 @@ def tower_output(
     return tower(input_features, attention_mask=mask).last_hidden_state, valid
 
 
-def log_mel(extractor: Callable, samples: np.ndarray) -> LogMel:
-    """The log-mel frames of a clip that the convolutions need, as the extractor computes them.
+def log_mel(extractor: Callable, samples: np.ndarray) -> tuple[torch.Tensor, int]:
+    """A clip's log-mel [mel, frames] that the convolutions need, and its positions after them.
 
     Equal to the whole window's, bit for bit; up to the last bit of float32 on CPUs whose kernels
     round by the number of frames. The frames after the clip are silence: the extractor is given
@@ -154,24 +153,18 @@ class FeatureEncoder:
             with ThreadPoolExecutor(threads, initializer=_one_thread) as pool:
                 if self.batch == 1:
                     yield from _ahead(pool, self._encode_single, clips, depth=2 * threads)
-                else:
-                    yield from self._encode_batches(pool, clips, depth=2 * threads + self.batch)
+                    return
+                heard = _ahead(pool, self._hear, clips, depth=2 * threads + self.batch)
+                while batch := list(itertools.islice(heard, self.batch)):
+                    yield from self._encode(batch)
         finally:
             torch.set_num_threads(threads)
             self.tower.train(training)
 
     def _encode_single(self, clip: Clip) -> np.ndarray:
-        return self._encoded([clip], [self._log_mel(clip)])[0]
+        return self._encode([self._hear(clip)])[0]
 
-    def _encode_batches(
-        self, pool: ThreadPoolExecutor, clips: Sequence[Clip], *, depth: int
-    ) -> Iterator[np.ndarray]:
-        log_mels = _ahead(pool, self._log_mel, clips, depth=depth)
-        for first in range(0, len(clips), self.batch):
-            batch = clips[first : first + self.batch]
-            yield from self._encoded(batch, list(itertools.islice(log_mels, len(batch))))
-
-    def _log_mel(self, clip: Clip) -> LogMel:
+    def _hear(self, clip: Clip) -> tuple[Clip, torch.Tensor, int]:
         from ermgap.corpora import audio
 
         name, path, start_s, end_s = clip
@@ -179,30 +172,28 @@ class FeatureEncoder:
         mel, count = log_mel(self.extractor, samples) if len(samples) else (None, 0)
         if count < 2:
             raise UserError(f"the clip {path} of utterance {name} is under 0.03 s; remove it.")
-        return mel, count
+        return clip, mel, count
 
-    def _encoded(self, clips: Sequence[Clip], log_mels: Sequence[LogMel]) -> list[np.ndarray]:
+    def _encode(self, heard: Sequence[tuple[Clip, torch.Tensor, int]]) -> list[np.ndarray]:
         import torch
         from torch.nn.functional import pad
 
-        counts, frames = [count for _, count in log_mels], max(mel.shape[1] for mel, _ in log_mels)
-        mel = torch.stack([pad(mel, (0, frames - mel.shape[1])) for mel, _ in log_mels])
+        clips, mels, counts = zip(*heard, strict=True)
+        longest = max(mel.shape[1] for mel in mels)
+        mel = torch.stack([pad(mel, (0, longest - mel.shape[1])) for mel in mels])
         with torch.no_grad():
             output = encode(self.tower, mel, counts).to(getattr(torch, self.dtype)).cpu()
-        pairs = zip(clips, output, counts, strict=True)
-        return [self._checked(clip, frames[: count // 2]) for clip, frames, count in pairs]
-
-    def _checked(self, clip: Clip, frames: torch.Tensor) -> np.ndarray:
-        import torch
-
-        name, path, *_ = clip
-        if not torch.isfinite(frames).all():
-            raise UserError(
-                f"the audio tower's output for utterance {name} ({path}) is not finite; "
-                "take the clip out, or set backbone.dtype to float32."
-            )
-        bits = frames.view(torch.uint16) if frames.dtype == torch.bfloat16 else frames
-        return np.array(bits.numpy())
+        arrays = []
+        for (name, path, *_), frames, count in zip(clips, output, counts, strict=True):
+            frames = frames[: count // 2]
+            if not torch.isfinite(frames).all():
+                raise UserError(
+                    f"the audio tower's output for utterance {name} ({path}) is not finite; "
+                    "take the clip out, or set backbone.dtype to float32."
+                )
+            bits = frames.view(torch.uint16) if frames.dtype == torch.bfloat16 else frames
+            arrays.append(np.array(bits.numpy()))
+        return arrays
 
 
 def _one_thread() -> None:
@@ -223,10 +214,8 @@ def _ahead(
     pending, items = deque(), iter(items)
     try:
         while True:
-            pending.extend(
-                pool.submit(function, item)
-                for item in itertools.islice(items, depth - len(pending))
-            )
+            ahead = itertools.islice(items, depth - len(pending))
+            pending.extend(pool.submit(function, item) for item in ahead)
             if not pending:
                 return
             yield pending.popleft().result()

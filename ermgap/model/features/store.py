@@ -49,28 +49,14 @@ Progress = Callable[[int, int], None]
 class FeatureStore(Mapping):
     """Features by utterance id, as views [T, dim] of the files.
 
-    `dtype` is the name of their dtype; numpy shows bfloat16 as uint16 bits, `tensor` as bfloat16.
-    `computed` counts the clips that had to be computed for this store. Pickling keeps the names
-    alone; the files are mapped again.
+    They lie in `folder`; `dim` is their width, `dtype` the name of their dtype: numpy shows
+    bfloat16 as uint16 bits, `tensor` as bfloat16. `computed` counts the clips that had to be
+    computed for this store. Pickling keeps the names alone; the files are mapped again.
     """
 
     def __init__(self, keys: dict[str, str], shards: Shards, *, computed: int = 0) -> None:
         self._keys, self._shards, self.computed = keys, shards, computed
-
-    @property
-    def dim(self) -> int:
-        """Width of the tower's output."""
-        return self._shards.dim
-
-    @property
-    def dtype(self) -> str:
-        """Name of the features' dtype, such as float32 or bfloat16."""
-        return self._shards.dtype
-
-    @property
-    def folder(self) -> Path:
-        """Where the shards are."""
-        return self._shards.folder
+        self.folder, self.dim, self.dtype = shards.folder, shards.dim, shards.dtype
 
     @classmethod
     def open(cls, keys: dict[str, str], folder: Path, dim: int, dtype: str) -> FeatureStore:
@@ -197,66 +183,46 @@ def fill(
 
     Returns how many clips this process computed; raises UserError as `ensure`.
     """
-    todo, computed = deque(todo), 0
+
+    def compute(missing: set[str]) -> None:
+        have, made = len(shards.views), {}
+        # batches of similar length
+        order = sorted(missing, key=lambda key: (_seconds(clips[key]), key))
+        for key, array in zip(order, encoder([clips[key] for key in order]), strict=True):
+            made[key] = array
+            if progress:
+                progress(have + len(made), len(clips))
+        try:
+            shards.write(made)
+        except OSError as problem:
+            raise UserError(
+                f"the features cannot be written to {shards.folder} ({problem.strerror}); "
+                "make room there or set ERMGAP_CACHE to another folder."
+            ) from problem
+        if shards.refresh(missing):
+            raise UserError(
+                f"features written to {shards.folder} read back damaged; check that disk."
+            )
+
+    todo, computed, waited = deque(todo), 0, 0
     while todo:
-        idle = True
-        for chunk in [todo.popleft() for _ in range(len(todo))]:
-            done = _try_chunk(shards, clips, chunk, encoder, progress=progress)
-            if done is None:
-                todo.append(chunk)
-            else:
-                computed, idle = computed + done, False
-        if todo and idle:
+        chunk = todo.popleft()
+        if not shards.refresh(chunk):
+            continue
+        name = hashlib.sha256("".join(chunk).encode()).hexdigest()[:16]
+        with exclusive(shards.folder / "locks" / name, wait=False) as ours:
+            if ours:
+                # the lock's last holder may have written it
+                if missing := shards.refresh(chunk):
+                    compute(missing)
+                computed, waited = computed + len(missing), 0
+                continue
+        todo.append(chunk)  # another process has it
+        waited += 1
+        if waited >= len(todo):  # as it has all the others
             time.sleep(WAIT_S)
+            waited = 0
     return computed
-
-
-def _try_chunk(
-    shards: Shards,
-    clips: Mapping[str, Clip],
-    chunk: list[str],
-    encoder: FeatureEncoder,
-    *,
-    progress: Progress | None,
-) -> int | None:
-    """Complete a chunk and return how many clips that took; None while another process has it."""
-    if not shards.refresh(chunk):
-        return 0
-    name = hashlib.sha256("".join(chunk).encode()).hexdigest()[:16]
-    with exclusive(shards.folder / "locks" / name, wait=False) as ours:
-        if not ours:
-            return None
-        missing = shards.refresh(chunk)  # the lock's last holder may have written it
-        if missing:
-            _compute(shards, clips, missing, encoder, progress=progress)
-        return len(missing)
-
-
-def _compute(
-    shards: Shards,
-    clips: Mapping[str, Clip],
-    missing: set[str],
-    encoder: FeatureEncoder,
-    *,
-    progress: Progress | None,
-) -> None:
-    have, made = len(shards.views), {}
-    order = sorted(
-        missing, key=lambda key: (_seconds(clips[key]), key)
-    )  # batches of similar length
-    for key, array in zip(order, encoder([clips[key] for key in order]), strict=True):
-        made[key] = array
-        if progress:
-            progress(have + len(made), len(clips))
-    try:
-        shards.write(made)
-    except OSError as problem:
-        raise UserError(
-            f"the features cannot be written to {shards.folder} ({problem.strerror}); "
-            "make room there or set ERMGAP_CACHE to another folder."
-        ) from problem
-    if shards.refresh(missing):
-        raise UserError(f"features written to {shards.folder} read back damaged; check that disk.")
 
 
 def _seconds(clip: Clip) -> float:
