@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(10), *range(11, 32), *range(127, 160))}
 
@@ -33,6 +34,16 @@ def missing_extra(extra: str, problem: ImportError) -> UserError:
 def first_line(problem: Exception) -> str:
     """The first line of an exception's message, or its type where it has none."""
     return str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+
+
+@contextmanager
+def as_user_error(fault: str, remedy: str) -> Iterator[None]:
+    """Turns an `OSError` of the block into a `UserError`: the fault, its reason, the remedy."""
+    try:
+        yield
+    except OSError as problem:
+        reason = problem.strerror or first_line(problem)
+        raise UserError(f"{fault} ({reason}); {remedy}.") from problem
 
 
 def printable(text: str) -> str:

@@ -41,16 +41,7 @@ from sweeps.setup import folders, plan
 
 OPTIONS = ("split", "folds", "baseline")  # kept in sweep.yaml under these names
 # Columns of the utterances that may not change between a benchmark and its `--resume`.
-UNCHANGED = (
-    "utterance_id",
-    "language",
-    "gender",
-    "speaker",
-    "group",
-    "emotion",
-    "transcript",
-    "split",
-)
+UNCHANGED = "utterance_id language gender speaker group emotion transcript split".split()
 
 
 def options() -> argparse.ArgumentParser:
@@ -191,7 +182,7 @@ def _require_same(benchmark: Benchmark, utterances: pd.DataFrame) -> None:
     """UserError for other utterances than at the start: trained folds may have heard them."""
     known = Records.open(benchmark.folder).table()
     then, now = (
-        table[list(UNCHANGED)].astype(str).sort_values(UNCHANGED[0], ignore_index=True)
+        table[UNCHANGED].astype(str).sort_values(UNCHANGED[0], ignore_index=True)
         for table in (known, utterances)
     )
     if not then.equals(now):

@@ -23,7 +23,7 @@ if __name__ == "__main__":  # not the folder of the command, which would shadow 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from ermgap.config import Config
-from ermgap.errors import UserError, command_line
+from ermgap.errors import UserError, as_user_error, command_line
 from ermgap.model.features import store
 from sweeps.scheduler.extractor import Extractor, Pool, pool_of
 from sweeps.scheduler.machines import machine
@@ -127,13 +127,9 @@ def _rows(
 def _roll(storage: Path) -> Path:
     """A new file in the store, to which every actor that sees it adds a line as it starts."""
     roll = storage / "features" / f".started-{uuid.uuid4().hex}"
-    try:
+    with as_user_error(f"--storage {storage} cannot be written", "name another folder"):
         roll.parent.mkdir(parents=True, exist_ok=True)
         roll.touch()
-    except OSError as problem:
-        raise UserError(
-            f"--storage {storage} cannot be written ({problem.strerror}); name another folder."
-        ) from problem
     return roll
 
 

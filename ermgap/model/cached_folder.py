@@ -5,7 +5,7 @@
 Of two processes, one builds and the other waits on a file lock. Files are written into a temporary
 folder that takes the final name in one rename; its marker, written last, holds the sha256 of every
 file. Each call compares sizes and modification times with the marker (microseconds), and hashes the
-bytes only where these differ, or with `verify=True`. A damaged folder is built again.
+bytes only where these differ. A damaged folder is built again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ermgap import cache_dir
-from ermgap.errors import UserError
+from ermgap.errors import as_user_error
 from ermgap.model.backbones.small_from_wheels import sha256
 from ermgap.records import claim
 
@@ -28,17 +28,17 @@ MARKER = "files.json"
 OLD_MARKER = "ermgap.json"  # its earlier name: such folders are still used
 
 
-def build_once(key: str, *, build: Callable[[Path], None], verify: bool = False) -> Path:
+def build_once(key: str, *, build: Callable[[Path], None]) -> Path:
     """The folder `key` of the cache, built by `build(empty_folder)` unless it is there and intact.
 
     Raises UserError when the cache cannot be written.
     """
     root = cache_dir() / "backbones"
     folder = root / key
-    if not verify and intact(folder):
+    if intact(folder):
         return folder
     with exclusive(root / f"{key}.lock"):
-        if intact(folder, verify=verify):
+        if intact(folder):
             return folder
         if folder.exists():
             warnings.warn(f"the backbone in {folder} is damaged; building it again", stacklevel=2)
@@ -46,12 +46,12 @@ def build_once(key: str, *, build: Callable[[Path], None], verify: bool = False)
     return folder
 
 
-def intact(folder: Path, *, verify: bool = False) -> bool:
+def intact(folder: Path) -> bool:
     """Whether each file in the marker has its size and modification time, or else its sha256."""
     try:
         marker = folder / (MARKER if (folder / MARKER).exists() else OLD_MARKER)
         files = json.loads(marker.read_text(encoding="utf-8"))["files"]
-        return all(_same(folder / name, entry, verify=verify) for name, entry in files.items())
+        return all(_same(folder / name, entry) for name, entry in files.items())
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -63,14 +63,10 @@ def exclusive(path: Path, *, wait: bool = True) -> Iterator[bool]:
     The kernel releases the lock of a process that dies. Without `wait`, yields False while another
     process holds it. Raises UserError when the file cannot be made.
     """
-    try:
+    fault = f"the cache folder {path.parent} cannot be written"
+    with as_user_error(fault, "set ERMGAP_CACHE to a folder of yours"):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.open("w")
-    except OSError as problem:
-        raise UserError(
-            f"the cache folder {path.parent} cannot be written ({problem.strerror}); "
-            "set ERMGAP_CACHE to a folder of yours."
-        ) from problem
     with lock:
         yield claim(lock, wait=wait)
 
@@ -89,31 +85,26 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _same(path: Path, entry: dict, *, verify: bool) -> bool:
+def _same(path: Path, entry: dict) -> bool:
     stat = path.stat()
-    if stat.st_size != entry["size"]:
-        return False
-    if stat.st_mtime_ns == entry["mtime_ns"] and not verify:
-        return True
-    return sha256(path) == entry["sha256"]
+    return stat.st_size == entry["size"] and (
+        stat.st_mtime_ns == entry["mtime_ns"] or sha256(path) == entry["sha256"]
+    )
 
 
 def _build(folder: Path, *, build: Callable[[Path], None]) -> None:
     for abandoned in folder.parent.glob(f".{folder.name}.*"):  # in use by nobody: we hold the lock
         shutil.rmtree(abandoned, ignore_errors=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    fault = f"the backbone cannot be written to {folder.parent}"
     try:
-        with quiet():
-            build(fresh)
-        _mark(fresh)
-        if folder.exists():
-            os.replace(folder, fresh.with_suffix(".old"))
-        os.replace(fresh, folder)
-    except OSError as problem:
-        raise UserError(
-            f"the backbone cannot be written to {folder.parent} ({problem.strerror}); "
-            "make room there or set ERMGAP_CACHE to another folder."
-        ) from problem
+        with as_user_error(fault, "make room there or set ERMGAP_CACHE to another folder"):
+            with quiet():
+                build(fresh)
+            _mark(fresh)
+            if folder.exists():
+                os.replace(folder, fresh.with_suffix(".old"))
+            os.replace(fresh, folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(fresh.with_suffix(".old"), ignore_errors=True)
@@ -122,7 +113,6 @@ def _build(folder: Path, *, build: Callable[[Path], None]) -> None:
 def _mark(folder: Path) -> None:
     files = {}
     for path in sorted(folder.iterdir()):
-        stat = path.stat()
-        entry = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256(path)}
-        files[path.name] = entry
+        size, time = path.stat().st_size, path.stat().st_mtime_ns
+        files[path.name] = {"size": size, "mtime_ns": time, "sha256": sha256(path)}
     (folder / MARKER).write_text(json.dumps({"files": files}, indent=1), encoding="utf-8")

@@ -79,10 +79,6 @@ class Packing:
         """Number of sequences."""
         return len(self.starts)
 
-    def to(self, device: torch.device | str) -> Packing:
-        """The same with its tensors on a device, copied without waiting."""
-        return moved(self, device)
-
 
 def blocks(count: int, size: int) -> int:
     """The next multiple of `size` from `count` on."""

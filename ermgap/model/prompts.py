@@ -41,7 +41,7 @@ class Prompt:
             without a text of its own; empty where the prompt has no such text.
         audio: id of the placeholder.
         answers: per label, the ids of its name followed by the end token.
-        texts: by (language, modality), what stands before the placeholders and after them; the
+        texts: by (language, modality), what comes before the placeholders and after them; the
             language "" is any other.
         tokenizer: reads transcripts; None where there are none.
     """

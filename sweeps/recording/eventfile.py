@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from tensorboard.compat.proto import event_pb2, summary_pb2
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -36,12 +37,10 @@ class EventFile:
     def add(self, *summaries, step: int | None = None, when: float | None = None) -> None:
         """Append an event for each summary; `when` is in s since 1970, None: now."""
         when = time.time() if when is None else when
-        events = [
-            event_pb2.Event(wall_time=when, step=step, summary=summary) for summary in summaries
-        ]
+        events = [Event(wall_time=when, step=step, summary=summary) for summary in summaries]
         if not self.path.exists():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            events.insert(0, event_pb2.Event(wall_time=when, file_version="brain.Event:2"))
+            events.insert(0, Event(wall_time=when, file_version="brain.Event:2"))
         records = io.BytesIO()
         writer = RecordWriter(records)
         for event in events:
@@ -50,29 +49,25 @@ class EventFile:
             file.write(records.getvalue())
 
 
-def scalars(values: Mapping[str, float]) -> summary_pb2.Summary:
+def scalars(values: Mapping[str, float]) -> Summary:
     """One summary of all values by tag."""
-    summary = summary_pb2.Summary()
-    for name, value in values.items():
-        summary.value.add(tag=_tag(name), simple_value=value)
-    return summary
+    return Summary(
+        value=[Summary.Value(tag=_tag(name), simple_value=v) for name, v in values.items()]
+    )
 
 
-def image(name: str, pixels: np.ndarray) -> summary_pb2.Summary:
+def image(name: str, pixels: np.ndarray) -> Summary:
     """A summary of one picture, uint8 [height, width, 3 or 4]."""
     from matplotlib.image import imsave  # slow, but imported already where a picture was drawn
 
     encoded = io.BytesIO()
     imsave(encoded, pixels, format="png")
-    height, width, channels = pixels.shape
-    summary = summary_pb2.Summary()
-    picture = summary.value.add(tag=_tag(name)).image
-    picture.height, picture.width, picture.colorspace = height, width, channels
-    picture.encoded_image_string = encoded.getvalue()
-    return summary
+    shape = dict(zip(("height", "width", "colorspace"), pixels.shape, strict=True))
+    picture = Summary.Image(encoded_image_string=encoded.getvalue(), **shape)
+    return Summary(value=[Summary.Value(tag=_tag(name), image=picture)])
 
 
-def experiment(values: Mapping[str, Sequence], metrics: Sequence[str]) -> summary_pb2.Summary:
+def experiment(values: Mapping[str, Sequence], metrics: Sequence[str]) -> Summary:
     """What columns TensorBoard's page of hyperparameters has; it reads one summary of a sweep.
 
     Args:
@@ -87,11 +82,10 @@ def experiment(values: Mapping[str, Sequence], metrics: Sequence[str]) -> summar
             described.hparam_infos.add(name=name, type=api_pb2.DataType.Value(f"DATA_TYPE_{kind}"))
     for name in metrics:
         described.metric_infos.add(name=api_pb2.MetricName(tag=name))
-    content = plugin_data_pb2.HParamsPluginData(experiment=described)
-    return _hparams_summary(metadata.EXPERIMENT_TAG, content)
+    return _hparams_summary(metadata.EXPERIMENT_TAG, experiment=described)
 
 
-def hparams(values: Mapping) -> list[summary_pb2.Summary]:
+def hparams(values: Mapping) -> list[Summary]:
     """A trial's row of the page of hyperparameters: two summaries, for the run of its scalars.
 
     Args:
@@ -103,21 +97,16 @@ def hparams(values: Mapping) -> list[summary_pb2.Summary]:
             kind = _kind(value)
             setattr(start.hparams[name], FIELDS[kind], str(value) if kind == "STRING" else value)
     end = plugin_data_pb2.SessionEndInfo(status=api_pb2.Status.Value("STATUS_SUCCESS"))
-    contents = {
-        metadata.SESSION_START_INFO_TAG: {"session_start_info": start},
-        metadata.SESSION_END_INFO_TAG: {"session_end_info": end},
-    }
     return [
-        _hparams_summary(tag, plugin_data_pb2.HParamsPluginData(**content))
-        for tag, content in contents.items()
+        _hparams_summary(metadata.SESSION_START_INFO_TAG, session_start_info=start),
+        _hparams_summary(metadata.SESSION_END_INFO_TAG, session_end_info=end),
     ]
 
 
-def _hparams_summary(tag: str, content) -> summary_pb2.Summary:
-    summary = summary_pb2.Summary()
-    described = metadata.create_summary_metadata(content)
-    summary.value.add(tag=tag, metadata=described, tensor=metadata.NULL_TENSOR)
-    return summary
+def _hparams_summary(tag: str, **content) -> Summary:
+    described = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(**content))
+    value = Summary.Value(tag=tag, metadata=described, tensor=metadata.NULL_TENSOR)
+    return Summary(value=[value])
 
 
 def _kind(value) -> str:

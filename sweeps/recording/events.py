@@ -78,11 +78,7 @@ class Events:
             self.queue.release()
 
     def _epoch(self, row: dict) -> None:
-        values = {
-            name: value
-            for name, value in scalars(row).items()
-            if value is not None and math.isfinite(value)
-        }
+        values = {k: v for k, v in scalars(row).items() if v is not None and math.isfinite(v)}
         self._file(row["trial_id"]).add(_eventfile().scalars(values), step=row["epoch"])
 
     def _ended(self, hyperparameters: dict, trial_id: str, selected: dict) -> None:

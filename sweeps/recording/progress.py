@@ -88,10 +88,8 @@ class Progress:
             self.console.show_cursor(True)  # whatever ends this process leaves a cursor
         trials = {trial.trial_id: trial for trial in self.records.trials()}
         for trial_id in new:
-            if trials[trial_id].status == "failed":
-                self.console.print(
-                    Text(f"{trial_id} failed: {trials[trial_id].reason}", style="red")
-                )
+            if (trial := trials[trial_id]).status == "failed":
+                self.console.print(Text(f"{trial_id} failed: {trial.reason}", style="red"))
         bar = Table.grid(padding=(0, 1))
         total = self.trials * self.epochs
         bar.add_row(
@@ -144,16 +142,17 @@ class Progress:
 
     def _print_lines(self, status: Mapping, new: Iterable[str]) -> None:
         trials = {trial.trial_id: trial for trial in self.records.trials()} if new else {}
-        for trial_id in new:
-            self._print(self._ended(trials[trial_id]))
-        line = " · ".join([self._counts(status), *self._running(status), *self._preparing(status)])
-        if line != self.line and time.monotonic() - self.printed > QUIET_S:
-            self._print(line)
+        lines = [self._ended(trials[trial_id]) for trial_id in new]
+        running = [
+            f"{name} epoch {n}/{self.epochs}" for name, n in sorted(status["running"].items())
+        ]
+        line = " · ".join([self._counts(status), *running, *self._preparing(status)])
+        if not lines and line != self.line and time.monotonic() - self.printed > QUIET_S:
+            lines = [line]
         self.line = line
-
-    def _print(self, line: str) -> None:
-        self.printed = time.monotonic()
-        print(line, flush=True)
+        if lines:
+            self.printed = time.monotonic()
+            print(*lines, sep="\n", flush=True)
 
     def _ended(self, trial: Trial) -> str:
         head = f"{trial.trial_id} {trial.status} epoch {trial.epoch}"
@@ -166,9 +165,6 @@ class Progress:
         loss = " ".join(part for part in _loss(trial) if part != "-")
         return f"{head} {scores} {loss}" + ", on the front" * on_front
 
-    def _running(self, status: Mapping) -> list[str]:
-        return [f"{name} epoch {n}/{self.epochs}" for name, n in sorted(status["running"].items())]
-
     def _preparing(self, status: Mapping) -> list[str]:
         """What the worker groups do before anything trains."""
         notes = {} if status["running"] else status["notes"]
@@ -176,14 +172,13 @@ class Progress:
 
     def _counts(self, status: Mapping) -> str:
         failed = list(status["ended"].values()).count("failed")
-        parts = [f"{self._done(status)}/{self.trials} trials", f"{failed} failed" if failed else ""]
+        done = self.ended_before + len(status["ended"])
+        parts = [f"{done}/{self.trials} trials", f"{failed} failed" if failed else ""]
         return " · ".join(filter(None, [*parts, self._time_left(status)]))
 
-    def _done(self, status: Mapping) -> int:
-        return self.ended_before + len(status["ended"])
-
     def _epochs_to_go(self, status: Mapping) -> int:
-        return (self.trials - self._done(status)) * self.epochs - sum(status["running"].values())
+        trials = self.trials - self.ended_before - len(status["ended"])
+        return trials * self.epochs - sum(status["running"].values())
 
     def _time_left(self, status: Mapping) -> str:
         epochs = len(status["ended"]) * self.epochs + sum(status["running"].values())
@@ -193,9 +188,7 @@ class Progress:
             return ""
         seconds_each = (time.monotonic() - self.first_epoch) / epochs
         seconds = max(self._epochs_to_go(status), 0) * seconds_each
-        return (
-            f"about {seconds / 60:.0f} min left" if seconds > 90 else f"about {seconds:.0f} s left"
-        )
+        return f"about {f'{seconds / 60:.0f} min' if seconds > 90 else f'{seconds:.0f} s'} left"
 
 
 def _score(trial: Trial, name: str) -> str:

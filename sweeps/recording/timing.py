@@ -30,20 +30,6 @@ TITLES = {  # of the parts of a session, in the order of printing
 
 
 @dataclass
-class Epoch:
-    """One pass of a slot over train and dev; times in s."""
-
-    end: float  # since 1970
-    seconds: float
-    steps: float  # of `seconds`, inside steps of training and evaluation
-
-    @property
-    def begin(self) -> float:
-        """When it began, s since 1970."""
-        return self.end - self.seconds
-
-
-@dataclass
 class Session:
     """One call of `driver.run`, as the accounting of its time needs it.
 
@@ -64,18 +50,6 @@ class Session:
     hurried: bool = False
 
 
-def epochs(rows: Iterable[Mapping]) -> dict[str, list[Epoch]]:
-    """The epochs of each slot, in the order of their rows."""
-    by_slot: dict[str, list[Epoch]] = {}
-    for row in rows:
-        if row.get("seconds") is None or row.get("slot") is None:
-            continue  # an offer, or a failure
-        steps = (row.get("train_seconds") or 0.0) + (row.get("eval_seconds") or 0.0)
-        epoch = Epoch(row["time"], row["seconds"], steps=min(steps, row["seconds"]))
-        by_slot.setdefault(row["slot"], []).append(epoch)
-    return by_slot
-
-
 def account(rows: Iterable[Mapping], session: Session, *, now: float) -> dict[str, float]:
     """Seconds of each part (`steps`, and those of TITLES); their sum is `now - session.begun`.
 
@@ -85,15 +59,20 @@ def account(rows: Iterable[Mapping], session: Session, *, now: float) -> dict[st
         now: s since 1970.
     """
     closed = now if session.closed is None else session.closed
-    by_slot = epochs(rows)
+    by_slot: dict[str, list[tuple[float, float, float]]] = {}  # end, length, steps of its epochs
+    for row in rows:
+        seconds = row.get("seconds")
+        if seconds is not None and row.get("slot") is not None:  # else an offer, or a failure
+            steps = (row.get("train_seconds") or 0.0) + (row.get("eval_seconds") or 0.0)
+            epoch = row["time"], seconds, min(steps, seconds)
+            by_slot.setdefault(row["slot"], []).append(epoch)
     slots = max(session.slots, len(by_slot), 1)
     parts = dict.fromkeys(("steps", *TITLES), 0.0)
-    last = max((trained[-1].end for trained in by_slot.values()), default=closed)
-    for slot, trained in by_slot.items():
-        begin, end = trained[0].begin, trained[-1].end
+    last = max((epochs[-1][0] for epochs in by_slot.values()), default=closed)
+    for slot, epochs in by_slot.items():
+        ends, seconds, steps = zip(*epochs, strict=True)
+        begin, end, inside, steps = ends[0] - seconds[0], ends[-1], sum(seconds), sum(steps)
         features = _features(slot, session.moments, until=begin)
-        inside = sum(epoch.seconds for epoch in trained)
-        steps = sum(epoch.steps for epoch in trained)
         parts["features"] += features
         parts["start"] += begin - session.begun - features
         parts["steps"] += steps

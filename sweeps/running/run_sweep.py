@@ -12,6 +12,7 @@ from ermgap.errors import in_shell
 from sweeps.setup import folders
 
 if TYPE_CHECKING:
+    from ermgap.records import Records
     from sweeps.recording.timing import Session
 
 
@@ -46,11 +47,11 @@ def run(
     prepared = folders.prepare(given, kind=kind, check=check, ready=ready)
     if prepared is None:
         return 0
-    config, records, address = prepared.config, prepared.records, given.address
+    (config, records), address = prepared, given.address
     session = driver.run(
         config, records, address=address, make_searcher=make_searcher, leave=not given.confirm
     )
-    status = finish(prepared, session, command="pareto" if kind == "sweep" else kind)
+    status = finish(config, records, session, command="pareto" if kind == "sweep" else kind)
     if status or not given.confirm:
         return status
     return confirm.run(records, config, seeds=given.confirm, address=address)
@@ -65,7 +66,7 @@ def require(config: Config, address: str | None) -> None:
     driver.require_devices(config, address)
 
 
-def finish(prepared: folders.Prepared, session: Session, *, command: str) -> int:
+def finish(config: Config, records: Records, session: Session, *, command: str) -> int:
     """Write front, report and where the time went, and `DONE` if all trials have ended."""
     from analysis import report
     from ermgap.records import bucket_mirror, file_names
@@ -73,7 +74,7 @@ def finish(prepared: folders.Prepared, session: Session, *, command: str) -> int
     from sweeps.scoring import tables
     from sweeps.search import journal, stopping
 
-    config, records, folder = prepared.config, prepared.records, prepared.records.directory
+    folder = records.directory
     stopped = f"stopped; continue with: python sweeps/{command}.py --resume {in_shell(folder)}"
     if session.interrupted and not any("dev" in row for row in records.rows()):  # no report of it
         print(stopped)

@@ -40,26 +40,18 @@ class Journal:
     """
 
     def __init__(
-        self,
-        records: Records,
-        config: Config,
-        trials: Sequence[Trial] | None = None,
+        self, records: Records, config: Config, trials: Sequence[Trial] | None = None
     ) -> None:
         self.config, self.broken = config, False
-        self.path, self.name = (
-            records.directory / file_names.STUDY,
-            records.directory.absolute().name,
-        )
+        self.path = records.directory / file_names.STUDY
+        self.name = records.directory.absolute().name
         self.known: dict[str, int] = {}  # number in the study
-        self.trials: dict[str, tuple[Mapping, str, Mapping]] = {}
-        self.times: dict[str, tuple[float | None, float | None]] = {}
-        for t in records.trials() if trials is None else trials:
-            self.trials[t.trial_id] = (
-                t.hyperparameters,
-                t.status if t.ended else "waiting",
-                t.selected,
-            )
-            self.times[t.trial_id] = t.rows[0].get("time"), t.rows[-1].get("time")
+        trials = records.trials() if trials is None else trials
+        self.trials = {
+            t.trial_id: (t.hyperparameters, t.status if t.ended else "waiting", t.selected)
+            for t in trials
+        }
+        self.times = {t.trial_id: (t.rows[0].get("time"), t.rows[-1].get("time")) for t in trials}
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._safely(self._write)
 
@@ -67,7 +59,7 @@ class Journal:
         """A configuration is offered."""
         self.trials[trial_id] = hyperparameters, "running", {}
         self.times[trial_id] = self.times.get(trial_id, (time.time(), None))[0], None
-        self._safely(self._began, trial_id, hyperparameters)
+        self._safely(self._enter, trial_id)
 
     def ended(
         self, trial_id: str, hyperparameters: Mapping, status: str, selected: Mapping
@@ -75,7 +67,7 @@ class Journal:
         """A configuration has ended; `selected` as in the records."""
         self.trials[trial_id] = hyperparameters, status, selected
         self.times[trial_id] = self.times.get(trial_id, (None,))[0], time.time()
-        self._safely(self._ended, trial_id, hyperparameters, status, selected)
+        self._safely(self._enter, trial_id)
 
     def judge(self, rule: DegenerateRule) -> None:
         """The floor has risen: write the study anew if a trial has become degenerate."""
@@ -112,37 +104,27 @@ class Journal:
             sampler=optuna.samplers.RandomSampler(),
         )
         self.study.set_metric_names(list(self.config.sweep.objectives))
-        for trial_id, (hyperparameters, status, selected) in self.trials.items():
-            if status in UNFINISHED:
-                self._add(trial_id, hyperparameters, state=UNFINISHED[status])
-            else:
-                self._ended(trial_id, hyperparameters, status, selected)
+        for trial_id in self.trials:
+            self._enter(trial_id)
 
-    def _began(self, trial_id: str, hyperparameters: Mapping) -> None:
-        if trial_id not in self.known:
-            self._add(trial_id, hyperparameters, state=TrialState.WAITING)
-        key = trial_key(self.study, self.known[trial_id])
-        self.study._storage.set_trial_state_values(key, state=TrialState.RUNNING)
-
-    def _ended(
-        self, trial_id: str, hyperparameters: Mapping, status: str, selected: Mapping
-    ) -> None:
-        outcome = Outcome.of(status, selected, self.config)
+    def _enter(self, trial_id: str) -> None:
+        """Add a trial to the study, or enter what has become of it."""
+        hyperparameters, status, selected = self.trials[trial_id]
+        unfinished = status in UNFINISHED
+        outcome = None if unfinished else Outcome.of(status, selected, self.config)
+        if trial_id in self.known and unfinished:
+            key = trial_key(self.study, self.known[trial_id])
+            return self.study._storage.set_trial_state_values(key, state=UNFINISHED[status])
         if trial_id in self.known:
-            outcome.enter(self.study, self.known[trial_id])
-        else:
-            self._add(trial_id, hyperparameters, **vars(outcome))
-
-    def _add(self, trial_id: str, hyperparameters: Mapping, **more) -> None:
+            return outcome.enter(self.study, self.known[trial_id])
         ranges = space.distributions(self.config)
-        distributions = {
-            n: d for n, v in hyperparameters.items() if (d := _around(ranges.get(n), v)) is not None
-        }
+        around = {name: _around(ranges.get(name), v) for name, v in hyperparameters.items()}
+        distributions = {name: d for name, d in around.items() if d is not None}
         trial = create_trial(
             params={name: hyperparameters[name] for name in distributions},
             distributions=distributions,
             user_attrs={"trial_id": trial_id, "configuration": dict(hyperparameters)},
-            **more,
+            **({"state": UNFINISHED[status]} if unfinished else vars(outcome)),
         )
         begun, ended = self.times.get(trial_id, (None, None))
         if begun and trial.datetime_start:

@@ -56,7 +56,8 @@ class StoppingRule:
             others: values of all other trials that reached the rung, [n, m]; rows that are not
                 finite rank last.
         """
-        costs = self._costs([mine, *others])
+        signs = [-1.0 if direction == "max" else 1.0 for direction in self.directions]
+        costs = np.array([mine, *others], float) * signs
         if not np.isfinite(costs[0]).all():
             return False
         costs = costs[np.isfinite(costs).all(1)]
@@ -64,10 +65,6 @@ class StoppingRule:
             return True
         places = max(1, int(np.ceil(self.fraction * (len(others) + 1) - 1e-9)))
         return ahead(costs) < places
-
-    def _costs(self, values: Sequence[Sequence[float]]) -> np.ndarray:
-        signs = np.array([-1.0 if direction == "max" else 1.0 for direction in self.directions])
-        return np.asarray(values, float).reshape(len(values), len(signs)) * signs
 
 
 class Rungs:
@@ -130,16 +127,13 @@ class Rungs:
         rule.loss = self.config.objective.loss
         for name, it in there.items():
             rule.note(name, "finished", it["hyperparameters"], it["selected"])
-        values = {name: self._values(it["selected"], rule) for name, it in there.items()}
+        values = {}  # the objectives of the epoch selected so far; NaN where it is degenerate
+        for name, it in there.items():
+            poor = rule.status(it["selected"]) == "degenerate"
+            known = [None if poor else it["selected"][n] for n in self.config.sweep.objectives]
+            values[name] = [np.nan if value is None else float(value) for value in known]
         mine = values.pop(trial_id)
         return self.rule.goes_on(mine, list(values.values()))
-
-    def _values(self, selected: Mapping, rule: DegenerateRule) -> list[float]:
-        """The objectives of the epoch selected so far; NaN where it is degenerate."""
-        names = self.config.sweep.objectives
-        if rule.status(selected) == "degenerate":
-            return [float("nan")] * len(names)
-        return [float("nan") if selected[n] is None else float(selected[n]) for n in names]
 
 
 def _reached(row: Mapping) -> dict:
@@ -158,21 +152,18 @@ def write_hindsight(records: Records, config: Config) -> None:
     trials = records.trials()
     stopped = {trial.trial_id: trial.epoch for trial in trials if trial.status == "stopped"}
     text = to_json(Rungs(config, trials).hindsight(stopped))
-    write_atomically(
-        records.directory / file_names.STOPPING,
-        lambda path: path.write_text(text, encoding="utf-8"),
-    )
+    file = records.directory / file_names.STOPPING
+    write_atomically(file, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def curve(rows: Sequence[Mapping], config: Config) -> list[list]:
     """What a trial's rows showed at the rungs: [share of the training to come, objectives] each."""
-    epochs = config.train.epochs
+    epochs, names = config.train.epochs, config.sweep.objectives
     return [
-        [(epochs - row["epoch"]) / (epochs - 1), [row["selected"].get(n) for n in
-                                                  config.sweep.objectives]]
+        [(epochs - row["epoch"]) / (epochs - 1), [row["selected"].get(name) for name in names]]
         for row in rows
         if row["epoch"] in config.rungs and row.get("selected")
-    ]  # fmt: skip
+    ]
 
 
 def until(epoch: int, points: Sequence[list], config: Config) -> list[list]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from copy import copy
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -63,9 +64,8 @@ class Study:
                 f"objective.loss = {config.objective.loss!r} is not searched by a sweep; "
                 "run it with sweeps/train.py, or set sweep.space.loss=false."
             )
-        self.study = optuna.create_study(
-            directions=directions(config), sampler=self._sampler(earlier)
-        )
+        sampler = self._sampler(earlier)
+        self.study = optuna.create_study(directions=directions(config), sampler=sampler)
 
     def propose(self, number: int, fixed: Mapping, *, reseed: bool) -> tuple[int, dict]:
         """The place and the hyperparameters of the sweep's `number`-th trial, from the sampler.
@@ -148,16 +148,11 @@ class Study:
         constraints = trial.constraints | degenerate(self.rule.status(trial.user_attrs[SCORES]))
         if constraints == trial.constraints:
             return trial
-        other = {k: v for k, v in trial.system_attrs.items() if not k.startswith("constraints")}
-        return create_trial(
-            state=trial.state,
-            values=trial.values,
-            params=trial.params,
-            distributions=trial.distributions,
-            user_attrs=trial.user_attrs,
-            system_attrs=other,
-            constraints=constraints,
-        )
+        other, kept = copy(trial), trial.system_attrs.items()
+        other.system_attrs = {k: v for k, v in kept if not k.startswith("constraints")}
+        for name, value in constraints.items():
+            other.set_constraint(name, value)
+        return other
 
     def _trial(self, hyperparameters: Mapping, **more) -> FrozenTrial:
         distributions = space.active(hyperparameters, self.config)

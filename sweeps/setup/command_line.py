@@ -33,20 +33,12 @@ SMOKE = {
 def options(description: str, *, many: bool) -> argparse.ArgumentParser:
     """The parser of a command; `many`: with the options of a search."""
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
-    parser.add_argument(
-        "--preset", help="demo (the default), small, paper, ablation, or a YAML file"
-    )
-    parser.add_argument(
-        "--data",
-        action="append",
-        nargs="+",
-        metavar="NAME[=PATH]",
-        help="corpora instead of the preset's; may be repeated",
-    )
-    parser.add_argument(
-        "--genders", metavar="FILE", help="a CSV of speaker,gender instead of MELD-ST's table"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--preset", help="demo (the default), small, paper, ablation, or a YAML file")
+    data = "corpora instead of the preset's; may be repeated"
+    add("--data", action="append", nargs="+", metavar="NAME[=PATH]", help=data)
+    add("--genders", metavar="FILE", help="a CSV of speaker,gender instead of MELD-ST's table")
+    add(
         "--set",
         action="append",
         default=[],
@@ -54,32 +46,25 @@ def options(description: str, *, many: bool) -> argparse.ArgumentParser:
         metavar="a.b=c",
         help="change one value of the configuration; may be repeated",
     )
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder of the results; default results/PRESET"
-    )
-    parser.add_argument("--resume", metavar="DIR", help="continue an unfinished folder")
-    parser.add_argument(
+    add("--out", type=Path, metavar="DIR", help="folder of the results; default results/PRESET")
+    add("--resume", metavar="DIR", help="continue an unfinished folder")
+    add(
         "--storage",
         type=lambda place: absolute_path(place, Path.cwd()),
         metavar="PATH|URI",
         help="folder that all nodes mount, or s3://BUCKET/PREFIX or gs://, for checkpoints, "
         "predictions and adapters",
     )
-    parser.add_argument("--address", help="a running Ray cluster, such as auto")
-    parser.add_argument(
-        "--strict", action="store_true", help="refuse clips that would be cropped or left out"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="print what would run, and stop")
-    parser.add_argument(
-        "--smoke-test",
-        action="store_true",
-        help="a tiny random model, 48 clips: every file in 90 s",
-    )
+    add("--address", help="a running Ray cluster, such as auto")
+    add("--strict", action="store_true", help="refuse clips that would be cropped or left out")
+    add("--dry-run", action="store_true", help="print what would run, and stop")
+    smoke = "a tiny random model, 48 clips: every file in 90 s"
+    add("--smoke-test", action="store_true", help=smoke)
     parser.set_defaults(trials=None, objectives=None, warm_start=[], confirm=None)
     if many:
-        parser.add_argument("--trials", type=int, help="how many configurations in all")
-        parser.add_argument("--objectives", metavar="a,b[,c]", help="of " + ", ".join(METRICS))
-        parser.add_argument(
+        add("--trials", type=int, help="how many configurations in all")
+        add("--objectives", metavar="a,b[,c]", help="of " + ", ".join(METRICS))
+        add(
             "--warm-start",
             nargs="+",
             action="extend",
@@ -87,12 +72,8 @@ def options(description: str, *, many: bool) -> argparse.ArgumentParser:
             metavar="DIR",
             help="earlier sweeps that the search learns from; may be repeated",
         )
-        parser.add_argument(
-            "--confirm",
-            type=int,
-            metavar="SEEDS",
-            help="then rerun the front, ERM and the knee over so many seeds, on dev and test",
-        )
+        confirm = "then rerun the front, ERM and the knee over so many seeds, on dev and test"
+        add("--confirm", type=int, metavar="SEEDS", help=confirm)
     return parser
 
 
@@ -102,20 +83,15 @@ def make_config(given: argparse.Namespace) -> Config:
     preset = plan.preset_path(given.preset or "demo")
     config = load(preset, [*smoke, *given.settings])
     load_plugins(config.plugins)
-    changes: dict = {}
-    if given.data:
-        named = [name for names in given.data for name in names]
-        changes["data.corpora"] = [absolute_corpus(name, Path.cwd()) for name in named]
-    if given.strict:
-        changes["data.strict"] = True
-    if given.trials is not None:
-        changes["sweep.trials"] = given.trials
-    if given.objectives:
-        changes["sweep.objectives"] = [name.strip() for name in given.objectives.split(",")]
-    if given.genders:
-        changes["data.genders"] = absolute_path(given.genders, Path.cwd())
-    if config.sweep.points:
-        changes["sweep.trials"] = len(config.sweep.points)
+    changes = {
+        "data.corpora": [absolute_corpus(n, Path.cwd()) for ns in given.data or () for n in ns],
+        "data.strict": given.strict,
+        "data.genders": given.genders and absolute_path(given.genders, Path.cwd()),
+        "sweep.objectives": given.objectives and [n.strip() for n in given.objectives.split(",")],
+    }
+    changes = {key: value for key, value in changes.items() if value}
+    if config.sweep.points or given.trials is not None:
+        changes["sweep.trials"] = len(config.sweep.points) or given.trials
     config = config.replace(changes)
     for name in config.data.corpora:
         parse_corpus(name)

@@ -7,24 +7,15 @@ import copy
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from ermgap.config import Config, differing_keys, from_dict, make_absolute
-from ermgap.errors import UserError, first_line, in_shell
+from ermgap.errors import UserError, as_user_error, first_line, in_shell
 from ermgap.records import Records, Storage, file_names, is_uri
 from ermgap.registry import load_plugins
 from sweeps.search import warm_start
 from sweeps.setup import command_line
 from sweeps.setup import plan as planning
-
-
-@dataclass
-class Prepared:
-    """A sweep folder, made or reopened, and the configuration to run."""
-
-    config: Config
-    records: Records
 
 
 def prepare(
@@ -33,8 +24,8 @@ def prepare(
     kind: str,
     check: Callable[[Config], None],
     ready: Callable[[Config, Path, str | None], None] = lambda *_: None,
-) -> Prepared | None:
-    """Make or reopen the folder, printing what will run; None after `--dry-run`.
+) -> tuple[Config, Records] | None:
+    """What to run, and its folder, made or reopened; printed first, and None after `--dry-run`.
 
     Args:
         given: the options.
@@ -69,7 +60,7 @@ def prepare(
     warm_start.copy(given.warm_start, out)
     records = Records.create(out, sweep={"kind": kind} | sweep, table=plan.utterances)
     records.lock()
-    return Prepared(config, records)
+    return config, records
 
 
 def default_folder(given: argparse.Namespace, kind: str) -> Path:
@@ -105,28 +96,20 @@ def output_folder(wanted: Path) -> Path:
 
 
 def _exists(folder: Path) -> bool:
-    try:
+    with as_user_error(f"the output folder {folder} cannot be used", "choose another with --out"):
         if folder.is_dir():
             next(folder.iterdir(), None)  # raises where it may not be read
         return folder.exists()
-    except OSError as problem:
-        raise UserError(
-            f"the output folder {folder} cannot be used ({problem.strerror}); choose another with "
-            "--out."
-        ) from problem
 
 
 def try_out(folder: Path) -> None:
     """UserError for an output folder that cannot be written; afterwards all is as before."""
     new = [path for path in (folder, *folder.parents) if not path.exists()]
+    fault = f"the output folder {folder} cannot be written"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as problem:
-        raise UserError(
-            f"the output folder {folder} cannot be written ({problem.strerror or problem}); "
-            "choose another with --out."
-        ) from problem
+        with as_user_error(fault, "choose another with --out"):
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
     finally:
         for path in new:
             with suppress(OSError):
@@ -140,12 +123,8 @@ def make_storage(place: str, out: Path) -> None:
         UserError: it cannot be written, or holds another sweep.
     """
     if not is_uri(place):
-        try:
+        with as_user_error(f"--storage {place} cannot be made", "name another folder"):
             Path(place).mkdir(parents=True, exist_ok=True)
-        except OSError as problem:
-            raise UserError(
-                f"--storage {place} cannot be made ({problem.strerror}); name another folder."
-            ) from problem
         return
     try:
         free = Storage(place).require_writable()
@@ -189,7 +168,7 @@ def require_kind(records: Records, kind: str) -> None:
 
 def _reopen(
     given: argparse.Namespace, kind: str, check: Callable, ready: Callable
-) -> Prepared | None:
+) -> tuple[Config, Records] | None:
     records = Records.open(given.resume)
     if is_uri(given.resume):
         print(f"restored {given.resume} to {records.directory}")
@@ -228,7 +207,7 @@ def _reopen(
         )
     if ended < config.sweep.trials:
         records.clear_done()
-    return Prepared(config, records)
+    return config, records
 
 
 def _refuse_differences(given: argparse.Namespace, config: Config, *, preset: str | None) -> None:

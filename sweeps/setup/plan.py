@@ -18,17 +18,7 @@ from ermgap.errors import UserError
 from ermgap.model import prompts
 
 PRESETS = Path(__file__).parents[1] / "presets"
-PACKAGES = (
-    "ermgap",
-    "ray",
-    "torch",
-    "transformers",
-    "peft",
-    "optuna",
-    "datasets",
-    "pandas",
-    "pyarrow",
-)
+PACKAGES = "ermgap ray torch transformers peft optuna datasets pandas pyarrow".split()
 GAP_REFERENCE = 0.30
 
 
@@ -55,12 +45,11 @@ def make_plan(config: Config) -> Plan:
     """Load, check and split the corpora of a configuration; UserError as the corpora raise it."""
     data = config.data
     texts = prompts.find(config.backbone.prompt)
-    for modality in data.modalities:
-        if modality not in texts:
-            raise UserError(
-                f"the prompt {config.backbone.prompt!r} has no text for {modality}; "
-                "name another under backbone.prompt, or take it out of data.modalities."
-            )
+    if missing := [modality for modality in data.modalities if modality not in texts]:
+        raise UserError(
+            f"the prompt {config.backbone.prompt!r} has no text for {missing[0]}; "
+            "name another under backbone.prompt, or take it out of data.modalities."
+        )
     corpus = corpora.load(
         data.corpora,
         labels=data.labels,
@@ -89,9 +78,8 @@ def make_plan(config: Config) -> Plan:
         for numbers in _small_cells(utterances, least_of_cell(config)).values()
     ]
     excluded, names = corpus.excluded, data.labels
-    return Plan(
-        utterances, table.describe(utterances, excluded=excluded, labels=names, notes=notes)
-    )
+    description = table.describe(utterances, excluded=excluded, labels=names, notes=notes)
+    return Plan(utterances, description)
 
 
 def _require_texts(utterances: pd.DataFrame, config: Config, texts: Mapping) -> None:

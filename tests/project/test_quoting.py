@@ -64,8 +64,7 @@ def quiet(monkeypatch):
 def test_what_a_sweep_says_at_its_end_can_be_pasted(folder, quiet, planned, capsys):
     records = fake_sweep.write(folder, [{"acc": 0.5, "max_gap": 0.1}], planned=planned, done=False)
     sweep = types.SimpleNamespace(trials=planned, points={})
-    prepared = folders.Prepared(types.SimpleNamespace(sweep=sweep), records)
-    run_sweep.finish(prepared, Session(), command="pareto")
+    run_sweep.finish(types.SimpleNamespace(sweep=sweep), records, Session(), command="pareto")
     said = capsys.readouterr().out
     if planned == 1:
         assert word_after(said, "tensorboard --logdir".split()[1]) == str(folder / "tb")
@@ -76,8 +75,8 @@ def test_what_a_sweep_says_at_its_end_can_be_pasted(folder, quiet, planned, caps
 
 def test_a_sweep_that_never_began_says_how_to_go_on_and_makes_no_report(folder, capsys):
     records = fake_sweep.write(folder, [], planned=2, done=False)
-    prepared = folders.Prepared(types.SimpleNamespace(), records)
-    assert run_sweep.finish(prepared, Session(interrupted=True), command="pareto") == 130
+    session = Session(interrupted=True)
+    assert run_sweep.finish(types.SimpleNamespace(), records, session, command="pareto") == 130
     assert word_after(capsys.readouterr().out, "--resume") == str(folder)
 
 

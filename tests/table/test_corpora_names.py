@@ -138,7 +138,7 @@ def test_names_of_ones_own_reach_describe_the_dry_run_the_sweep_and_the_card(
     given = command_line.parse(
         command_line.options("", many=True), ["--preset", "small", *data, "--out", "out"]
     )
-    prepared = folders.prepare(given, kind="sweep", check=lambda config: None)
+    made, records = folders.prepare(given, kind="sweep", check=lambda config: None)
     kept = yaml.safe_load((tmp_path / "out" / "sweep.yaml").read_text())
     names = [f"ased={two[0]}", f"nemo={two[1]}"]
     assert kept["data"] == kept["config"]["data"]["corpora"] == names
@@ -147,6 +147,6 @@ def test_names_of_ones_own_reach_describe_the_dry_run_the_sweep_and_the_card(
         pareto.main(["--resume", "out", "--data", "ased=A", *data[3:], "--dry-run"])
     shutil.rmtree(two[0])  # the utterances are in the sweep's folder
     assert pareto.main(["--resume", "out", "--trials", "99", "--dry-run"]) == 0
-    told = model_card.CardFacts("t0", prepared.config, prepared.records.table(), {}, 1, "x/y", {})
+    told = model_card.CardFacts("t0", made, records.table(), {}, 1, "x/y", {})
     assert told.corpora == ["ased", "nemo"]
     assert str(tmp_path) not in json.dumps(model_card.contents(told))

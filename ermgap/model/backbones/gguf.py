@@ -88,6 +88,7 @@ def undo_rotary_order(weight: np.ndarray, *, heads: int) -> np.ndarray:
 
 
 def _config(fields: dict) -> dict:
+    theta = float(fields["llama.rope.freq_base"])
     return {
         "vocab_size": len(fields["tokenizer.ggml.tokens"]),
         "hidden_size": fields["llama.embedding_length"],
@@ -97,10 +98,7 @@ def _config(fields: dict) -> dict:
         "num_key_value_heads": fields["llama.attention.head_count_kv"],
         "max_position_embeddings": fields["llama.context_length"],
         "rms_norm_eps": round(float(fields["llama.attention.layer_norm_rms_epsilon"]), 12),
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": float(fields["llama.rope.freq_base"]),
-        },
+        "rope_parameters": {"rope_type": "default", "rope_theta": theta},
     }
 
 

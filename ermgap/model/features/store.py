@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 
 from ermgap import cache_dir
-from ermgap.errors import UserError
+from ermgap.errors import UserError, as_user_error
 from ermgap.model.cached_folder import exclusive
 from ermgap.model.features.audio_tower import Clip, FeatureEncoder, audio_tower, tower_revision
 from ermgap.model.features.shards import TYPES, Shards
@@ -149,13 +149,9 @@ def clips_of(table: pd.DataFrame) -> tuple[dict[str, str], dict[str, Clip]]:
 
     keys, clips = {}, {}
     for name, *where in table[["utterance_id", "path", "start_s", "end_s"]].itertuples(index=False):
-        try:
+        fault = f"the clip {where[0]} of utterance {name} cannot be read"
+        with as_user_error(fault, "put it back or load the corpus again"):
             keys[name] = audio.digest(*where)
-        except OSError as problem:
-            raise UserError(
-                f"the clip {where[0]} of utterance {name} cannot be read ({problem.strerror}); "
-                "put it back or load the corpus again."
-            ) from problem
         clips.setdefault(keys[name], (name, *where))
     return keys, dict(sorted(clips.items()))
 
@@ -192,13 +188,9 @@ def fill(
             made[key] = array
             if progress:
                 progress(have + len(made), len(clips))
-        try:
+        fault = f"the features cannot be written to {shards.folder}"
+        with as_user_error(fault, "make room there or set ERMGAP_CACHE to another folder"):
             shards.write(made)
-        except OSError as problem:
-            raise UserError(
-                f"the features cannot be written to {shards.folder} ({problem.strerror}); "
-                "make room there or set ERMGAP_CACHE to another folder."
-            ) from problem
         if shards.refresh(missing):
             raise UserError(
                 f"features written to {shards.folder} read back damaged; check that disk."

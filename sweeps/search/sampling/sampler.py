@@ -105,9 +105,7 @@ class FrontSampler(UniformSampler):
     def propose(self, study: optuna.Study, trial: FrozenTrial, fixed: dict) -> dict:
         """The values, those of `fixed` as they are: spread out at first, then by the model."""
         self.rng = np.random.default_rng((self.seed, self.number))
-        others = [
-            other for other in study.get_trials(deepcopy=False) if other.number != trial.number
-        ]
+        others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
         ended = [other for other in others if other.state in ENDED]
         usable = _usable(ended)
         if len(ended) < self.startup or not usable:
@@ -140,8 +138,7 @@ class FrontSampler(UniformSampler):
         trial.number = -1  # TPE omits the trial of its number, and those of `_study` are new
         tpe = optuna.samplers.TPESampler(seed=int(self.rng.integers(2**31)), n_startup_trials=0)
         return self.encoding.choose(
-            lambda name, distribution: tpe.sample_independent(study, trial, name, distribution),
-            fixed,
+            lambda *asked: tpe.sample_independent(study, trial, *asked), fixed
         )
 
     def _score(
@@ -185,12 +182,8 @@ class FrontSampler(UniformSampler):
         """Fit to rows of (trial number, params, remaining, value); what runs counts as its mean."""
         rows = sorted(rows, key=lambda row: (row[2] == 0, row[0]))[-MOST:]
         number, hyperparameters, remaining, values = zip(*rows, strict=True)
-        observations = Observations(
-            self.encoding.features(hyperparameters),
-            np.array(remaining),
-            np.array(number),
-            np.array(values),
-        )
+        features = self.encoding.features(hyperparameters)
+        observations = Observations(features, *map(np.array, (remaining, number, values)))
         hint = self.hints.get(name)
         kept = self.many and self.ended < GROWTH * self.fitted.get(name, 0)
         model = Surrogate(observations, groups=self.encoding.groups, hint=hint, fit=not kept)
@@ -241,9 +234,8 @@ def _values(trials: Sequence[FrozenTrial], objective: int, sign: float) -> list[
     for trial in trials:
         if sign > 0 and trial.constraints.get("degenerate", -1.0) > 0:
             continue  # the gap of a model that always says the same is small and means nothing
-        seen = [
-            (remaining, values[objective]) for remaining, values in trial.user_attrs.get(CURVE, [])
-        ]
+        curve = trial.user_attrs.get(CURVE, [])
+        seen = [(remaining, values[objective]) for remaining, values in curve]
         if trial.state == TrialState.COMPLETE:
             seen.append((0.0, trial.values[objective]))
         rows += [
@@ -264,12 +256,8 @@ def _constraints(trials: Sequence[FrozenTrial]) -> dict[str, list[tuple]]:
 
 def _usable(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Those that ran to their end and violate no constraint."""
-    return [
-        trial
-        for trial in trials
-        if trial.state == TrialState.COMPLETE
-        and all(value <= 0 for value in trial.constraints.values())
-    ]
+    ended = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    return [t for t in ended if all(value <= 0 for value in t.constraints.values())]
 
 
 def informative(ended: Sequence[FrozenTrial], signs: np.ndarray) -> list[FrozenTrial]:
