@@ -59,10 +59,8 @@ def mix_at(
     members, key, value = query.shape[0], _seen(key, packing), _seen(value, packing)
     query = query.unflatten(1, at.shape).flatten(0, 1)
     last = packing.prefix + at - packing.starts[:, None]
-    hidden = torch.arange(key.shape[1], device=at.device) > last.unsqueeze(-1)
-    mask = torch.zeros(hidden.shape, dtype=query.dtype, device=at.device)
-    mask = mask.masked_fill_(hidden, -torch.inf).repeat(members, 1, 1)
-    mixed = _scored(query, key, value, mask, scale)
+    visible = torch.arange(key.shape[1], device=at.device) <= last.unsqueeze(-1)
+    mixed = _scored(query, key, value, visible.repeat(members, 1, 1), scale)
     return mixed.flatten(2).unflatten(0, (members, -1)).flatten(1, 2)
 
 
@@ -86,33 +84,31 @@ def _causal(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     queries, keys = query.shape[1], key.shape[1]
     square = queries == keys
     if query.is_cuda or keys > SHORT:
-        mask = None if square else _visible(queries, keys, query.device)
         mixed = F.scaled_dot_product_attention(
             *(x.transpose(1, 2) for x in (query, key, value)),
-            attn_mask=mask,
+            attn_mask=None if square else _visible(queries, keys, query.device),
             is_causal=square,
             scale=scale,
             enable_gqa=True,
         )
         return mixed.transpose(1, 2)
-    mask = torch.zeros(1, queries, keys, dtype=query.dtype, device=query.device)
-    mask.masked_fill_(~_visible(queries, keys, query.device), -torch.inf)
-    return _scored(query, key, value, mask, scale)
+    return _scored(query, key, value, _visible(queries, keys, query.device)[None], scale)
 
 
 def _visible(queries: int, keys: int, device: torch.device) -> Tensor:
     return torch.ones(queries, keys, dtype=torch.bool, device=device).tril_(keys - queries)
 
 
-def _scored(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
-    """softmax(scale q k^T + mask) v of rows [R, T, heads, d]; mask [1 or R, Tq, Tk]."""
+def _scored(query: Tensor, key: Tensor, value: Tensor, visible: Tensor, scale: float) -> Tensor:
+    """softmax(scale q k^T) v of rows [R, T, heads, d]; visible: bool [1 or R, Tq, Tk]."""
     rows, length, heads, width = query.shape
     shared = key.shape[2]
     group = heads // shared
     query = query.unflatten(2, (shared, group)).permute(0, 2, 3, 1, 4)
     query = query.reshape(rows * shared, group * length, width)
     key, value = (x.transpose(1, 2).reshape(rows * shared, -1, width) for x in (key, value))
-    mask = mask.repeat(1, group, 1)
+    mask = torch.zeros(visible.shape, dtype=query.dtype, device=query.device)
+    mask = mask.masked_fill_(~visible, -torch.inf).repeat(1, group, 1)
     mask = mask.repeat_interleave(shared, 0) if len(mask) > 1 else mask.expand(len(query), -1, -1)
     mixed = _Scored.apply(query, key, value, mask, scale)
     mixed = mixed.view(rows, shared, group, length, width).permute(0, 3, 1, 2, 4)

@@ -6,6 +6,7 @@ comes unpadded from the feature store and is concatenated over the batch.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -94,24 +95,19 @@ class IndexedUtterances:
 
     def _tokenise(self) -> None:
         """Set the token ids around each row's audio; equal texts share one array."""
-        tokenised: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
-        prefixes: dict[tuple[int, ...], int] = {}
-        self.before, self.after, prefix = [], [], []
-        columns = ("language", "modality", "transcript")
-        for language, modality, transcript in zip(
-            *(self.table[name] for name in columns), strict=True
-        ):
-            key = (language, modality, transcript if modality != SPEECH else "")
-            if key not in tokenised:
-                ids = self.prompt.around(language=language, modality=modality, transcript=key[2])
-                tokenised[key] = tuple(np.array(part, dtype=np.int64) for part in ids)
-            before, after = tokenised[key]
-            self.before.append(before)
-            self.after.append(after)
-            prefix.append(prefixes.setdefault(tuple(before), len(prefixes)))
-        self.prefix = np.array(prefix, dtype=np.int64)
-        around = [len(b) + len(a) for b, a in zip(self.before, self.after, strict=True)]
-        self.length = self.audio_length + np.array(around, dtype=np.int64)
+
+        @functools.cache
+        def around(language: str, modality: str, transcript: str) -> tuple[np.ndarray, ...]:
+            ids = self.prompt.around(language=language, modality=modality, transcript=transcript)
+            return tuple(np.array(part, dtype=np.int64) for part in ids)
+
+        texts = self.table["transcript"].where(self.table["modality"] != SPEECH, "")
+        rows = zip(self.table["language"], self.table["modality"], texts, strict=True)
+        parts = [around(*row) for row in rows]
+        self.before, self.after = [before for before, _ in parts], [after for _, after in parts]
+        self.prefix = pd.factorize(pd.Series([before.tobytes() for before in self.before]))[0]
+        text_length = [len(before) + len(after) for before, after in parts]
+        self.length = self.audio_length + np.array(text_length, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.ids)

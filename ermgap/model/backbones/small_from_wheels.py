@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -67,15 +68,19 @@ SMOLLM2 = PinnedFile(
     inside="SmolLM2-135M-Instruct.Q4_1.gguf",
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
 )
-# pieces of an encoder layer: CTranslate2's names and transformers'
-NORMS = {
+# Pieces of the encoder's names: CTranslate2's and transformers', replaced in this order; `{}` is
+# filled with q, k and v.
+RENAMED = {
+    "position_encodings/encodings": "embed_positions.weight",
     "self_attention/layer_norm": "self_attn_layer_norm",
-    "ffn/layer_norm": "final_layer_norm",
-}
-LINEARS = {
+    "self_attention/linear_0": "self_attn.{}_proj",
     "self_attention/linear_1": "self_attn.out_proj",
+    "ffn/layer_norm": "final_layer_norm",
     "ffn/linear_0": "fc1",
     "ffn/linear_1": "fc2",
+    "gamma": "weight",
+    "beta": "bias",
+    "/": ".",
 }
 
 
@@ -165,24 +170,18 @@ def encoder_from_ctranslate2(variables: dict[str, np.ndarray]) -> dict[str, np.n
 
     CTranslate2 keeps q, k and v as one matrix, in this order; Whisper's k has no bias.
     """
-    own = {k.removeprefix("encoder/"): v for k, v in variables.items() if k.startswith("encoder/")}
-    out = {"embed_positions.weight": own["position_encodings/encodings"]}
-    for conv in ("conv1", "conv2"):
-        out |= {f"{conv}.{part}": own[f"{conv}/{part}"] for part in ("weight", "bias")}
-    _put_norm(out, own, source="layer_norm", target="layer_norm")
-    for i in range(sum(name.endswith("ffn/linear_0/weight") for name in own)):
-        source, target = f"layer_{i}/", f"layers.{i}."
-        for ours, theirs in NORMS.items():
-            _put_norm(out, own, source=source + ours, target=target + theirs)
-        for ours, theirs in LINEARS.items():
-            out |= {f"{target}{theirs}.{p}": own[f"{source}{ours}/{p}"] for p in ("weight", "bias")}
-        for part in ("weight", "bias"):
-            fused = own[f"{source}self_attention/linear_0/{part}"]
-            for letter, piece in zip("qkv", np.split(fused, 3), strict=True):
-                if (letter, part) != ("k", "bias"):
-                    out[f"{target}self_attn.{letter}_proj.{part}"] = piece
-    return {name: np.asarray(array, np.float32) for name, array in out.items()}
-
-
-def _put_norm(out: dict, own: dict, *, source: str, target: str) -> None:
-    out[f"{target}.weight"], out[f"{target}.bias"] = own[f"{source}/gamma"], own[f"{source}/beta"]
+    out = {}
+    for name, array in variables.items():
+        if name.startswith("encoder/") and array.ndim:  # a scalar is a setting
+            name = re.sub(r"layer_(\d+)", r"layers.\1", name.removeprefix("encoder/"))
+            for theirs, ours in RENAMED.items():
+                name = name.replace(theirs, ours)
+            pieces = np.split(array, 3) if "{}" in name else [array]
+            out |= {
+                name.format(letter): piece for letter, piece in zip("qkv", pieces, strict=False)
+            }
+    return {
+        name: np.asarray(array, np.float32)
+        for name, array in out.items()
+        if not name.endswith("k_proj.bias")
+    }
