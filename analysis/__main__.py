@@ -6,10 +6,14 @@ python -m analysis results/demo [results/other ...] [--plots DIR] [--watch SECON
 from __future__ import annotations
 
 import argparse
+import itertools
+import time
 from pathlib import Path
 
-from analysis import compare, report, watch
+from analysis import compare, report
+from analysis.front import front
 from ermgap.errors import UserError, command_line
+from ermgap.records import Records, file_names
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,10 +35,37 @@ def main(arguments: list[str] | None = None) -> int:
     if options.watch is None:
         report.write(directory, quiet=options.quiet, **where)
     elif options.watch > 0:
-        watch.watch(directory, every=options.watch, **where)
+        watch(directory, every=options.watch, **where)
     else:
         raise UserError("--watch takes seconds above 0, for instance --watch 30.")
     return 0
+
+
+def watch(
+    directory: Path | str,
+    plots: Path | str,
+    *,
+    every: float,
+    with_text: bool = False,
+    rounds: int | None = None,
+) -> None:
+    """Write the report whenever the records have grown, until the sweep is done.
+
+    Args:
+        every: seconds between looks. rounds: looks at most; None: no limit.
+    """
+    before = None
+    for _ in itertools.count() if rounds is None else range(rounds):
+        records = Records.open(directory)  # one at a URI is brought up to date by that
+        done, path = records.finished, records.directory / file_names.TRIALS
+        size = path.stat().st_size if path.exists() else 0
+        if size and size != before:
+            folder, before = report.write(directory, plots, quiet=True, with_text=with_text), size
+            at, complete = time.strftime("%H:%M:%S"), front.info(records).complete
+            print(f"{at} {folder}/report.html, {complete} trials complete", flush=True)
+        if done:
+            return
+        time.sleep(every)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import pandas as pd
 from analysis import doctor
 from analysis.figures import figures, layout
 from analysis.figures.family_picture import LOOKS
-from analysis.front import FrontInfo, front
+from analysis.front import FrontInfo
 from analysis.report import PLOTS, read
 from ermgap.config import METRICS
 from ermgap.errors import UserError
@@ -77,22 +77,18 @@ def _on_one_reference(infos: Sequence[FrontInfo]) -> list[FrontInfo]:
         float(column.min() if direction == "max" else column.max())
         for column, direction in zip(own.T, infos[0].directions, strict=True)
     )
-    scaled = []
-    for info in infos:
-        values = [[p.values[name] for name in info.objectives] for p in info.points if p.eligible]
-        volume = front.hypervolume(values, reference=worst, directions=info.directions)
-        scaled.append(replace(info, reference=worst, hypervolume=volume))
-    return scaled
+    infos = [replace(info, reference=worst) for info in infos]
+    return [replace(info, hypervolume=info.volume(info.scores(info.front))) for info in infos]
 
 
 def _notes(infos: Sequence[FrontInfo], opened: Sequence[Records]) -> list[str]:
     """Whether they can be compared at all, one sentence each."""
+    limits = zip(infos[0].objectives, infos[0].reference, strict=True)
     notes = [
         "Hypervolumes are up to "
-        + ", ".join(f"{n} = {v:.3g}" for n, v in zip(infos[0].objectives, infos[0].reference,
-                                                     strict=True))
+        + ", ".join(f"{name} = {worst:.3g}" for name, worst in limits)
         + ", a share of all there is."
-    ]  # fmt: skip
+    ]
     if len({_dev(records) for records in opened}) > 1:
         notes.append("They were evaluated on different dev utterances: read them side by side, "
                      "not against each other.")  # fmt: skip

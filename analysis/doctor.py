@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 from scipy import stats
 
-from analysis.front import COMPLETE, FrontInfo, front
+from analysis.front import COMPLETE, FrontInfo
 from analysis.statistics import SpeakerSums
 from analysis.statistics.uncertainty import speaker_sums
 from ermgap.records import Records, file_names
@@ -112,18 +112,15 @@ def progress(info: FrontInfo, rows: Sequence[Mapping]) -> list[dict]:
     A worker holds one GPU, where there are any: then these are GPU-hours.
     """
     workers = ((info.sweep.get("config") or {}).get("sweep") or {}).get("workers") or 1
-    eligible = {p.trial_id: [p.values[n] for n in info.objectives] for p in info.points
-                if p.eligible}  # fmt: skip
-    spent, seconds, values, volumes = 0, 0.0, [], []
+    eligible = {point.trial_id: point for point in info.points if point.eligible}
+    spent, seconds, points, volumes = 0, 0.0, [], []
     for row in rows:
         spent += _trained(row)
         seconds += (row.get("seconds") or 0.0) if _trained(row) else 0.0
         if row["status"] in COMPLETE and row["trial_id"] in eligible:
-            values.append(eligible.pop(row["trial_id"]))
-            volume = front.hypervolume(values, reference=info.reference, directions=info.directions)
-            hours = workers * seconds / 3600
-            volumes.append({"epochs": spent, "hours": hours, "trials": len(values),
-                            "hypervolume": volume})  # fmt: skip
+            points.append(eligible.pop(row["trial_id"]))
+            so_far = {"epochs": spent, "hours": workers * seconds / 3600, "trials": len(points)}
+            volumes.append(so_far | {"hypervolume": info.volume(info.scores(points))})
     return volumes
 
 

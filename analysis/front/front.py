@@ -166,9 +166,17 @@ class FrontInfo:
     def best(self, count: int) -> list[Point]:
         """The `count` eligible points nearest to the front, in layers of non-domination."""
         eligible = [point for point in self.points if point.eligible]
-        values = [[point.values[name] for name in self.objectives] for point in eligible]
-        order = np.argsort(layers(values, directions=self.directions), kind="stable")
-        return [eligible[i] for i in order[:count]]
+        numbers = layers(self.scores(eligible), directions=self.directions)
+        return [eligible[i] for i in np.argsort(numbers, kind="stable")[:count]]
+
+    def scores(self, points: Sequence[Point]) -> np.ndarray:
+        """The objectives of points, [points, objectives]."""
+        values = [[point.values[name] for name in self.objectives] for point in points]
+        return np.array(values, float).reshape(len(points), len(self.objectives))
+
+    def volume(self, scores: np.ndarray) -> float:
+        """The hypervolume of objectives [points, objectives] up to the sweep's reference point."""
+        return hypervolume(scores, reference=self.reference, directions=self.directions)
 
 
 def info(records: Records) -> FrontInfo:

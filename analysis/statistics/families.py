@@ -12,7 +12,7 @@ their seeds, is not resampled.
 
 from __future__ import annotations
 
-import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -70,15 +70,18 @@ def families(info: FrontInfo, records: Records) -> list[Family]:
     order = [*built_in, *sorted(present - set(built_in))]
     if len(order) < 2:
         return []
-    members = {loss: _members(loss, info) for loss in order}
+    members: dict[str, list[Point]] = {loss: [] for loss in order}
+    for point in info.points:
+        if point.eligible:
+            members[str(point.hyperparameters.get("loss"))].append(point)
     fewest = min(map(len, members.values()))
-    return [_family(loss, members[loss], info, records, fewest) for loss in order]
+    return [_family(loss, points, info, records, fewest) for loss, points in members.items()]
 
 
 def outside(family: Family, others: list[Family], info: FrontInfo) -> int:
     """How many points of `family`'s front no point of any of the `others` beats or equals."""
-    mine = _values(family.front, info)
-    theirs = _values([point for other in others for point in other.front], info)
+    mine = info.scores(family.front)
+    theirs = info.scores([point for other in others for point in other.front])
     signs = np.array([1.0 if direction == "max" else -1.0 for direction in info.directions])
     covered = ((theirs * signs)[None] >= (mine * signs)[:, None]).all(-1).any(1)
     return int((~covered).sum())
@@ -89,71 +92,45 @@ def sentences(compared: list[Family], info: FrontInfo) -> list[str]:
     lines = []
     for family in compared:
         rivals = [other for other in compared if other is not family]
-        line = f"{family.title}: {_trials(len(family.points))}, hypervolume {family.measured}"
-        if rivals:
-            if len(family.points) > family.n_even:
-                line += f" ({family.even:.3f} for {family.n_even} of them, at random)"
-            best = max(rivals, key=lambda other: other.hypervolume)
-            change = family.hypervolume - best.hypervolume
-            error = float((family.drawn - best.drawn).std(ddof=1))
-            line += (
-                f", {_signed(change)}{_pm(error)} against {best.title}, the best of the others; "
-                f"{outside(family, rivals, info)} of its {len(family.front)} front points lie "
-                "outside all other fronts"
-            )
-        lines.append(f"{line}.")
+        best = max(rivals, key=lambda other: other.hypervolume)
+        change = f"{family.hypervolume - best.hypervolume:+.3f}".replace("-", "−")
+        error = float((family.drawn - best.drawn).std(ddof=1))
+        n, even = len(family.points), ""
+        if n > family.n_even:
+            even = f" ({family.even:.3f} for {family.n_even} of them, at random)"
+        lines.append(
+            f"{family.title}: {n} trial{'s' * (n != 1)}, hypervolume {family.measured}{even}, "
+            f"{change}{_pm(error)} against {best.title}, the best of the others; "
+            f"{outside(family, rivals, info)} of its {len(family.front)} front points lie "
+            "outside all other fronts."
+        )
     return lines
-
-
-def _trials(count: int) -> str:
-    return f"{count} trial{'s' * (count != 1)}"
-
-
-def _signed(change: float) -> str:
-    return f"{change:+.3f}".replace("-", "−")
 
 
 def _pm(error: float) -> str:
     return f" ± {error:.3f}" if np.isfinite(error) else ""
 
 
-def _members(loss: str, info: FrontInfo) -> tuple[Point, ...]:
-    return tuple(
-        p for p in info.points if p.eligible and str(p.hyperparameters.get("loss")) == loss
-    )
-
-
 def _family(
-    loss: str, points: tuple[Point, ...], info: FrontInfo, records: Records, n_even: int
+    loss: str, points: Sequence[Point], info: FrontInfo, records: Records, n_even: int
 ) -> Family:
-    values = _values(points, info)
-    volume = functools.partial(
-        front.hypervolume, reference=info.reference, directions=info.directions
-    )
+    values = info.scores(points)
     kept = front.non_dominated(values, directions=info.directions)
     rng = np.random.default_rng(0)
-    even = [
-        volume(values[rng.choice(len(values), n_even, replace=False)]) for _ in range(RESAMPLES)
-    ]
+    few = (rng.choice(len(values), n_even, replace=False) for _ in range(RESAMPLES))
     return Family(
         loss,
         losses.LOSSES[loss].title if loss in losses.LOSSES else loss,
-        points,
-        tuple(point for point, keep in zip(points, kept, strict=True) if keep),
-        volume(values),
-        float(np.mean(even)),
+        tuple(points),
+        tuple(itertools.compress(points, kept)),
+        info.volume(values),
+        float(np.mean([info.volume(values[rows]) for rows in few])),
         n_even,
-        _drawn(tuple(replace(info, points=points).best(MOST)), info, records),
+        _drawn(replace(info, points=tuple(points)).best(MOST), info, records),
     )
 
 
-def _values(points: Sequence[Point], info: FrontInfo) -> np.ndarray:
-    """Objectives, [points, objectives]."""
-    values = [[point.values[name] for name in info.objectives] for point in points]
-    return np.array(values, float).reshape(len(points), len(info.objectives))
-
-
-def _drawn(points: tuple[Point, ...], info: FrontInfo, records: Records) -> np.ndarray:
+def _drawn(points: Sequence[Point], info: FrontInfo, records: Records) -> np.ndarray:
     """Hypervolume of these trials' front on each resample, [RESAMPLES]."""
     if set(info.objectives) != {"acc", "max_gap"}:
         return np.full(RESAMPLES, np.nan)
@@ -161,9 +138,4 @@ def _drawn(points: tuple[Point, ...], info: FrontInfo, records: Records) -> np.n
     if sums is None or missing:  # volumes without their errors are better than none
         return np.full(RESAMPLES, np.nan)
     values = sums.objectives(info.objectives, resamples=RESAMPLES)
-    return np.array(
-        [
-            front.hypervolume(value, reference=info.reference, directions=info.directions)
-            for value in values
-        ]
-    )
+    return np.array([info.volume(value) for value in values])

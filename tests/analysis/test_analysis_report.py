@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from fake_sweep import DEGENERATE, ERM, RUNNING, THREE, many, write
 
-from analysis import __main__, report, watch
+from analysis import __main__, report
 from analysis.figures import figures, layout
 from analysis.front import front
 from analysis.statistics import uncertainty
@@ -313,14 +313,14 @@ def test_reading_leaves_the_records_as_they_were(tmp_path):
 def test_watching_writes_when_there_is_more_and_ends_with_the_sweep(tmp_path, capsys):
     records = write(tmp_path / "sweep", THREE[:2], planned=3, done=False)
     page, path = tmp_path / "plots/sweep/report.html", records.directory / "trials.jsonl"
-    watch.watch(records.directory, tmp_path / "plots", every=0.01, rounds=3)
+    __main__.watch(records.directory, tmp_path / "plots", every=0.01, rounds=3)
     assert len(capsys.readouterr().out.splitlines()) == 1  # nothing new, nothing written
     first = page.read_text()
     row = json.loads(path.read_text().splitlines()[-1]) | {"trial_id": "t0002"}
     with open(path, "a") as file:
         file.write(json.dumps(row) + "\n")
     records.mark_done()
-    watch.watch(records.directory, tmp_path / "plots", every=60)
+    __main__.watch(records.directory, tmp_path / "plots", every=60)
     assert "3 trials complete" in capsys.readouterr().out and page.read_text() != first
 
 

@@ -12,7 +12,7 @@ import pytest
 from fake_sweep import write
 from real_sweep import RealSweep, kill, options, rows_of
 
-from analysis import __main__, watch
+from analysis import __main__
 from ermgap.errors import UserError
 from ermgap.records import Mirror, Records, bucket_mirror
 from ermgap.records.bucket_mirror import restore
@@ -234,5 +234,5 @@ def test_a_sweep_in_a_bucket_is_read_like_a_folder(bucket, tmp_path, monkeypatch
     assert Path("plots/six/report.html").stat().st_size > 10_000
     warm_start.copy([f"{bucket.uri}/six"], Path("new"))
     assert Records.open("new/earlier/0").rows() == records.rows()
-    watch.watch(f"{bucket.uri}/six", "watched", every=0.01, rounds=1)
+    __main__.watch(f"{bucket.uri}/six", "watched", every=0.01, rounds=1)
     assert Path("watched/six/report.html").exists()
