@@ -121,6 +121,16 @@ class GeneratingSystem(System):
         On the model's device, padded on the left; UserError if the audio tokens are off.
         """
 
+    def checked(self, inputs, expected: list[int], remedy: str):
+        """Inputs on the model's device; UserError if their audio tokens are not so many each."""
+        counts = (inputs["input_ids"] == self.model.config.audio_token_id).sum(1).tolist()
+        if counts != expected:
+            raise UserError(
+                f"{self.name} got {counts[0]} audio tokens where the model gives {expected[0]}; "
+                f"{remedy}."
+            )
+        return inputs.to(self.model.device, self.model.dtype)
+
     def make_greedy(self, *ends: int | None) -> None:
         """Make `generate` greedy, whatever the checkpoint recommends; it stops at its ends, too."""
         from transformers import GenerationConfig
@@ -134,6 +144,12 @@ class GeneratingSystem(System):
             eos_token_id=sorted(stops),
             pad_token_id=min(stops) if pad is None else pad,
         )
+
+    def answer(self, clips: list[np.ndarray], questions: list[str]) -> list[str]:
+        """The generated texts, one for each clip and its question."""
+        inputs = self.inputs(clips, questions)
+        generated = self.model.generate(**inputs)[:, inputs["input_ids"].shape[1] :]
+        return self.tokenizer.batch_decode(generated.tolist(), skip_special_tokens=True)
 
     def tokens(self) -> Iterable[str]:
         """Texts that the tokenizer reads as special tokens."""
@@ -169,9 +185,7 @@ class GeneratingSystem(System):
                 raise UserError(f"the clip {path} of utterance {name} is under 0.07 s; remove it.")
             about = {"modality": modality, "transcript": transcript, "tokens": self.tokens()}
             questions.append(question(self.labels, **about))
-        inputs = self.inputs(clips, questions)
-        generated = self.model.generate(**inputs)[:, inputs["input_ids"].shape[1] :]
-        return self.tokenizer.batch_decode(generated.tolist(), skip_special_tokens=True)
+        return self.answer(clips, questions)
 
 
 class GeneratingQwen2Audio(GeneratingSystem):
@@ -207,14 +221,8 @@ class GeneratingQwen2Audio(GeneratingSystem):
             padding=True,
             return_tensors="pt",
         )
-        counts = (inputs["input_ids"] == self.model.config.audio_token_id).sum(1).tolist()
         expected = [placeholders(-(-len(clip) // HOP)) for clip in clips]
-        if counts != expected:
-            raise UserError(
-                f"{self.name} got {counts[0]} audio tokens where the tower gives {expected[0]}; "
-                "install the transformers of constraints.txt."
-            )
-        return inputs.to(self.model.device, self.model.dtype)
+        return self.checked(inputs, expected, "install the transformers of constraints.txt")
 
     def chat(self, text: str) -> str:
         """The chat up to the model's turn, with one audio token for the clip."""

@@ -23,7 +23,7 @@ from ermgap.baselines import Context
 from ermgap.baselines.generated import GeneratingSystem
 from ermgap.config import Backbone
 from ermgap.corpora import audio
-from ermgap.errors import UserError, missing_extra
+from ermgap.errors import missing_extra
 
 VOXTRAL = "mistralai/Voxtral-Mini-3B-2507"
 WINDOW_FRAMES = 3000  # log-mel frames of 30 s, to which the processor pads
@@ -59,19 +59,10 @@ class Voxtral(GeneratingSystem):
             for clip, text in zip(clips, questions, strict=True)
         ]
         inputs = self.processor.apply_chat_template(chats)
-        counts = (inputs["input_ids"] == self.model.config.audio_token_id).sum(1).tolist()
-        expected = len(inputs["input_features"]) // len(clips) * self._window_tokens()
-        if counts != [expected] * len(clips):
-            raise UserError(
-                f"{self.name} got {counts[0]} audio tokens where the model gives {expected}; its "
-                "tokenizer is another model's."
-            )
-        return inputs.to(self.model.device, self.model.dtype)
-
-    def _window_tokens(self) -> int:
-        """Audio tokens of a window: the projector joins several positions of the tower into one."""
-        tower = self.model.config.audio_config
-        return WINDOW_FRAMES // 2 * tower.hidden_size // tower.intermediate_size
+        tower, windows = self.model.config.audio_config, len(inputs["input_features"]) // len(clips)
+        # The projector joins several positions of the tower into one token.
+        tokens = windows * (WINDOW_FRAMES // 2 * tower.hidden_size // tower.intermediate_size)
+        return self.checked(inputs, [tokens] * len(clips), "its tokenizer is another model's")
 
 
 def _audio_part(samples: np.ndarray) -> dict:

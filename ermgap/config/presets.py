@@ -34,22 +34,16 @@ class Config:
     plugins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.train.parallel != "fsdp":
+        train, workers = self.train, self.sweep.workers
+        if train.parallel != "fsdp":
             return
-        self.train.refuse(
-            self.sweep.workers < 2,
-            "parallel",
-            "it shards over the workers of a slot, so set sweep.workers to 2 or more",
-        )
+        remedy = "it shards over the workers of a slot, so set sweep.workers to 2 or more"
+        train.refuse(workers < 2, "parallel", remedy)
         # Workers that share weights make equally many passes, each of them over something.
-        self.train.refuse(
-            self.train.batch < 2 * self.sweep.workers,
-            "batch",
-            "fsdp needs two utterances a worker in every batch",
-        )
-        self.train.refuse(
-            self.train.micro_batch == 1, "micro_batch", "fsdp needs micro-batches of 2 or more"
-        )
+        remedy = "fsdp needs two utterances a worker in every batch"
+        train.refuse(train.batch < 2 * workers, "batch", remedy)
+        remedy = "fsdp needs micro-batches of 2 or more"
+        train.refuse(train.micro_batch == 1, "micro_batch", remedy)
 
     @property
     def rungs(self) -> tuple[int, ...]:

@@ -85,11 +85,9 @@ class Data(Section):
         self.refuse(not 0 <= self.fold < self.folds, "fold", "it counts from 0 to folds - 1")
         self.at_least(1, "min_support", "cell_support", "limit")
         self.at_least(0, "split_seed")
-        self.refuse(
-            not self.modalities or len(set(self.modalities)) < len(self.modalities),
-            "modalities",
-            "name each once, such as [speech, speech+text]",
-        )
+        repeated = len(set(self.modalities)) < len(self.modalities)
+        remedy = "name each once, such as [speech, speech+text]"
+        self.refuse(not self.modalities or repeated, "modalities", remedy)
         for name in self.modalities:
             remedy = f"choose from {MODALITIES}"
             self.refuse(name not in MODALITIES, "modalities", remedy, value=name)
@@ -161,24 +159,15 @@ class Objective(Section):
         self.at_least(1, "p", "every")
         self.at_least(0, "dro_c", "lambda_max", "epsilon")
         self.above_zero("dro_eta", "eta")
-        self.refuse(
-            self.estimator == "unbiased" and self.p != 2,
-            "p",
-            "the unbiased estimator is of the squared gap, so write p: 2",
-        )
+        unbiased = self.estimator == "unbiased"
+        remedy = "the unbiased estimator is of the squared gap, so write p: 2"
+        self.refuse(unbiased and self.p != 2, "p", remedy)
         self.one_of("sides", tuple(SIDES))
-        self.refuse(
-            self.sides == "worse" and self.estimator == "unbiased",
-            "sides",
-            "the unbiased estimator has a gradient on both sides, so choose the estimator batch "
-            "or ema",
-        )
+        remedy = "the unbiased estimator has a gradient on both sides, so choose the estimator "
+        self.refuse(unbiased and self.sides == "worse", "sides", f"{remedy}batch or ema")
         self.refuse(not 0 <= self.ema < 1, "ema", "it is at least 0 and below 1")
-        self.refuse(
-            not 0 <= self.lambda_0 <= self.lambda_max,
-            "lambda_0",
-            "it lies between 0 and lambda_max",
-        )
+        within = 0 <= self.lambda_0 <= self.lambda_max
+        self.refuse(not within, "lambda_0", "it lies between 0 and lambda_max")
         self.refuse(not 0 <= self.start <= 1, "start", "it is a share of training, 0 to 1")
         self.refuse(not 0 < self.ramp <= 1, "ramp", "it is a share of training above 0, up to 1")
         self.one_of("gap", ("max_gap", "loss"))
@@ -253,9 +242,8 @@ class Sweep(Section):
             remedy = "write a number such as 0.5; gaps and accuracies are fractions"
             self.refuse(not number or not abs(limit) < math.inf, key, remedy, value=limit)
         self.refuse(not 0 <= self.erm_share <= 1, "erm_share", "it is a share, 0 to 1")
-        self.refuse(
-            floor is not None and not 0 <= floor <= 1, "floor", "it is a W-F1 between 0 and 1"
-        )
+        wrong = floor is not None and not 0 <= floor <= 1
+        self.refuse(wrong, "floor", "it is a W-F1 between 0 and 1")
         for name, point in self.points.items():
             remedy = "write its hyperparameters, such as {loss: minmaxgap, lambda_max: 1}"
             self.refuse(not isinstance(point, dict), f"points.{name}", remedy, value=point)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")  # OWNER/NAME
@@ -24,19 +23,19 @@ def make_absolute(values: dict, *, base: Path) -> None:
     Args:
         base: folder to which relative paths are relative.
     """
-    if not isinstance(values, dict):
-        return
-    _change(
-        values, "plugins", lambda name: absolute_path(name, base) if name.endswith(".py") else name
-    )
     for section, key, change in (
+        (None, "plugins", _absolute_file),
         ("data", "corpora", absolute_corpus),
         ("data", "genders", absolute_path),
         ("backbone", "path", absolute_path),
-        ("backbone", "prompt", _prompt_in),
+        ("backbone", "prompt", _absolute_file),
     ):
-        if isinstance(values.get(section), dict):
-            _change(values[section], key, lambda text, change=change: change(text, base))
+        place = values.get(section) if section and isinstance(values, dict) else values
+        value = place.get(key) if isinstance(place, dict) else None
+        if isinstance(value, str):
+            place[key] = change(value, base)
+        elif isinstance(value, (list, tuple)):
+            place[key] = [change(v, base) if isinstance(v, str) else v for v in value]
 
 
 def absolute_path(text: str, base: Path) -> str:
@@ -57,13 +56,6 @@ def absolute_corpus(text: str, base: Path) -> str:
     return f"{name}={absolute}"
 
 
-def _prompt_in(text: str, base: Path) -> str:
-    return absolute_path(text, base) if text.endswith((".yaml", ".yml")) else text
-
-
-def _change(values: dict, key: str, change: Callable[[str], str]) -> None:
-    value = values.get(key)
-    if isinstance(value, str):
-        values[key] = change(value)
-    elif isinstance(value, (list, tuple)):
-        values[key] = [change(item) if isinstance(item, str) else item for item in value]
+def _absolute_file(text: str, base: Path) -> str:
+    """A file with an absolute path; the name of a prompt or of a module as it is."""
+    return absolute_path(text, base) if text.endswith((".py", ".yaml", ".yml")) else text

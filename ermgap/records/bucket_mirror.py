@@ -26,7 +26,7 @@ import yaml
 from ermgap.config import safe_yaml
 from ermgap.errors import UserError
 from ermgap.records import file_names
-from ermgap.records.files import write_atomically
+from ermgap.records.files import json_lines, write_atomically
 from ermgap.records.storage import Storage
 
 if TYPE_CHECKING:
@@ -194,10 +194,8 @@ def restore(uri: str, into: Path | str | None = None) -> Path:
         store.fetch(file_names.SWEEP)  # that of these rows
     for name in (file_names.TABLE, *FILES_AT_END):
         store.fetch(name)
-    number = 0
-    while store.names(f"earlier/{number}"):
-        store.fetch_folder(f"earlier/{number}")
-        number += 1
+    for name in store.names(file_names.EARLIER, recursive=True):
+        store.fetch(f"{file_names.EARLIER}/{name}")
     if Storage(f"{uri}-confirm", folder=into / file_names.CONFIRM).names(ROWS):
         restore(f"{uri}-confirm", into / file_names.CONFIRM)
     return into
@@ -221,10 +219,7 @@ def number_of(session: str) -> int:
 
 def owner_of(store: Storage) -> str:
     """The name of the session that writes to a sweep's bucket, or wrote last; "" without one."""
-    try:
-        owner = json.loads(_content(store, OWNER) or b"{}")
-    except ValueError:
-        return ""
+    owner = next(json_lines(_content(store, OWNER)), None)
     return str(owner.get("session", "")) if isinstance(owner, dict) else ""
 
 

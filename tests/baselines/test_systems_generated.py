@@ -278,7 +278,7 @@ def test_a_processor_that_counts_otherwise_is_refused_not_merged_otherwise(exact
     monkeypatch.setattr(
         type(exact.processor), "replace_audio_token", lambda self, *_, **__: "<|AUDIO|>"
     )
-    with pytest.raises(UserError, match="got 1 audio tokens where the tower gives 25") as problem:
+    with pytest.raises(UserError, match="got 1 audio tokens where the model gives 25") as problem:
         exact.inputs([np.zeros(16000, np.float32)], ["what?"])
     sentence(problem)
 

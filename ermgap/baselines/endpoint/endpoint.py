@@ -17,7 +17,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 import soundfile
@@ -83,13 +83,11 @@ class Endpoint(System):
         )
 
     def _price(self, minutes: float, tokens: int) -> str:
-        per_minute = self.target.price_per_audio_minute
-        per_million = self.target.price_per_million_tokens
         prices = []
-        if per_minute is not None:
-            prices.append(f"${minutes * per_minute:.2f} for the audio")
-        if per_million is not None:
-            prices.append(f"at most ${tokens * per_million / 1e6:.2f} for the text")
+        if (price := self.target.price_per_audio_minute) is not None:
+            prices.append(f"${minutes * price:.2f} for the audio")
+        if (price := self.target.price_per_million_tokens) is not None:
+            prices.append(f"at most ${tokens * price / 1e6:.2f} for the text")
         if prices:
             return f"at your prices {' and '.join(prices)}."
         return "no price is known: give one in ERMGAP_PRICE_PER_AUDIO_MINUTE (dollars)."
@@ -149,7 +147,7 @@ class Endpoint(System):
         try:
             collector.collect(list(missing.values()), note)
         finally:
-            note(f"{self.name}: {' '.join(_outcome(collector))}")
+            note(f"{self.name}: {_outcome(collector)}")
 
     def _prediction(self, row: dict | None) -> str:
         if row is None:
@@ -157,7 +155,7 @@ class Endpoint(System):
         return REFUSED if row.get("refusal") else parse_answer(row["answer"], self.labels)
 
 
-def wav(path: str, start_s: float = 0.0, end_s: float | None = None) -> bytes:
+def wav(path: str, start_s: float, end_s: float) -> bytes:
     """A span of a clip as a WAV file: 16 kHz, mono, PCM16. Raises UserError if unreadable."""
     file = io.BytesIO()
     samples = audio.read(path, start_s, end_s)
@@ -165,15 +163,14 @@ def wav(path: str, start_s: float = 0.0, end_s: float | None = None) -> bytes:
     return file.getvalue()
 
 
-def _outcome(collector: AnswerCollector) -> Iterator[str]:
-    usage = collector.usage
-    yield f"{collector.answered} answered, {collector.failed} failed,"
-    yield f"{collector.client.retries} asked again;"
-    if not usage:
-        yield "the server counted no tokens"
-        return
-    yield f"the server counted {usage['in']:,} tokens in ({usage['audio']:,} of audio) and"
-    yield f"{usage['out']:,} out"
+def _outcome(collector: AnswerCollector) -> str:
+    usage, tokens = collector.usage, "no tokens"
+    if usage:
+        tokens = f"{usage['in']:,} tokens in ({usage['audio']:,} of audio) and {usage['out']:,} out"
+    return (
+        f"{collector.answered} answered, {collector.failed} failed, {collector.client.retries} "
+        f"asked again; the server counted {tokens}"
+    )
 
 
 def _seconds(question: Question) -> float:
