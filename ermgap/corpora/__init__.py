@@ -114,7 +114,7 @@ def load(
     tables.check(table)
     return Corpus(
         table=table,
-        excluded=tables.excluded_frame([*(part.excluded for part in parts), copies]),
+        excluded=pd.concat([*(part.excluded for part in parts), copies], ignore_index=True),
         notes=(*(note for part in parts for note in part.notes), *spelling_notes(table)),
     )
 
@@ -150,7 +150,7 @@ def _checked(
         table, damaged, cancelling = audio.inspect(labelled.table, strict=strict, window_s=window_s)
         excluded += [labelled.excluded, damaged]
         notes += [*labelled.notes, *levels.notes(table, cancelling)]
-    exclusions = tables.excluded_frame(excluded)
+    exclusions = tables.excluded_frame(pd.concat(excluded))
     if table.empty:
         reasons = tables.summarize_reasons(exclusions)
         raise UserError(f"nothing remains of the corpus {title!r}: {reasons}.")

@@ -147,26 +147,21 @@ def inspect(
     if strict and window_s and (notes := crop_notes(kept, window_s)):
         raise UserError(f"{notes[0]}, which --strict refuses; give a longer window.")
     cancelling = np.array([level.cancelling for _, level in usable], dtype=bool)
-    return Inspected(kept.reset_index(drop=True), excluded_frame([excluded]), cancelling)
+    return Inspected(kept.reset_index(drop=True), excluded_frame(excluded), cancelling)
 
 
 def _end_and_level(span: tuple[str, float, float]) -> tuple[float, Level] | str:
     """The end of the span in seconds and its level, or the reason why it cannot be used."""
     path, start, end = span
+    end, name = None if math.isnan(end) else end, path_bytes(path)
+    if not os.path.isfile(name):
+        return "missing"
+    if os.path.getsize(name) == 0:
+        return "empty"
     try:
-        return _examine(path, start, None if math.isnan(end) else end)
+        clip = _decode(path, start, end, longest_s=LONGEST_S)
     except UnusableClip as problem:
         return str(problem)
-
-
-def _examine(path: str, start: float, end: float | None) -> tuple[float, Level]:
-    """The same; raises UnusableClip with the reason."""
-    name = path_bytes(path)
-    if not os.path.isfile(name):
-        raise UnusableClip("missing")
-    if os.path.getsize(name) == 0:
-        raise UnusableClip("empty")
-    clip = _decode(path, start, end, longest_s=LONGEST_S)
     count, slack = len(clip.samples), SLACK_S * clip.rate
     span = math.inf if end is None else (end - start) * clip.rate
     wanted = min(span, LONGEST_S * clip.rate + 1)
@@ -179,7 +174,7 @@ def _examine(path: str, start: float, end: float | None) -> tuple[float, Level]:
     }
     problem = next((reason for reason, holds in lengths.items() if holds), "")
     if problem := problem or clip.level.problem(clip.samples):
-        raise UnusableClip(problem)
+        return problem
     # A span's own end stays as written, unless rounding has put it behind the end of the file.
     complete = end is not None and count >= round(span)
     return (end if complete else start + count / clip.rate), clip.level
@@ -208,4 +203,4 @@ def drop_copies(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     same = table.groupby(keys, dropna=False)["utterance_id"]
     copy, first = same.cumcount() > 0, same.transform("first")
     excluded = table.loc[copy, ["corpus", "path"]].assign(reason="a copy of " + first[copy])
-    return table[~copy].reset_index(drop=True), excluded_frame([excluded])
+    return table[~copy].reset_index(drop=True), excluded_frame(excluded)

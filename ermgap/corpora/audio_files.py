@@ -1,8 +1,4 @@
-"""Finds the audio files of a folder, and says why some cannot be decoded here.
-
-readable, unsupported = search(Path("folder"))
-unsupported_name("clip.m4a")       # "in a format that is not read here (.m4a); convert it ..."
-"""
+"""Finds the audio files of a folder, and says why some cannot be decoded here."""
 
 from __future__ import annotations
 
@@ -30,8 +26,8 @@ _MARKS = (
 )  # fmt: skip
 
 
-def search(folder: Path) -> tuple[list[Path], list[Path]]:
-    """(files that can be decoded here, audio that cannot) below a folder, each sorted.
+def search(folder: Path) -> list[tuple[Path, str]]:
+    """The audio files below a folder in sorted order, with `unsupported_name` of each.
 
     Links to folders are followed. Hidden files are ignored, and so is `__MACOSX`, where macOS keeps
     metadata under the names of audio files (`._clip.wav`).
@@ -40,9 +36,7 @@ def search(folder: Path) -> tuple[list[Path], list[Path]]:
     names = glob.glob(os.path.join(glob.escape(str(folder)), "**", "*"), recursive=True)
     files = [Path(name) for name in sorted(names) if "__MACOSX" not in name.split(os.sep)]
     files = [file for file in files if file.suffix.lower() in SUFFIXES | UNSUPPORTED]
-    files = [file for file in files if file.is_file()]
-    readable = [file for file in files if file.suffix.lower() in SUFFIXES]
-    return readable, [file for file in files if file.suffix.lower() in UNSUPPORTED]
+    return [(file, unsupported_name(file)) for file in files if file.is_file()]
 
 
 def unsupported_name(path: str | os.PathLike) -> str:

@@ -1,8 +1,5 @@
 """Names of columns as people write them: known ones recognised, the others reported.
 
-    recognised(["Path", " Split"], known=KNOWN, where="a.csv")     # ["path", "split"]
-    unread_notes(["split_type", "mood"], read={"path"}, where="a.csv")
-
 Letter case and surrounding blanks do not count. A column under another name is not read; a sentence
 says which name it should have.
 """

@@ -46,12 +46,14 @@ def speak(text: str, *, voice: str, cues: VoiceCues, seed: int) -> np.ndarray:
     `voice` is espeak-ng's, such as `de+f3`; `seed` draws the breath.
     Raises UserError when espeak-ng is absent or refuses the voice.
     """
-    sound = _trim(_espeak(text, voice=voice, cues=cues))
-    sound = _tilt(_glide(sound, octaves=cues.glide), db_per_octave=cues.tilt)
+    sound = _espeak(text, voice=voice, cues=cues)
+    loud = np.flatnonzero(np.abs(sound) > 0.01 * np.abs(sound).max())
+    sound = _glide(sound[loud[0] : loud[-1] + 1], octaves=cues.glide)
+    sound = _tilt(sound, db_per_octave=cues.tilt)
     if len(sound) + 2 * EDGE > LONGEST_S * RATE:
         faster = dataclasses.replace(cues, rate=cues.rate + 0.1)
         return speak(text, voice=voice, cues=faster, seed=seed)
-    sound = _shape(_breathe(sound, amount=cues.breath, seed=seed), cues=cues)
+    sound = _shape(sound, cues=cues, seed=seed)
     sound = sound * PLAIN_RMS * 10 ** (cues.gain / 20) / np.sqrt(np.mean(sound**2))
     return np.pad(np.clip(sound, -0.99, 0.99), EDGE).astype(np.float32)
 
@@ -67,7 +69,8 @@ def _espeak(text: str, *, voice: str, cues: VoiceCues) -> np.ndarray:
     marked = f'<prosody range="{round(100 * 2**cues.range)}%">{text}</prosody>'
     wave = _run(["-v", voice, "-m", "-p", str(pitch), "-s", str(speed), "--stdout", marked])
     sound, rate = soundfile.read(io.BytesIO(wave))
-    return _resample(sound, length=round(len(sound) * RATE / rate))
+    length = round(len(sound) * RATE / rate)  # resampled as a whole, through its spectrum
+    return np.fft.irfft(np.fft.rfft(sound)[: length // 2 + 1], length) * (length / len(sound))
 
 
 def _run(arguments: list[str]) -> bytes:
@@ -81,16 +84,6 @@ def _run(arguments: list[str]) -> bytes:
             f"espeak-ng fails ({message}); install its voices and variants."
         ) from failed
     return run.stdout
-
-
-def _resample(sound: np.ndarray, *, length: int) -> np.ndarray:
-    """Band-limited resampling of a whole clip through its spectrum."""
-    return np.fft.irfft(np.fft.rfft(sound)[: length // 2 + 1], length) * (length / len(sound))
-
-
-def _trim(sound: np.ndarray) -> np.ndarray:
-    loud = np.flatnonzero(np.abs(sound) > 0.01 * np.abs(sound).max())
-    return sound[loud[0] : loud[-1] + 1]
 
 
 def _glide(sound: np.ndarray, *, octaves: float) -> np.ndarray:
@@ -107,14 +100,11 @@ def _tilt(sound: np.ndarray, *, db_per_octave: float) -> np.ndarray:
     return np.fft.irfft(np.fft.rfft(sound) * 10 ** (db_per_octave * octaves / 20), len(sound))
 
 
-def _breathe(sound: np.ndarray, *, amount: float, seed: int) -> np.ndarray:
+def _shape(sound: np.ndarray, *, cues: VoiceCues, seed: int) -> np.ndarray:
+    """Breath, tremor, creak, swell and saturation."""
     envelope = np.convolve(np.abs(sound), np.ones(320) / 320, mode="same")
     noise = np.random.default_rng(seed).normal(size=len(sound))
-    return sound + 3 * max(amount, 0) * envelope * noise
-
-
-def _shape(sound: np.ndarray, *, cues: VoiceCues) -> np.ndarray:
-    """Tremor, creak, swell and saturation."""
+    sound = sound + 3 * max(cues.breath, 0) * envelope * noise
     time = np.arange(len(sound)) / RATE
     for depth, hertz in ((cues.tremor, 7.0), (cues.creak, 30.0)):
         wave = 0.5 - 0.5 * np.cos(2 * np.pi * hertz * time)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ermgap.config import one_line
-from ermgap.corpora.audio_files import search, unsupported_name
+from ermgap.corpora.audio_files import search
 from ermgap.corpora.clip_paths import other_spelling
 from ermgap.corpora.table import Corpus, excluded_frame, frame
 from ermgap.errors import UserError
@@ -47,21 +47,19 @@ def load_named(
     root = need_path(path, corpus=corpus, what=f"the folder with its clips ({example})")
     if not root.is_dir():
         raise UserError(f"{root} is not a folder; {corpus}=PATH wants the folder with {example}.")
-    files, unsupported = search(root)
-    if not files and not unsupported:
+    files = search(root)
+    if not files:
         raise UserError(f"{root} holds no audio file; {corpus}=PATH wants {example} in it.")
     rows: dict[str, dict] = {}
-    stems = {file.stem for file in files}
-    excluded = [
-        {"corpus": corpus, "path": str(file), "reason": unsupported_name(file)}
-        for file in unsupported
-        if file.stem not in stems
-    ]
-    for file in files:
+    stems = {file.stem for file, problem in files if not problem}
+    excluded = []
+    for file, problem in sorted(files, key=lambda found: not found[1]):
         stem = file.stem
+        if problem and stem in stems:
+            continue
         match = name.fullmatch(stem)
         row = describe(match) if match else f"its name is not like {Path(example).stem}"
-        row = "another file of the same name" if stem in rows else row
+        row = problem or ("another file of the same name" if stem in rows else row)
         if isinstance(row, str):
             excluded.append({"corpus": corpus, "path": str(file), "reason": row})
         else:

@@ -57,7 +57,7 @@ def keep_labels(
     )
     return Corpus(
         table=table[known].assign(emotion=label[known]).reset_index(drop=True),
-        excluded=excluded_frame([excluded]),
+        excluded=excluded_frame(excluded),
         notes=tuple(_notes(table, label)),
     )
 

@@ -1,9 +1,4 @@
-"""Tells clips that cannot be speech by their level, and channels that cancel when averaged.
-
-level = Level(channels=2)
-level.add(block)                       # float32 [frames, channels], for every block
-problem = level.problem(mono)          # "" or a reason; mono is the mean of the channels
-"""
+"""Tells clips that cannot be speech by their level, and channels that cancel when averaged."""
 
 from __future__ import annotations
 

@@ -27,13 +27,16 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
+
 from ermgap.corpora.folder import need_path
-from ermgap.corpora.meld_st_rows import PAIRS, UNKNOWN, UNLISTED, Clip, Pair, read, read_genders
-from ermgap.corpora.table import Corpus, excluded_frame, frame
+from ermgap.corpora.meld_st_rows import PAIRS, UNKNOWN, UNLISTED, Pair, read, read_genders
+from ermgap.corpora.table import Corpus, excluded_frame, frame, text_frame
 from ermgap.errors import UserError
+from ermgap.records.files import path_bytes
 
 NAME = "meld_st"
 INFERRED = (
@@ -56,16 +59,23 @@ def load(path: Path | None, *, genders: Path | None = None) -> Corpus:
     root = need_path(path, corpus=NAME, what=LAYOUT)
     pairs, notes = find_pairs(root)
     known = read_genders(genders)
-    clips = [clip for pair in pairs for clip in read(root, pair, known)]
+    clips = text_frame([clip for pair in pairs for clip in read(root, pair, known)])
     notes.append(INFERRED if genders is None else f"meld_st's genders are those of {genders}")
     notes += [*_gender_notes(clips), *_exclude_leaks(clips), *_exclude_repeats(clips)]
     # Of byte-identical clips `audio.drop_copies` keeps the first: that must be the one of test.
-    kept = [clip for split in PRIORITY for clip in clips if clip.split == split and not clip.reason]
-    cut = _splits_by(lambda clip: clip.dialogue, kept)
-    notes += [*_cut_notes(kept, cut), *_speaker_notes(kept)]
-    excluded = [{"corpus": NAME, "path": c.path, "reason": c.reason} for c in clips if c.reason]
-    table = frame([_row(clip, cut) for clip in kept])
-    return Corpus(table=table, excluded=excluded_frame(excluded), notes=tuple(notes))
+    kept = clips[clips["reason"] == ""].sort_values("split", key=_priority, kind="stable")
+    cut = kept.groupby("dialogue")["split"].transform("nunique") > 1
+    table = kept.assign(
+        utterance_id=NAME + "/" + kept["language"] + "/" + kept["key"],
+        corpus=NAME,
+        speaker=NAME + "_" + kept["speaker"],
+        group=NAME + "_" + kept["dialogue"] + ("_" + kept["split"]).where(cut, ""),
+    )
+    return Corpus(
+        table=frame(table.to_dict("records")),
+        excluded=excluded_frame(clips[clips["reason"] != ""].assign(corpus=NAME)),
+        notes=(*notes, *_split_notes(kept, cut)),
+    )
 
 
 def find_pairs(root: Path) -> tuple[list[Pair], list[str]]:
@@ -101,117 +111,85 @@ def _near(root: Path) -> Path | None:
     return None
 
 
-def _splits_by(key: Callable[[Clip], tuple], clips: Iterable[Clip]) -> dict[tuple, set[str]]:
-    """The splits of each key that is in more than one."""
-    splits: dict[tuple, set[str]] = {}
-    for clip in clips:
-        splits.setdefault(key(clip), set()).add(clip.split)
-    return {name: several for name, several in splits.items() if len(several) > 1}
+def _gender_notes(clips: pd.DataFrame) -> Iterator[str]:
+    for reason, why in ((UNKNOWN, "unknown there"), (UNLISTED, "not given there at all")):
+        speakers = clips["speaker"]
+        tally = Counter(speakers[clips["reason"] == speakers.map(reason.format)])
+        if tally:
+            names = ", ".join(name for name, _ in tally.most_common(8))
+            more = f" and {len(tally) - 8} more" if len(tally) > 8 else ""
+            yield f"{tally.total()} clips are of speakers whose gender is {why}: {names}{more}"
 
 
-def _exclude_leaks(clips: list[Clip]) -> Iterator[str]:
+def _priority(splits: pd.Series) -> pd.Series:
+    return splits.map(PRIORITY.index)
+
+
+def _exclude_leaks(clips: pd.DataFrame) -> Iterator[str]:
     """Fill the reason of each clip whose utterance is also in a split of higher priority."""
-    usable = [clip for clip in clips if not clip.reason]
-    leaking = _splits_by(lambda clip: clip.key, usable)
-    excluded: Counter[str] = Counter()
-    for clip in usable:
-        stays_in = min(leaking.get(clip.key, {clip.split}), key=PRIORITY.index)
-        if clip.split != stays_in:
-            clip.reason = f"its utterance is in {stays_in} too, where it stays"
-            excluded[clip.split] += 1
-    if leaking:
-        counts = " and ".join(f"{n} of {split}" for split, n in excluded.items())
+    usable = clips[clips["reason"] == ""]
+    rank = _priority(usable["split"])
+    first = rank.groupby(usable["key"]).transform("min")
+    leaks = usable[rank > first]
+    if len(leaks):
+        reasons = dict(enumerate(f"its utterance is in {s} too, where it stays" for s in PRIORITY))
+        clips.loc[leaks.index, "reason"] = first[leaks.index].map(reasons)
+        tally = leaks["split"].value_counts(sort=False)
+        counts = " and ".join(f"{n} of {split}" for split, n in tally.items())
         yield (
-            f"LEAKAGE REMOVED: meld_st's CSVs put {len(leaking)} utterances in two splits; they "
-            f"stay in test before dev before train, and {counts} clips are excluded"
+            f"LEAKAGE REMOVED: meld_st's CSVs put {leaks['key'].nunique()} utterances in two "
+            f"splits; they stay in test before dev before train, and {counts} clips are excluded"
         )
 
 
-def _exclude_repeats(clips: list[Clip]) -> Iterator[str]:
+def _exclude_repeats(clips: pd.DataFrame) -> Iterator[str]:
     """Keep one clip of each utterance and language, of those whose file exists if any does."""
-    copies: dict[tuple, list[Clip]] = {}
-    for clip in clips:
-        if not clip.reason:
-            copies.setdefault((clip.key, clip.language), []).append(clip)
-    tally: Counter[bool] = Counter()  # by whether the words are others
-    for same in copies.values():
-        if len(same) == 1:
-            continue
-        kept = next((clip for clip in same if _has_audio(clip)), same[0])
-        for clip in same:
-            if clip is kept:
-                continue
-            if _letters(clip.english) != _letters(kept.english):
-                clip.reason = SAME_NUMBERS
-            elif clip.pair == kept.pair:
-                clip.reason = SAME_ROW
-            else:
-                clip.reason = f"the same English utterance, counted once from {kept.pair}"
-            tally[clip.reason == SAME_NUMBERS] += 1
-    if repeats := tally[False]:
+    usable = clips[clips["reason"] == ""]
+    same = usable[usable.duplicated(["key", "language"], keep=False)]
+    same = same.assign(row=same.index, words=same["english"].map(_letters))
+    same = same.loc[same["path"].map(_is_silent).sort_values(kind="stable").index]
+    kept = same.groupby(["key", "language"])[["row", "words", "pair"]].transform("first")
+    copies = same[same["row"] != kept["row"]]
+    kept = kept.loc[copies.index]
+    others = copies["words"] != kept["words"]
+    reason = "the same English utterance, counted once from " + kept["pair"]
+    reason = reason.mask(copies["pair"] == kept["pair"], SAME_ROW).mask(others, SAME_NUMBERS)
+    clips.loc[copies.index, "reason"] = reason
+    if repeats := (~others).sum():
         yield f"{repeats} clips of meld_st repeat another (English in both pairs) and are excluded"
-    if others := tally[True]:
+    if others.any():
         yield (
-            f"meld_st gives {others} clips the numbers of another utterance (MELD numbered its "
-            "dialogues anew in each of its splits); they are excluded, lest one leak as the other"
+            f"meld_st gives {others.sum()} clips the numbers of another utterance (MELD numbered "
+            "its dialogues anew in each of its splits); they are excluded, lest one leak as the "
+            "other"
         )
 
 
-def _has_audio(clip: Clip) -> bool:
+def _is_silent(path: str) -> bool:
     try:
-        return os.path.getsize(clip.path) > 0
+        return os.path.getsize(path_bytes(path)) == 0
     except OSError:
-        return False
+        return True
 
 
 def _letters(text: str) -> str:
     return "".join(letter for letter in text.casefold() if letter.isalnum())
 
 
-def _row(clip: Clip, cut: dict[tuple, set[str]]) -> dict:
-    season, episode, dialogue, utterance = clip.key
-    scene = f"s{season:02d}e{episode:02d}_d{dialogue:04d}"
-    return {
-        "utterance_id": f"{NAME}/{clip.language}/{scene}_u{utterance:03d}",
-        "corpus": NAME,
-        "language": clip.language,
-        "gender": clip.gender,
-        "emotion": clip.emotion,
-        "speaker": f"{NAME}_{clip.speaker}",
-        "group": f"{NAME}_{scene}" + (f"_{clip.split}" if clip.dialogue in cut else ""),
-        "split": clip.split,
-        "path": clip.path,
-        "transcript": clip.transcript,
-    }
-
-
-def _cut_notes(kept: list[Clip], cut: dict[tuple, set[str]]) -> Iterator[str]:
-    if cut:
-        dev_and_test = [clip for clip in kept if clip.split != "train"]
-        touched = sum("train" in cut.get(clip.dialogue, ()) for clip in dev_and_test)
+def _split_notes(kept: pd.DataFrame, cut: pd.Series) -> Iterator[str]:
+    """How the official split flatters a model: by dialogues that are `cut`, and by speakers."""
+    is_train = kept["split"] == "train"
+    train, rest = kept[is_train], kept[~is_train]
+    if cut.any():
         yield (
-            f"DIALOGUES CUT: meld_st's official split puts parts of {len(cut)} of "
-            f"{len({clip.dialogue for clip in kept})} dialogues in different splits; {touched} of "
-            f"{len(dev_and_test)} dev and test clips have other turns of their dialogue in train, "
-            "which flatters a model. Each part is a group of its own"
+            "DIALOGUES CUT: meld_st's official split puts parts of "
+            f"{kept['dialogue'][cut].nunique()} of {kept['dialogue'].nunique()} dialogues in "
+            f"different splits; {rest['dialogue'].isin(train['dialogue']).sum()} of {len(rest)} "
+            "dev and test clips have other turns of their dialogue in train, which flatters a "
+            "model. Each part is a group of its own"
         )
-
-
-def _speaker_notes(kept: list[Clip]) -> Iterator[str]:
-    trained = {clip.speaker for clip in kept if clip.split == "train"}
-    shared = [clip.speaker in trained for clip in kept if clip.split != "train"]
-    if any(shared):
+    if shared := rest["speaker"].isin(train["speaker"]).sum():
         yield (
-            f"meld_st's official split is not by speaker: {sum(shared)} of {len(shared)} dev "
-            "and test clips are of characters that train has too"
+            f"meld_st's official split is not by speaker: {shared} of {len(rest)} dev and test "
+            "clips are of characters that train has too"
         )
-
-
-def _gender_notes(clips: list[Clip]) -> Iterator[str]:
-    unlisted = Counter(c.speaker for c in clips if c.reason == UNLISTED.format(c.speaker))
-    unknown = Counter(clip.speaker for clip in clips if clip.reason == UNKNOWN)
-    for clips_of, why in ((unknown, "unknown there"), (unlisted, "not given there at all")):
-        if clips_of:
-            names = ", ".join(name for name, _ in clips_of.most_common(8))
-            more = f" and {len(clips_of) - 8} more" if len(clips_of) > 8 else ""
-            yield f"{clips_of.total()} clips are of speakers whose gender is {why}: {names}{more}"

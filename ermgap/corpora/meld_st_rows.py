@@ -1,7 +1,7 @@
 """Reads the CSVs of MELD-ST (two clips a row, English and dubbed) and of its speakers' genders.
 
     genders = read_genders(None)                       # {"ross": "male", "all": "", ...}
-    clips = read(root, PAIRS[0], genders)          # list[Clip]; `reason` says why one is excluded
+    clips = read(root, PAIRS[0], genders)          # dicts; `reason` says why one is excluded
 
 A mistake in a file raises UserError; a mistake in a row of MELD-ST is the reason of its clips.
 """
@@ -48,30 +48,6 @@ class Pair:
 PAIRS = (Pair("ENG_DEU", "de", "German", "DEU"), Pair("ENG_JPN", "ja", "Japanese", "JPN"))
 
 
-@dataclass(slots=True)
-class Clip:
-    """One audio file of one row; `key` is its season, episode, dialogue and utterance.
-
-    `key` is None and `gender` "" only where `reason` is filled.
-    """
-
-    pair: str
-    split: str
-    language: str
-    path: str
-    key: tuple[int, int, int, int] | None
-    speaker: str
-    gender: str
-    emotion: str
-    transcript: str
-    english: str
-    reason: str = ""
-
-    @property
-    def dialogue(self) -> tuple[int, int, int]:
-        return self.key[:3]
-
-
 def normalized_name(name: str) -> str:
     """A name as it is looked up: case, spaces and forms of letters do not count."""
     name = unicodedata.normalize("NFC", name)
@@ -105,41 +81,45 @@ def read_genders(file: Path | None) -> dict[str, str]:
     return {name: gender for name, (gender, _) in genders.items()}
 
 
-def read(root: Path, pair: Pair, genders: Mapping[str, str]) -> list[Clip]:
-    """All clips of a pair, English and dubbed in turn, in the order train, dev, test.
+def read(root: Path, pair: Pair, genders: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """The clips of a pair, English and dubbed in turn, in the order train, dev, test.
 
-    `genders` is what `read_genders` gives. Raises UserError as `csv_file.read_csv` does.
+    Keys: pair, split, language, path, dialogue (`s04e07_d0000`), key (`s04e07_d0000_u001`),
+    speaker, gender, emotion, transcript, english, and reason (why it is excluded, or ""; only such
+    a clip may lack key and gender). `genders` is what `read_genders` gives. Raises UserError as
+    `csv_file.read_csv` does.
     """
-    files = pair.csvs(root).items()
-    return [clip for split, file in files for clip in _read(file, pair, split, genders)]
-
-
-def _read(file: Path, pair: Pair, split: str, genders: Mapping[str, str]) -> Iterator[Clip]:
     required = ("id", "English", pair.column, "emotion", "speaker", *NUMBERS)
-    rows = [
-        (number, {name: value.strip() for name, value in row.items()})
-        for number, row in read_csv(file, required=required).rows
-    ]
-    for (number, row), bad_id in zip(rows, _wrong_ids([row for _, row in rows]), strict=True):
-        numbers = {column: NUMBER.fullmatch(row[column]) for column in NUMBERS}
-        gender = genders.get(normalized_name(row["speaker"]))
-        known = {
-            "pair": pair.folder,
-            "split": split,
-            "key": tuple(int(n[1]) for n in numbers.values()) if all(numbers.values()) else None,
-            "speaker": " ".join(row["speaker"].split()),
-            "gender": gender or "",
-            "emotion": row["emotion"].lower(),
-            "english": row["English"],
-            "reason": bad_id or _reason(row, numbers, gender),
-        }
-        for language, audio, column in (
-            ("en", "ENG", "English"),
-            (pair.language, pair.audio, pair.column),
-        ):
-            path = file.parent / audio / split / f"{split}_{_plain(row['id'])}.wav"
-            path = f"{file}, row {number} ({language})" if bad_id else str(path)
-            yield Clip(language=language, path=path, transcript=row[column], **known)
+    dubbed = (pair.language, pair.audio, pair.column)
+    for split, file in pair.csvs(root).items():
+        rows = [
+            (number, {name: value.strip() for name, value in row.items()})
+            for number, row in read_csv(file, required=required).rows
+        ]
+        wrong_ids = _wrong_ids([row for _, row in rows])
+        for (number, row), wrong_id in zip(rows, wrong_ids, strict=True):
+            gender = genders.get(normalized_name(row["speaker"]))
+            matches = {column: NUMBER.fullmatch(row[column]) for column in NUMBERS}
+            dialogue = utterance = ""
+            if all(matches.values()):
+                numbers = [int(match[1]) for match in matches.values()]
+                dialogue = "s{:02d}e{:02d}_d{:04d}".format(*numbers)
+                utterance = f"{dialogue}_u{numbers[3]:03d}"
+            known = {
+                "pair": pair.folder,
+                "split": split,
+                "dialogue": dialogue,
+                "key": utterance,
+                "speaker": " ".join(row["speaker"].split()),
+                "gender": gender or "",
+                "emotion": row["emotion"].lower(),
+                "english": row["English"],
+                "reason": wrong_id or _reason(row, matches, gender),
+            }
+            for language, audio, column in (("en", "ENG", "English"), dubbed):
+                path = file.parent / audio / split / f"{split}_{_plain(row['id'])}.wav"
+                path = f"{file}, row {number} ({language})" if wrong_id else str(path)
+                yield known | {"language": language, "path": path, "transcript": row[column]}
 
 
 def _plain(text: str) -> str:

@@ -1,8 +1,5 @@
 """Counts the frames of an MPEG stream (MP3, MP2) and finds where they begin and end.
 
-    stream = count_frames(file, 0, size)        # None where no two frames follow each other
-    samples = stream.frames * stream.samples
-
 A decoder takes the length from the index frame (Xing, Info or VBRI) that most encoders write first;
 without it, from the size of the first frame, which is wrong by any factor where the bitrate varies.
 The layout of a header is that of ISO/IEC 11172-3, 2.4.1.3. Layer I and streams of free bitrate are

@@ -1,8 +1,4 @@
-"""A user's own audio files as a table of utterances, with a problem where one cannot be used.
-
-rows = table(["clip.wav", "folder/"], settings, transcripts="said.csv")
-usable = rows[rows["problem"] == ""]
-"""
+"""A user's own audio files as a table of utterances, with a problem where one cannot be used."""
 
 from __future__ import annotations
 
@@ -85,18 +81,14 @@ def _inspected(files: Sequence[Path | str], settings: config.Config, language: s
     paths, window = _paths(files), settings.backbone.window_s
     placeholders = {"corpus": "own", "language": language, "gender": "female", "speaker": "own"}
     placeholders["emotion"] = settings.data.labels[0]
-    rows = frame(
-        [
-            placeholders | {"path": path, "utterance_id": f"own/{i:06d}"}
-            for i, (path, _) in enumerate(paths)
-        ]
-    )
+    named = [{"path": path, "utterance_id": f"own/{i:06d}"} for i, (path, _) in enumerate(paths)]
+    rows = frame([placeholders | name for name in named])
     rows["problem"] = [problem for _, problem in paths]
     kept, excluded, cancelling = audio.inspect(rows[rows["problem"] == ""])
     reasons = dict(zip(excluded["path"], excluded["reason"], strict=True))
-    bad = rows["path"].isin(reasons) & (rows["problem"] == "")
-    rows.loc[bad, "problem"] = rows["path"][bad].map(reasons)
-    rows["problem"] = rows["problem"].replace("unreadable", f"unreadable ({READ})")
+    inspected = rows["path"].map(lambda path: reasons.get(path, ""))
+    inspected = inspected.replace("unreadable", f"unreadable ({READ})")
+    rows["problem"] = rows["problem"].where(rows["problem"] != "", inspected)
     ends = rows["utterance_id"].map(kept.set_index("utterance_id")["end_s"])
     cancel = rows["utterance_id"].isin(kept["utterance_id"][cancelling])
     notes = [
@@ -113,11 +105,6 @@ def _paths(files: Sequence[Path | str]) -> list[tuple[str, str]]:
     """(path, problem or "") of every file, those of a folder in order; see `audio_files.search`."""
     paths = []
     for name in map(Path, files):
-        if not name.is_dir():
-            paths.append((str(name), ""))
-            continue
-        readable, unsupported = audio_files.search(name)
-        inside = [(str(path), "") for path in readable]
-        inside += [(str(path), audio_files.unsupported_name(path)) for path in unsupported]
-        paths += sorted(inside) or [(str(name), f"a folder without audio ({READ})")]
-    return paths
+        found = audio_files.search(name) if name.is_dir() else [(name, "")]
+        paths += found or [(name, f"a folder without audio ({READ})")]
+    return [(str(path), problem) for path, problem in paths]

@@ -9,6 +9,7 @@ is train. The dealing depends on the seed alone, so that the folds of one seed d
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,7 +38,11 @@ def assign(
     Raises UserError for folds that make no sense, and when no language has both genders in both
     train and dev.
     """
-    _check(fold, folds, test)
+    least = 3 if test else 2
+    if folds < least:
+        raise UserError(f"folds is {folds}; write at least {least} to have something to train on.")
+    if not 0 <= fold < folds:
+        raise UserError(f"fold is {fold}; write 0 to {folds - 1}, one of the {folds} folds.")
     settings = {"seed": seed, "fold": fold, "folds": folds, "test": test}
     completed, moves = complete_groups(table)
     result = _draw(completed, **settings)
@@ -67,23 +72,13 @@ def complete_groups(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     return table.assign(split=split), moves
 
 
-def _check(fold: int, folds: int, test: bool) -> None:
-    least = 3 if test else 2
-    if folds < least:
-        raise UserError(f"folds is {folds}; write at least {least} to have something to train on.")
-    if not 0 <= fold < folds:
-        raise UserError(f"fold is {fold}; write 0 to {folds - 1}, one of the {folds} folds.")
-
-
 def _draw(table: pd.DataFrame, *, seed: int, fold: int, folds: int, test: bool) -> pd.DataFrame:
     """The table with a split drawn for each group of the rows that have none."""
     undivided = table[table["split"] == ""]
     if undivided.empty:
         return table
-    fold_of, folds_of = _deal(undivided, seed=seed, folds=folds)
     drawn = {}
-    for group, own in fold_of.items():
-        available = folds_of[group]
+    for group, (own, available) in _deal(undivided, seed=seed, folds=folds).items():
         is_test = test and available > 2 and own == (fold + 1) % available
         is_dev = available > 1 and own == fold % available
         drawn[group] = "test" if is_test else "dev" if is_dev else "train"
@@ -91,7 +86,7 @@ def _draw(table: pd.DataFrame, *, seed: int, fold: int, folds: int, test: bool) 
     return table.assign(split=split.astype(str))
 
 
-def _deal(table: pd.DataFrame, *, seed: int, folds: int) -> tuple[dict[str, int], dict[str, int]]:
+def _deal(table: pd.DataFrame, *, seed: int, folds: int) -> dict[str, tuple[int, int]]:
     """Fold of each group, and the number of folds that its stratum was dealt to.
 
     A stratum is the (language, gender) of which the group has most; its cost counts all its rows.
@@ -99,22 +94,23 @@ def _deal(table: pd.DataFrame, *, seed: int, folds: int) -> tuple[dict[str, int]
     contents = _contents(table)
     most = table.groupby(["group", "language", "gender"]).size().groupby("group").idxmax()
     stratum_of = {group: (language, gender) for group, language, gender in most}
-    strata = list(stratum_of.values())
+    strata = Counter(stratum_of.values())
     random = np.random.default_rng(seed)
     load = np.zeros((folds, contents.shape[1]))
     clips = np.zeros(folds)
     sizes = table.groupby("group").size()
-    fold_of: dict[str, int] = {}
-    folds_of = {group: min(folds, strata.count(key)) for group, key in stratum_of.items()}
-    for group in _order(stratum_of, sizes, random):
-        open_folds = folds_of[group]
-        cost = load[:open_folds] @ contents.loc[group].to_numpy()
+    dealt: dict[str, tuple[int, int]] = {}
+    # By stratum, larger groups first by powers of two, shuffled among about equals.
+    shuffled = random.permutation(sorted(stratum_of))
+    for group in sorted(shuffled, key=lambda name: (stratum_of[name], -int(np.log2(sizes[name])))):
+        available = min(folds, strata[stratum_of[group]])
+        cost = load[:available] @ contents.loc[group].to_numpy()
         near = np.round(20 * cost / max(cost.max(), 1e-12))  # 5 % apart is a tie: then even sizes
-        best = np.lexsort((random.random(open_folds), clips[:open_folds], near))[0]
-        fold_of[group] = int(best)
+        best = np.lexsort((random.random(available), clips[:available], near))[0]
+        dealt[group] = int(best), available
         load[best] += contents.loc[group].to_numpy()
         clips[best] += sizes[group]
-    return fold_of, folds_of
+    return dealt
 
 
 def _contents(table: pd.DataFrame) -> pd.DataFrame:
@@ -127,19 +123,10 @@ def _contents(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([part.set_axis(range(part.shape[1]), axis=1) for part in parts], axis=1)
 
 
-def _order(stratum_of: dict, sizes: pd.Series, random: np.random.Generator) -> list[str]:
-    """Groups by stratum, larger ones first by powers of two, shuffled among about equals."""
-    shuffled = random.permutation(sorted(stratum_of))
-    return sorted(shuffled, key=lambda name: (stratum_of[name], -int(np.log2(sizes[name]))))
-
-
 def _has_gap(table: pd.DataFrame) -> bool:
     """Whether some language has both genders in both train and dev."""
-    needed = {(split, gender) for split in ("train", "dev") for gender in GENDERS}
-    return any(
-        needed <= set(zip(part["split"], part["gender"], strict=True))
-        for _, part in table.groupby("language")
-    )
+    sides = table.groupby(["language", "split"])["gender"].nunique().unstack()
+    return (sides.reindex(columns=["train", "dev"]) == len(GENDERS)).all(axis=1).any()
 
 
 def _no_gap(table: pd.DataFrame, *, moves: Sequence[str], drawn: bool) -> UserError:

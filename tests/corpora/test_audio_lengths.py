@@ -244,6 +244,6 @@ def test_a_folder_is_searched_for_sound_and_for_what_cannot_be_read(tmp_path):
                  "__MACOSX/f.wav", ".trash/g.wav"):  # fmt: skip
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    readable, foreign = audio_files.search(tmp_path)
-    assert [path.name for path in readable] == ["a.WAV", "c.opus"]
-    assert [path.name for path in foreign] == ["b.m4a", "d.amr"]
+    found = audio_files.search(tmp_path)
+    assert [path.name for path, problem in found if not problem] == ["a.WAV", "c.opus"]
+    assert [path.name for path, problem in found if problem] == ["b.m4a", "d.amr"]
