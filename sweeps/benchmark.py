@@ -82,9 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     records = _records(benchmark, first.utterances, resumed=bool(given.resume))
     print(f"results: {benchmark.folder}")
-    stopped = (
-        f"stopped; continue with: python sweeps/benchmark.py --resume {in_shell(benchmark.folder)}"
-    )
+    place = in_shell(benchmark.folder)
+    stopped = f"stopped; continue with: python sweeps/benchmark.py --resume {place}"
     if status := folds.train(benchmark, plans, address=given.address):
         print(stopped)
         return status

@@ -138,9 +138,7 @@ class IndexedUtterances:
         rows = np.asarray(rows, dtype=np.int64)
         empty = np.zeros(0, dtype=np.int64)
         prefix = self.before[rows[0]] if shared else empty
-        wanted = [
-            self.prompt.answers[label][: None if answers else 1] for label in self.label[rows]
-        ]
+        wanted = [self.prompt.answers[i][: None if answers else 1] for i in self.label[rows]]
         parts = [
             (
                 empty if shared else self.before[row],

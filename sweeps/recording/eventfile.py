@@ -51,9 +51,8 @@ class EventFile:
 
 def scalars(values: Mapping[str, float]) -> Summary:
     """One summary of all values by tag."""
-    return Summary(
-        value=[Summary.Value(tag=_tag(name), simple_value=v) for name, v in values.items()]
-    )
+    tagged = [Summary.Value(tag=_tag(name), simple_value=v) for name, v in values.items()]
+    return Summary(value=tagged)
 
 
 def image(name: str, pixels: np.ndarray) -> Summary:

@@ -26,10 +26,7 @@ class LiveRecords(Records):
 
     def __init__(self, records: Records, trials: Iterable[Trial] = ()) -> None:
         super().__init__(records.directory, records.sweep)
-        self.known = {
-            trial.trial_id: replace(trial, rows=_selected(trial.selected, trial.rows))
-            for trial in trials
-        }
+        self.known = {trial.trial_id: _reduced(trial) for trial in trials}
         self.offset = 0  # bytes of trials.jsonl that `catch_up` has read
         self._speakers: pd.DataFrame | None = None
 
@@ -55,10 +52,10 @@ class LiveRecords(Records):
         """Add a committed row; it may be the first of its trial."""
         before = self.known.get(row["trial_id"])
         now = Trial.of([*(before.rows if before else ()), row])
-        self.known[now.trial_id] = replace(now, rows=_selected(now.selected, now.rows))
+        self.known[now.trial_id] = _reduced(now)
 
     def trials(self) -> list[Trial]:
-        """As `Records.trials`; their `rows` hold only what `_selected` keeps."""
+        """As `Records.trials`; their `rows` hold only what `_reduced` keeps."""
         trials = list(self.known.values())
         return judge_trials(trials, self.rule(trials))
 
@@ -69,14 +66,10 @@ class LiveRecords(Records):
         return self._speakers
 
 
-def _selected(selected: dict, rows: list[dict]) -> list[dict]:
-    """The row of the selected epoch, reduced to what a point shows; empty if there is none yet."""
-    return [
-        {
-            "epoch": row["epoch"],
-            "dev": {"worst_cell": (row.get("dev") or {}).get("worst_cell")},
-            "raised_share": row.get("raised_share"),
-        }
-        for row in rows
-        if row["epoch"] == selected.get("epoch")
-    ][-1:]
+def _reduced(trial: Trial) -> Trial:
+    """The trial with what a point shows of the row of its selected epoch, if there is one yet."""
+    rows = [row for row in trial.rows if row["epoch"] == trial.selected.get("epoch")][-1:]
+    kept = [{key: row.get(key) for key in ("epoch", "dev", "raised_share")} for row in rows]
+    for row in kept:
+        row["dev"] = {"worst_cell": (row["dev"] or {}).get("worst_cell")}
+    return replace(trial, rows=kept)

@@ -201,10 +201,8 @@ def _reopen(
     if ended < config.sweep.trials:
         ready(config, records.directory, records.sweep.get("storage"))
     records.lock()
-    if config.to_dict() != records.sweep["config"]:
-        records.write_sweep(
-            records.sweep | {"config": config.to_dict(), "trials": config.sweep.trials}
-        )
+    if (now := config.to_dict()) != records.sweep["config"]:
+        records.write_sweep(records.sweep | {"config": now, "trials": config.sweep.trials})
     if ended < config.sweep.trials:
         records.clear_done()
     return config, records

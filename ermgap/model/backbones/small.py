@@ -119,10 +119,7 @@ def compose(
     positions = "model.audio_tower.embed_positions.weight"
     state[positions] = state[positions][: building.POSITIONS_PER_SECOND * window_s]
     state |= _decoder_state(decoder, layers=layers)
-    tensors = {
-        name: torch.from_numpy(np.require(array, np.float32, ["C", "W"]))
-        for name, array in state.items()
-    }
+    tensors = {k: torch.from_numpy(np.require(v, np.float32, ["C", "W"])) for k, v in state.items()}
     outputs = text["hidden_size"]
     draw = torch.randn(outputs, wide, generator=torch.Generator().manual_seed(SEED))
     projector = "model.multi_modal_projector.linear"

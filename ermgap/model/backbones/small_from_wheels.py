@@ -177,11 +177,5 @@ def encoder_from_ctranslate2(variables: dict[str, np.ndarray]) -> dict[str, np.n
             for theirs, ours in RENAMED.items():
                 name = name.replace(theirs, ours)
             pieces = np.split(array, 3) if "{}" in name else [array]
-            out |= {
-                name.format(letter): piece for letter, piece in zip("qkv", pieces, strict=False)
-            }
-    return {
-        name: np.asarray(array, np.float32)
-        for name, array in out.items()
-        if not name.endswith("k_proj.bias")
-    }
+            out |= zip(map(name.format, "qkv"), pieces, strict=False)
+    return {k: np.asarray(v, np.float32) for k, v in out.items() if not k.endswith("k_proj.bias")}

@@ -36,17 +36,15 @@ def expected_improvement(
         # A cell is dominated when its lower corner is not better anywhere.
         at = [np.searchsorted(edge, value) for edge, value in zip(edges, point, strict=True)]
         free[tuple(slice(i + 1, None) for i in at)] = False
-    gains = [
-        np.diff(_below(edge, mean[:, j], sd[:, j]), axis=1, prepend=0.0)
-        for j, edge in enumerate(edges)
-    ]
+    gains = [_gain(edge, mean[:, j], sd[:, j]) for j, edge in enumerate(edges)]
     axes = string.ascii_lowercase[: len(edges)]
     terms = ",".join(f"z{axis}" for axis in axes)
     return np.einsum(f"{terms},{axes}->z", *gains, free.astype(float), optimize=True)
 
 
-def _below(edge: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
-    """E (t - y)+ for each t of edge [e] and y ~ N(mean, sd) [n]: [n, e]."""
+def _gain(edge: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
+    """By how much E (t - y)+ grows up to each t of edge [e], for y ~ N(mean, sd) [n]: [n, e]."""
     far = edge[None] - mean[:, None]
     z = far / sd[:, None]
-    return far * ndtr(z) + sd[:, None] * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+    below = far * ndtr(z) + sd[:, None] * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+    return np.diff(below, axis=1, prepend=0.0)

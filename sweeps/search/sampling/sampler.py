@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import optuna
@@ -137,9 +137,7 @@ class FrontSampler(UniformSampler):
         trial = copy(trial)
         trial.number = -1  # TPE omits the trial of its number, and those of `_study` are new
         tpe = optuna.samplers.TPESampler(seed=int(self.rng.integers(2**31)), n_startup_trials=0)
-        return self.encoding.choose(
-            lambda *asked: tpe.sample_independent(study, trial, *asked), fixed
-        )
+        return self.encoding.choose(partial(tpe.sample_independent, study, trial), fixed)
 
     def _score(
         self,

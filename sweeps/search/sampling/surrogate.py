@@ -68,16 +68,12 @@ class Surrogate:
         self.spread = float(np.std(observations.values)) or 1.0
         self.x = torch.as_tensor(observations.features)
         self.remaining = torch.as_tensor(observations.remaining)
-        self.same = (
-            torch.as_tensor(observations.trial)[:, None]
-            == torch.as_tensor(observations.trial)[None]
-        )
+        self.same = torch.as_tensor(observations.trial[:, None] == observations.trial[None])
         self.y = torch.as_tensor((observations.values - self.centre) / self.spread)
         count = int(groups.max()) + 1
-        mode = [LENGTH[0]] * count + [middle for middle, _ in START.values()]
-        sd = [LENGTH[1]] * count + [width for _, width in START.values()]
-        self.mode, self.sd = torch.as_tensor(np.array(mode)), torch.as_tensor(np.array(sd))
-        hint = hint if hint is not None and len(hint) == len(mode) else None
+        prior = np.array([LENGTH] * count + list(START.values()))
+        self.mode, self.sd = torch.as_tensor(prior).unbind(1)
+        hint = hint if hint is not None and len(hint) == len(prior) else None
         self.settings = self._fit(hint) if fit or hint is None else hint
         self._condition()
 
@@ -89,10 +85,7 @@ class Surrogate:
             mean = cross @ self.weights
             solved = torch.linalg.solve_triangular(self.factor, cross.T, upper=False)
             variance = (part["signal"] + 1.0 - (solved**2).sum(0)).clamp_min(1e-12)
-        return (
-            mean.numpy() * self.spread + self.centre,
-            variance.sqrt().numpy() * self.spread,
-        )
+        return mean.numpy() * self.spread + self.centre, variance.sqrt().numpy() * self.spread
 
     def believe(self, features: np.ndarray) -> None:
         """Condition on the model's own mean at features [k, F], those of running trials."""
