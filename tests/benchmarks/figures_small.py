@@ -36,7 +36,12 @@ def main() -> None:
         for fold in given.folds
         for name, trial in systems.items()
     ]
-    run_all("small", runs, file=given.file, data=records.sweep["config"]["data"]["corpora"])
+    run_all(
+        "small",
+        runs,
+        file=given.file,
+        common={"data.corpora": records.sweep["config"]["data"]["corpora"]},
+    )
     rows = [row for row in read(given.file) if row["name"] in systems]
     text = table(systems, rows, given.folds)
     given.file.with_suffix(".md").write_text(text, encoding="utf-8")

@@ -8,32 +8,48 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 RESULTS = Path(__file__).parent / "results"
+ADAPTERS = Path(__file__).parents[2] / "results" / "figures-adapters"
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a figure: a name for the table, the changes to the preset, the seed."""
+    """One run of a figure: a name for the table, the changes to the preset, the seed.
+
+    `keep`: of the figure whose adapters are kept, `adapter` is the folder of this run's.
+    """
 
     name: str
     changes: dict
     seed: int = 0
     fold: int = 0
+    keep: str = ""
 
     @property
     def key(self) -> tuple:
         return self.name, self.fold, self.seed
 
+    @property
+    def adapter(self) -> Path:
+        return ADAPTERS / self.keep / f"{self.name}, fold {self.fold}, seed {self.seed}"
+
 
 def run_all(
-    preset: str, runs: Iterable[Run], *, file: Path, data: list[str] | None = None
+    preset: str,
+    runs: Iterable[Run],
+    *,
+    file: Path,
+    common: Mapping | None = None,
+    kept: Callable[[pd.DataFrame], dict] = lambda predictions: {},
 ) -> list[dict]:
     """Train every run that the file does not hold yet; returns all of the file's rows.
 
@@ -41,7 +57,8 @@ def run_all(
         preset: name of the preset that the runs change.
         runs: what to run.
         file: JSON lines, appended after each run.
-        data: corpora instead of the preset's.
+        common: changes to the preset that all runs share.
+        kept: of the predictions of the selected epoch, further keys of the run's row.
     """
     import torch
 
@@ -53,16 +70,13 @@ def run_all(
 
     keep_freed_memory()
     torch.set_num_threads(int(os.environ.get("THREADS", os.cpu_count() or 1)))
-    base = config.load(plan.preset_path(preset))
-    if data:
-        base = base.replace({"data.corpora": data})
+    base = config.load(plan.preset_path(preset)).replace(common or {})
     prepared: dict = {}
     for run in runs:
         if run.key in {row_key(row) for row in read(file)}:
             continue
         settings = base.replace({"data.fold": run.fold, "train.seed": run.seed} | run.changes)
         if run.fold not in prepared:
-            prepared.clear()
             prepared[run.fold] = context.prepare(
                 {
                     "config": settings.to_dict(),
@@ -82,7 +96,11 @@ def run_all(
             report=keep(rows),
             failed=stop,
         )
-        append(file, run, rows)
+        if run.keep:
+            adapter = shared.storage.fetch_folder("adapters/t0000")
+            shutil.copytree(adapter, run.adapter, dirs_exist_ok=True)
+        predictions = pd.read_parquet(shared.storage.fetch("predictions/t0000.parquet"))
+        append(file, run, rows, kept(predictions))
         print(f"{run.key}: {rows[-1]['selected']}", flush=True)
     return read(file)
 
@@ -102,15 +120,15 @@ def stop(job, reason: str) -> None:
     raise SystemExit(f"error: {job.trial_id}: {reason}")
 
 
-def append(file: Path, run: Run, rows: list[dict]) -> None:
-    """One line: the selected epoch's dev metrics and gaps, and how long the run took."""
+def append(file: Path, run: Run, rows: list[dict], more: dict) -> None:
+    """One line: the selected epoch's dev metrics and gaps, how long the run took, and `more`."""
     chosen = rows[rows[-1]["selected"]["epoch"] - 1]
     line = {
         "name": run.name, "fold": run.fold, "seed": run.seed, "changes": run.changes,
         "selected": rows[-1]["selected"], "gaps": chosen["dev"]["gaps"], "n": chosen["dev"]["n"],
         "raised_share": float(np.mean([row["raised_share"] for row in rows])),
         "seconds": round(sum(row["seconds"] for row in rows), 1),
-    }  # fmt: skip
+    } | more  # fmt: skip
     file.parent.mkdir(parents=True, exist_ok=True)
     with open(file, "a", encoding="utf-8") as out:
         out.write(json.dumps(line) + "\n")
@@ -140,7 +158,12 @@ def points(values: np.ndarray, *, sign: str = "") -> str:
 
 
 def figure_on_demo(
-    name: str, systems: Mapping[str, dict], seeds: Iterable[int], table: Callable[[list], str]
+    name: str,
+    systems: Mapping[str, dict],
+    seeds: Iterable[int],
+    table: Callable[[list], str],
+    *,
+    keep: Iterable[str] = (),
 ) -> None:
     """Run each system with each seed on the demo, then write and print the table of their rows.
 
@@ -148,8 +171,13 @@ def figure_on_demo(
         name: of results/NAME.jsonl and results/NAME.md.
         systems: the changes to the preset, by name.
         table: Markdown of the rows.
+        keep: the systems whose adapters are kept.
     """
-    runs = [Run(system, changes, seed) for seed in seeds for system, changes in systems.items()]
+    runs = [
+        Run(system, changes, seed, keep=name if system in keep else "")
+        for seed in seeds
+        for system, changes in systems.items()
+    ]
     rows = run_all("demo", runs, file=RESULTS / f"{name}.jsonl")
     text = table([row for row in rows if row["name"] in systems])
     (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
