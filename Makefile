@@ -117,8 +117,8 @@ peers: .venv-peers .venv-peers-search
 	  $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
 
 figures-%: setup
-	@[ -f tests/benchmarks/figures_$*.py ] || { echo 'error: there is no tests/benchmarks/figures_$*.py'; exit 2; }
-	@$(PY) tests/benchmarks/figures_$*.py $(ARGS)
+	@[ -f tests/benchmarks/figures_$(subst -,_,$*).py ] || { echo "error: there is no tests/benchmarks/figures_$(subst -,_,$*).py"; exit 2; }
+	@$(PY) tests/benchmarks/figures_$(subst -,_,$*).py $(ARGS)
 
 lint: setup
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .

@@ -43,8 +43,12 @@ SYSTEMS = {
     "V-REx, worse sides, 0.3": {
         "objective.loss": "vrex", "objective.lambda_max": 0.3, "objective.sides": "worse",
     },
-    "worse side from 2/10, ema, p 1, 0.3": minmaxgap(0.3, sides="worse", schedule="step", start=0.2),
-    "worse side from 3/10, ema, p 1, 0.5": minmaxgap(0.5, sides="worse", schedule="step", start=0.3),
+    "worse side from 2/10, ema, p 1, 0.3": minmaxgap(
+        0.3, sides="worse", schedule="step", start=0.2
+    ),
+    "worse side from 3/10, ema, p 1, 0.5": minmaxgap(
+        0.5, sides="worse", schedule="step", start=0.3
+    ),
     "worse side from 5/10, ema, p 1, 1": minmaxgap(1.0, sides="worse", schedule="step", start=0.5),
 }  # fmt: skip
 # The ends of dials (figures_dial.py).

@@ -171,13 +171,14 @@ def figure_on_demo(
         name: of results/NAME.jsonl and results/NAME.md.
         systems: the changes to the preset, by name.
         table: Markdown of the rows.
-        keep: the systems whose adapters are kept.
+        keep: the systems whose adapters are kept; they are run first.
     """
     runs = [
         Run(system, changes, seed, keep=name if system in keep else "")
         for seed in seeds
         for system, changes in systems.items()
     ]
+    runs.sort(key=lambda run: not run.keep)
     rows = run_all("demo", runs, file=RESULTS / f"{name}.jsonl")
     text = table([row for row in rows if row["name"] in systems])
     (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
