@@ -40,7 +40,8 @@ class Run:
 
     @property
     def adapter(self) -> Path:
-        return ADAPTERS / self.keep / f"{self.name}, fold {self.fold}, seed {self.seed}"
+        name = self.name.replace("/", "-")
+        return ADAPTERS / self.keep / f"{name}, fold {self.fold}, seed {self.seed}"
 
 
 def run_all(
