@@ -109,11 +109,11 @@ class Paired:
     its 95 % interval.
     """
 
-    def __init__(self, sums: SpeakerSums, name: str, weights: np.ndarray) -> None:
-        seeds = seeds_of(sums, name)
+    def __init__(self, sums: SpeakerSums, name, weights: np.ndarray, *, baseline=BASELINE) -> None:
+        seeds = seeds_of(sums, name, baseline)
         measured, without, drawn = (
             values(sums, w, [(name, seed) for seed in seeds])
-            - values(sums, w, [(BASELINE, seed) for seed in seeds])
+            - values(sums, w, [(baseline, seed) for seed in seeds])
             for w in (sums.measured_weights, sums.without_each(), weights)
         )
         share = np.repeat(sums.units[["size"]] / sums.units["size"].sum(), len(COLUMNS), axis=1)
@@ -121,6 +121,11 @@ class Paired:
         se, df = jackknife(sums, measured[0], without, np.asarray(share))
         self.se = np.maximum(se, drawn.std(0, ddof=1))
         self.half = stats.t.ppf(0.975, df) * self.se
+
+    def shown(self) -> list[str]:
+        """Each difference and its interval, in points."""
+        both = zip(self.difference, self.half, strict=True)
+        return [f"{100 * value:+.1f} ± {100 * half:.1f}" for value, half in both]
 
     def speakers(self, column: str, n: int) -> int | None:
         """How many speakers would take zero out of the interval; None where `n` suffice."""
@@ -131,9 +136,9 @@ class Paired:
         return math.ceil(n * (stats.norm.ppf(0.975) * se / max(difference, 1e-9)) ** 2)
 
 
-def seeds_of(sums: SpeakerSums, name: str) -> list[int]:
+def seeds_of(sums: SpeakerSums, name, baseline=BASELINE) -> list[int]:
     """The seeds that a system and the baseline have."""
-    return [seed for of, seed in sums.counts if of == name and (BASELINE, seed) in sums.counts]
+    return [seed for of, seed in sums.counts if of == name and (baseline, seed) in sums.counts]
 
 
 def table(rows: Sequence[Mapping], systems: Sequence[str], *, folds: int) -> str:
@@ -155,8 +160,7 @@ def table(rows: Sequence[Mapping], systems: Sequence[str], *, folds: int) -> str
         if name == BASELINE:
             cells += [""] * (len(COLUMNS) + 1)
         else:
-            both = zip(paired.difference, paired.half, strict=True)
-            cells += [f"{100 * value:+.1f} ± {100 * half:.1f}" for value, half in both]
+            cells += paired.shown()
             needed = paired.speakers("max_gap", n)
             cells.append("enough" if needed is None else f"{needed:,}" if needed < 1e5 else "-")
             gain = dict(zip(COLUMNS, paired.difference, strict=True))

@@ -65,7 +65,6 @@ def run_all(
 
     from ermgap import config, keep_freed_memory
     from ermgap.distributed import World
-    from ermgap.training import context
     from ermgap.training.trainer import TrialSpec, train
     from sweeps.setup import plan
 
@@ -78,15 +77,7 @@ def run_all(
             continue
         settings = base.replace({"data.fold": run.fold, "train.seed": run.seed} | run.changes)
         if run.fold not in prepared:
-            prepared[run.fold] = context.prepare(
-                {
-                    "config": settings.to_dict(),
-                    "table": plan.make_plan(settings).utterances,
-                    "storage": tempfile.mkdtemp(),
-                },
-                World(),
-                lambda text: None,
-            )
+            prepared[run.fold] = prepare(settings)
         speech, shared = prepared[run.fold]
         rows: list[dict] = []
         train(
@@ -104,6 +95,20 @@ def run_all(
         append(file, run, rows, kept(predictions))
         print(f"{run.key}: {rows[-1]['selected']}", flush=True)
     return read(file)
+
+
+def prepare(settings):
+    """The backbone and what runs on one split share, files in a temporary folder."""
+    from ermgap.distributed import World
+    from ermgap.training import context
+    from sweeps.setup import plan
+
+    setup = {
+        "config": settings.to_dict(),
+        "table": plan.make_plan(settings).utterances,
+        "storage": tempfile.mkdtemp(),
+    }
+    return context.prepare(setup, World(), lambda text: None)
 
 
 def keep(rows: list[dict]):
