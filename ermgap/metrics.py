@@ -21,7 +21,7 @@ from ermgap.counts import OVERALL, EncodedPredictions, Margins, confusions, enco
 __all__ = [
     "GAPS", "OVERALL", "EncodedPredictions", "Margins", "accuracy",
     "confusions", "counted_cells", "differences", "encode", "evaluate", "gap_sizes", "gender_gaps",
-    "minimum_per_side", "rates", "sides_with_support", "supported_classes", "uncounted_cells",
+    "minimum_per_side", "rates", "supported_classes", "uncounted_cells",
     "violation", "weighted_f1",
 ]  # fmt: skip
 
@@ -60,22 +60,14 @@ def counted_cells(
     mean of four. It depends on the true labels alone, so that it is the same for all systems.
     """
     gaps = gender_gaps(counts, classes=supported_classes(counts, min_support=min_support))
-    enough = sides_with_support(counts, min_support=min_support, cell_support=cell_support).all(-1)
-    return _comparable(gaps["defined"], enough)
+    least = minimum_per_side(min_support=min_support, cell_support=cell_support)
+    return _comparable(gaps["defined"], (Margins.of(counts).support.sum(-1) >= least).all(-1))
 
 
 def _comparable(defined: np.ndarray, enough: np.ndarray) -> np.ndarray:
     """Cells [C] with enough utterances and the most defined gaps among these."""
     defined = np.where(enough, defined, 0)
     return (defined > 0) & (defined == defined.max(initial=0))
-
-
-def sides_with_support(
-    counts: np.ndarray | Margins, *, min_support: float, cell_support: float | None = None
-) -> np.ndarray:
-    """The genders of a cell with enough utterances, bool [C, 2]; see `counted_cells`."""
-    least = minimum_per_side(min_support=min_support, cell_support=cell_support)
-    return Margins.of(counts).support.sum(-1) >= least
 
 
 def minimum_per_side(*, min_support: float, cell_support: float | None = None) -> float:
@@ -190,7 +182,8 @@ def evaluate(
     counts = confusions(encoded)
     names, pooled = _with_overall(encoded.cells, counts)
     gaps = _gaps_by_cell(names, pooled, min_support=min_support)
-    enough = sides_with_support(counts, min_support=min_support, cell_support=cell_support)
+    least = minimum_per_side(min_support=min_support, cell_support=cell_support)
+    enough = counts.sum((-2, -1)) >= least  # bool [C, 2]
     defined = np.array([gaps[name]["defined"] for name in encoded.cells])
     cells = _comparable(defined, enough.all(-1))
     for name, counted in zip(encoded.cells, cells, strict=True):
@@ -201,6 +194,7 @@ def evaluate(
     group_names = [f"{cell}/{gender}" for cell in encoded.cells for gender in GENDERS]
     worst_group, lowest = _extreme(group_names, -scores.ravel())
     everything = counts.sum((0, 1))
+    rate = float(_ratio(everything.sum(-1).max(), everything.sum()))
     losses = np.where(cells, _loss_gaps(predictions, encoded, labels), np.nan)
     return {
         "acc": float(accuracy(everything)),
@@ -213,7 +207,8 @@ def evaluate(
         "worst_group": worst_group,
         "max_loss_gap": _extreme(encoded.cells, losses)[1],
         "n": len(predictions),
-        **_majority(everything),
+        "majority_rate": rate,
+        "majority_w_f1": rate * 2 * rate / (1 + rate),
         "gaps": gaps,
     }
 
@@ -264,11 +259,6 @@ def _loss_gaps(
     sums = np.bincount(group, weights=loss, minlength=size)
     means = _ratio(sums, np.bincount(group, minlength=size)).reshape(-1, 2)
     return np.abs(means[:, 0] - means[:, 1])
-
-
-def _majority(counts: np.ndarray) -> dict[str, float]:
-    rate = float(_ratio(counts.sum(-1).max(), counts.sum()))
-    return {"majority_rate": rate, "majority_w_f1": rate * 2 * rate / (1 + rate)}
 
 
 def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:

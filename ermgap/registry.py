@@ -67,28 +67,22 @@ def load_plugins(plugins: Sequence[str]) -> None:
 
 def _register(plugin: str, load: Callable[[], object]) -> None:
     """Call `load`, which imports a plugin; undo what it registered where that is a mistake."""
-    before = [(registry, dict(registry)) for registry in Registry.all]
+    before = [(registry, dict(registry), dict(registry.plugin_of)) for registry in Registry.all]
     try:
         load()
-        changed = [
-            (registry, name)
-            for registry, names in before
-            for name in registry
-            if registry[name] is not names.get(name)
-        ]
-        for registry, name in changed:
-            if registry.plugin_of.get(name, plugin) != plugin:
-                raise UserError(
-                    f"the plugins {registry.plugin_of[name]!r} and {plugin!r} both register "
-                    f"the {registry.kind} {name!r}; rename it in one of them."
-                )
+        for registry, names, _ in before:
+            for name in [name for name in registry if registry[name] is not names.get(name)]:
+                if (owner := registry.plugin_of.setdefault(name, plugin)) != plugin:
+                    raise UserError(
+                        f"the plugins {owner!r} and {plugin!r} both register "
+                        f"the {registry.kind} {name!r}; rename it in one of them."
+                    )
     except BaseException:
-        for registry, names in before:
+        for registry, names, plugin_of in before:
             registry.clear()
             registry.update(names)
+            registry.plugin_of = plugin_of
         raise
-    for registry, name in changed:
-        registry.plugin_of[name] = plugin
 
 
 def _import_file(path: Path) -> None:

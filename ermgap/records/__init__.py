@@ -6,15 +6,17 @@ source of truth.
 """
 
 from ermgap.records.bucket_mirror import Mirror, catch_up
-from ermgap.records.degenerate import (
-    COMPLETE,
-    FLOOR_SHARE,
-    DegenerateRule,
-    is_degenerate,
-    judge_trials,
-)
 from ermgap.records.dial import POSITIONS, dial_id, parse_id
 from ermgap.records.files import append_line, claim, make_folder, plain, to_json, write_atomically
 from ermgap.records.storage import Retry, Storage, StorageError, is_uri
 from ermgap.records.sweep_records import Records
-from ermgap.records.trial import ENDED, Trial, parse_rows
+from ermgap.records.trial import (
+    COMPLETE,
+    ENDED,
+    FLOOR_SHARE,
+    DegenerateRule,
+    Trial,
+    is_degenerate,
+    judge_trials,
+    parse_rows,
+)

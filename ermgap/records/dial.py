@@ -7,7 +7,7 @@ row is the commit of one position, as one of trials.jsonl is of an epoch:
     {"id": "t0000-t0007@0.7", "lower": "t0000", "upper": "t0007", "position": 0.7,
      "dev": {...}, "seconds": 0.8, "time": 1.7e9}
 
-Its predictions are those of `Records.predictions(id)`. Neither torch nor Ray is imported here.
+Its predictions are those of `Records.predictions(id)`.
 """
 
 from __future__ import annotations

@@ -5,8 +5,7 @@ A sweep folder holds `sweep.yaml` (the config, versions and plan), `table.parque
 same, a row per position between two adapters), predictions and adapters per trial, `front.parquet`,
 `summary.json`, `sessions.jsonl` (where the time of each session went), `optuna.journal` (a copy for
 optuna-dashboard), `earlier/` (the sweeps that it was warm-started with), `confirm/` (the front over
-seeds, a sweep folder of its own), and `DONE`, written last. Neither torch nor Ray is imported here:
-any machine with pandas reads a sweep.
+seeds, a sweep folder of its own), and `DONE`, written last. Any machine with pandas reads a sweep.
 
     records = Records.open("results/demo")
     for trial in records.trials(): print(trial.trial_id, trial.status, trial.selected)
@@ -27,11 +26,10 @@ from ermgap.config import old_forms, safe_yaml
 from ermgap.errors import UserError, first_line, in_shell
 from ermgap.records import file_names
 from ermgap.records.bucket_mirror import restore
-from ermgap.records.degenerate import DegenerateRule, judge_trials
 from ermgap.records.dial import parse_dial
 from ermgap.records.files import append_line, claim, make_folder, plain, to_json, write_atomically
 from ermgap.records.storage import Storage, is_uri
-from ermgap.records.trial import Trial, parse_rows
+from ermgap.records.trial import DegenerateRule, Trial, judge_trials, parse_rows
 
 
 class Records:

@@ -13,7 +13,7 @@ Three things differ from ASHA with several objectives as it is known:
 - so does what lies within a margin of the front: a gap on few speakers is noise, and a rule that
   trusts it stops good trials by luck;
 - what is degenerate there ranks behind all others, although its gap is the smallest: by the one
-  rule (ermgap/records/degenerate.py), whose floor at a rung is half of what ERM reached at that
+  rule (ermgap/records/trial.py), whose floor at a rung is half of what ERM reached at that
   rung.
 
 The decision is a function of the set of values at the rung, not of the order in which they came;
