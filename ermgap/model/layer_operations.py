@@ -41,16 +41,9 @@ class _RMSNorm(torch.autograd.Function):
     def backward(ctx, gradient: Tensor):
         x, weight, inverse = ctx.saved_tensors
         wide, gradient = x.shape[-1], gradient.contiguous()
-        full = weight.to(inverse.dtype)
+        full, no_mean = weight.to(inverse.dtype), torch.zeros_like(inverse)
         result, _, _ = torch.ops.aten.native_layer_norm_backward(
-            gradient,
-            x,
-            [wide],
-            torch.zeros_like(inverse),
-            inverse,
-            full,
-            None,
-            [True, False, False],
+            gradient, x, [wide], no_mean, inverse, full, None, [True, False, False]
         )
         mean = (gradient @ weight).to(inverse.dtype).div_(wide).unsqueeze(-1)
         return result.add_(mean.mul_(inverse).to(result.dtype)), None, None

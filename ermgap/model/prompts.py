@@ -30,6 +30,7 @@ LONGEST = 1000  # characters of a transcript that are used; MELD's longest has 4
 FILE = Path(__file__).with_name("prompts.yaml")
 # What follows the audio: runs of token ids, and texts to be filled in with the transcript.
 Pieces = tuple[tuple[int, ...] | str, ...]
+Text = tuple[tuple[int, ...], Pieces]  # what comes before the placeholders, and after them
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,7 @@ class Prompt:
             without a text of its own; empty where the prompt has no such text.
         audio: id of the placeholder.
         answers: per label, the ids of its name followed by the end token.
-        texts: by (language, modality), what comes before the placeholders and after them; the
-            language "" is any other.
+        texts: by (language, modality); the language "" is any other.
         tokenizer: reads transcripts; None where there are none.
     """
 
@@ -50,9 +50,7 @@ class Prompt:
     suffix: tuple[int, ...]
     audio: int
     answers: tuple[tuple[int, ...], ...]
-    texts: Mapping[tuple[str, str], tuple[tuple[int, ...], Pieces]] = field(
-        default_factory=dict, repr=False
-    )
+    texts: Mapping[tuple[str, str], Text] = field(default_factory=dict, repr=False)
     tokenizer: object = field(default=None, repr=False)
 
     @property
@@ -171,7 +169,7 @@ def _answers(tokenizer, labels: Sequence[str]) -> tuple[tuple[int, ...], ...]:
     return answers
 
 
-def _tokenised(tokenizer, text: str, labels: Sequence[str]) -> tuple[tuple[int, ...], Pieces]:
+def _tokenised(tokenizer, text: str, labels: Sequence[str]) -> Text:
     before, after = text.replace("{labels}", ", ".join(labels)).split("{audio}")
     return sum(_pieces(tokenizer, before), ()), _pieces(tokenizer, after)
 

@@ -133,9 +133,11 @@ class Progress:
                 status = "unfinished" if running is None else "waiting"
             epoch = (running or {}).get(trial.trial_id, trial.epoch)
             scores = [_score(trial, name) for name in SCORES]
+            others = [f"{name}={_plain(value)}" for name, value in trial.hyperparameters.items()
+                      if name not in ("loss", "lambda_max", "schedule")]  # fmt: skip
             cells = ["*" if trial.trial_id in on_front else "", trial.trial_id, *_loss(trial)]
             cells += [f"{epoch}/{self.epochs}", *scores, status]
-            cells += [_other_hyperparameters(trial)] if wide else []
+            cells += [" ".join(others)] if wide else []
             style = "bold" if trial.trial_id in on_front else STYLES.get(status)
             table.add_row(*map(Text, cells), style=style)
         return table
@@ -202,14 +204,6 @@ def _loss(trial: Trial) -> tuple[str, str]:
     given = trial.hyperparameters
     weight = (_plain(given[name]) for name in ("lambda_max", "schedule") if name in given)
     return str(given.get("loss", "-")), " ".join(weight) or "-"
-
-
-def _other_hyperparameters(trial: Trial) -> str:
-    return " ".join(
-        f"{name}={_plain(value)}"
-        for name, value in trial.hyperparameters.items()
-        if name not in ("loss", "lambda_max", "schedule")
-    )
 
 
 def _plain(value: object) -> str:

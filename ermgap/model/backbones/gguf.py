@@ -9,8 +9,6 @@ reordering of the rows of q and k.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from ermgap.errors import UserError
@@ -33,11 +31,7 @@ CONTROL_TOKEN = 3  # gguf.TokenType.CONTROL
 
 def smollm2() -> Decoder:
     """SmolLM2-135M-Instruct from the pinned wheel; UserError when absent or different."""
-    return read_decoder(SMOLLM2.checked())
-
-
-def read_decoder(path: Path) -> Decoder:
-    """A Llama-architecture GGUF file as a `Decoder`; UserError when it is not one."""
+    path = SMOLLM2.checked()
     try:
         import gguf
     except ImportError as problem:

@@ -120,11 +120,6 @@ def sha256(path: Path) -> str:
 # -- whisper-tiny.en ---------------------------------------------------------------------------
 
 
-def whisper_encoder() -> dict[str, np.ndarray]:
-    """The encoder of whisper-tiny.en from the pinned wheel; as `encoder_from_ctranslate2`."""
-    return encoder_from_ctranslate2(read_ctranslate2(WHISPER.checked()))
-
-
 def read_ctranslate2(path: Path) -> dict[str, np.ndarray]:
     """The variables of a CTranslate2 `model.bin` of version 6, float16 ones as float16.
 
@@ -165,13 +160,14 @@ def read_ctranslate2(path: Path) -> dict[str, np.ndarray]:
     return variables
 
 
-def encoder_from_ctranslate2(variables: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Float32 tensors of the encoder, named as in transformers' `WhisperEncoder`.
+def whisper_encoder() -> dict[str, np.ndarray]:
+    """Float32 tensors of whisper-tiny.en's encoder, named as in transformers' `WhisperEncoder`.
 
-    CTranslate2 keeps q, k and v as one matrix, in this order; Whisper's k has no bias.
+    From the pinned wheel; UserError when absent or different. CTranslate2 keeps q, k and v as one
+    matrix, in this order; Whisper's k has no bias.
     """
     out = {}
-    for name, array in variables.items():
+    for name, array in read_ctranslate2(WHISPER.checked()).items():
         if name.startswith("encoder/") and array.ndim:  # a scalar is a setting
             name = re.sub(r"layer_(\d+)", r"layers.\1", name.removeprefix("encoder/"))
             for theirs, ours in RENAMED.items():
