@@ -7,12 +7,12 @@
 
 A name that no loader has is that of a manifest or of a saved dataset: `ased=FOLDER` (see `load`).
 
-A corpus is a function `load(path: Path | None) -> Corpus` and one line in `CORPORA`, here or in a
-plugin (`CORPORA["mine"] = load`). A corpus whose genders come from a table of speakers takes a
-user's own as well: `load(path, *, genders: Path | None = None)`; one whose rows name files takes
-`outside: bool = False`, whether these may lie elsewhere than below its folder. Nothing in this
-package imports torch or Ray. `python -m ermgap.corpora describe NAME[=PATH]` prints what a corpus
-holds.
+A corpus is a function `load(path: Path | None) -> Corpus` and one line in `CORPORA`, in
+`corpus_request` or a plugin (`CORPORA["mine"] = load`). A corpus whose genders come from a table of
+speakers takes a user's own as well: `load(path, *, genders: Path | None = None)`; one whose rows
+name files takes `outside: bool = False`, whether these may lie elsewhere than below its folder.
+Nothing in this package imports torch or Ray. `python -m ermgap.corpora describe NAME[=PATH]` prints
+what a corpus holds.
 """
 
 from __future__ import annotations
@@ -24,41 +24,15 @@ from pathlib import Path
 import pandas as pd
 
 from ermgap.config import MELD_LABELS
-from ermgap.corpora import (
-    audio,
-    corpus_request,
-    demo,
-    emodb,
-    hf,
-    jvnv,
-    levels,
-    manifest,
-    meld_st,
-    ravdess,
-)
+from ermgap.corpora import audio, corpus_request, levels
 from ermgap.corpora import table as tables
+from ermgap.corpora.corpus_request import CORPORA, parse
 from ermgap.corpora.labels import keep_labels
-from ermgap.corpora.speakers import spelling_notes
+from ermgap.corpora.split import spelling_notes
 from ermgap.corpora.table import COLUMNS, Corpus
 from ermgap.errors import UserError
-from ermgap.registry import Registry
 
 __all__ = ["CORPORA", "Corpus", "load", "parse"]
-
-
-CORPORA = Registry("corpus")
-CORPORA["demo"] = demo.load
-CORPORA["emodb"] = emodb.load
-CORPORA["hf"] = hf.load
-CORPORA["jvnv"] = jvnv.load
-CORPORA["manifest"] = manifest.load
-CORPORA["meld_st"] = meld_st.load
-CORPORA["ravdess"] = ravdess.load
-
-
-def parse(text: str) -> tuple[str, Path | None]:
-    """`NAME` or `NAME=PATH` as (name, path or None); see `corpus_request.parse`."""
-    return corpus_request.parse(text, CORPORA)
 
 
 def load(
@@ -89,7 +63,7 @@ def load(
     """
     if isinstance(names, str) or not names:
         raise UserError("no corpus was named; write NAME or NAME=PATH, such as demo.")
-    requests = [corpus_request.resolve(text, CORPORA) for text in names]
+    requests = [corpus_request.resolve(text) for text in names]
     corpus_request.require_distinct(requests)
     named = [request.name for request in requests]
     if genders is not None and not any("genders" in _options(r.loader) for r in requests):

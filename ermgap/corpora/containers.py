@@ -44,13 +44,12 @@ class UnusableClip(Exception):
 
 @dataclass(frozen=True)
 class ReadPlan:
-    """How to read a file: `head`, then its bytes from `start` to `end`; or as it is, if `as_it_is`.
+    """How to read a file: `head`, then its bytes from `start` to `end`; as it is if `end` is 0.
 
     `seekable` is whether the decoder may seek in that; `endless` hides its end, which makes the
     decoder go on to the last frame. `promised` samples a channel are there unless it is damaged.
     """
 
-    as_it_is: bool = True
     head: bytes = b""
     start: int = 0
     end: int = 0
@@ -91,8 +90,8 @@ class Sound(soundfile.SoundFile):
 class _PlannedBytes(io.RawIOBase):
     """The bytes that a plan names, as a file."""
 
-    def __init__(self, name: bytes, plan: ReadPlan) -> None:
-        self._file = open(name, "rb")  # closed by close()
+    def __init__(self, file: io.BufferedIOBase, plan: ReadPlan) -> None:
+        self._file = file
         self._plan = plan
         self._at = 0
         self._size = len(plan.head) + plan.end - plan.start
@@ -100,15 +99,8 @@ class _PlannedBytes(io.RawIOBase):
         # bitrates gives (320 to 8 kbit/s). It reads the last 128 bytes.
         self._apparent = self._size * 64 + 128 if plan.endless else self._size
 
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         self._at = offset + (0, self._at, self._apparent)[whence]
-        return self._at
-
-    def tell(self) -> int:
         return self._at
 
     def readinto(self, buffer) -> int:
@@ -124,8 +116,8 @@ class _PlannedBytes(io.RawIOBase):
         more = min(count, self._size - self._at) - len(head)
         if more <= 0:
             return head
-        self._file.seek(self._plan.start + max(self._at - len(self._plan.head), 0))
-        return head + self._file.read(more)
+        start = self._plan.start + max(self._at - len(self._plan.head), 0)
+        return head + peek(self._file, start, more)
 
 
 @contextmanager
@@ -142,7 +134,9 @@ def open_audio(path: str | Path, *, start_s: float = 0.0) -> Iterator[Sound]:
             plan = _plan(name, status.st_size, status.st_mtime_ns)
             if start_s and not plan.seekable and plan.promised:
                 plan = ReadPlan()
-            source = name if plan.as_it_is else stack.enter_context(_PlannedBytes(name, plan))
+            source = name
+            if plan.end:
+                source = _PlannedBytes(stack.enter_context(open(name, "rb")), plan)
             file = stack.enter_context(Sound(source))
             _check(file, plan, status.st_size)
             decoding = True
@@ -164,7 +158,7 @@ def _check(file: Sound, plan: ReadPlan, size: int) -> None:
     known = file.frames if file.frames < _ENDLESS and not plan.endless else None
     if known == 0 and size > 4096 and file.format not in ("WAV", "WAVEX"):
         raise UnusableClip(f"{UNKNOWN} (its header counts no samples)")
-    if plan.as_it_is and known is not None and file.format == "MP3" and not plan.promised:
+    if not plan.end and known is not None and file.format == "MP3" and not plan.promised:
         raise UnusableClip(UNKNOWN)
     file.promised = plan.promised or known
     file.linear = not plan.seekable
@@ -211,7 +205,7 @@ def _wav(file: io.BufferedIOBase, size: int) -> ReadPlan:
     if length == 0 and data < size and abs(whole - size) > 1:
         head[4:8] = min(size - 8, 0xFFFFFFFF).to_bytes(4, "little")
         head[-4:] = min(size - data, 0xFFFFFFFF).to_bytes(4, "little")
-        return ReadPlan(as_it_is=False, head=bytes(head), start=data, end=size)
+        return ReadPlan(bytes(head), start=data, end=size)
     if tag in (0x50, 0x55):
         return _mpeg(file, data, min(data + length, size), inside=True)
     if size - data - length > TAIL_S * bytes_a_second:
@@ -232,7 +226,7 @@ def _flac(mark: bytes, size: int) -> ReadPlan:
     """A FLAC without the length in its header, so that the decoder goes to the end."""
     promised = int.from_bytes(mark[21:26], "big") & 0xFFFFFFFFF or None
     head = mark[:21] + bytes([mark[21] & 0xF0]) + bytes(4)
-    return ReadPlan(False, head, start=26, end=size, seekable=False, promised=promised)
+    return ReadPlan(head, start=26, end=size, seekable=False, promised=promised)
 
 
 def _ogg(file: io.BufferedIOBase, size: int) -> ReadPlan:
@@ -271,5 +265,4 @@ def _mpeg(file: io.BufferedIOBase, at: int, end: int, *, inside: bool = False) -
     if stream.xing and declared and stream.frames <= declared + 2 and not inside:
         return ReadPlan(promised=max(declared - 2, 1) * stream.samples)
     promised = max(stream.frames - 2, 1) * stream.samples  # the first may lack borrowed bits
-    span = {"start": stream.start, "end": stream.end}
-    return ReadPlan(as_it_is=False, endless=True, promised=promised, **span)
+    return ReadPlan(b"", stream.start, stream.end, endless=True, promised=promised)

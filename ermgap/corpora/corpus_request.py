@@ -1,6 +1,6 @@
 """A corpus as a user asks for it (`NAME=PATH`), the loader that reads it, and checks of several.
 
-    request = resolve("ased=DIR", CORPORA)      # loader "manifest", source "ased"
+    request = resolve("ased=DIR")               # loader "manifest", source "ased"
     require_distinct([request, ...])
 
 A corpus's source goes before the ids of its utterances and speakers: speaker 01 of two corpora is
@@ -20,11 +20,19 @@ from pathlib import Path
 import pandas as pd
 
 from ermgap.config import one_line, quoted
-from ermgap.corpora import hf, manifest
+from ermgap.corpora import demo, emodb, hf, jvnv, manifest, meld_st, ravdess
 from ermgap.corpora.clip_paths import other_spelling
 from ermgap.errors import UserError
 from ermgap.registry import Registry
 
+CORPORA = Registry("corpus")
+CORPORA["demo"] = demo.load
+CORPORA["emodb"] = emodb.load
+CORPORA["hf"] = hf.load
+CORPORA["jvnv"] = jvnv.load
+CORPORA["manifest"] = manifest.load
+CORPORA["meld_st"] = meld_st.load
+CORPORA["ravdess"] = ravdess.load
 FREELY_NAMED = ("manifest", "hf")  # loaders whose corpora can have any name
 NAME = re.compile(r"\w[\w.-]*")  # of such a corpus
 
@@ -53,19 +61,19 @@ class CorpusRequest:
         return os.path.dirname(self.location) if self.loader == "manifest" else ""
 
 
-def parse(text: str, loaders: Registry) -> tuple[str, Path | None]:
+def parse(text: str) -> tuple[str, Path | None]:
     """`NAME` or `NAME=PATH` as (name, path or None); raises UserError when either is wrong.
 
-    Without a path the name is one of `loaders`, with one it is any: no file is looked at.
+    Without a path the name is one of CORPORA, with one it is any: no file is looked at.
     """
     name, equals, path = (part.strip() for part in str(text).partition("="))
-    if not equals and os.path.exists(name) and name not in loaders:
+    if not equals and os.path.exists(name) and name not in CORPORA:
         raise UserError(f"the corpus {quoted(name)} is a path; write NAME={one_line(name)}.")
     if not path:
-        loaders.find(name)
+        CORPORA.find(name)
     if equals and not path:
         raise UserError(f"the corpus {text!r} has an empty path; write {name}=PATH.")
-    if name not in loaders and not NAME.fullmatch(name):
+    if name not in CORPORA and not NAME.fullmatch(name):
         raise UserError(
             f"the corpus {quoted(name)} has a name that cannot go before its ids; write a name of "
             f"letters, digits, '-', '_' and '.', such as mine={one_line(path)}."
@@ -78,14 +86,14 @@ def parse(text: str, loaders: Registry) -> tuple[str, Path | None]:
         ) from problem
 
 
-def resolve(text: str, loaders: Registry) -> CorpusRequest:
+def resolve(text: str) -> CorpusRequest:
     """The corpus that `NAME` or `NAME=PATH` stands for.
 
-    Raises UserError as `parse`, and for a name that is none of `loaders` if the path holds neither
+    Raises UserError as `parse`, and for a name that is none of CORPORA if the path holds neither
     a manifest.csv nor a saved dataset.
     """
-    name, path = parse(text, loaders)
-    if name in loaders:
+    name, path = parse(text)
+    if name in CORPORA:
         own = {"manifest": manifest.source_of, "hf": hf.source_of}.get(name)
         return CorpusRequest(text, name, path, name, own(path) if own and path else name)
     if (is_manifest := os.path.isfile(manifest.file_of(path))) or hf.is_saved(path):
@@ -95,7 +103,7 @@ def resolve(text: str, loaders: Registry) -> CorpusRequest:
         content = "holds no manifest.csv and no saved dataset"
     elif other := other_spelling(path.absolute()):
         content += f", but {one_line(str(other))} does"
-    near = difflib.get_close_matches(name.casefold(), loaders, n=1)
+    near = difflib.get_close_matches(name.casefold(), CORPORA, n=1)
     raise UserError(
         f"there is no corpus called {quoted(name)}, and {one_line(str(path))} {content}; "
         + (f"did you mean {near[0]!r}?" if near else "name a folder that holds one.")

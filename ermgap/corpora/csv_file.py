@@ -35,15 +35,12 @@ class CsvTable:
 
     def notes(self, name: str) -> tuple[str, ...]:
         """Sentences on what is unusual about the file, which they call `name`."""
-        notes = []
-        if self.separator != ",":
-            notes.append(
-                f"{name} is separated by {SEPARATORS[self.separator]}, not commas; a number such "
-                "as 1,25 in it is read as 1.25"
-            )
-        if self.blank:
-            notes.append(f"{self.blank} rows of {name} are blank and were skipped")
-        return tuple(notes)
+        separated = (
+            f"{name} is separated by {SEPARATORS[self.separator]}, not commas; a number such as "
+            "1,25 in it is read as 1.25"
+        )
+        blank = f"{self.blank} rows of {name} are blank and were skipped"
+        return (separated,) * (self.separator != ",") + (blank,) * bool(self.blank)
 
 
 def read_csv(file: Path, *, required: Sequence[str], optional: Sequence[str] = ()) -> CsvTable:

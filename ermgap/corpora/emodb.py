@@ -49,12 +49,10 @@ def load(path: Path | None) -> Corpus:
 
 
 def _describe(name: re.Match) -> dict | str:
-    if name["speaker"] not in GENDERS:
-        return f"EmoDB has no speaker {name['speaker']}"
-    if name["text"] not in TEXTS:
-        return f"EmoDB has no sentence {name['text']}"
-    if name["emotion"] not in EMOTIONS:
-        return f"EmoDB has no emotion letter {name['emotion']}"
+    known = {"speaker": GENDERS, "sentence": TEXTS, "emotion letter": EMOTIONS}
+    for (what, values), value in zip(known.items(), name.groups(), strict=True):
+        if value not in values:
+            return f"EmoDB has no {what} {value}"
     return {
         "language": "de",
         "gender": GENDERS[name["speaker"]],

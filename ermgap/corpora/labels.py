@@ -14,7 +14,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -75,22 +75,20 @@ def _label(emotion: str, language: str, *, labels: Sequence[str], own: Mapping) 
     return alike[0] if len(alike) == 1 else ""
 
 
-def _notes(table: pd.DataFrame, label: pd.Series) -> list[str]:
+def _notes(table: pd.DataFrame, label: pd.Series) -> Iterator[str]:
     name, emotion = ", ".join(pd.unique(table["corpus"])), table["emotion"]
     key = emotion.map(normalize)
     renamed = ~key.isin(ALIASES) & (label != "") & (key != label.map(normalize))
     pairs = Counter(zip(emotion[renamed], label[renamed], strict=True))
-    notes = []
     if pairs:
         listed = ", ".join(f"{one_line(own)} as {label}" for (own, label), _ in pairs.most_common())
-        notes.append(f"emotions of {name} were read as labels: {listed}")
+        yield f"emotions of {name} were read as labels: {listed}"
     unknown = Counter(emotion[label == ""])
     if unknown and (2 * unknown.total() >= len(table) or label[label != ""].nunique() < 2):
-        notes.append(
+        yield (
             f"{unknown.total()} of {len(table)} utterances of {name} are excluded, since their "
             f"emotions are not labels: {emotion_hint(unknown)}"
         )
-    return notes
 
 
 def emotion_hint(unknown: Mapping[str, int]) -> str:

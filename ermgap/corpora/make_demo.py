@@ -13,13 +13,13 @@ gives this cell weight can learn them.
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import soundfile
 
 from ermgap.config import GENDERS
@@ -108,11 +108,8 @@ def plan(*, seed: int = SEED) -> list[PlannedClip]:
 
 def read_phrases() -> dict[tuple[str, str], list[str]]:
     """The phrases by (language, emotion); the emotion `any` marks those that express none."""
-    phrases: dict[tuple[str, str], list[str]] = {}
-    with open(FOLDER / "phrases.csv", encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            phrases.setdefault((row["language"], row["emotion"]), []).append(row["text"])
-    return phrases
+    table = pd.read_csv(FOLDER / "phrases.csv", keep_default_na=False)
+    return table.groupby(["language", "emotion"])["text"].agg(list).to_dict()
 
 
 def _count(language: str, gender: str, split: str, emotion: str) -> int:
@@ -159,13 +156,12 @@ def _cues(emotion: str, *, weak: bool, rng: np.random.Generator) -> VoiceCues:
 def write(folder: Path, *, seed: int = SEED) -> None:
     """Write `audio/*.ogg` and `manifest.csv` under `folder`."""
     (folder / "audio").mkdir(parents=True, exist_ok=True)
-    with open(folder / "manifest.csv", "w", encoding="utf-8", newline="") as file:
-        rows = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        rows.writeheader()
-        for clip in plan(seed=seed):
-            sound, file_format = clip.speak(), {"format": "OGG", "subtype": "OPUS"}
-            soundfile.write(folder / clip.path, sound, RATE, compression_level=0.93, **file_format)
-            rows.writerow(clip.row(duration_s=len(sound) / RATE))
+    rows, file_format = [], {"format": "OGG", "subtype": "OPUS", "compression_level": 0.93}
+    for clip in plan(seed=seed):
+        sound = clip.speak()
+        soundfile.write(folder / clip.path, sound, RATE, **file_format)
+        rows.append(clip.row(duration_s=len(sound) / RATE))
+    pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False, lineterminator="\n")
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
@@ -49,10 +50,10 @@ def parse(values: Mapping[str, str], *, place: str, source: str, outside: bool =
     speaker, a speaker to the group, and both to the utterance itself, for which a cell that is
     empty or says NA, unknown or the like counts as empty.
     """
-    fields = {key: (value or "").strip() for key, value in values.items()}
-    start = number(fields.get("start_s", ""), column="start_s", place=place) or 0.0
-    end = number(fields.get("end_s", ""), column="end_s", place=place)
-    number(fields.get("duration_s", ""), column="duration_s", place=place)
+    fields = defaultdict(str, {key: (value or "").strip() for key, value in values.items()})
+    start = number(fields["start_s"], column="start_s", place=place) or 0.0
+    end = number(fields["end_s"], column="end_s", place=place)
+    number(fields["duration_s"], column="duration_s", place=place)
     if end is not None and end <= start:
         raise UserError(
             f"{place}: start_s {start:g} is not before end_s {end:g}; correct the span."
@@ -70,25 +71,23 @@ def parse(values: Mapping[str, str], *, place: str, source: str, outside: bool =
         raise UserError(f"{place}: the emotion is empty; write a label, such as joy.")
     span = f"#{start:.3f}-{'' if end is None else f'{end:.3f}'}" if start or end else ""
     default_id = f"{source}/{PurePosixPath(path).with_suffix('')}{span}"
-    utterance = _prefixed(fields.get("utterance_id", ""), source, "/") or default_id
+    utterance = _prefixed(fields["utterance_id"], source, "/") or default_id
     group = _prefixed(_name(fields, "split_group") or _name(fields, "group"), source, "_")
     speaker = _prefixed(_name(fields, "speaker"), source, "_") or group or utterance
     return {
         "utterance_id": utterance,
-        "corpus": fields.get("corpus") or source,
+        "corpus": fields["corpus"] or source,
         "language": language.lower(),
         "gender": gender(fields["gender"], place=place),
         "emotion": fields["emotion"].lower(),
         "speaker": speaker,
         "group": group or speaker,
-        "split": _choice(fields.get("split", ""), SPLITS, f"{place}: split", SPLIT_REMEDY),
+        "split": _choice(fields["split"], SPLITS, f"{place}: split", SPLIT_REMEDY),
         "path": path,
         "start_s": start,
         "end_s": np.nan if end is None else end,
-        "transcript": fields.get("transcript", ""),
-        "synthetic": _choice(
-            fields.get("synthetic", ""), FLAGS, f"{place}: synthetic", "write 1 or 0"
-        ),
+        "transcript": fields["transcript"],
+        "synthetic": _choice(fields["synthetic"], FLAGS, f"{place}: synthetic", "write 1 or 0"),
     }
 
 

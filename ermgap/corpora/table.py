@@ -163,17 +163,15 @@ def counts(table: pd.DataFrame, *, labels: Sequence[str] | None = None) -> pd.Da
 
 def warnings(table: pd.DataFrame) -> list[str]:
     """Sentences about languages whose split is whole and has no gap to train on or measure."""
-    sentences = []
-    for language, part in table.groupby("language"):
-        for split in [*SPLITS[:2], *(["test"] if (table["split"] == "test").any() else [])]:
-            present = set(part.loc[part["split"] == split, "gender"])
-            absent = [gender for gender in GENDERS if gender not in present]
-            if absent and (part["split"] != "").all():
-                sentences.append(
-                    f"{language} has no {' and no '.join(absent)} utterance in {split}: "
-                    "no gap is defined there."
-                )
-    return sentences
+    splits = [split for split in SPLITS if split != "test" or (table["split"] == split).any()]
+    return [
+        f"{language} has no {' and no '.join(absent)} utterance in {split}: "
+        "no gap is defined there."
+        for language, part in table.groupby("language")
+        if (part["split"] != "").all()
+        for split in splits
+        if (absent := sorted({*GENDERS} - {*part["gender"][part["split"] == split]}))
+    ]
 
 
 def summarize_reasons(excluded: pd.DataFrame, *, most: int = 12) -> str:
@@ -182,15 +180,14 @@ def summarize_reasons(excluded: pd.DataFrame, *, most: int = 12) -> str:
         return "it holds no clip"
     # Peaks differ from clip to clip: one of them stands for all.
     alike = excluded["reason"].str.replace(r"\(peak .*?;", "(peak;", regex=True)
-    first = excluded["reason"].groupby(alike).first()
-    several = excluded["reason"].groupby(alike).nunique() > 1
-    tally = alike.value_counts()
-    tally.index = [
-        first[kind].replace(";", " and others;", 1) if several[kind] else first[kind]
-        for kind in tally.index
+    kinds = excluded["reason"].groupby(alike).agg(["size", "first", "nunique"])
+    kinds = kinds.loc[alike.value_counts().index]
+    tally = [
+        f"{n} x {reason.replace(';', ' and others;', 1) if several > 1 else reason}"
+        for n, reason, several in kinds.itertuples(index=False)
     ]
-    text = "; ".join(f"{n} x {reason}" for reason, n in tally.head(most).items())
-    return text + (f"; and {len(tally) - most} more reasons" if len(tally) > most else "")
+    more = f"; and {len(tally) - most} more reasons" if len(tally) > most else ""
+    return "; ".join(tally[:most]) + more
 
 
 def describe(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ermgap.corpora import table as tables
-from ermgap.corpora.speakers import spelling_notes
+from ermgap.corpora.split import spelling_notes
 
 
 def table(*speakers: str, **columns):
