@@ -53,7 +53,7 @@ def load_named(
     rows: dict[str, dict] = {}
     stems = {file.stem for file, problem in files if not problem}
     excluded = []
-    for file, problem in sorted(files, key=lambda found: not found[1]):
+    for file, problem in sorted(files, key=lambda pair: not pair[1]):
         stem = file.stem
         if problem and stem in stems:
             continue

@@ -146,12 +146,12 @@ def _exclude_repeats(clips: pd.DataFrame) -> Iterator[str]:
     """Keep one clip of each utterance and language, of those whose file exists if any does."""
     usable = clips[clips["reason"] == ""]
     same = usable[usable.duplicated(["key", "language"], keep=False)]
-    same = same.assign(row=same.index, words=same["english"].map(_letters))
+    same = same.assign(row=same.index, letters=same["english"].map(_letters))
     same = same.loc[same["path"].map(_is_silent).sort_values(kind="stable").index]
-    kept = same.groupby(["key", "language"])[["row", "words", "pair"]].transform("first")
+    kept = same.groupby(["key", "language"])[["row", "letters", "pair"]].transform("first")
     copies = same[same["row"] != kept["row"]]
     kept = kept.loc[copies.index]
-    others = copies["words"] != kept["words"]
+    others = copies["letters"] != kept["letters"]
     reason = "the same English utterance, counted once from " + kept["pair"]
     reason = reason.mask(copies["pair"] == kept["pair"], SAME_ROW).mask(others, SAME_NUMBERS)
     clips.loc[copies.index, "reason"] = reason

@@ -105,6 +105,6 @@ def _paths(files: Sequence[Path | str]) -> list[tuple[str, str]]:
     """(path, problem or "") of every file, those of a folder in order; see `audio_files.search`."""
     paths = []
     for name in map(Path, files):
-        found = audio_files.search(name) if name.is_dir() else [(name, "")]
-        paths += found or [(name, f"a folder without audio ({READ})")]
+        searched = audio_files.search(name) if name.is_dir() else [(name, "")]
+        paths += searched or [(name, f"a folder without audio ({READ})")]
     return [(str(path), problem) for path, problem in paths]
