@@ -91,8 +91,9 @@ function mark(p, [x, y], data, state, root, inside, X, Y, choose) {
     const ends = along ? { x1: x, x2: x, y1: Y(v - half), y2: Y(v + half) } : { x1: X(v - half), x2: X(v + half), y1: y, y2: y };
     svg("line", { ...ends, stroke: color, class: "se" }, inside);
   }
+  const hollow = look.open || p.style === "barrier";
   const given = { class: "mark" + (p.id === state.chosen ? " chosen" : ""), "data-id": p.id,
-    fill: look.open ? "none" : color, stroke: look.open ? color : "var(--paper)", "stroke-width": 1.2 };
+    fill: hollow ? "none" : color, stroke: hollow ? color : "var(--paper)", "stroke-width": 1.2 };
   const r = p.dial ? (strong ? 4.5 : 3) : strong ? 6 : 4.2;
   const made = p.style.includes("erm") || off
     ? svg("path", { ...given, d: `M${x},${y - r - 1}L${x + r + 1},${y}L${x},${y + r + 1}L${x - r - 1},${y}Z` }, root)
