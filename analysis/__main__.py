@@ -57,8 +57,9 @@ def watch(
     before = None
     for _ in itertools.count() if rounds is None else range(rounds):
         records = Records.open(directory)  # one at a URI is brought up to date by that
-        done, path = records.finished, records.directory / file_names.TRIALS
-        size = path.stat().st_size if path.exists() else 0
+        done = records.finished
+        paths = [records.directory / name for name in (file_names.TRIALS, file_names.DIAL)]
+        size = sum(path.stat().st_size for path in paths if path.exists())
         if size and size != before:
             folder, before = report.write(directory, plots, quiet=True, with_text=with_text), size
             at, complete = time.strftime("%H:%M:%S"), front.info(records).complete

@@ -67,13 +67,14 @@ def read(info: FrontInfo, records: Records) -> list[Line]:
     """The lines of `dial.jsonl` whose two trials are in `info`, in order of appearance."""
     rows: dict[tuple[str, str], list[dict]] = defaultdict(list)
     for row in records.dial():
-        rows[row["lower"], row["upper"]].append(row)
+        if row["position"] not in ENDS:  # there stand the trials' own scores
+            rows[row["lower"], row["upper"]].append(row)
     ends = {names: [info.find(name) for name in names] for names in rows}
     return [_line(*ends[names], rows[names]) for names in rows if all(ends[names])]
 
 
 def _line(lower: Point, upper: Point, rows: list[dict]) -> Line:
-    """A line from its rows; at its ends stand the trials' own scores."""
+    """A line from its rows and its two trials."""
     scores = {
         row["position"]: (row["id"], row["dev"], row["dev"].get("worst_cell")) for row in rows
     }

@@ -80,7 +80,8 @@ class FrontInfo:
 
     Attributes:
         reference: the reference point of the hypervolume, an objective each.
-        dial: positions between trials, which `front` and `candidates` have as well.
+        dial: positions between trials, candidates of the front beside `points`
+            (`analysis.statistics.dial.read` adds them).
         hypervolume: of the trials, as a share of all that is attainable, 0 to 1.
         hypervolume_with_dial: of trials and dial; None without a dial.
         planned: number of trials that the sweep is to have.
