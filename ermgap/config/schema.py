@@ -217,6 +217,7 @@ class Sweep(Section):
     stop_after: int | None = None  # epochs to the first rung of early stopping; None: no stopping
     stop_factor: int = 3  # rungs at stop_after * factor^k, where one in `factor` goes on at least
     stop_margin: float = 0.02  # behind the front, in each objective's unit, that still goes on
+    trunks: int = 0  # ERM trials that fairness trials branch from; 0: each trains all its epochs
     attempts: int = 2
     deterministic: bool = False  # the same trials for the same seed with several slots, too
     slots: int | None = None  # worker groups; None: as many as the machine carries
@@ -229,7 +230,7 @@ class Sweep(Section):
         names, floor = self.objectives, self.floor
         self.at_least(1, "trials", "attempts", "workers", "slots", "stop_after")
         self.at_least(2, "stop_factor")
-        self.at_least(0, "seed", "stop_margin")
+        self.at_least(0, "seed", "stop_margin", "trunks")
         self.refuse(not 2 <= len(names) <= 3, "objectives", "name two or three objectives")
         self.refuse(len(set(names)) < len(names), "objectives", "each is named once")
         for name in names:

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from ermgap import config
-from ermgap.objective.gap_estimators import ESTIMATORS
+from ermgap.objective.gap_estimators import EMA, ESTIMATORS
 from ermgap.registry import Registry
 
 
@@ -73,9 +73,25 @@ def ratio(total: Tensor, count: Tensor) -> Tensor:
 
 
 class ERM(Loss):
-    """Empirical risk minimisation: the mean loss over the utterances of the global batch."""
+    """Empirical risk minimisation: the mean loss over the utterances of the global batch.
+
+    It keeps the running group means that a branch goes on from, as if it had been there before.
+    """
 
     has_fairness_weight = config.losses.LOSSES["erm"].has_fairness_weight
+
+    def __init__(self, settings: config.Objective, counts: Tensor) -> None:
+        super().__init__(settings, counts)
+        self.running = EMA(settings)
+
+    def observe(self, sums: Tensor) -> None:
+        self.running.observe(sums)
+
+    def state_dict(self) -> dict:
+        return self.running.state_dict()
+
+    def load_state_dict(self, state: dict) -> None:
+        self.running.load_state_dict(state)
 
     def __call__(self, sums: Tensor, fairness_weight: float) -> Tensor:
         return mean_loss(sums)

@@ -29,7 +29,7 @@ from ermgap.records.bucket_mirror import restore
 from ermgap.records.dial import parse_dial
 from ermgap.records.files import append_line, claim, make_folder, plain, to_json, write_atomically
 from ermgap.records.storage import Storage, is_uri
-from ermgap.records.trial import DegenerateRule, Trial, judge_trials, parse_rows
+from ermgap.records.trial import DegenerateRule, Trial, judge_trials, parse_rows, with_trunk
 
 
 class Records:
@@ -122,14 +122,15 @@ class Records:
     def trials(self) -> list[Trial]:
         """One `Trial` per trial id, in order of appearance.
 
-        A row replaces the same and later epochs that an earlier attempt left.
+        A row replaces the same and later epochs that an earlier attempt left. The epochs before a
+        branch are its trunk's.
         """
         by_trial: dict[str, list[dict]] = {}
         for row in self.rows():
             before = by_trial.get(row["trial_id"], [])
             earlier = [other for other in before if other["epoch"] < row["epoch"]]
             by_trial[row["trial_id"]] = [*earlier, row]
-        trials = [Trial.of(rows) for rows in by_trial.values()]
+        trials = [with_trunk(Trial.of(rows), by_trial) for rows in by_trial.values()]
         return judge_trials(trials, self.rule(trials))
 
     def rule(self, trials: Iterable[Trial]) -> DegenerateRule | None:
@@ -220,7 +221,12 @@ class Records:
 
     def consolidate(self) -> None:
         """Write trials.parquet: the rows of trials.jsonl as one flat table."""
-        rows = [row for trial in self.trials() for row in trial.rows]
+        rows = [
+            row
+            for trial in self.trials()
+            for row in trial.rows
+            if row["trial_id"] == trial.trial_id
+        ]
         if rows:
             flat = pd.json_normalize(rows, sep=".").convert_dtypes(dtype_backend="pyarrow")
             mixed = [name for name in flat if flat[name].dtype == object]

@@ -21,7 +21,9 @@ NAME = re.compile(r"\w[\w .-]*")  # of a trial: names of files contain it, so it
 class Trial:
     """One trial, from its rows; `selected` holds the dev scores of the selected epoch.
 
-    `status` is that of the last row until `judge_trials` gives it the current one.
+    `status` is that of the last row until `judge_trials` gives it the current one. A
+    trial that began as a branch has `branch_from`, the `trial` and `epoch` that it goes on from;
+    `Records.trials` puts that trial's rows up to that epoch, with their own id, before its own.
     """
 
     trial_id: str
@@ -32,6 +34,7 @@ class Trial:
     attempt: int
     selected: dict
     rows: list[dict] = field(repr=False)
+    branch_from: dict | None = None
 
     @classmethod
     def of(cls, rows: list[dict]) -> Trial:
@@ -46,12 +49,24 @@ class Trial:
             attempt=last["attempt"],
             selected=last.get("selected") or {},
             rows=rows,
+            branch_from=next(filter(None, (row.get("branch_from") for row in rows[::-1])), None),
         )
 
     @property
     def ended(self) -> bool:
         """Whether the trial has a final status (finished, stopped, failed or degenerate)."""
         return self.status in ENDED
+
+
+def with_trunk(trial: Trial, rows: Mapping[str, list[dict]]) -> Trial:
+    """The trial with the epochs that it shares with its trunk, from the `rows` of all trials."""
+    if not trial.branch_from:
+        return trial
+    trunk, last = trial.branch_from["trial"], trial.branch_from["epoch"]
+    shared = [row for row in rows.get(trunk, []) if 0 < row["epoch"] <= last]
+    own = [row for row in trial.rows if row["epoch"] > last]
+    before = [row for row in trial.rows if row["epoch"] == 0]
+    return replace(trial, rows=[*before, *shared, *own])
 
 
 def parse_rows(content: bytes) -> tuple[list[dict], bool]:

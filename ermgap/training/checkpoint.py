@@ -4,6 +4,8 @@ One file per epoch, written whole or not at all, read without unpickling code (`
 epoch before is kept until the next one is committed: a crash between the file and its row leaves
 the file that the last row speaks of. Sampler and random numbers are functions of (seed, epoch,
 rank) and need no state.
+
+Those of a trial that others may branch from are kept up to the last epoch of branching.
 """
 
 from __future__ import annotations
@@ -33,8 +35,11 @@ def name_of(trial_id: str, epoch: int) -> str:
     return f"{folder_of(trial_id)}/epoch-{epoch:04d}.pt"
 
 
-def save(storage: Storage, trial_id: str, epoch: int, state: dict) -> None:
-    """Write a checkpoint of tensors and plain values; of those before it, keep the last one."""
+def save(storage: Storage, trial_id: str, epoch: int, state: dict, *, keep: int = 0) -> None:
+    """Write a checkpoint of tensors and plain values.
+
+    Of those before it, the last one is kept, and those up to epoch `keep`.
+    """
 
     def write(temporary: Path) -> None:
         try:
@@ -52,6 +57,8 @@ def save(storage: Storage, trial_id: str, epoch: int, state: dict) -> None:
     kept = [name for name in storage.names(folder_of(trial_id)) if name.startswith("epoch-")]
     earlier = [name for name in kept if name < name_of(trial_id, epoch).rsplit("/", 1)[1]]
     for old in earlier[:-1]:
+        if old <= name_of(trial_id, keep).rsplit("/", 1)[1]:
+            continue
         storage.remove(f"{folder_of(trial_id)}/{old}")
 
 

@@ -24,7 +24,8 @@ from ermgap.training.checkpoint import Unreadable
 from ermgap.training.context import TrainingContext
 from ermgap.training.evaluation import label_log_probabilities
 from ermgap.training.gradients import accumulate_gradients, learning_rate
-from ermgap.training.trial_state import TrialSpec, TrialState
+from ermgap.training.trial_files import TrialSpec
+from ermgap.training.trial_state import TrialState
 
 __all__ = ["TrialSpec", "Training", "train"]
 
@@ -93,13 +94,13 @@ class Training:
         failed: Callable[[TrialSpec, str], None],
         checkpoint_lost: Callable[[TrialSpec, str], None],
     ) -> bool:
-        """Load the checkpoint, if the trial is not at its start; calls as for `train`.
+        """Load the trial's checkpoint, or its trunk's, if there is one; calls as for `train`.
 
         Returns whether there is something left to train.
         """
-        trouble = None
+        trouble = branch = None
         try:
-            self.state.resume()
+            branch = self.state.resume()
         except RunFailed as outcome:
             trouble = outcome
         # A disk may fail one worker alone: they agree, or the others would wait for it.
@@ -109,6 +110,9 @@ class Training:
             reason = str(trouble or "another worker cannot read its checkpoint")
             (failed if other else checkpoint_lost)(self.spec, reason)
             return False
+        if branch:
+            self.state.set_parameters(branch.selected)
+            self.state.take_over(branch, self.evaluate())
         return not self.state.over
 
     def epoch(self) -> dict:
@@ -121,13 +125,7 @@ class Training:
         self.state.begin_epoch()
         sums, values, raised = self.train_epoch()
         trained = time.perf_counter()
-        scores = label_log_probabilities(
-            self.speech,
-            self.context.dev,
-            world=self.world,
-            batch=self.settings.eval_batch,
-            tick=self.tick,
-        )[0]
+        scores = self.evaluate()
         evaluated = time.perf_counter()
         row = self.state.end_epoch(sums, values, scores, steps=self.steps, raised=raised)
         return row | {
@@ -137,6 +135,16 @@ class Training:
             "seconds": time.perf_counter() - started,
             "time": time.time(),
         }
+
+    def evaluate(self) -> np.ndarray:
+        """Log probabilities of the labels on dev, [N, labels]."""
+        return label_log_probabilities(
+            self.speech,
+            self.context.dev,
+            world=self.world,
+            batch=self.settings.eval_batch,
+            tick=self.tick,
+        )[0]
 
     def train_epoch(self) -> tuple[torch.Tensor, np.ndarray, float]:
         """All steps of an epoch: group sums [3, C, 2], the objectives [steps], `raised_share`."""

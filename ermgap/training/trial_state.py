@@ -4,35 +4,37 @@ from __future__ import annotations
 
 import math
 import resource
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
 
 from ermgap import metrics
-from ermgap.config import GENDERS, METRICS, Config
+from ermgap.config import GENDERS, METRICS
 from ermgap.distributed import World
 from ermgap.errors import RunFailed
-from ermgap.model import prompts
 from ermgap.model.lora import Adapter
 from ermgap.objective import Objective, cell_names, group_means
-from ermgap.records import Storage
-from ermgap.training import checkpoint, model_card
+from ermgap.training import checkpoint
 from ermgap.training.context import TrainingContext
 from ermgap.training.evaluation import predictions
+from ermgap.training.trial_files import TrialFiles, TrialSpec
 
 
 @dataclass(frozen=True)
-class TrialSpec:
-    """A trial to train; `epoch` is the last committed one (0: from the start)."""
+class Branch:
+    """What a trial that begins as a branch takes over.
 
-    trial_id: str
-    config: Config
-    attempt: int = 1
-    epoch: int = 0
-    hyperparameters: dict = field(default_factory=dict)  # the searched values, for the rows
+    Attributes:
+        trunk: id of the trial that it continues.
+        parameters: of the trunk after the branching epoch, by name.
+        selected: parameters of the trunk's selected epoch, that one or an earlier one.
+    """
+
+    trunk: str
+    parameters: dict[str, torch.Tensor]
+    selected: dict[str, torch.Tensor]
 
 
 class TrialState:
@@ -46,6 +48,7 @@ class TrialState:
         self.objective = Objective(
             spec.config.objective, cells=context.cells, counts=context.train.group_counts()
         )
+        self.files = TrialFiles(spec, adapter, context)
         self.parameters = list(adapter.parameters.values())
         self.optimizer = torch.optim.AdamW(
             self.parameters,
@@ -112,9 +115,7 @@ class TrialState:
         """
         self._require_finite(np.isfinite(values).all(), "the objective")
         self._require_finite(np.isfinite(scores).all(), "a dev score")
-        data = self.config.data
-        table = predictions(self.context.dev, scores, labels=data.labels)
-        dev = metrics.evaluate(table, labels=data.labels, **data.support)
+        table, dev = self._judge(scores)
         self._require_gap(dev)
         weights = [
             self.objective.fairness_weight(at / steps) for at in range(self.begun_at, self.step)
@@ -122,12 +123,17 @@ class TrialState:
         self.objective.evaluated(dev)  # from here on the schedule is that of the next epoch
         better = self._select(dev)
         if self.world.rank == 0:
-            self._write(table, dev, raised=raised, selected=better)
+            if better:
+                self.files.write_selected(table, dev, epoch=self.epoch, raised=raised)
+            if self.config.train.keep_epochs or self.epoch in self.config.rungs:
+                self.files.write_rung(table, self.epoch)
+            self.files.write_checkpoint(self.epoch, self.state_dict())
         return {
             "trial_id": self.spec.trial_id,
             "attempt": self.spec.attempt,
             "epoch": self.epoch,
             "last": self.over,
+            "branch_from": self.spec.branch_from,
             "config": self.spec.hyperparameters,
             "lambda": weights[0],
             "lambda_mean": float(np.mean(weights)),
@@ -189,48 +195,44 @@ class TrialState:
 
     # Files --------------------------------------------------------------------------------------
 
-    def resume(self) -> None:
-        """Go on from the committed epoch; RunFailed if its checkpoint does not serve."""
-        if self.spec.epoch:
-            storage, trial = self.context.storage, self.spec.trial_id
-            self.load_state_dict(checkpoint.load(storage, trial, self.spec.epoch))
+    def resume(self) -> Branch | None:
+        """Go on from the committed epoch, or from the trunk's.
 
-    def _write(self, table: pd.DataFrame, dev: dict, *, raised: float, selected: bool) -> None:
-        """Files of this epoch, before its row: predictions, adapter if selected, checkpoint."""
-        storage, trial = self.context.storage, self.spec.trial_id
-        if selected:
-            _write_table(storage, f"predictions/{trial}.parquet", table)
-            storage.write_folder(f"adapters/{trial}", lambda f: self._write_adapter(f, dev, raised))
-        if self.config.train.keep_epochs or self.epoch in self.config.rungs:
-            name = f"predictions/{trial}.rungs.parquet"
-            now, path = table.assign(epoch=self.epoch), storage.fetch(name)
-            if path.exists():  # rows of an attempt that got further are not of this one
-                before = pd.read_parquet(path)
-                now = pd.concat([before[before["epoch"] < self.epoch], now])
-            _write_table(storage, name, now)
-        checkpoint.save(storage, trial, self.epoch, self.state_dict())
+        Returns:
+            For a trial that begins as a branch: what it takes over of its trunk.
 
-    def _write_adapter(self, folder: Path, dev: dict, raised: float) -> None:
-        """The adapter and its model card."""
-        backbone, context = self.config.backbone, self.context
-        self.adapter.save(
-            folder,
-            base=model_card.base_name(backbone, context.base),
-            revision=model_card.base_revision(backbone, context.base),
-        )
-        facts = model_card.CardFacts(
-            trial_id=self.spec.trial_id,
-            config=self.config,
-            utterances=pd.concat([context.train.table, context.dev.table]).drop_duplicates(
-                "utterance_id"  # once, in however many modalities
-            ),
-            dev=dev,
-            raised_share=raised,
-            epoch=self.epoch,
-            base=context.base,
-            prompt=prompts.find(backbone.prompt),
-        )
-        model_card.write(folder, facts=facts)
+        Raises:
+            RunFailed: a checkpoint does not serve.
+        """
+        storage, spec = self.context.storage, self.spec
+        if spec.epoch:
+            self.load_state_dict(checkpoint.load(storage, spec.trial_id, spec.epoch))
+        elif spec.branch_from:
+            trunk = spec.branch_from["trial"]
+            state = checkpoint.load(storage, trunk, spec.branch_from["epoch"])
+            selected = state["selected"]["epoch"]
+            best = checkpoint.load(storage, trunk, selected)
+            self.load_state_dict(state)
+            return Branch(trunk, state["parameters"], best["parameters"])
+        return None
+
+    def take_over(self, branch: Branch, scores: np.ndarray) -> None:
+        """Write the trunk's files up to the branching epoch as the branch's own, and go on there.
+
+        Args:
+            scores: log probabilities on dev of the parameters of the selected epoch, [N, labels].
+        """
+        if self.world.rank == 0:
+            table, dev = self._judge(scores)
+            self.files.write_selected(table, dev, epoch=self.selected["epoch"], raised=0.0)
+            self.files.take_over(branch.trunk, self.epoch)
+        self.set_parameters(branch.parameters)
+
+    def _judge(self, scores: np.ndarray) -> tuple[pd.DataFrame, dict]:
+        """Predictions on dev and their metrics from log probabilities [N, labels]."""
+        data = self.config.data
+        table = predictions(self.context.dev, scores, labels=data.labels)
+        return table, metrics.evaluate(table, labels=data.labels, **data.support)
 
     def state_dict(self) -> dict:
         """Tensors and plain values; the same on every rank."""
@@ -251,17 +253,17 @@ class TrialState:
         wanted = {name: tuple(p.shape) for name, p in named.items()}
         if {name: tuple(p.shape) for name, p in state["parameters"].items()} != wanted:
             raise RunFailed("the checkpoint holds other parameters than this trial trains")
-        with torch.no_grad():
-            for name, parameter in named.items():
-                parameter.copy_(state["parameters"][name])
+        self.set_parameters(state["parameters"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.objective.load_state_dict(state["objective"])
         self.epoch, self.step, self.stale = state["epoch"], state["step"], state["stale"]
         self.selected = state["selected"]
 
-
-def _write_table(storage: Storage, name: str, table: pd.DataFrame) -> None:
-    storage.write(name, lambda temporary: table.to_parquet(temporary, index=False))
+    def set_parameters(self, values: dict[str, torch.Tensor]) -> None:
+        """Copy values of the right names and shapes into the adapter."""
+        with torch.no_grad():
+            for name, parameter in self.adapter.parameters.items():
+                parameter.copy_(values[name])
 
 
 def peak_memory_mb(device: torch.device) -> float:

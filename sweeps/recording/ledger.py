@@ -13,8 +13,9 @@ from ermgap.config import Config
 from ermgap.records import COMPLETE, DegenerateRule, Records, StorageError, Trial
 from sweeps.recording.events import Events
 from sweeps.search import order, space
+from sweeps.search.branches import Trunks
 from sweeps.search.journal import Journal
-from sweeps.search.stopping import Rungs, curve
+from sweeps.search.stopping import Rungs, curve, until
 
 # The rows of a bucket are seconds behind: until they are there, a lost driver needs the checkpoint.
 FORGET_S = 30.0
@@ -33,11 +34,13 @@ class OpenTrial:
     curve: list = field(default_factory=list)  # stopping.curve of its rows
     trouble: str | None = None  # what the worker group said before it died
     config: Config | None = None
+    branch_from: dict | None = None  # the `trial` and the `epoch` that it began from
+    keep: int = 0  # the last epoch whose checkpoint others may begin from
 
     def handed_to(self, slot: str) -> dict:
         """What the slot needs to train it; another attempt has begun."""
         self.slot, self.attempt, self.trouble = slot, self.attempt + 1, None
-        names = ("trial_id", "attempt", "epoch", "hyperparameters")
+        names = ("trial_id", "attempt", "epoch", "hyperparameters", "branch_from", "keep")
         return {name: getattr(self, name) for name in names} | {"config": self.config.to_dict()}
 
 
@@ -56,6 +59,9 @@ class Ledger:
         # Ended trials whose checkpoints are still stored, and since when; also those of a session
         # that was killed before it removed them.
         self.to_forget = dict.fromkeys(_with_checkpoints(records, trials), time.monotonic())
+        self.trunks = Trunks(config)
+        self.remaining = config.sweep.trials - sum(trial.ended for trial in trials)
+        self._find_trunks(trials)
         self.remover = ThreadPoolExecutor(1)
         self.events = Events(records, trials)
         self.journal = Journal(records, config, trials=trials)
@@ -84,6 +90,7 @@ class Ledger:
         row |= {"status": status, "reason": reason, "slot": trial.slot}
         self._append(row)
         self.rungs.note(trial.trial_id, row)
+        self.trunks.note(trial.trial_id, row["epoch"])
         trial.epoch, trial.selected = row["epoch"], row["selected"]
         trial.curve = [*trial.curve, *curve([row], self.config)]
         self.events.epoch(row)
@@ -103,13 +110,17 @@ class Ledger:
         self.journal.ended(trial.trial_id, trial.hyperparameters, status, trial.selected)
         if self.rule.floor() != floor:
             self.journal.judge(self.rule)
-        self.to_forget[trial.trial_id] = time.monotonic()
+        self.remaining -= 1
+        if trial.trial_id not in self.trunks.stored:
+            self.to_forget[trial.trial_id] = time.monotonic()
         self._forget(older=FORGET_S if self.records.in_bucket else 0.0)
         self.events.ended(trial.hyperparameters, trial.trial_id, trial.selected)
 
     def close(self) -> None:
         """Write the last events and remove the last checkpoints; returns when both are done."""
         self.events.close()
+        if self.remaining <= 0:
+            self.to_forget |= dict.fromkeys(self.trunks.stored, 0.0)
         self._forget(older=0.0)
         self.remover.shutdown()
 
@@ -127,6 +138,45 @@ class Ledger:
             else:
                 self.records.forget_checkpoints(trial_id)
 
+    def begin(self, trial: OpenTrial) -> None:
+        """Before a trial is handed out: the trunk that it begins from, and what it is to keep."""
+        trial.keep = self.trunks.keep(trial.trial_id, trial.config)
+        if trial.epoch:
+            return
+        trial.branch_from, trial.curve = self.trunks.find(trial.config), []
+        if trial.branch_from:
+            rows = [
+                row
+                for row in self.records.rows()
+                if row["trial_id"] == trial.branch_from["trial"]
+                and 0 < row["epoch"] <= trial.branch_from["epoch"]
+            ]
+            trial.curve = curve(rows, self.config) if self.config.rungs else []
+
+    def back(self, trial: OpenTrial) -> None:
+        """A trial's checkpoint is lost: it goes on from the one before, in the end from its start.
+
+        A branch has none of its own before its first epoch: it begins again from its trunk, and
+        from its start where the trunk's is the one that is lost.
+        """
+        branch = trial.branch_from
+        if branch and not trial.epoch:
+            self.trunks.lost(branch["trial"])
+        first = branch["epoch"] + 1 if branch else 1
+        trial.epoch = trial.epoch - 1 if trial.epoch > first else 0
+        trial.curve = until(trial.epoch, trial.curve, self.config)
+
+    def _find_trunks(self, trials: Iterable[Trial]) -> None:
+        """Trials of an earlier session that others may begin from, if the sweep is to go on."""
+        if self.remaining <= 0:
+            return
+        for trial in trials:
+            if trial.epoch and trial.status != "failed":
+                self.trunks.keep(trial.trial_id, space.apply(trial.hyperparameters, self.config))
+                self.trunks.note(trial.trial_id, trial.epoch)
+        for trial_id in self.trunks.stored:
+            self.to_forget.pop(trial_id, None)
+
     def _reopened(self, trial: Trial) -> OpenTrial:
         """The state of a trial of an earlier session, from its rows."""
         return OpenTrial(
@@ -136,6 +186,7 @@ class Ledger:
             epoch=trial.epoch,
             selected=trial.selected,
             curve=curve(trial.rows, self.config),
+            branch_from=trial.branch_from,
         )
 
     def _status(self, row: dict) -> str:

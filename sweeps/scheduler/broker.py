@@ -24,7 +24,7 @@ from ermgap.records import Records, Retry
 from ermgap.registry import load_plugins
 from sweeps.recording.ledger import Ledger, OpenTrial
 from sweeps.scheduler.wake_ups import WakeUps
-from sweeps.search import space, stopping
+from sweeps.search import space
 
 T = TypeVar("T")
 QUEUE = object()  # what slots wait for; a Tune trial waits for its trial's id
@@ -123,6 +123,7 @@ class Broker:
             self._wake_slot()
             return {"kind": "wait"}
         trial = self.queue.popleft()
+        self.ledger.begin(trial)
         self._wake_slot()
         self.slots[slot] = trial.trial_id
         self.moments.append((slot, "trial", time.time()))
@@ -167,8 +168,8 @@ class Broker:
         if trial is None:
             return
         logging.getLogger(__name__).warning("%s: %s; it goes back an epoch", trial_id, reason)
-        trial.epoch, trial.attempt = trial.epoch - 1, trial.attempt - 1
-        trial.curve = stopping.until(trial.epoch, trial.curve, self.config)
+        self.ledger.back(trial)
+        trial.attempt -= 1
         self._put_back(trial)
 
     async def trouble(self, slot: str, trial_id: str, text: str) -> None:

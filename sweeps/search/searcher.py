@@ -67,7 +67,9 @@ class RecordsSearcher(Stateless):
         self.next_number = self.next_to_learn = 0
         for trial in earlier:
             self.learnt.end(trial.hyperparameters, trial.status, self._measured(trial), own=False)
-        self.before = {order.number_of(trial.trial_id): trial for trial in trials}
+        self.before = {
+            order.number_of(trial.trial_id): space.completed(trial, config) for trial in trials
+        }
         numbers = sorted(n for n, trial in self.before.items() if not trial.ended)
         self.first = [(number, self.before[number].hyperparameters) for number in numbers]
         if lag is None or not trials:
@@ -133,13 +135,14 @@ class RecordsSearcher(Stateless):
             self.asked[number] = self.learnt.begin(hyperparameters)
         elif inside:  # the sampler comes to the state that it had then
             self._learn_until(number - self.lag)
-            self.asked[number] = self.learnt.repeat(number, self.shares.fixed(), hyperparameters)
+            fixed = self.shares.fixed(number)
+            self.asked[number] = self.learnt.repeat(number, fixed, hyperparameters)
         self._count(number, hyperparameters)
 
     def _propose(self, number: int) -> dict:
         if self.lag is not None:
             self._learn_until(number - self.lag)
-        fixed, reseed = self.shares.fixed(), self.lag is not None
+        fixed, reseed = self.shares.fixed(number), self.lag is not None
         self.asked[number], hyperparameters = self.learnt.propose(number, fixed, reseed=reseed)
         self._count(number, hyperparameters)
         return hyperparameters
@@ -174,6 +177,7 @@ class RecordsSearcher(Stateless):
         if self.rule:
             self.rule.note(order.trial_id(number), status, hyperparameters, measured)
         self.learnt.end(hyperparameters, status, measured, place=self.asked.pop(number, None))
+        self.shares.learn(hyperparameters, status, measured)
         if self.rule and self.rule.floor() != floor:
             self.learnt.judge_again()
 

@@ -1,4 +1,10 @@
-"""Which loss a proposal gets: ERM its share of the trials, every other loss equally many."""
+"""Which loss a proposal gets, and on which trunk it branches.
+
+ERM gets its share of the trials, every other loss equally many. With `sweep.trunks` the ERM trials
+come first, and every other trial has the optimiser and the adapter of one of the best of them: with
+a schedule that begins later it branches from that trial (branches.py), and it is compared with it
+at equal settings.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +12,12 @@ from collections import Counter
 from collections.abc import Mapping
 
 from ermgap.config import Config
+from ermgap.records import COMPLETE
 from sweeps.search import space
 
 
 class Shares:
-    """Number of trials of each loss in a sweep, and the loss of the next proposal.
+    """Number of trials of each loss in a sweep, and what the next proposal is given.
 
     Left to the sampler, half of a short sweep's first draws would be ERM.
 
@@ -19,19 +26,38 @@ class Shares:
 
     Attributes:
         proposed: number of trials by loss, of all that were proposed, however they ended.
+        trunks: accuracy and hyperparameters of every ERM trial that has ended well, best first.
     """
 
     def __init__(self, config: Config) -> None:
         searched = space.distributions(config).get("loss")
         self.losses = () if searched is None else searched.choices
-        self.loss, self.erm_share = config.objective.loss, config.sweep.erm_share
+        self.loss, self.sweep = config.objective.loss, config.sweep
         self.proposed: Counter[str] = Counter()
+        self.trunks: list[tuple[float, dict]] = []
 
     def count(self, hyperparameters: Mapping) -> None:
         """A trial is proposed."""
         self.proposed[hyperparameters.get("loss", self.loss)] += 1
 
-    def fixed(self) -> dict[str, str]:
+    def learn(self, hyperparameters: Mapping, status: str, measured: Mapping) -> None:
+        """A trial has ended; `measured` holds its dev scores."""
+        erm = hyperparameters.get("loss", self.loss) == "erm"
+        if self.sweep.trunks and erm and status in COMPLETE:
+            self.trunks.append((float(measured["acc"]), dict(hyperparameters)))
+            self.trunks.sort(key=lambda trunk: -trunk[0])
+
+    def fixed(self, number: int) -> dict:
+        """The hyperparameters that the sweep's `number`-th proposal is given: loss, and trunk's."""
+        given = self._loss()
+        best = self.trunks[: self.sweep.trunks]
+        if not best or given.get("loss", self.loss) == "erm":
+            return given
+        trunk = best[number % len(best)][1]
+        shared = {k: v for k, v in trunk.items() if not space.SPACE[k].key.startswith("objective.")}
+        return given | shared
+
+    def _loss(self) -> dict[str, str]:
         """The loss of the next proposal; nothing where the sweep does not choose between losses.
 
         ERM while it has less than its share, so that the baseline is tuned too; else the loss of
@@ -41,7 +67,11 @@ class Shares:
             return {}
         others = [loss for loss in self.losses if loss != "erm"]
         total = self.proposed.total()
-        due = self.proposed["erm"] < self.erm_share * (total + 1)
+        due = self.proposed["erm"] < (
+            max(self.sweep.trunks, self.sweep.erm_share * self.sweep.trials)
+            if self.sweep.trunks
+            else self.sweep.erm_share * (total + 1)
+        )
         if "erm" in self.losses and (due or not others):
             return {"loss": "erm"}
         turn = total % len(others)

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from ermgap.config import Config, losses
 from ermgap.errors import UserError
+from ermgap.records import Trial
 from ermgap.registry import Registry
 
 
@@ -51,7 +52,7 @@ class Parameter:
     """
 
     key: str
-    values: Range | Around | Choice | Callable[[Config], Range]
+    values: Range | Around | Choice | Callable[[Config], Range | Choice]
     when: Callable[[Mapping], bool] = lambda hyperparameters: True
 
     def of(self, config: Config) -> Range | Around | Choice:
@@ -75,26 +76,45 @@ def free_exponent(hyperparameters: Mapping) -> bool:
     return used("p")(hyperparameters) and hyperparameters.get("estimator") != "unbiased"
 
 
+def free_sides(hyperparameters: Mapping) -> bool:
+    """Whether the sides are free: the unbiased estimator moves both."""
+    return used("sides")(hyperparameters) and hyperparameters.get("estimator") != "unbiased"
+
+
 def tolerated(config: Config) -> Range:
     """The range of epsilon, in the unit of the gap that the schedule follows: fraction or nats."""
     return Range(0, 0.5) if config.objective.gap == "loss" else Range(0, 0.05)
 
 
+def scheduled(config: Config) -> Choice:
+    """The schedules; with trunks, those that are 0 until their `start`: a branch begins there."""
+    names = losses.SCHEDULES.items()
+    return Choice(
+        tuple(
+            n for n, facts in names if not config.sweep.trunks or "start" in facts.hyperparameters
+        )
+    )
+
+
+def starting(config: Config) -> Range:
+    """The range of `start`; with trunks, from the first epoch on."""
+    return Range(1 / config.train.epochs if config.sweep.trunks else 0, 0.5)
+
+
 SPACE = Registry("hyperparameter")
 SPACE["loss"] = Parameter("objective.loss", Choice(tuple(losses.LOSSES)))
-SPACE["schedule"] = Parameter(
-    "objective.schedule", Choice(tuple(losses.SCHEDULES)), used("schedule")
-)
+SPACE["schedule"] = Parameter("objective.schedule", scheduled, used("schedule"))
 SPACE["lambda_max"] = Parameter(
     "objective.lambda_max", Range(0.003, 10, log=True), used("lambda_max")
 )
-SPACE["start"] = Parameter("objective.start", Range(0, 0.5), used("start"))
+SPACE["start"] = Parameter("objective.start", starting, used("start"))
 SPACE["ramp"] = Parameter("objective.ramp", Range(0.1, 1), used("ramp"))
 SPACE["eta"] = Parameter("objective.eta", Range(0.1, 100, log=True), used("eta"))
 SPACE["epsilon"] = Parameter("objective.epsilon", tolerated, used("epsilon"))
 SPACE["estimator"] = Parameter(
     "objective.estimator", Choice(tuple(losses.ESTIMATORS)), used("estimator")
 )
+SPACE["sides"] = Parameter("objective.sides", Choice(tuple(losses.SIDES)), free_sides)
 SPACE["relative"] = Parameter("objective.relative", Choice((False, True)), used("relative"))
 SPACE["p"] = Parameter("objective.p", Choice((1.0, 2.0)), free_exponent)
 SPACE["dro_eta"] = Parameter("objective.dro_eta", Range(0.001, 1, log=True), used("dro_eta"))
@@ -154,6 +174,18 @@ def inside(hyperparameters: Mapping, config: Config) -> bool:
     return set(known) == wanted and all(_contains(d, values[name]) for name, d in known.items())
 
 
+def completed(trial: Trial, config: Config) -> Trial:
+    """A trial with the configuration's own values of what counts and was not searched for it.
+
+    So hyperparameters that a later version searches stand in the trials of an earlier one.
+    """
+    missing, seen = {}, unsearched(config) | trial.hyperparameters
+    for name in distributions(config):
+        if name not in seen and SPACE[name].when(seen):
+            missing[name] = seen[name] = _value(config, SPACE[name].key)
+    return replace(trial, hyperparameters=trial.hyperparameters | missing)
+
+
 def apply(hyperparameters: Mapping, config: Config) -> Config:
     """The configuration with these hyperparameters in place."""
     return config.replace({_key(name): value for name, value in hyperparameters.items()})
@@ -172,7 +204,7 @@ def named_points(config: Config) -> list[dict]:
         if not parameter.key.startswith("objective.")
     }
     paper = {"schedule": "adaptive", "lambda_max": 10.0, "eta": 1.0, "epsilon": 0.02}
-    paper |= {"estimator": "batch", "relative": False, "p": 2.0}
+    paper |= {"estimator": "batch", "sides": "both", "relative": False, "p": 2.0}
     return [{"loss": "erm"} | optimiser, {"loss": "minmaxgap"} | paper | optimiser]
 
 

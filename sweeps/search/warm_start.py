@@ -14,6 +14,7 @@ from pathlib import Path
 from ermgap.config import Config, differing_keys
 from ermgap.errors import UserError
 from ermgap.records import Records, Trial, file_names
+from sweeps.search import space
 
 SECTIONS = ("data", "backbone")  # of a configuration; what differs there shifts the values
 FILES = (file_names.SWEEP, file_names.TRIALS)
@@ -62,4 +63,5 @@ def _usable(records: Records, config: Config) -> list[Trial]:
     epochs = (records.sweep["config"].get("train") or {}).get("epochs")
     if epochs != config.train.epochs:
         return []
-    return [t for t in records.trials() if t.ended and t.status != "failed"]
+    own = config.replace({"objective": records.sweep["config"].get("objective") or {}})
+    return [space.completed(t, own) for t in records.trials() if t.ended and t.status != "failed"]

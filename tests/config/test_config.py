@@ -87,6 +87,7 @@ MISTAKES = {
     "sweep.stop_factor": [1, 0, 2.5],
     "sweep.stop_margin": [-0.1, "wide"],
     "sweep.attempts": [0],
+    "sweep.trunks": [-1, 0.5],
     "sweep.workers": [0],
     "train.recompute": ["often"],
     "train.parallel": ["tensor", "fsdp"],  # the latter with one worker

@@ -123,10 +123,12 @@ BASE = {
 }
 
 
-def job(changes: dict | None = None, *, epoch: int = 0) -> TrialSpec:
+def job(
+    changes: dict | None = None, *, epoch: int = 0, trial_id: str = "t0000", **more
+) -> TrialSpec:
     """`BASE` with changes by dotted key, from a committed epoch."""
     settings = config.Config().replace(BASE | (changes or {}))
-    return TrialSpec("t0000", settings, epoch=epoch, attempt=2 if epoch else 1)
+    return TrialSpec(trial_id, settings, epoch=epoch, attempt=2 if epoch else 1, **more)
 
 
 class Trained:

@@ -20,7 +20,7 @@ FAIR = {"schedule", "lambda_max", "relative"}
 RISING = {"start", "ramp"}
 BY_WEIGHT = {"constant": set(), "linear": RISING, "cosine": RISING, "exponential": RISING,
              "step": {"start"}, "adaptive": {"eta", "epsilon"}}  # fmt: skip
-BY_LOSS = {"erm": set(), "reweight": set(), "groupdro": {"dro_eta"}, "vrex": FAIR,
+BY_LOSS = {"erm": set(), "reweight": set(), "groupdro": {"dro_eta"}, "vrex": FAIR | {"sides"},
            "minmaxgap": FAIR | {"estimator"}}  # fmt: skip
 RANGES = {
     "lambda_max": (0.003, 10),
@@ -42,7 +42,8 @@ def proposals(settings: Config, n: int, seed: int = 0) -> list[dict]:
 
 
 def expected_names(hyperparameters: dict) -> set[str]:
-    free = {"p"} if hyperparameters.get("estimator") in ("batch", "ema") else set()
+    one_sided = hyperparameters.get("estimator") in ("batch", "ema")
+    free = {"p", "sides"} if one_sided else set()
     return (
         ALWAYS
         | BY_LOSS[hyperparameters["loss"]]
