@@ -30,11 +30,22 @@ class Shares:
     """
 
     def __init__(self, config: Config) -> None:
-        searched = space.distributions(config).get("loss")
-        self.losses = () if searched is None else searched.choices
+        searched = space.distributions(config)
+        self.losses = searched["loss"].choices if "loss" in searched else ()
         self.loss, self.sweep = config.objective.loss, config.sweep
         self.proposed: Counter[str] = Counter()
         self.trunks: list[tuple[float, dict]] = []
+        self.shared = {  # the searched hyperparameters that a branch has of its trunk
+            name: distribution
+            for name, distribution in searched.items()
+            if not space.SPACE[name].key.startswith("objective.")
+        }
+        first = space.named_points(config)[0]
+        self.first = [first] if self._serves(first) else []
+
+    def _serves(self, hyperparameters: Mapping) -> bool:
+        """Whether others may have the settings of an ERM trial: a range may exclude the first's."""
+        return all(space.contains(d, hyperparameters[name]) for name, d in self.shared.items())
 
     def count(self, hyperparameters: Mapping) -> None:
         """A trial is proposed."""
@@ -43,19 +54,20 @@ class Shares:
     def learn(self, hyperparameters: Mapping, status: str, measured: Mapping) -> None:
         """A trial has ended; `measured` holds its dev scores."""
         erm = hyperparameters.get("loss", self.loss) == "erm"
-        if self.sweep.trunks and erm and status in COMPLETE:
+        if self.sweep.trunks and erm and status in COMPLETE and self._serves(hyperparameters):
             self.trunks.append((float(measured["acc"]), dict(hyperparameters)))
             self.trunks.sort(key=lambda trunk: -trunk[0])
 
     def fixed(self, number: int) -> dict:
         """The hyperparameters that the sweep's `number`-th proposal is given: loss, and trunk's."""
         given = self._loss()
-        best = self.trunks[: self.sweep.trunks]
-        if not best or given.get("loss", self.loss) == "erm":
+        if not self.sweep.trunks or given.get("loss", self.loss) == "erm":
             return given
-        trunk = best[number % len(best)][1]
-        shared = {k: v for k, v in trunk.items() if not space.SPACE[k].key.startswith("objective.")}
-        return given | shared
+        best = [trunk for _, trunk in self.trunks[: self.sweep.trunks]]
+        if not (best := best or self.first):  # which may be running yet
+            return given
+        trunk = best[number % len(best)]
+        return given | {name: trunk[name] for name in self.shared}
 
     def _loss(self) -> dict[str, str]:
         """The loss of the next proposal; nothing where the sweep does not choose between losses.

@@ -171,7 +171,7 @@ def inside(hyperparameters: Mapping, config: Config) -> bool:
     """Whether Optuna could have proposed these values itself, so that it may learn from them."""
     known, values = active(hyperparameters, config), unsearched(config) | dict(hyperparameters)
     wanted = {name for name in distributions(config) if SPACE[name].when(values)}
-    return set(known) == wanted and all(_contains(d, values[name]) for name, d in known.items())
+    return set(known) == wanted and all(contains(d, values[name]) for name, d in known.items())
 
 
 def completed(trial: Trial, config: Config) -> Trial:
@@ -226,7 +226,7 @@ def unsearched(config: Config) -> dict:
     }
 
 
-def _contains(distribution: BaseDistribution, value) -> bool:
+def contains(distribution: BaseDistribution, value) -> bool:
     if isinstance(distribution, CategoricalDistribution):
         return value in distribution.choices
     return distribution._contains(distribution.to_internal_repr(value))
