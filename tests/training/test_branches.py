@@ -41,7 +41,7 @@ def room(tmp_path_factory):
     speech = tiny_run.speech("float32")
     table = tiny_run.tones(tmp_path_factory.mktemp("tones"))
     splits = tiny_run.splits(table, speech, cache=tmp_path_factory.mktemp("features"))
-    return speech, TrainingContext(*splits, Storage.at(""))
+    return speech, TrainingContext(*splits, Storage(""))
 
 
 def changes_of(kind: str) -> dict:
@@ -139,7 +139,7 @@ def work(rank: int, size: int, folder: str) -> None:
     table, world = tiny_run.tones(folder / f"tones-{rank}"), World(rank, size)
     speech = tiny_run.speech("float32")
     splits = tiny_run.splits(table, speech, cache=folder / f"cache-{rank}")
-    room = speech, TrainingContext(*splits, Storage.at(""))
+    room = speech, TrainingContext(*splits, Storage(""))
     changes = changes_of("step, worse side")
     branch = job(changes, trial_id="t0001", branch_from={"trial": "t0000", "epoch": 2})
     runs = [
