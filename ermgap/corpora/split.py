@@ -78,6 +78,12 @@ def complete_groups(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     return table.assign(split=split), moves
 
 
+def strata_of(table: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """The (language, gender) of which each group has most."""
+    most = table.groupby(["group", "language", "gender"]).size().groupby("group").idxmax()
+    return {group: (language, gender) for group, language, gender in most}
+
+
 def _draw(table: pd.DataFrame, *, seed: int, fold: int, folds: int, test: bool) -> pd.DataFrame:
     """The table with a split drawn for each group of the rows that have none."""
     undivided = table[table["split"] == ""]
@@ -95,11 +101,10 @@ def _draw(table: pd.DataFrame, *, seed: int, fold: int, folds: int, test: bool) 
 def _deal(table: pd.DataFrame, *, seed: int, folds: int) -> dict[str, tuple[int, int]]:
     """Fold of each group, and the number of folds that its stratum was dealt to.
 
-    A stratum is the (language, gender) of which the group has most; its cost counts all its rows.
+    The cost of a group counts all its rows, also those of another stratum than its own.
     """
     contents = _contents(table)
-    most = table.groupby(["group", "language", "gender"]).size().groupby("group").idxmax()
-    stratum_of = {group: (language, gender) for group, language, gender in most}
+    stratum_of = strata_of(table)
     strata = Counter(stratum_of.values())
     random = np.random.default_rng(seed)
     load = np.zeros((folds, contents.shape[1]))

@@ -38,7 +38,7 @@ ROWS = "rows"  # folder of the segments SESSION-OFFSET.jsonl
 FILES_AT_START = (file_names.SWEEP, file_names.TABLE)
 FILES_AT_END = (file_names.DIAL, file_names.FLAT_TRIALS, file_names.FRONT, file_names.SUMMARY,
                 file_names.SESSIONS, file_names.STOPPING, file_names.CONFIRMED,
-                file_names.DONE)  # fmt: skip
+                file_names.CROSS_FITTED, file_names.DONE)  # fmt: skip
 
 
 class Mirror:
@@ -198,6 +198,10 @@ def restore(uri: str, into: Path | str | None = None) -> Path:
         store.fetch(f"{file_names.EARLIER}/{name}")
     if Storage(f"{uri}-confirm", folder=into / file_names.CONFIRM).names(ROWS):
         restore(f"{uri}-confirm", into / file_names.CONFIRM)
+    fold = 0
+    while Storage(place := f"{uri}-confirm-fold-{fold}", folder=into).names(ROWS):
+        restore(place, into / file_names.CONFIRM_FOLDS / f"fold-{fold}")
+        fold += 1
     return into
 
 

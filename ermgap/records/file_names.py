@@ -13,6 +13,8 @@ STUDY = "optuna.journal"  # a copy for optuna-dashboard
 DONE = "DONE"  # written last
 CONFIRM = "confirm"  # folder: the sweep that trains the front again over seeds
 CONFIRMED = "confirmed.parquet"
+CONFIRM_FOLDS = "confirm-folds"  # folder: the same on speaker folds, a sweep each
+CROSS_FITTED = f"{CONFIRM_FOLDS}/{CONFIRMED}"
 EARLIER = "earlier"  # folder: sweeps that this one learnt from
 
 ADAPTER_SETTINGS = "ermgap.json"

@@ -5,7 +5,8 @@ A sweep folder holds `sweep.yaml` (the config, versions and plan), `table.parque
 same, a row per position between two adapters), predictions and adapters per trial, `front.parquet`,
 `summary.json`, `sessions.jsonl` (where the time of each session went), `optuna.journal` (a copy for
 optuna-dashboard), `earlier/` (the sweeps that it was warm-started with), `confirm/` (the front over
-seeds, a sweep folder of its own), and `DONE`, written last. Any machine with pandas reads a sweep.
+seeds, a sweep folder of its own), `confirm-folds/` (the same on speaker folds, a sweep folder
+each), and `DONE`, written last. Any machine with pandas reads a sweep.
 
     records = Records.open("results/demo")
     for trial in records.trials(): print(trial.trial_id, trial.status, trial.selected)

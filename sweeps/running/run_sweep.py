@@ -11,7 +11,9 @@ from ermgap.config import Config
 from ermgap.errors import in_shell
 from sweeps.setup import folders
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # pandas: half a second
+    import pandas as pd
+
     from ermgap.records import Records
     from sweeps.recording.timing import Session
 
@@ -34,8 +36,8 @@ def run(
     from sweeps.scheduler import driver
     from sweeps.scoring import confirm
 
-    def check(config: Config) -> None:
-        confirm.require(given.confirm, config)
+    def check(config: Config, utterances: pd.DataFrame) -> None:
+        confirm.require(given.confirm, given.folds, config, utterances, folder=given.resume)
         if not given.resume:
             require(config, given.address)
 
@@ -54,7 +56,7 @@ def run(
     status = finish(config, records, session, command="pareto" if kind == "sweep" else kind)
     if status or not given.confirm:
         return status
-    return confirm.run(records, config, seeds=given.confirm, address=address)
+    return confirm.run(records, config, seeds=given.confirm, folds=given.folds, address=address)
 
 
 def require(config: Config, address: str | None) -> None:

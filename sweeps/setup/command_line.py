@@ -60,7 +60,7 @@ def options(description: str, *, many: bool) -> argparse.ArgumentParser:
     add("--dry-run", action="store_true", help="print what would run, and stop")
     smoke = "a tiny random model, 48 clips: every file in 90 s"
     add("--smoke-test", action="store_true", help=smoke)
-    parser.set_defaults(trials=None, objectives=None, warm_start=[], confirm=None)
+    parser.set_defaults(trials=None, objectives=None, warm_start=[], confirm=None, folds=None)
     if many:
         add("--trials", type=int, help="how many configurations in all")
         add("--objectives", metavar="a,b[,c]", help="of " + ", ".join(METRICS))
@@ -74,6 +74,8 @@ def options(description: str, *, many: bool) -> argparse.ArgumentParser:
         )
         confirm = "then rerun the front, ERM and the knee over so many seeds, on dev and test"
         add("--confirm", type=int, metavar="SEEDS", help=confirm)
+        each = "with --confirm: on each of K speaker folds, so that every speaker judges"
+        add("--folds", type=int, metavar="K", help=each)
     return parser
 
 

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ermgap.config import Config, differing_keys, from_dict, make_absolute
 from ermgap.errors import UserError, as_user_error, first_line, in_shell
@@ -17,12 +18,15 @@ from sweeps.search import warm_start
 from sweeps.setup import command_line
 from sweeps.setup import plan as planning
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 def prepare(
     given: argparse.Namespace,
     *,
     kind: str,
-    check: Callable[[Config], None],
+    check: Callable[[Config, pd.DataFrame], None],
     ready: Callable[[Config, Path, str | None], None] = lambda *_: None,
 ) -> tuple[Config, Records] | None:
     """What to run, and its folder, made or reopened; printed first, and None after `--dry-run`.
@@ -30,7 +34,8 @@ def prepare(
     Args:
         given: the options.
         kind: of the folder, sweep or train.
-        check: raises UserError for what the command cannot run, before anything is written.
+        check: raises UserError for what the command cannot run on the utterances, before anything
+            is written.
         ready: waits for Ray and raises UserError where (config, folder, storage) cannot run on it;
             called after all else is checked, before anything is written.
     """
@@ -40,7 +45,7 @@ def prepare(
     out = output_folder(given.out or default_folder(given, kind))
     plan = planning.make_plan(config)
     print(plan.description)
-    check(config)
+    check(config, plan.utterances)
     warm_start.require(given.warm_start, config)
     # Two sweeps may be given one storage: each has its own folder there.
     storage = f"{given.storage.rstrip('/')}/{out.name}" if given.storage else None
@@ -191,8 +196,7 @@ def _reopen(
                 f"{given.resume}; give as many or more."
             )
         config = config.replace({"sweep.trials": given.trials})
-    check(config)
-    records.table()  # a damaged one is an error here, not in every worker
+    check(config, records.table())  # a damaged one is an error here, not in every worker
     ended = sum(trial.ended for trial in records.trials())
     torn = " (a half-written last row was left out)" if records.half_written else ""
     print(f"resuming {given.resume}: {ended} of {config.sweep.trials} trials have ended{torn}")

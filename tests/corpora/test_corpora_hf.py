@@ -182,7 +182,7 @@ def test_speakers_of_train_who_are_also_in_test_are_counted_wherever_it_is_read(
     assert re.search(said, capsys.readouterr().out)
     words += ["--set", "data.cell_support=1"]
     given = command_line.parse(command_line.options("", many=True), words)
-    assert folders.prepare(given, kind="sweep", check=lambda config: None)  # of the real run
+    assert folders.prepare(given, kind="sweep", check=lambda *_: None)  # of the real run
     assert re.search(said, capsys.readouterr().out)
 
 

@@ -160,7 +160,7 @@ def test_a_failed_start_leaves_no_folder_and_changes_none(monkeypatch, tmp_path,
     given = command_line.parse(
         command_line.options("", many=True), ["--smoke-test", "--out", str(out)]
     )
-    folders.prepare(given, kind="sweep", check=lambda config: None)
+    folders.prepare(given, kind="sweep", check=lambda *_: None)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     with pytest.raises(UserError, match="does not start"):
         pareto.main(["--resume", str(out), "--trials", "9"])

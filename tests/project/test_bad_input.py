@@ -248,7 +248,7 @@ def test_resuming_with_the_options_it_was_started_with_is_fine(place):
     more = ["--set", "train.epochs=3", "data.cell_support=1", "--objectives", "acc,w_f1,max_gap"]
     more.insert(2, "--set")
     given = cli.parse(cli.options("", many=True), place.fine(*more))
-    folders.prepare(given, kind="sweep", check=lambda config: None)
+    folders.prepare(given, kind="sweep", check=lambda *_: None)
     assert pareto.main(["--resume", str(place.out), *more, "--dry-run"]) == 0
     assert pareto.main(["--resume", str(place.out), *more, *place.fine()[:2], "--dry-run"]) == 0
 

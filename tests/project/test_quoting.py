@@ -15,7 +15,7 @@ from sweeps.recording.timing import Session
 from sweeps.running import run_sweep
 from sweeps.scheduler import driver
 from sweeps.scheduler.machines import machine
-from sweeps.scoring import confirm
+from sweeps.scoring import confirm, reruns
 from sweeps.setup import folders
 
 NAMES = ("two words", "it's", 'a "quoted" one', "a;b", "$HOME", "ümläut", "plain")
@@ -89,10 +89,10 @@ def test_what_a_confirmation_says_when_it_stops_can_be_pasted(folder, monkeypatc
         sweep=types.SimpleNamespace(trials=2), train=types.SimpleNamespace(epochs=1)
     )
     monkeypatch.setattr(confirm, "to_confirm", lambda records: {"t0000": {}})
-    monkeypatch.setattr(confirm, "_folder", lambda *given: child)
-    monkeypatch.setattr(confirm, "_config", lambda child: planned)
+    monkeypatch.setattr(reruns, "sweep_folders", lambda *given, **more: [child])
+    monkeypatch.setattr(reruns, "config_of", lambda child: planned)
     monkeypatch.setattr(driver, "run", lambda *given, **more: Session(interrupted=True))
-    assert confirm.run(records, planned, seeds=2, address=None) == 130
+    assert confirm.run(records, planned, seeds=2, folds=None, address=None) == 130
     assert word_after(capsys.readouterr().out, "--resume") == str(folder)
 
 

@@ -98,8 +98,8 @@ def test_an_unconfirmed_sweep_says_what_to_do(sweep):
 )
 def test_what_cannot_be_confirmed_is_refused(seeds, points, word):
     with pytest.raises(UserError, match=word):
-        confirm.require(seeds, Config().replace({"sweep.points": points}))
-    confirm.require(None, Config().replace({"sweep.points": points}))
+        confirm.require(seeds, None, Config().replace({"sweep.points": points}), pd.DataFrame())
+    confirm.require(None, None, Config().replace({"sweep.points": points}), pd.DataFrame())
 
 
 def with_test_split(folder) -> Path:

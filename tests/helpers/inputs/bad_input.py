@@ -52,7 +52,7 @@ class Place:
     def sweep(self) -> Path:
         """A folder in which a sweep of this corpus has begun."""
         given = command_line.parse(command_line.options("", many=True), self.fine("--trials", "5"))
-        folders.prepare(given, kind="sweep", check=lambda config: None)
+        folders.prepare(given, kind="sweep", check=lambda *_: None)
         return self.out
 
     def preset(self, content: str | bytes) -> list[str]:
