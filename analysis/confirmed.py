@@ -4,35 +4,41 @@
 
 Writes confirm.csv, confirm.png and confirm-front.png beside the sweep's other pictures. Intervals
 are 95 % t-intervals over seeds alone: the speakers of dev and of test are the same for every seed,
-and what they differ in is not in them.
+and what they differ in is not in them. Where the front was confirmed on speaker folds as well
+(DIR/confirm-folds), that is shown instead: `dev` is then every speaker of train and dev, and the
+differences to ERM have intervals over these speakers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.figures import figures, layout
-from analysis.figures.figures import BLUE, INK, ORANGE, SOFT
+from analysis.figures import confirm_picture
+from analysis.figures.figures import save
 from analysis.front import front
+from analysis.statistics import cross_fitted
+from analysis.statistics.paired import PairedDifference
 from analysis.tables.tables import PLOTS
 from ermgap.config import METRICS
 from ermgap.errors import UserError
 from ermgap.records import Records, file_names, write_atomically
 
+COMPARED = ("acc", "w_f1", "max_gap")  # with ERM, where cross-fitted
+ENDS = ("", "_low", "_high")  # of the columns of a difference
+
 
 def write(directory: Path | str, plots: Path | str = PLOTS) -> pd.DataFrame:
     """Write the table and the picture, print them, and return the table (fractions)."""
     records = Records.open(directory)
-    path = records.directory / file_names.CONFIRM / file_names.CONFIRMED
-    if not path.exists():
+    made = runs(records)
+    if made is None:
         raise UserError(f"{directory} is not confirmed yet; run it with --confirm SEEDS.")
     info = front.info(records)
-    rows = table(info, pd.read_parquet(path))
+    rows = table(info, made, records)
     folder = Path(plots) / records.directory.resolve().name
     pictures(info, rows, folder)
     print(to_text(rows))
@@ -42,17 +48,20 @@ def write(directory: Path | str, plots: Path | str = PLOTS) -> pd.DataFrame:
 
 
 def runs(records: Records) -> pd.DataFrame | None:
-    """A row per configuration, seed and split of a sweep that was confirmed.
+    """A row per configuration, seed and split of a sweep that was confirmed, on folds if it was.
 
     None of another sweep, or if the file cannot be read or is of something else.
     """
-    path = records.directory / file_names.CONFIRM / file_names.CONFIRMED
-    try:
-        rows = pd.read_parquet(path) if path.exists() else None
-    except (OSError, ValueError):
-        return None
     needed = {"trial_id", "seed", "split", "status", *METRICS}
-    return rows if rows is not None and needed <= set(rows) else None
+    for name in (file_names.CROSS_FITTED, f"{file_names.CONFIRM}/{file_names.CONFIRMED}"):
+        path = records.directory / name
+        try:
+            rows = pd.read_parquet(path) if path.exists() else None
+        except (OSError, ValueError):
+            continue
+        if rows is not None and needed <= set(rows):
+            return rows
+    return None
 
 
 def read(info: front.FrontInfo, records: Records) -> pd.DataFrame | None:
@@ -60,36 +69,52 @@ def read(info: front.FrontInfo, records: Records) -> pd.DataFrame | None:
     rows = runs(records)
     if rows is None or any(info.find(trial_id) is None for trial_id in rows["trial_id"]):
         return None
-    return table(info, rows)
+    return table(info, rows, records)
 
 
 def pictures(info: front.FrontInfo, table: pd.DataFrame, folder: Path) -> None:
     """Write confirm.csv, confirm.png and confirm-front.png."""
     write_atomically(folder / "confirm.csv", lambda p: table.to_csv(p, index=False))
-    write_atomically(folder / "confirm.png", lambda p: draw(info, table, p))
-    write_atomically(folder / "confirm-front.png", lambda p: draw_front(info, table, p))
+    save(confirm_picture.over_seeds(info, table), folder / "confirm.png")
+    save(confirm_picture.front(info, table), folder / "confirm-front.png")
 
 
 def on_test(table: pd.DataFrame | None, trial_id: str | None) -> str:
-    """What is known of a configuration on test, as the end of a sentence; empty if nothing."""
+    """What is known of a configuration on test or cross-fitted: ends of sentences, or nothing."""
     mine = table[table["trial_id"] == trial_id] if table is not None else ()
-    if not len(mine) or not np.isfinite(mine["acc_test"].iloc[0]):
+    if not len(mine):
         return ""
-    row = mine.iloc[0]
-    return (
-        f" On test, over {row['seeds']} fresh seeds: accuracy "
-        f"{_cell(row['acc_test'], row['acc_test_half'])} %, gap "
-        f"{_cell(row['max_gap_test'], row['max_gap_test_half'])} points."
-    )
+    row, known = mine.iloc[0], ""
+    places = {"test": "On test"}
+    if "folds" in row:
+        places = {"dev": f"Cross-fitted over {row['speakers']} speakers"} | places
+    for split, where in places.items():
+        if np.isfinite(row[f"acc_{split}"]):
+            known += (
+                f" {where}, over {row['seeds']} fresh seeds: accuracy "
+                f"{_cell(row[f'acc_{split}'], row[f'acc_{split}_half'])} %, gap "
+                f"{_cell(row[f'max_gap_{split}'], row[f'max_gap_{split}_half'])} points."
+            )
+    return known
 
 
-def table(info: front.FrontInfo, runs: pd.DataFrame) -> pd.DataFrame:
+def table(
+    info: front.FrontInfo, runs: pd.DataFrame, records: Records | None = None
+) -> pd.DataFrame:
     """One row a configuration, in the front's order, ERM last where it is not on the front.
 
     Columns: trial_id, loss, on_front, seeds (that ended), degenerate (of them), and for each metric
     its value in the search (`acc`), its mean over seeds on dev and test (`acc_dev`, `acc_test`) and
-    the half-widths of their intervals (`acc_dev_half` ...); NaN under two seeds.
+    the half-widths of their intervals (`acc_dev_half` ...); NaN under two seeds. If cross-fitted,
+    also folds, speakers (who judge `dev`) and of acc, w_f1 and max_gap the paired difference to ERM
+    with its interval over speakers (`acc_change`, `acc_change_low`, `acc_change_high`).
+
+    Args:
+        records: of the sweep; only a cross-fitted one needs them.
     """
+    crossed, changes = "folds" in runs, {}
+    if crossed:
+        changes = cross_fitted.differences(records, runs, _baseline(info, runs))
     rows = []
     for trial_id, mine in runs.groupby("trial_id", sort=False):
         point = info.find(trial_id)
@@ -106,9 +131,30 @@ def table(info: front.FrontInfo, runs: pd.DataFrame) -> pd.DataFrame:
             for split in ("dev", "test"):
                 values = mine.loc[mine["split"] == split, name].dropna().to_numpy()
                 row[f"{name}_{split}"], row[f"{name}_{split}_half"] = interval(values)
+        if crossed:
+            row |= {"folds": int(dev["folds"].iloc[0]), "speakers": int(dev["speakers"].iloc[0])}
+            row |= _changes(changes.get(trial_id))
         rows.append(row)
     table = pd.DataFrame(rows)
     return table.sort_values(["on_front", "acc"], ascending=False, ignore_index=True)
+
+
+def _baseline(info: front.FrontInfo, runs: pd.DataFrame) -> str | None:
+    """The ERM trial that others are compared with: the front's own, else the first confirmed."""
+    known = list(runs["trial_id"].unique())
+    if info.erm is not None and info.erm.trial_id in known:
+        return info.erm.trial_id
+    return next((name for name in known if info.find(name).is_erm), None)
+
+
+def _changes(change: dict[str, PairedDifference] | None) -> dict[str, float]:
+    """The columns of a configuration's differences to ERM; NaN without them."""
+    columns = {}
+    for name in COMPARED:
+        mine = change[name] if change else None
+        values = (mine.value, mine.low, mine.high) if mine else [float("nan")] * 3
+        columns |= {f"{name}_change{end}": value for end, value in zip(ENDS, values, strict=True)}
+    return columns
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
@@ -129,13 +175,17 @@ def to_text(table: pd.DataFrame) -> str:
             for split in ("dev", "test"):
                 column = f"{name}_{split}"
                 row[f"{name} {split}"] = _cell(values[column], values[f"{column}_half"])
+            if "folds" in table:
+                row[f"{name} less ERM"] = _change(values, name)
         rows.append(row)
     return pd.DataFrame(rows).to_string(index=False)
 
 
 def sentences(table: pd.DataFrame) -> list[str]:
     """How much of the search's values was luck, and whether their order stays."""
-    lines = []
+    lines, where = _about_folds(table), {"dev": "dev", "test": "test"}
+    if "folds" in table:
+        where["dev"] = f"all {table['speakers'].iloc[0]} speakers"
     picked = table[table["on_front"]]
     for name, sign in (("acc", 1), ("max_gap", -1)):
         title = METRICS[name].short
@@ -144,8 +194,8 @@ def sentences(table: pd.DataFrame) -> list[str]:
             if np.isfinite(lost):
                 way = "worse" if lost > 0 else "better"
                 lines.append(
-                    f"Over fresh seeds the front's {title} on {split} is {100 * abs(lost):.1f} "
-                    f"points {way} than the search saw."
+                    f"Over fresh seeds the front's {title} on {where[split]} is "
+                    f"{100 * abs(lost):.1f} points {way} than the search saw."
                 )
     if len(table) >= 4:
         for name in ("acc", "max_gap"):
@@ -154,85 +204,48 @@ def sentences(table: pd.DataFrame) -> list[str]:
                 lines.append(
                     f"The order of the configurations by {METRICS[name].short} in the search "
                     f"and over fresh seeds agrees by {rank:.2f} "
-                    f"(rank correlation of {len(table)}, dev)."
+                    f"(rank correlation of {len(table)}, {where['dev']})."
                 )
     poor = table.loc[table["degenerate"] > 0, "trial_id"]
     if len(poor):
         lines.append(f"Near a constant predictor with some seeds: {', '.join(poor)}.")
+    means = "Intervals of the means" if "folds" in table else "Intervals"
     lines.append(
-        "Intervals are 95 % t-intervals over seeds alone; the speakers are the same for all seeds."
+        f"{means} are 95 % t-intervals over seeds alone; the speakers are the same for all seeds."
     )
     return lines
 
 
-def draw(info: front.FrontInfo, table: pd.DataFrame, path: Path) -> None:
-    """A row a configuration, axes an objective: the search's values, dev and test over seeds."""
-    from matplotlib.figure import Figure
-
-    names = info.objectives
-    figure = Figure(figsize=(4.6 * len(names) + 0.6, 0.55 * len(table) + 1.7), layout="constrained")
-    panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
-    place = np.arange(len(table))[::-1]
-    for axes, name in zip(panels, names, strict=True):
-        metric = METRICS[name]
-        for mark, shift, color, title in MARKS:
-            column = name if mark == "search" else f"{name}_{mark}"
-            half = metric.scale * table.get(f"{column}_half", pd.Series(0.0, table.index))
-            filled = {} if mark != "search" else {"markerfacecolor": "white"}
-            axes.errorbar(
-                metric.scale * table[column], place + shift, xerr=half.fillna(0), fmt="o",
-                color=color, markersize=6, elinewidth=1.4, label=title, **filled,
-            )  # fmt: skip
-        axes.set_xlabel(f"{metric.label}\n{metric.better}", color=INK)
-        axes.set_yticks(place, [_name(row) for _, row in table.iterrows()])
-        axes.grid(axis="y", color="#EEEEEE")
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.tick_params(axis="y", length=0)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=3, frameon=False, fontsize=9)
-    figure.savefig(path, dpi=150, format="png")
+def _about_folds(table: pd.DataFrame) -> list[str]:
+    """Who judges a cross-fitted front, and each configuration beside ERM; nothing of another."""
+    if "folds" not in table:
+        return []
+    speakers, folds = table[["speakers", "folds"]].iloc[0]
+    lines = [
+        f"Cross-fitted over {folds} folds: each of the {speakers} speakers of train and dev is "
+        "judged by models that never heard them; on test, the mean of the folds' models."
+    ]
+    known = table[np.isfinite(table["acc_change"])]
+    compared = [
+        f"{row['trial_id']} accuracy {_change(row, 'acc')}, gap {_change(row, 'max_gap')}"
+        for _, row in known.iterrows()
+    ]
+    if compared:
+        lines.append(
+            f"Less ERM's, in points, by the same {speakers} speakers and seeds: "
+            f"{'; '.join(compared)} (95 % over speakers; of a gap each bound holds with 95 %)."
+        )
+    return lines
 
 
-def draw_front(info: front.FrontInfo, table: pd.DataFrame, path: Path) -> None:
-    """The plane of the front: arrows from what the search saw to the mean on test (else on dev)."""
-    x, y = names = layout.plane(info)
-    split = "test" if np.isfinite(table[f"{y}_test"]).any() else "dev"
-    factor = np.array([METRICS[name].scale for name in names])
-    searched = table[[x, y]].to_numpy(float) * factor
-    fresh = table[[f"{x}_{split}", f"{y}_{split}"]].to_numpy(float) * factor
-    there = np.isfinite(searched).all(1) & np.isfinite(fresh).all(1)
-    ends = np.concatenate([searched[there], fresh[there]])
-    caption = (
-        f"Hollow: what the search saw on dev, one seed. Filled: mean on {split} over fresh seeds.",
-        "The search's values are the best of many, and so too good; test was touched here alone.",
+def _change(row: pd.Series, name: str) -> str:
+    """A difference to ERM with its interval, in points."""
+    value, low, high = (100 * row[f"{name}_change{end}"] for end in ENDS)
+    if not np.isfinite(value):
+        return "-"
+    return f"{value:+.1f}" + (
+        f" [{low:+.1f}, {high:+.1f}]" if np.isfinite([low, high]).all() else ""
     )
-    title = f"From the search to {split}"
-    picture = layout.frame(info, ends, ends, title=title, caption=caption)
-    figure, axes = figures.framed(picture)
-    for erm, color, marker, label in ((False, BLUE, "o", "front"), (True, ORANGE, "D", "ERM")):
-        mine = there & (table["loss"].eq("erm").to_numpy() == erm)
-        if not mine.any():
-            continue
-        for start, end in zip(searched[mine], fresh[mine], strict=True):
-            line = {"arrowstyle": "-|>", "color": color, "alpha": 0.45, "shrinkA": 5, "shrinkB": 5}
-            axes.annotate("", xytext=start, xy=end, arrowprops=line)
-        axes.scatter(*searched[mine].T, s=46, marker=marker, facecolors="white", edgecolors=color)
-        axes.scatter(*fresh[mine].T, s=52, marker=marker, color=color, edgecolors="white",
-                     label=label, zorder=4)  # fmt: skip
-    figures.legend(axes)
-    figure.savefig(path, dpi=150, format="png")
-
-
-MARKS = (  # column, its place in the row, colour, title
-    ("search", 0.22, SOFT, "in the search"),
-    ("dev", 0.0, BLUE, "dev, fresh seeds, 95 %"),
-    ("test", -0.22, ORANGE, "test, fresh seeds, 95 %"),
-)
-
-
-def _name(row: Mapping) -> str:
-    return f"{row['trial_id']} (ERM)" if row["loss"] == "erm" else row["trial_id"]
 
 
 def _cell(mean: float, half: float) -> str:

@@ -190,8 +190,9 @@ def _sections(content: ReportContent, folder: Path) -> str:
         more += [picture("pairs.png", "Each pair of them", pairs.draw(info, bars=content.bars))]
     if confirmation is not None:
         confirmed.pictures(info, confirmation, folder)
-        more += ["<h2>Over fresh seeds, and on test</h2>"]
-        more += [picture("confirm-front.png", "From the search to test")]
+        judges = "judged by every speaker" if "folds" in confirmation else "and on test"
+        more += [f"<h2>Over fresh seeds, {judges}</h2>"]
+        more += [picture("confirm-front.png", "From the search to fresh seeds")]
         more += [picture("confirm.png", "Each configuration over seeds")]
         more += [_items(confirmed.sentences(confirmation))]
     if content.over_seeds is not None:

@@ -169,6 +169,16 @@ MISTAKES: dict[str, tuple[Callable[[Place], list[str]], tuple[str, ...]]] = {
     "resuming into another folder": (resume("--out", "elsewhere"), ("--out",)),
     # Flags
     "--confirm without seeds": (fine("--confirm", "none"), ("--confirm",)),
+    "--folds without --confirm": (fine("--folds", "2"), ("--folds 2", "--confirm SEEDS")),
+    "--folds 1": (fine("--confirm", "2", "--folds", "1"), ("--folds 1", "two folds")),
+    "--folds above a gender's speakers": (
+        fine("--confirm", "2", "--folds", "5"),
+        ("--folds 5", "en has 4", "at most --folds 4"),
+    ),
+    "--folds of a corpus with splits": (
+        lambda place: ["--out", str(place.out), "--confirm", "2", "--folds", "2"],
+        ("--folds", "their own splits"),
+    ),
     "--storage that is no bucket": (fine("--storage", "ftp://host/x"), ("ftp://host/x", "s3://")),
     "--resume of no bucket": (
         lambda place: ["--resume", "ftp://host/x"],
