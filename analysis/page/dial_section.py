@@ -70,7 +70,11 @@ def _what_to_use(line: Line, band: Band | None, best: int | None) -> str:
         f"{METRICS[name].short} {_interval(band.to_lower[best][name])}"
         for name in ("acc", "max_gap")
     )
-    return f"{sentence}; against {line.lower} on the same speakers, in points (95 %): {less}."
+    sentence += f"; against {line.lower} on the same speakers, in points (95 %): {less}"
+    sides = [f"{100 * women:.1f}/{100 * men:.1f}" for women, men in band.recall[[0, best]]]
+    if np.isfinite(band.recall).all():
+        sentence += f"; recall of women/men in {band.cell} goes from {sides[0]} to {sides[1]} %"
+    return f"{sentence}."
 
 
 def _interval(change) -> str:
