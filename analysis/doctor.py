@@ -161,13 +161,12 @@ def _of_the_gap(gap: Mapping) -> list[str]:
 
 
 def _of_the_budget(spent: Mapping, stopping: Mapping) -> list[str]:
-    lines = []
-    for status in ("stopped", "failed", "degenerate"):
-        if spent.get(status):
-            lines.append(
-                f"{spent[status] / spent['epochs']:.0%} of {spent['epochs']} epochs went into "
-                f"{status} trials."
-            )
+    epochs = spent["epochs"]
+    lines = [
+        f"{spent[status] / epochs:.0%} of {epochs} epochs went into {status} trials."
+        for status in ("stopped", "failed", "degenerate")
+        if spent.get(status)
+    ]
     if stopping.get("stopped"):
         lines.append(
             f"Early stopping ended {stopping['stopped']} trials; with all that is known now it "
@@ -177,11 +176,9 @@ def _of_the_budget(spent: Mapping, stopping: Mapping) -> list[str]:
 
 
 def _of_the_progress(volumes: Sequence[Mapping]) -> list[str]:
-    if len(volumes) < 4 or not volumes[-1]["hypervolume"] > 0:
+    if len(volumes) < 4 or not volumes[-1]["hypervolume"] > 0 or not volumes[-1]["epochs"]:
         return []
     last = volumes[-1]
-    if not last["epochs"]:
-        return []
     near = next(v for v in volumes if v["hypervolume"] >= 0.95 * last["hypervolume"])
     share = near["epochs"] / last["epochs"]
     more = "more trials may still help" if share > 0.75 else "more trials of this space add little"
@@ -202,7 +199,7 @@ def _halves(sums: SpeakerSums) -> np.ndarray:
     Speakers of about equally many utterances are parted, so that the halves are alike in size.
     """
     rng = np.random.default_rng(0)
-    speakers = sums.units.groupby(sums.speakers).agg({"stratum": "first", "size": "sum"})
+    speakers = sums.units.groupby("speaker").agg({"stratum": "first", "size": "sum"})
     speakers = speakers.sort_values("stratum", kind="stable")
     first_half = np.zeros((SPLITS, len(speakers)), bool)
     for k in range(SPLITS):
@@ -212,7 +209,7 @@ def _halves(sums: SpeakerSums) -> np.ndarray:
             first = rng.integers(2, size=-(-len(rows) // 2))  # one of each two that follow
             half = np.stack([first, 1 - first], 1).ravel()[: len(rows)] == 0
             first_half[k, order.index[rows]] = half
-    return first_half[:, sums.speakers]
+    return first_half[:, sums.units["speaker"]]
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:

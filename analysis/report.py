@@ -12,7 +12,6 @@ import base64
 import functools
 import html
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -49,7 +48,7 @@ def write(
     Raises UserError for a folder that is no sweep, has no trial yet, or cannot be read or written.
     """
     records = Records.open(directory)
-    content = _collect(records, with_text=with_text)
+    content = ReportContent(records, with_text=with_text)
     folder = Path(plots) / records.directory.resolve().name
     try:
         _write_records(content)
@@ -70,7 +69,6 @@ def write(
     return folder
 
 
-@dataclass(frozen=True, eq=False)
 class ReportContent:
     """All that a report shows, computed before anything is written.
 
@@ -80,47 +78,24 @@ class ReportContent:
     `table` every trial, `untrained` the baseline without training, and `numbers` summary.json.
     """
 
-    records: Records
-    trials: FrontInfo
-    info: FrontInfo
-    dial: dial.Dial
-    bars: pd.DataFrame
-    evidence: Evidence
-    by_loss: list[families.Family]
-    diagnosis: dict[str, object]
-    over_speakers: attainment.Attainment | None
-    over_seeds: attainment.Attainment | None
-    confirmation: pd.DataFrame | None
-    explorer: str
-    table: pd.DataFrame
-    untrained: pd.DataFrame | None
-    numbers: dict[str, object]
-
-
-def _collect(records: Records, *, with_text: bool) -> ReportContent:
-    trials = read(records)
-    lines = dial.read(trials, records)
-    info = lines.info
-    bars = uncertainty.standard_errors(records, [p.trial_id for p in info.highlighted])
-    evidence = gap_evidence.collect(info, records, changes=lines.changes)
-    diagnosis = doctor.examine(trials, records)
-    return ReportContent(
-        records,
-        trials,
-        info,
-        lines,
-        bars,
-        evidence,
-        by_loss=families.families(trials, records),
-        diagnosis=diagnosis,
-        over_speakers=attainment.over_speakers(trials, records) if trials.front else None,
-        over_seeds=attainment.over_seeds(trials, confirmed.runs(records)),
-        confirmation=confirmed.read(info, records),
-        explorer=explorer.html(info, records, bars, evidence, with_text=with_text),
-        table=tables.trials(info, bars),
-        untrained=offsets.line(info, records),
-        numbers=tables.summary(info, bars, evidence) | {"doctor": diagnosis} | lines.plain(),
-    )
+    def __init__(self, records: Records, *, with_text: bool):
+        self.records = records
+        self.trials = trials = read(records)
+        self.dial = dial.read(trials, records)
+        self.info = info = self.dial.info
+        self.bars = uncertainty.standard_errors(records, [p.trial_id for p in info.highlighted])
+        self.evidence = gap_evidence.collect(info, records, changes=self.dial.changes)
+        self.by_loss = families.families(trials, records)
+        self.diagnosis = doctor.examine(trials, records)
+        self.over_speakers = attainment.over_speakers(trials, records) if trials.front else None
+        self.over_seeds = attainment.over_seeds(trials, confirmed.runs(records))
+        self.confirmation = confirmed.read(info, records)
+        measured = (self.bars, self.evidence)
+        self.explorer = explorer.html(info, records, *measured, with_text=with_text)
+        self.table = tables.trials(info, self.bars)
+        self.untrained = offsets.line(info, records)
+        self.numbers = tables.summary(info, *measured) | {"doctor": self.diagnosis}
+        self.numbers |= self.dial.plain()
 
 
 def text(info: FrontInfo, bars: pd.DataFrame, evidence: Evidence | None = None) -> str:

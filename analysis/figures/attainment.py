@@ -108,10 +108,8 @@ def surfaces(values: np.ndarray, directions: Sequence[str]) -> dict[int, np.ndar
         if needed > attaining:
             made[level] = np.empty((0, 2))
             continue
-        share = [
-            100 * (needed - 0.5) / attaining
-        ]  # half a set below, so that rounding cannot matter
-        surface = moocore.eaf(costs[finite], sets[finite], percentiles=share)[:, :2]
+        share = 100 * (needed - 0.5) / attaining  # half a set below: rounding cannot matter
+        surface = moocore.eaf(costs[finite], sets[finite], percentiles=[share])[:, :2]
         made[level] = surface[np.argsort(surface[:, 0])] * signs
     return made
 

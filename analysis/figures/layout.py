@@ -230,7 +230,8 @@ def place_labels(
         centres = _candidates(anchor, half)
         low, high = centres - half, centres + half
         outside = (low < frame[:2]).any(1) | (high > frame[2:]).any(1)
-        clash = sum((_overlaps(low, high, box) for box in boxes), np.zeros(len(low), dtype=int))
+        placed = np.reshape(boxes, (-1, 4))
+        clash = ((low[:, None] < placed[:, 2:]) & (high[:, None] > placed[:, :2])).all(-1).sum(1)
         inside = (obstacles[None] > low[:, None] - 4) & (obstacles[None] < high[:, None] + 4)
         covered = inside.all(-1).sum(1)
         far = np.linalg.norm(centres - anchor, axis=1)
@@ -261,18 +262,12 @@ def _candidates(anchor: np.ndarray, half: np.ndarray) -> np.ndarray:
     return anchor + np.concatenate(around + beside)
 
 
-def _overlaps(low: np.ndarray, high: np.ndarray, box: np.ndarray) -> np.ndarray:
-    return ((low < box[2:]) & (high > box[:2])).all(1).astype(int)
-
-
 def _mark(point: Point, place, span, xlim, ylim) -> Mark:
-    inset = 0.02 * np.array([xlim[1] - xlim[0], ylim[1] - ylim[0]])
-    low = np.array([xlim[0], ylim[0]])
-    high = np.array([xlim[1], ylim[1]])
-    off, shown = "", place
-    if (place < low).any() or (place > high).any():
+    low, high = np.transpose([xlim, ylim])
+    beyond = np.maximum(low - place, place - high) / (high - low)
+    off, shown, inset = "", place, 0.02 * (high - low)
+    if (beyond > 0).any():
         shown = np.clip(place, low + inset, high - inset)
-        beyond = np.maximum(low - place, place - high) / (high - low)
         axis = int(np.argmax(beyond))
         off = (("left", "right"), ("down", "up"))[axis][int(place[axis] > high[axis])]
     return Mark(point, *map(float, place), *map(float, shown), off, *map(float, span))

@@ -15,7 +15,6 @@ from functools import cached_property
 
 import numpy as np
 
-from analysis.front.dominance import hypervolume
 from analysis.front.front import FrontInfo, Point, judged
 from ermgap.config import METRICS
 from ermgap.records import DegenerateRule, Records
@@ -124,8 +123,7 @@ def with_dial(info: FrontInfo, lines: list[Line], rule: DegenerateRule | None) -
         return info
     limits = ((info.sweep.get("config") or {}).get("sweep") or {}).get("constraints") or {}
     points = judged([*info.points, *dial], info.objectives, info.directions, limits=limits)
-    values = [[p.values[name] for name in info.objectives] for p in points if p.eligible]
-    volume = hypervolume(values, reference=info.reference, directions=info.directions)
+    volume = info.volume(info.scores([point for point in points if point.eligible]))
     count = len(info.points)
     trials, dial = tuple(points[:count]), tuple(points[count:])
     return replace(info, points=trials, dial=dial, hypervolume_with_dial=volume)

@@ -9,8 +9,8 @@ utterances as the others' have none; `Evidence.missing` of the whole says which 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -53,27 +53,22 @@ class PointEvidence:
         return self.change is not None and bool(self.change["max_gap"].high < 0)
 
 
-@dataclass(frozen=True)
-class Evidence(Mapping):
+class Evidence(dict[str, PointEvidence]):
     """Evidence of each point by trial id; `missing` gives the reason for points without it."""
 
-    points: dict[str, PointEvidence] = field(default_factory=dict)
-    missing: dict[str, str] = field(default_factory=dict)
-    permutations: tuple[null_band.Permutation, ...] = ()
-
-    def __getitem__(self, trial_id: str) -> PointEvidence:
-        return self.points[trial_id]
-
-    def __iter__(self):
-        return iter(self.points)
-
-    def __len__(self) -> int:
-        return len(self.points)
+    def __init__(
+        self,
+        points: Mapping[str, PointEvidence],
+        missing: Mapping[str, str],
+        permutations: Sequence[null_band.Permutation] = (),
+    ):
+        super().__init__(points)
+        self.missing, self.permutations = missing, permutations
 
     def plain(self) -> dict[str, object]:
         """For summary.json: values by trial id, the missing, and ERM's permutation tests."""
         return {
-            "points": {name: asdict(point) for name, point in self.points.items()},
+            "points": {name: asdict(point) for name, point in self.items()},
             "missing": self.missing,
             "permutations_of_erm": [asdict(test) for test in self.permutations],
         }
@@ -96,7 +91,7 @@ def collect(
     # The utterances are those of the first: of ERM, with which all others are compared.
     sums, missing = speaker_sums(records, sorted(names, key=lambda name: name != erm))
     if sums is None:
-        return Evidence(missing=missing)
+        return Evidence({}, missing)
     weights = sums.draws(RESAMPLES, np.random.default_rng(seed))
     known = dict(changes or {})
     if erm in sums.counts:
@@ -113,7 +108,7 @@ def collect(
         if name in sums.counts
     }
     tests = null_band.permuted(sums, erm, seed=seed) if erm in sums.counts else []
-    return Evidence(points, missing, tuple(tests))
+    return Evidence(points, missing, tests)
 
 
 def signed_gaps(info: FrontInfo, records: Records) -> dict[str, list[dict]]:

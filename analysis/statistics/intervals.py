@@ -36,7 +36,7 @@ def parts(sums: SpeakerSums) -> list[tuple[str, str]]:
     return [*named, ("w_f1", "all"), ("acc", "all")]
 
 
-def signed_gaps(sums: SpeakerSums, system: str, *, level: float = LEVEL) -> pd.DataFrame:
+def signed_gaps(sums: SpeakerSums, system: str) -> pd.DataFrame:
     """Every defined signed gap (female less male) with its interval, one row each, in fractions.
 
     Columns: cell, metric (tpr, fpr, w_f1, acc), class, female, male, gap, se, df, low, high, and
@@ -47,7 +47,7 @@ def signed_gaps(sums: SpeakerSums, system: str, *, level: float = LEVEL) -> pd.D
     rate = sums.rates(sums.measured_weights, system)[0]
     gap, without = metrics.differences(rate), sums.signed_gaps(sums.without_each(), system)
     se, df = jackknife(sums, gap, without, sums.share, by_chance(sums, rate))
-    reach = stats.t.ppf(0.5 + level / 2, df) * se
+    reach = stats.t.ppf(0.5 + LEVEL / 2, df) * se
     at = np.nonzero(np.isfinite(gap))
     named, without = parts(sums), np.where(np.isfinite(se), without, np.nan)[:, *at]
     columns = {
@@ -85,9 +85,7 @@ class MaxGapInterval:
     level: float = LEVEL
 
 
-def max_gap_interval(
-    sums: SpeakerSums, system: str, weights: np.ndarray, *, level: float = LEVEL
-) -> MaxGapInterval:
+def max_gap_interval(sums: SpeakerSums, system: str, weights: np.ndarray) -> MaxGapInterval:
     """A system's max_gap as measured, less its bias, and its upper bound.
 
     Args:
@@ -96,13 +94,13 @@ def max_gap_interval(
     whole = sums.observed(system)
     measured = float(largest_gap(whole))
     corrected = 2 * measured - float(np.nanmean(largest_gap(sums.signed_gaps(weights, system))))
-    gaps, reach = metrics.gap_sizes(whole)["avg"], _reach(sums, system, level)
+    gaps, reach = metrics.gap_sizes(whole)["avg"], _reach(sums, system)
     bounds = np.minimum((gaps + reach)[np.isfinite(gaps)], 1.0)
     at_most = float(bounds.max()) if len(bounds) else np.nan
-    return MaxGapInterval(measured, min(max(corrected, 0.0), measured), at_most, level)
+    return MaxGapInterval(measured, min(max(corrected, 0.0), measured), at_most)
 
 
-def _reach(sums: SpeakerSums, system: str, level: float) -> np.ndarray:
+def _reach(sums: SpeakerSums, system: str) -> np.ndarray:
     """How far each cell's average gap can be above the measured one, [C]; NaN if unknown.
 
     Student's quantile times the largest error over choices of signs, and all that differences
@@ -123,7 +121,7 @@ def _reach(sums: SpeakerSums, system: str, level: float) -> np.ndarray:
         share = sums.share[:, cell, -1]
         se, df = jackknife(sums, np.zeros(()), change @ signs, share, least[cell])
         unseen = np.where(known[cell], 0.0, weight * (1 - np.abs(np.nan_to_num(gap))))
-        reach[cell] = stats.t.ppf(level, df) * se + unseen.sum()
+        reach[cell] = stats.t.ppf(LEVEL, df) * se + unseen.sum()
     return reach
 
 

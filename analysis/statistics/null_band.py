@@ -28,6 +28,7 @@ from analysis.statistics.speaker_sums import SpeakerSums, largest_gap
 from ermgap import metrics
 from ermgap.metrics import Margins
 
+SHUFFLES = 2000
 MIN_SPEAKERS = 10  # speakers of a language for a permutation test
 GRID = np.concatenate([[0.0], np.geomspace(1e-3, 16.0, 80)])  # variances of the speaker effect
 SHRINK = 16 * np.sqrt(3) / (15 * np.pi)  # of a logit under a normal effect (Zeger et al. 1988)
@@ -58,11 +59,8 @@ def fair(sums: SpeakerSums, system: str, *, worlds: int = 2000, seed: int = 0) -
         return Band(*[float("nan")] * 4)
     gaps = largest_gap(metrics.differences(_simulated(sums, system, variance, rng)))
     observed = largest_gap(sums.observed(system))
-    median, high = np.nanquantile(gaps, (0.5, 0.95))
-    return Band(
-        float(median), float(high), float(np.mean(gaps >= observed)),
-        float(np.sqrt(np.median(variance))),
-    )  # fmt: skip
+    beaten, speakers = np.mean(gaps >= observed), np.sqrt(np.median(variance))
+    return Band(*map(float, (*np.nanquantile(gaps, (0.5, 0.95)), beaten, speakers)))
 
 
 def dispersion(sums: SpeakerSums, system: str, levels: np.ndarray) -> np.ndarray | None:
@@ -119,9 +117,10 @@ def _variances(n: np.ndarray, rate: np.ndarray) -> np.ndarray:
 
 def _simulated(sums: SpeakerSums, system: str, variance: np.ndarray, rng) -> np.ndarray:
     """Rates [worlds, C, 2, 2K + 2] of fair models whose speakers differ by variance [worlds]."""
-    units, first = sums.counts[system][..., 0], np.unique(sums.speakers, return_index=True)[1]
+    units, speaker = sums.counts[system][..., 0], sums.units["speaker"].to_numpy()
+    first = np.unique(speaker, return_index=True)[1]
     support, women = np.zeros((len(first), *units.shape[1:])), sums.female[first]
-    np.add.at(support, sums.speakers, units)  # [speakers, C, K]
+    np.add.at(support, speaker, units)  # [speakers, C, K]
     confusion = sums.confusions[system]
     n, hits = confusion.sum(-1), np.diagonal(confusion, axis1=-2, axis2=-1)
     middle = logit((hits + 0.5) / (n + 1))
@@ -162,12 +161,10 @@ class Permutation:
     smallest: float
 
 
-def permuted(
-    sums: SpeakerSums, system: str, *, shuffles: int = 2000, seed: int = 0
-) -> list[Permutation]:
+def permuted(sums: SpeakerSums, system: str, *, seed: int = 0) -> list[Permutation]:
     """For each language with both genders, a test by shuffling gender over its speakers.
 
-    All shufflings if they are no more than `shuffles`, else that many at random.
+    All shufflings if they are no more than SHUFFLES, else that many at random.
     """
     rng = np.random.default_rng(seed)
     tests = []
@@ -184,16 +181,15 @@ def permuted(
         if n < MIN_SPEAKERS:
             tests.append(Permutation(language, n, None, smallest))
             continue
-        female = np.tile(sums.female, (min(ways, shuffles), 1))
-        if ways <= shuffles:
+        female, drawn_at_random = np.tile(sums.female, (min(ways, SHUFFLES), 1)), ways > SHUFFLES
+        if drawn_at_random:
+            female[:, rows] = rng.permuted(female[:, rows], axis=1)
+        else:
             female[:, rows] = False
             for row, drawn in zip(female, combinations(rows, women), strict=True):
                 row[list(drawn)] = True
-        else:
-            female[:, rows] = rng.permuted(female[:, rows], axis=1)
         drawn = sums.signed_gaps(np.ones(female.shape), system, female=female)[:, cells]
         at_least = largest_gap(drawn) >= np.nanmax(observed[cells]) - 1e-12
-        extra = 0 if ways <= shuffles else 1
-        p = (at_least.sum() + extra) / (len(female) + extra)
+        p = (at_least.sum() + drawn_at_random) / (len(female) + drawn_at_random)
         tests.append(Permutation(language, n, float(p), smallest))
     return tests

@@ -112,7 +112,7 @@ def line(info: FrontInfo, records: Records) -> pd.DataFrame | None:
     """
     erm = most_accurate_erm(info)
     table = dev_predictions(records, erm.trial_id) if erm is not None else None
-    if table is None or table.empty:
+    if table is None:
         return None
     try:
         rows = judged(table, **classes_of(records))
@@ -158,7 +158,7 @@ def judged(
         metrics.supported_classes(counts, min_support=min_support),
         metrics.counted_cells(counts, **support),
     )
-    units, unit, _ = units_of(table)
+    units, unit = units_of(table)
     drawn = []
     for seed in range(HALVINGS):
         first = in_first_half(units, seed=seed)[unit]

@@ -36,8 +36,8 @@ class PairedDifference:
     """A metric of a system less that of another on the same utterances, in fractions.
 
     Attributes:
-        low, high: its interval of confidence `level`; of max_gap two bounds, each of which holds
-            with confidence `level`. below: confidence that the true difference is under 0; of
+        low, high: its interval of confidence LEVEL; of max_gap two bounds, each of which holds
+            with confidence LEVEL. below: confidence that the true difference is under 0; of
             max_gap that is no probability, since both it and that of the reverse can be small. All
             NaN where one speaker has all utterances of a gender in a language or cell.
     """
@@ -72,11 +72,10 @@ class Scores:
 
 
 def paired_differences(
-    sums: SpeakerSums, system: str, other: str, weights: np.ndarray, *, level: float = LEVEL
+    sums: SpeakerSums, system: str, other: str, weights: np.ndarray
 ) -> dict[str, PairedDifference]:
     """Paired differences of acc, w_f1 and max_gap of two systems; `weights` are `sums.draws`."""
-    pair = (scores(sums, name, weights) for name in (system, other))
-    return difference(sums, *pair, level=level)
+    return difference(sums, *(scores(sums, name, weights) for name in (system, other)))
 
 
 def scores(sums: SpeakerSums, system: str, weights: np.ndarray) -> Scores:
@@ -115,9 +114,7 @@ def mixture(weights: Sequence[float], parts: Sequence[Scores]) -> Scores:
     )
 
 
-def difference(
-    sums: SpeakerSums, mine: Scores, theirs: Scores, *, level: float = LEVEL
-) -> dict[str, PairedDifference]:
+def difference(sums: SpeakerSums, mine: Scores, theirs: Scores) -> dict[str, PairedDifference]:
     """Paired differences of acc, w_f1 and max_gap.
 
     Standard errors are the jackknife's, and of max_gap, which has corners, the bootstrap's where it
@@ -132,7 +129,7 @@ def difference(
     differences = {}
     for name in ("acc", "w_f1"):
         se, df = jackknife(sums, whole[name], without[name], share, least)
-        differences[name] = _paired_difference(whole[name], se, df, 0.5 + level / 2)
+        differences[name] = _paired_difference(whole[name], se, df, 0.5 + LEVEL / 2)
     share = sums.share[:, cells, -1].sum(1)
     sides = ((differ[side][:, cells].sum(0), there[side][:, cells].sum(0))
              for side in (sums.female, ~sums.female))  # fmt: skip
@@ -140,7 +137,7 @@ def difference(
     se, df = jackknife(sums, whole["max_gap"], without["max_gap"], share, least)
     se = np.fmax(se, np.nanstd(mine.drawn - theirs.drawn, ddof=1)) + 0 * se
     ends = (mine.above + theirs.under, theirs.above + mine.under)
-    return differences | {"max_gap": _paired_difference(whole["max_gap"], se, df, level, *ends)}
+    return differences | {"max_gap": _paired_difference(whole["max_gap"], se, df, LEVEL, *ends)}
 
 
 def speakers_needed(change: PairedDifference, speakers: int) -> int | None:

@@ -32,8 +32,7 @@ class SpeakerSums:
 
     Attributes:
         labels: the K classes. cells: the C cells, `language/modality`.
-        units: a row a unit: language, gender, stratum, size (utterances, all modalities).
-        lone: strata of one speaker, as `language/gender`.
+        units: as from `units_of`.
         sums: by system, float [U, C, K, 3]: true utterances, hits and predictions of a class.
         confusions: by system, float [C, K, K + 1], both genders together.
         classes: bool [C, K], classes with enough support of each gender.
@@ -44,7 +43,6 @@ class SpeakerSums:
     labels: tuple[str, ...]
     cells: tuple[str, ...]
     units: pd.DataFrame
-    lone: tuple[str, ...]
     counts: dict[str, np.ndarray] = field(repr=False)
     confusions: dict[str, np.ndarray] = field(repr=False)
     classes: np.ndarray = field(repr=False)
@@ -75,7 +73,7 @@ class SpeakerSums:
             try:
                 keys, coded = ordered(table, labels)
                 if not counts:
-                    first, (units, unit, lone) = name, units_of(keys)
+                    first, (units, unit) = name, units_of(keys)
                     asked, cells = keys[_ASKED], coded.cells
                 elif not keys[_ASKED].equals(asked):
                     raise UserError(
@@ -96,7 +94,7 @@ class SpeakerSums:
         classes = (both >= min_support).all(1)
         truth = Margins(both, both, both)  # which gaps are defined depends on the true labels alone
         counted = metrics.counted_cells(truth, min_support=min_support, cell_support=cell_support)
-        return cls(tuple(labels), cells, units, lone, counts, confusions, classes, counted)
+        return cls(tuple(labels), cells, units, counts, confusions, classes, counted)
 
     def with_all_cells(self) -> SpeakerSums:
         """The same with all cells counted, to list what each of them has."""
@@ -115,17 +113,13 @@ class SpeakerSums:
     @cached_property
     def is_lone(self) -> list[bool]:
         """Of each stratum, whether it has a single speaker."""
-        first = self.units.loc[[rows[0] for rows in self.strata], ["language", "gender"]]
-        return [f"{a}/{b}" in self.lone for a, b in first.itertuples(index=False)]
+        return self.units.groupby("stratum", sort=True)["is_lone"].first().tolist()
 
     @cached_property
-    def speakers(self) -> np.ndarray:
-        """Index of each unit's speaker, int [U]: the units of a lone stratum have the same."""
-        who = np.arange(len(self.units))
-        for rows, is_lone in zip(self.strata, self.is_lone, strict=True):
-            if is_lone:
-                who[rows] = rows[0]
-        return np.unique(who, return_inverse=True)[1]
+    def lone(self) -> tuple[str, ...]:
+        """Strata of one speaker, as `language/gender`."""
+        names = (self.units["language"] + "/" + self.units["gender"])[self.units["is_lone"]]
+        return tuple(sorted(set(names)))
 
     @cached_property
     def denominators(self) -> np.ndarray:
@@ -255,22 +249,24 @@ def ordered(
     return table, metrics.encode(table, labels=labels)
 
 
-def units_of(table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray, tuple[str, ...]]:
-    """The units of predictions, the unit of each row (int [n]) and the lone strata."""
+def units_of(table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
+    """The units of predictions, and the unit of each row (int [n]).
+
+    A row a unit: language, gender, stratum and speaker (integers), size (utterances, all
+    modalities) and is_lone, whether its stratum has a single speaker.
+    """
     speaker = [name for name in SPEAKER if name in table]
     stratum = table.groupby(["language", "gender"], sort=True).ngroup().to_numpy()
     who = table.groupby(["language", "gender", *speaker], sort=True).ngroup().to_numpy()
     is_lone = pd.Series(who).groupby(stratum).transform("nunique").to_numpy() == 1
-    lone = table.loc[is_lone, ["language", "gender"]].drop_duplicates()
     # An utterance that is asked in two modalities is one unit.
     utterance = pd.factorize(table["utterance_id"])[0]
     key = np.where(is_lone, len(table) + utterance, who)
-    first, unit, size = np.unique(key, return_index=True, return_inverse=True, return_counts=True)[
-        1:
-    ]
+    _, first, unit = np.unique(key, return_index=True, return_inverse=True)
     units = table.loc[first, ["language", "gender"]].reset_index(drop=True)
-    units = units.assign(stratum=stratum[first], size=size)
-    return units, unit, tuple(sorted(f"{a}/{b}" for a, b in lone.itertuples(index=False)))
+    speaker, columns = pd.factorize(who[first])[0], {"stratum": stratum, "is_lone": is_lone}
+    columns = {name: column[first] for name, column in columns.items()}
+    return units.assign(**columns, speaker=speaker, size=np.bincount(unit)), unit
 
 
 def _sums(

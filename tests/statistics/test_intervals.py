@@ -128,7 +128,7 @@ def test_what_has_no_interval_adds_all_that_it_could_be_to_the_bound():
     gap, joy = sums.observed("m")[0], intervals.parts(sums).index(("tpr", "joy"))
     most = intervals.coefficients(gap)[joy] * (1 - abs(gap[joy]))
     bound = intervals.max_gap_interval(sums, "m", sums.measured_weights)
-    reach = intervals._reach(sums, "m", 0.95)
+    reach = intervals._reach(sums, "m")
     assert 0 < most < reach[0] and bound.at_most == pytest.approx(bound.measured + reach[0])
     change = paired.paired_differences(sums, "m", "m", sums.measured_weights.repeat(2, 0))[
         "max_gap"

@@ -91,7 +91,7 @@ def test_a_lone_speaker_is_as_easy_or_hard_in_all_utterances():
     table = utterances(n=1200, speakers=8, seed=1).query("language == 'de'")
     table["speaker"] = table["speaker"].mask(table["gender"] == "female", "alone")
     sums = SpeakerSums.of({"m": predictions(table, right=0.6, handicap=0.0, seed=0)}, labels=LABELS)
-    assert sums.lone == ("de/female",) and len(set(sums.speakers)) == 9
+    assert sums.lone == ("de/female",) and len(set(sums.units["speaker"])) == 9
     rates = null_band._simulated(sums, "m", np.full(2000, 1.0), np.random.default_rng(0))[..., -1]
     middle = np.log(0.6 / 0.4) * np.sqrt(1 + null_band.SHRINK**2)
     wanted = np.std(expit(middle + np.random.default_rng(1).normal(size=100_000)))

@@ -85,7 +85,7 @@ def test_what_is_judged_is_never_fitted_to():
 
 
 def test_halves_cut_no_speaker_and_are_even_in_each_language_and_gender():
-    units, unit, _ = units_of(table := scored(5).sort_values("utterance_id", ignore_index=True))
+    units, unit = units_of(table := scored(5).sort_values("utterance_id", ignore_index=True))
     first = offsets.in_first_half(units)
     assert table.assign(first=first[unit]).groupby("speaker")["first"].nunique().eq(1).all()
     shares = pd.Series(first).groupby(units["stratum"]).sum()
