@@ -89,7 +89,7 @@ class Storage:
             self._temporary = tempfile.TemporaryDirectory(prefix="ermgap-")  # removed with this
             folder = Path(self._temporary.name)
         self.folder = folder if self.uri else Path(place)
-        self._bucket, self._prefix = _open(self.uri) if self.uri else (None, "")
+        self._bucket = _open(self.uri) if self.uri else None
 
     # Write --------------------------------------------------------------------------------------
 
@@ -113,25 +113,23 @@ class Storage:
 
     def upload(self, name: str) -> None:
         """Copy a file of the folder into the bucket."""
-        key = self._key(name)
 
         def copy() -> None:
             with open(self.folder / name, "rb") as source:
-                with self._bucket.open_output_stream(key) as target:
+                with self._bucket.open_output_stream(name) as target:
                     shutil.copyfileobj(source, target, 1 << 20)
 
-        self._patiently(copy, f"{key} cannot be written")
+        self._patiently(copy, f"{name} cannot be written")
 
     def require_writable(self) -> bool:
         """Write and remove an object of the bucket, in one try; whether no sweep is here yet.
 
         Raises OSError when the bucket refuses.
         """
-        key = self._key(".writable")
-        with self._bucket.open_output_stream(key) as target:
+        with self._bucket.open_output_stream(".writable") as target:
             target.write(b"yes")
-        self._bucket.delete_file(key)
-        return not self._bucket.get_file_info(self._key(file_names.SWEEP)).is_file
+        self._bucket.delete_file(".writable")
+        return not self._bucket.get_file_info(file_names.SWEEP).is_file
 
     # Read ---------------------------------------------------------------------------------------
 
@@ -143,7 +141,7 @@ class Storage:
         path = self.folder / name
         if self._bucket is not None:
             info = self._patiently(
-                lambda: self._bucket.get_file_info(self._key(name)), f"{name} cannot be read"
+                lambda: self._bucket.get_file_info(name), f"{name} cannot be read"
             )
             if info.is_file and not _is_copy(path, info):
                 self._download(name, path, info)
@@ -167,12 +165,11 @@ class Storage:
             return sorted(path.relative_to(folder).as_posix() for path in visible)
         from pyarrow import fs
 
-        key = self._key(name)
-        selector = fs.FileSelector(key, allow_not_found=True, recursive=recursive)
+        selector = fs.FileSelector(name, allow_not_found=True, recursive=recursive)
         infos = self._patiently(
             lambda: self._bucket.get_file_info(selector), f"{name} cannot be listed"
         )
-        return sorted(info.path.removeprefix(f"{key}/") for info in infos if info.is_file)
+        return sorted(info.path.removeprefix(f"{name}/") for info in infos if info.is_file)
 
     # Remove -------------------------------------------------------------------------------------
 
@@ -186,16 +183,12 @@ class Storage:
         if self._bucket is None:
             return
         try:
-            files = self.names(name)
-            for file in [f"{name}/{file}" for file in files] or [name]:
-                self._bucket.delete_file(self._key(file))
+            for file in [f"{name}/{file}" for file in self.names(name)] or [name]:
+                self._bucket.delete_file(file)
         except OSError as problem:
             logging.getLogger(__name__).debug("%s stays: %s", name, problem)
 
     # Inside -------------------------------------------------------------------------------------
-
-    def _key(self, name: str) -> str:
-        return f"{self._prefix}/{name}"
 
     def _patiently(self, action: Callable[[], T], trouble: str) -> T:
         """What `action` returns, tried again while it raises OSError (see `Retry`)."""
@@ -208,7 +201,7 @@ class Storage:
 
     def _download(self, name: str, path: Path, info) -> None:
         def copy(temporary: Path) -> None:
-            with self._bucket.open_input_stream(self._key(name)) as source:
+            with self._bucket.open_input_stream(name) as source:
                 with open(temporary, "wb") as target:
                     shutil.copyfileobj(source, target, 1 << 20)
 
@@ -217,7 +210,7 @@ class Storage:
 
 
 def _open(uri: str):
-    """pyarrow's file system and the path in it; UserError where there is no such thing."""
+    """pyarrow's file system of a bucket's prefix; UserError where there is no such thing."""
     from pyarrow import ArrowException, fs
 
     if uri.split("://", 1)[0] not in SCHEMES:
@@ -233,7 +226,7 @@ def _open(uri: str):
         ) from problem
     if not prefix.strip("/"):
         raise UserError(f"{uri} names no bucket; give s3://BUCKET/PREFIX or gs://BUCKET/PREFIX.")
-    return system, prefix.rstrip("/")
+    return fs.SubTreeFileSystem(prefix.rstrip("/"), system)
 
 
 def _is_copy(path: Path, info) -> bool:
