@@ -110,6 +110,7 @@ def _lazy(
 SYSTEMS = Registry("system")
 SYSTEMS["zero-shot"] = _lazy("ours", "make_zero_shot")
 SYSTEMS["adapter"] = _lazy("ours", "make_adapter")
+SYSTEMS["dial"] = _lazy("ours", "make_dial")
 SYSTEMS["generated"] = _lazy("generated", "GeneratingQwen2Audio")
 SYSTEMS["voxtral"] = _lazy("voxtral", "Voxtral")
 SYSTEMS["openai"] = _lazy("endpoint.endpoint", "Endpoint", on_driver=True, extra="endpoint")

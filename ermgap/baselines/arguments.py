@@ -1,4 +1,4 @@
-"""The arguments of systems, checked: an adapter's folder, a model on disk or on the hub.
+"""The arguments of systems, checked: adapters' folders, a model on disk or on the hub.
 
 Neither torch nor a model is loaded, so that a mistake is reported before any worker starts.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ermgap.adapters import config_of
+from ermgap.adapters import config_of, position_of, require_line
 from ermgap.baselines import Context, on_driver, parse
 from ermgap.config import Config
 from ermgap.errors import UserError
@@ -19,8 +19,37 @@ def absolute(spec: str) -> str:
     name, argument = parse(spec)
     if argument is None or name == "zero-shot" or on_driver(spec):
         return spec
-    path = Path(argument).expanduser()
-    return f"{name}={path.absolute()}" if path.exists() else spec
+    head, places = places_of(spec)
+    paths = [Path(place).expanduser() for place in places]
+    return head + ":".join(
+        str(path.absolute()) if path.exists() else place
+        for path, place in zip(paths, places, strict=True)
+    )
+
+
+def places_of(spec: str) -> tuple[str, list[str]]:
+    """A spec with an argument in parts: what stands before its paths, and these (of a dial two)."""
+    name, argument = parse(spec)
+    if name != "dial":
+        return f"{name}=", [argument]
+    positions, *folders = argument.split(":")
+    return f"{name}={positions}:", folders
+
+
+def dial_line(argument: str | None) -> tuple[list[float], list[Path]]:
+    """The positions and the two folders of `POSITION[,POSITION...]:LOWER_FOLDER:UPPER_FOLDER`.
+
+    Raises UserError for an argument of another form, and as `ermgap.adapters.require_line`.
+    """
+    positions, *folders = (argument or "").split(":")
+    if len(folders) != 2 or not all(folders):
+        raise UserError(
+            "the system 'dial' needs a position and two adapters' folders without ':' in their "
+            "names; write dial=0.7:DIR/adapters/t0000:DIR/adapters/t0007."
+        )
+    ends = [Path(folder).expanduser() for folder in folders]
+    require_line(*ends)
+    return [position_of(text) for text in positions.split(",")], ends
 
 
 def adapter_config(argument: str | None, context: Context) -> Config:

@@ -12,18 +12,20 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from ermgap.adapters import load_adapter
+from ermgap.adapters import load_adapter, load_line
 from ermgap.baselines import Context, System, silent
-from ermgap.baselines.arguments import adapter_config
+from ermgap.baselines.arguments import adapter_config, dial_line
 from ermgap.config import MODALITIES, Backbone
 from ermgap.distributed import World
 from ermgap.model import prompts, qwen2_audio
 from ermgap.model.batches import IndexedUtterances, cells_of
 from ermgap.model.features.store import FeatureStore
+from ermgap.records import dial_id
 from ermgap.training.context import features_of
 from ermgap.training.evaluation import label_log_probabilities, predictions
 
 BATCH = 64
+ROWS = 256  # utterances times adapters in a pass: so many fit beside a decoder of 7B on one GPU
 
 
 def make_zero_shot(argument: str | None, context: Context) -> System:
@@ -45,6 +47,29 @@ def make_adapter(argument: str | None, context: Context) -> System:
     load_adapter(speech, folder)
     modalities = config.data.modalities
     return BackboneSystem(folder.name, speech, labels, modalities=modalities, cache=cache)
+
+
+def make_dial(argument: str | None, context: Context) -> System:
+    """A position on the line between two adapters of ours (ermgap.adapters.dial).
+
+    The argument is `POSITION:LOWER_FOLDER:UPPER_FOLDER`, with folders as `adapter=` takes them:
+    `dial=0.7:DIR/adapters/t0000:DIR/adapters/t0007`. Several positions, separated by commas, are
+    answered in one pass: the predictions then have a column `position`.
+    """
+    positions, (lower, upper) = dial_line(argument)
+    config = adapter_config(str(upper), context)
+    cache = context.backbone_cache or BackboneCache()
+    labels, device = config.data.labels, torch.device(context.device)
+    speech = cache.speech(config.backbone, labels=labels, device=device)
+    load_line(speech, lower, upper, positions)
+    return BackboneSystem(
+        dial_id(lower.name, upper.name, positions[0]),
+        speech,
+        labels,
+        modalities=config.data.modalities,
+        cache=cache,
+        positions=positions if len(positions) > 1 else (),
+    )
 
 
 class BackboneCache:
@@ -98,6 +123,8 @@ class BackboneSystem(System):
         labels: in the order of the prompt's answers.
         modalities: those that it was trained on.
         cache: of the backbone in `speech`; keeps the features.
+        positions: of the adapters in `speech`, where there are several; each is a value of the
+            predictions' column `position`.
     """
 
     def __init__(
@@ -108,9 +135,11 @@ class BackboneSystem(System):
         *,
         modalities: Sequence[str] = MODALITIES,
         cache: BackboneCache,
+        positions: Sequence[float] = (),
     ) -> None:
         self.name, self.speech, self.cache = name, speech, cache
         self.labels, self.modalities = tuple(labels), tuple(modalities)
+        self.positions = positions
 
     def predict(self, utterances: pd.DataFrame, *, modality: str, note=silent) -> pd.DataFrame:
         """See `System.predict`."""
@@ -123,7 +152,14 @@ class BackboneSystem(System):
             labels=labels,
             cells=cells_of(utterances, [modality]),
         )
+        batch = min(BATCH, ROWS // max(1, len(speech.adapters)))
         scores = label_log_probabilities(
-            speech, indexed, world=World(device=speech.device), batch=BATCH
+            speech, indexed, world=World(device=speech.device), batch=batch
         )
-        return predictions(indexed, scores[0], labels=labels)
+        tables = [predictions(indexed, answers, labels=labels) for answers in scores]
+        if not self.positions:
+            return tables[0]
+        placed = zip(tables, self.positions, strict=True)
+        return pd.concat(
+            [table.assign(position=position) for table, position in placed], ignore_index=True
+        )

@@ -19,3 +19,4 @@ EARLIER = "earlier"  # folder: sweeps that this one learnt from
 
 ADAPTER_SETTINGS = "ermgap.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_DIAL = "dial.json"  # in the folder of a line's upper end

@@ -59,9 +59,16 @@ def _what(facts: CardFacts) -> list[str]:
     what = "LoRA adapter and projector" if adapter.train_projector else "LoRA adapter"
     models = " and ".join(facts.base_models)
     of = f" ({models})" if models else ""
+    made = "trained by ERM-GAP"
+    if facts.line:
+        lower, upper, position = facts.line
+        made = (
+            f"position {position:g} on the line from trial {lower} (0) to trial {upper} (1), both "
+            "trained by ERM-GAP"
+        )
     return [
-        f"{what} (r {adapter.r}) of the backbone `{facts.config.backbone.name}`{of}, trained by "
-        f"ERM-GAP {__version__}. It answers a clip with one of {', '.join(data.labels)}. "
+        f"{what} (r {adapter.r}) of the backbone `{facts.config.backbone.name}`{of}, {made} "
+        f"{__version__}. It answers a clip with one of {', '.join(data.labels)}. "
         f"Input: {', '.join(data.modalities)}."
     ]
 
@@ -114,9 +121,12 @@ def _objective(facts: CardFacts) -> list[str]:
 def _metrics(facts: CardFacts) -> list[str]:
     dev, select = facts.dev, facts.config.train.select
     which = "the last one" if select == "last" else f"the one with the best dev {select}"
+    adapter = f"Epoch {facts.epoch}, {which}"
+    if facts.line:
+        adapter = f"This position of the line, not epoch {facts.epoch} of its upper end"
     return [
-        f"Epoch {facts.epoch}, {which}: the numbers are of the utterances that chose it, so they "
-        "are optimistic. Percent; gaps are percentage points between the genders.",
+        f"{adapter}: the numbers are of the utterances that chose it, so they are optimistic. "
+        "Percent; gaps are percentage points between the genders.",
         f"Accuracy {_percent(dev['acc'])} (always the commonest label: "
         f"{_percent(dev['majority_rate'])}), W-F1 {_percent(dev['w_f1'])}, "
         f"n {dev['n']}. Largest gap {_percent(dev['max_gap'])} in {dev['worst_cell'] or '–'}; "

@@ -22,7 +22,7 @@ import pandas as pd
 import yaml
 
 from ermgap import __version__
-from ermgap.config import Backbone, Config, tuples_to_lists
+from ermgap.config import Config, tuples_to_lists
 from ermgap.errors import UserError
 from ermgap.records import file_names, plain, to_json, write_atomically
 from ermgap.training.card_page import page
@@ -30,12 +30,10 @@ from ermgap.training.card_page import page
 __all__ = [
     "CardFacts",
     "FORMAT",
-    "base_models",
-    "base_name",
-    "base_revision",
     "contents",
     "metadata",
     "read",
+    "save",
     "text_version",
     "write",
 ]
@@ -63,6 +61,8 @@ class CardFacts:
         base: name or folder of the backbone; a folder is not named in the card.
         prompt: the prompt's text, by modality and language.
         raised_share: of that epoch's utterances, the share whose losses its steps pushed up.
+        line: the lower and the upper trial of a dial, and the position of this adapter between
+            them; objective and epoch are then the upper's.
     """
 
     trial_id: str
@@ -73,6 +73,7 @@ class CardFacts:
     base: str
     prompt: Mapping
     raised_share: float = 0.0
+    line: tuple[str, str, float] | None = None
 
     @property
     def corpora(self) -> list[str]:
@@ -89,7 +90,22 @@ class CardFacts:
     @property
     def base_models(self) -> list[str]:
         """Hub ids of what the backbone is made of; empty where nothing on the hub is meant."""
-        return base_models(self.config.backbone, self.base)
+        hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", self.base) and not Path(self.base).exists()
+        return ON_THE_HUB.get(self.config.backbone.name, [self.base] if hub_id else [])
+
+    @property
+    def base_name(self) -> str:
+        """The one name for peft's `base_model_name_or_path`: a hub id, or the backbone's own."""
+        models = self.base_models
+        return models[0] if len(models) == 1 else self.config.backbone.name
+
+
+def save(folder: Path, adapter, *, facts: CardFacts) -> None:
+    """Write an adapter (ermgap.model.lora) with its card into a folder."""
+    on_the_hub = len(facts.base_models) == 1
+    revision = facts.config.backbone.revision if on_the_hub else None
+    adapter.save(folder, base=facts.base_name, revision=revision)
+    write(folder, facts=facts)
 
 
 def write(folder: Path | str, *, facts: CardFacts) -> None:
@@ -136,23 +152,6 @@ def read(folder: Path | str) -> dict:
     return values
 
 
-def base_models(backbone: Backbone, base: str) -> list[str]:
-    """Hub ids of what the backbone is made of; empty where nothing on the hub is meant."""
-    hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).exists()
-    return ON_THE_HUB.get(backbone.name, [base] if hub_id else [])
-
-
-def base_name(backbone: Backbone, base: str) -> str:
-    """The one name for `base_model_name_or_path` of peft: a hub id, or the backbone's own name."""
-    models = base_models(backbone, base)
-    return models[0] if len(models) == 1 else backbone.name
-
-
-def base_revision(backbone: Backbone, base: str) -> str | None:
-    """The revision of the one model on the hub that is the base; None where there is no such."""
-    return backbone.revision if len(base_models(backbone, base)) == 1 else None
-
-
 # Contents of the files --------------------------------------------------------------------------
 
 
@@ -182,6 +181,7 @@ def contents(facts: CardFacts) -> dict:
         "prompt": {"name": backbone["prompt"], "version": text_version(texts), "texts": texts},
         "plugins": [_last(name) for name in settings.plugins],
         "dev": facts.dev,
+        **({"line": list(facts.line)} if facts.line else {}),
     }
 
 

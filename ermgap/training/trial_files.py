@@ -77,11 +77,6 @@ class TrialFiles:
     def _write_adapter(self, folder: Path, *, dev: dict, epoch: int, raised: float) -> None:
         """The adapter and its model card."""
         config, context = self.spec.config, self.context
-        self.adapter.save(
-            folder,
-            base=model_card.base_name(config.backbone, context.base),
-            revision=model_card.base_revision(config.backbone, context.base),
-        )
         facts = model_card.CardFacts(
             trial_id=self.spec.trial_id,
             config=config,
@@ -94,4 +89,4 @@ class TrialFiles:
             base=context.base,
             prompt=prompts.find(config.backbone.prompt),
         )
-        model_card.write(folder, facts=facts)
+        model_card.save(folder, self.adapter, facts=facts)

@@ -33,6 +33,7 @@ MOST = 8  # evaluators, where `sweep.slots` does not say
 CPU_SHARE = 0.9  # of each CPU, as a worker's: trials that are still ending hold a sliver
 LOOK_S = 1.0  # from one look at the evaluators to the next
 WAITING_S = 30.0  # without an evaluator, before a line says so
+WITH_FOLDERS = ("adapter", "dial")  # systems whose arguments are adapters' folders
 PARTS = (file_names.ADAPTER_SETTINGS, file_names.ADAPTER_WEIGHTS)  # of an adapter's folder
 
 
@@ -43,13 +44,13 @@ class Request:
     Attributes:
         spec: as in `--models`.
         utterances: rows of `ermgap.corpora.table`.
-        kept: a Parquet file.
+        kept: a Parquet file; None: whoever asks keeps them elsewhere.
         name: of its row in a table; None: the system says it.
     """
 
     spec: str
     utterances: pd.DataFrame
-    kept: Path
+    kept: Path | None = None
     name: str | None = None
 
 
@@ -108,7 +109,7 @@ class EvaluatorPool:
     Args:
         pool: how many, and what each holds.
         given: what an `Evaluator` is made from.
-        ship: send an adapter's files along instead of its path.
+        ship: send adapters' files along instead of their paths.
         note: called with each line that an evaluator notes.
     """
 
@@ -233,11 +234,17 @@ class EvaluatorPool:
         self.passed_on[evaluator] = len(texts)
 
 
-def _for_workers(spec: str, *, ship: bool) -> tuple[str, dict[str, bytes] | None]:
-    """A spec that means the same in another folder, and an adapter's files if it is to travel."""
+def _for_workers(spec: str, *, ship: bool) -> tuple[str, dict[str, dict[str, bytes]] | None]:
+    """A spec that means the same in another folder, and adapters' files if they are to travel.
+
+    The files are by their adapter's folder and their name.
+    """
     spec = arguments.absolute(spec)
-    system, folder = systems.parse(spec)
-    if system != "adapter" or not ship:
+    system, _ = systems.parse(spec)
+    if system not in WITH_FOLDERS or not ship:
         return spec, None
-    parts = [Path(folder) / name for name in PARTS]
-    return spec, {path.name: path.read_bytes() for path in parts if path.is_file()}
+    files = {}
+    for folder in arguments.places_of(spec)[1]:
+        parts = [Path(folder) / name for name in PARTS]
+        files[folder] = {path.name: path.read_bytes() for path in parts if path.is_file()}
+    return spec, files

@@ -12,12 +12,13 @@ import pandas as pd
 
 from ermgap import baselines as systems
 from ermgap import keep_freed_memory
+from ermgap.baselines import arguments
 from ermgap.config import from_dict
 from ermgap.errors import UserError, first_line
 from ermgap.registry import load_plugins
 from sweeps.scheduler.extractor import Pool
 
-OURS = ("adapter", "zero-shot")  # systems that share a base model
+OURS = ("adapter", "dial", "zero-shot")  # systems that share a base model
 
 
 def ask(
@@ -67,7 +68,7 @@ class Evaluator:
     ) -> dict:
         """`table` of predictions, or the message of a user's `mistake` (else ""), and all `notes`.
 
-        `files` are those of an adapter, by their names, where its folder is another machine's.
+        `files` are those of adapters, by folder and name, where the folders are another machine's.
         """
         table, mistake = None, ""
         try:
@@ -91,21 +92,26 @@ class Evaluator:
         torch.set_num_threads(self.pool.cpus)
         if self.context is None:
             self._prepare()
-        system_name, argument = systems.parse(spec)
-        if system_name not in OURS:
+        if systems.parse(spec)[0] not in OURS:
             self.context.backbone_cache.clear()  # its model needs the memory
         options = {"context": self.context, "name": name, "note": self.notes.append}
         if files is None:
             return ask(spec, utterances, **options)
         with tempfile.TemporaryDirectory(prefix="ermgap-") as scratch:
-            place = Path(scratch) / Path(argument).name
-            place.mkdir()
-            for file, content in files.items():
-                (place / file).write_bytes(content)
+            places = {
+                folder: _write(Path(scratch) / str(number) / Path(folder).name, contents)
+                for number, (folder, contents) in enumerate(files.items())
+            }
+            head, folders = arguments.places_of(spec)
             try:
-                return ask(f"{system_name}={place}", utterances, **options)
-            except UserError as problem:  # it names the folder that the user knows
-                raise UserError(str(problem).replace(str(place), argument)) from problem
+                return ask(
+                    head + ":".join(places[folder] for folder in folders), utterances, **options
+                )
+            except UserError as problem:  # it names the folders that the user knows
+                message = str(problem)
+                for folder, place in places.items():
+                    message = message.replace(place, folder)
+                raise UserError(message) from problem
 
     def _prepare(self) -> None:
         from ermgap.baselines.ours import BackboneCache  # torch: only now
@@ -117,3 +123,11 @@ class Evaluator:
         device = "cuda" if self.pool.gpu else "cpu"
         labels = config.data.labels
         self.context = systems.Context(labels, config, device, self.folder, backbone_cache)
+
+
+def _write(folder: Path, contents: dict[str, bytes]) -> str:
+    """Write files into a new folder; its path."""
+    folder.mkdir(parents=True)
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return str(folder)

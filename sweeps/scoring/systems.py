@@ -85,6 +85,11 @@ def require_asked(spec: str, context: systems.Context, utterances: pd.DataFrame)
         BACKBONES.find(argument)
     elif name == "adapter":
         arguments.adapter_config(argument, context)
+    elif name == "dial":
+        positions, (_, upper) = arguments.dial_line(argument)
+        if len(positions) > 1:
+            raise UserError(f"--models {spec}: a row of the table is one position; name it alone.")
+        arguments.adapter_config(str(upper), context)
     elif name in ("generated", "voxtral") and argument:
         arguments.model_location(argument)
     return ""

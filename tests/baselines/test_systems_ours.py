@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny_run
+from saved_adapters import saved
 from tiny_run import LABELS, WINDOW_S, Trained, job
 
 from ermgap.baselines import SYSTEMS, Context, ours, parse
@@ -198,3 +199,42 @@ def test_a_copy_of_the_weights_on_disk_is_used_instead_of_the_hub_s(of_both, tmp
     assert ours.adapter_config(str(of_both[0]), given).backbone.path == str(tmp_path)
     hub = dataclasses.replace(given, config=given.config.replace({"backbone.path": None}))
     assert ours.adapter_config(str(of_both[0]), hub).backbone.path is None
+
+
+# dial=POSITION:LOWER:UPPER ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ends(tmp_path_factory):
+    place = tmp_path_factory.mktemp("ends")
+    made = context(place, adapter__r=3).config
+    return [saved(place / f"t{number:04d}", made, seed=number) for number in (0, 7)]
+
+
+def test_positions_of_a_line_are_answered_together_and_its_ends_are_the_adapters(
+    ends, dev, tmp_path
+):
+    line = ":".join(map(str, ends))
+    together = system(f"dial=0,0.7,1:{line}", context(tmp_path)).predict(dev, modality="speech")
+    parts = {position: part for position, part in together.groupby("position")}
+    assert list(parts) == [0.0, 0.7, 1.0]
+    one = system(f"dial=0.7:{line}", context(tmp_path))
+    assert one.name == "t0000-t0007@0.7"
+    alone = {0.7: one.predict(dev, modality="speech")}
+    for position, folder in zip((0.0, 1.0), ends, strict=True):
+        given = context(tmp_path)
+        alone[position] = system(f"adapter={folder}", given).predict(dev, modality="speech")
+    for position, table in alone.items():
+        assert list(table) == list(parts[position].drop(columns="position"))
+        np.testing.assert_allclose(parts[position][LOGP], table[LOGP], atol=1e-5)
+
+
+@pytest.mark.parametrize("argument", ["", "=0.7", "=0.7:a", "=0.7:a:b:c", "=:a:"])
+def test_a_dial_needs_a_position_and_two_folders(argument, tmp_path):
+    with pytest.raises(UserError, match=r"dial=0\.7:DIR"):
+        system(f"dial{argument}", context(tmp_path))
+
+
+def test_a_position_beyond_the_dial_is_a_mistake(ends, tmp_path):
+    with pytest.raises(UserError, match="position 2 is not possible"):
+        system(f"dial=2:{ends[0]}:{ends[1]}", context(tmp_path))

@@ -12,15 +12,12 @@ import pandas as pd
 import pytest
 import tiny_run
 import torch
-from fake_sweep import LABELS, predictions, utterances
 from real_sweep import ROOT, RealSweep
+from saved_adapters import saved
 
-from ermgap import metrics
 from ermgap.baselines import Context, on_driver
 from ermgap.baselines.arguments import absolute
-from ermgap.model import prompts
 from ermgap.records import Records
-from ermgap.training import model_card
 from sweeps import benchmark
 from sweeps.scheduler import evaluation, evaluator
 from sweeps.scheduler.extractor import Pool
@@ -36,26 +33,6 @@ def config_of():
     return command_line.make_config(command_line.parse(benchmark.options(), ["--smoke-test"]))
 
 
-def adapter(folder: Path, config, *, seed: int) -> Path:
-    """An adapter for the base of `config`, with random values and its card."""
-    backbone = config.backbone
-    speech = tiny_run.speech("float32", labels=config.data.labels, layers=backbone.layers)
-    speech.reset_adapter(config.adapter, seed=seed)
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for _, value in speech.trainable():
-            value += 0.3 * torch.randn_like(value)
-    speech.adapters[0].save(folder, base="random-tiny")
-    table = utterances().assign(synthetic=True, path="clip.wav")
-    heard = predictions(table, right=0.5, handicap=0.1, seed=0)
-    model_card.write(folder, facts=model_card.CardFacts(
-        trial_id=folder.name, config=config, utterances=table, epoch=1, base="",
-        dev=metrics.evaluate(heard, labels=LABELS, min_support=1),
-        prompt=prompts.find(backbone.prompt),
-    ))  # fmt: skip
-    return folder
-
-
 def loads(folder: Path) -> tuple[dict[int, list[str]], int]:
     """Bases loaded by each process, and the clips whose features any of them computed."""
     lines = [line.split() for line in (folder / "loads").read_text().splitlines()]
@@ -69,8 +46,8 @@ def loads(folder: Path) -> tuple[dict[int, list[str]], int]:
 def test_models_are_asked_on_a_worker_with_one_base_and_the_features_of_the_storage(tmp_path):
     config = config_of()
     names = ["generated", "zero-shot"]
-    adapter(tmp_path / "a" / "first", config, seed=1)
-    adapter(tmp_path / "a" / "second", config, seed=2)
+    saved(tmp_path / "a" / "first", config, seed=1)
+    saved(tmp_path / "a" / "second", config, seed=2)
     names += ["adapter=a/first", "adapter=a/second"]  # relative: a worker has another directory
     given = [*OPTIONS, "--out", "out", "--storage", "store", "--models", *names]
     with RealSweep(tmp_path, "benchmark.py", *given) as run:
@@ -174,29 +151,34 @@ def test_a_path_in_a_spec_becomes_absolute_and_nothing_else_does(tmp_path, monke
     for name in ("a", "small", "MODEL"):
         (tmp_path / name).mkdir()
     assert absolute("adapter=a") == f"adapter={tmp_path}/a"
+    assert absolute("dial=0.7:a:small") == f"dial=0.7:{tmp_path}/a:{tmp_path}/small"
     assert absolute("generated=a") == f"generated={tmp_path}/a"
     assert [row.spec for row in rows_of(["adapter=a"])] == [f"adapter={tmp_path}/a"]
     for spec in ("zero-shot=small", "openai=MODEL", "voxtral=ORG/NAME", "zero-shot"):
         assert absolute(spec) == spec
 
 
-def test_an_adapter_travels_to_another_machine_and_mistakes_name_the_user_s_folder(tmp_path):
+@pytest.mark.parametrize("system", ["adapter=", "dial=0.3:"])
+def test_adapters_travel_to_another_machine_and_mistakes_name_the_user_s_folder(tmp_path, system):
     config = config_of()
-    folder = adapter(tmp_path / "here" / "t0000", config, seed=1)
+    number = 1 if system == "adapter=" else 2
+    folders = [
+        str(saved(tmp_path / "here" / f"t000{seed}", config, seed=seed)) for seed in range(number)
+    ]
     judged = tiny_run.tones(tmp_path / "tones", train=0, dev=1)
     judged["emotion"] = "joy"
-    spec, files = evaluation._for_workers(f"adapter={folder}", ship=True)
-    assert set(files) == set(evaluation.PARTS)
+    spec, files = evaluation._for_workers(system + ":".join(folders), ship=True)
+    assert [set(files[folder]) for folder in folders] == [set(evaluation.PARTS)] * number
     assert evaluation._for_workers(spec, ship=False) == (spec, None)
     given = {"config": config.to_dict(), "folder": str(tmp_path), "pool": Pool(1, 2, gpu=False)}
     here = evaluator.Evaluator(**given, features=str(tmp_path / "store"))
     direct = here.evaluate(spec, judged, None, None)
-    assert direct["mistake"] == "" and direct["table"]["system"].iloc[0] == "t0000"
-    os.rename(folder, tmp_path / "gone")
+    assert direct["mistake"] == "" and direct["table"]["system"].iloc[0].startswith("t0000")
+    os.rename(tmp_path / "here", tmp_path / "gone")
     pd.testing.assert_frame_equal(
         here.evaluate(spec, judged, None, files)["table"], direct["table"], check_exact=True
     )
-    del files["adapter_model.safetensors"]
+    del files[folders[-1]]["adapter_model.safetensors"]
     mistake = here.evaluate(spec, judged, None, files)["mistake"]
-    assert f"{folder}/adapter_model.safetensors cannot be read" in mistake
+    assert f"{folders[-1]}/adapter_model.safetensors cannot be read" in mistake
     assert "cannot be evaluated on" in here.evaluate("zero-shot", None, None, None)["mistake"]

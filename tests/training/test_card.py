@@ -104,7 +104,7 @@ def test_no_path_of_the_training_machine_is_told(tmp_path, changes):
     for text in (page, json.dumps(values)):
         assert "secret" not in text and "/me" not in text
     one = facts(changes)
-    assert "secret" not in model_card.base_name(one.config.backbone, one.base)
+    assert "secret" not in one.base_name
 
 
 def test_the_page_counts_utterances_and_shows_every_gap_with_both_genders_n(tmp_path):
@@ -190,7 +190,7 @@ def test_the_card_s_own_words_load_the_adapter_with_transformers_and_peft(tmp_pa
     speech.reset_adapter(config.Adapter(r=2, train_projector=projector), seed=3)
     one = facts({"backbone.name": "random-tiny", "backbone.window_s": tiny_run.WINDOW_S})
     page, _ = written(tmp_path, one)
-    speech.adapters[0].save(tmp_path, base=model_card.base_name(one.config.backbone, one.base))
+    model_card.save(tmp_path, speech.adapters[0], facts=one)
     assert "not peft's `AutoPeftModel`" in page
     command = re.search(
         r"`python (-m ermgap.model.backbones .*)` prints the folder BACKBONE", page
@@ -219,13 +219,9 @@ def test_a_base_on_the_hub_is_loaded_by_auto_peft_model_at_its_revision(tmp_path
     page, _ = written(tmp_path, one)
     assert 'AutoPeftModel.from_pretrained("DIR")' in blocks(page)["python"]
     assert "BACKBONE" not in page
-    speech, backbone = tiny_run.speech(), one.config.backbone
+    speech = tiny_run.speech()
     speech.reset_adapter(config.Adapter(r=2), seed=3)
-    speech.adapters[0].save(
-        tmp_path,
-        base=model_card.base_name(backbone, one.base),
-        revision=model_card.base_revision(backbone, one.base),
-    )
+    model_card.save(tmp_path, speech.adapters[0], facts=one)
     held = PeftConfig.from_pretrained(tmp_path)
     assert (held.base_model_name_or_path, held.revision, held.task_type) == (
         "Qwen/Qwen2-Audio-7B-Instruct",
