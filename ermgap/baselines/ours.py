@@ -54,7 +54,7 @@ def make_dial(argument: str | None, context: Context) -> System:
 
     The argument is `POSITION:LOWER_FOLDER:UPPER_FOLDER`, with folders as `adapter=` takes them:
     `dial=0.7:DIR/adapters/t0000:DIR/adapters/t0007`. Several positions, separated by commas, are
-    answered in one pass: the predictions then have a column `position`.
+    answered in one pass; a column `position` of the predictions tells them apart.
     """
     positions, (lower, upper) = dial_line(argument)
     config = adapter_config(str(upper), context)
@@ -68,7 +68,7 @@ def make_dial(argument: str | None, context: Context) -> System:
         labels,
         modalities=config.data.modalities,
         cache=cache,
-        positions=positions if len(positions) > 1 else (),
+        positions=positions,
     )
 
 
@@ -123,8 +123,8 @@ class BackboneSystem(System):
         labels: in the order of the prompt's answers.
         modalities: those that it was trained on.
         cache: of the backbone in `speech`; keeps the features.
-        positions: of the adapters in `speech`, where there are several; each is a value of the
-            predictions' column `position`.
+        positions: of the adapters in `speech` on a line, one a value of the predictions' column
+            `position`; empty for a system without a line.
     """
 
     def __init__(

@@ -220,7 +220,7 @@ def test_positions_of_a_line_are_answered_together_and_its_ends_are_the_adapters
     assert list(parts) == [0.0, 0.7, 1.0]
     one = system(f"dial=0.7:{line}", context(tmp_path))
     assert one.name == "t0000-t0007@0.7"
-    alone = {0.7: one.predict(dev, modality="speech")}
+    alone = {0.7: one.predict(dev, modality="speech").drop(columns="position")}
     for position, folder in zip((0.0, 1.0), ends, strict=True):
         given = context(tmp_path)
         alone[position] = system(f"adapter={folder}", given).predict(dev, modality="speech")
