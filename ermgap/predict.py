@@ -1,11 +1,13 @@
 """Predicts the emotions of your own audio with an adapter that a sweep trained.
 
     python -m ermgap.predict --adapter results/small/adapters/t0004 clip.wav folder/ \\
-        [--transcripts FILE.csv] [--out FILE.csv|FILE.jsonl] [--backbone PATH] [--language de]
+        [--transcripts FILE.csv] [--out FILE.csv|FILE.jsonl] [--backbone PATH] [--language de] \\
+        [--dial 0.7]
 
 Any format that libsndfile reads, at any rate; folders are searched, without hidden files. The table
 of transcripts has the columns `path` and `transcript`. A file that cannot be used is named on a
 line of its own, the others are done, and the exit status is 1. The cache of features is not used.
+With `--dial` the adapter is the upper end of a line (sweeps/dial.py), and a position on it answers.
 
     table = predict("results/small/adapters/t0004", ["clip.wav"])     # one row a file
 """
@@ -22,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from ermgap import config
-from ermgap.adapters import config_of, load_adapter
+from ermgap.adapters import config_of, load_adapter, load_line, lower_end, position_of, require_line
 from ermgap.config import SPEECH
 from ermgap.corpora import audio, own_audio
 from ermgap.errors import UserError, command_line, printable
@@ -39,6 +41,7 @@ def predict(
     backbone: Path | str | None = None,
     language: str = "",
     batch: int = 64,
+    dial: float | None = None,
 ) -> pd.DataFrame:
     """Probabilities of the labels for every file, in the order given.
 
@@ -49,17 +52,21 @@ def predict(
         backbone: folder of the backbone instead of the configured one.
         language: of the speech (ISO 639-1), where the prompt has a text of its own for it.
         batch: clips in a pass.
+        dial: position on the line that ends in this adapter, instead of the adapter itself.
 
     Returns one row a file: file, prediction, `p_<label>` (fractions, summing to 1), modality, note
     (clips that were cut), problem. Where a file cannot be used, problem says why and the others
     are empty. Raises UserError for an adapter, a backbone or transcripts that cannot be used.
     """
-    settings = config_of(folder, backbone=backbone)
+    settings, folders = config_of(folder, backbone=backbone), [folder]
+    if dial is not None:
+        dial, folders = position_of(dial), [lower_end(folder), folder]
+        require_line(*folders)
     table = own_audio.table(files, settings, transcripts=transcripts, language=language)
     usable = table[table["problem"] == ""]
     scores = np.zeros((0, len(settings.data.labels)))
     if len(usable):
-        scores = _probabilities(usable, settings, folder, batch=batch)
+        scores = _probabilities(usable, settings, folders, dial, batch=batch)
     return _with_answers(table, scores, labels=settings.data.labels)
 
 
@@ -67,9 +74,14 @@ def predict(
 
 
 def _probabilities(
-    table: pd.DataFrame, settings: config.Config, folder: Path | str, *, batch: int
+    table: pd.DataFrame,
+    settings: config.Config,
+    folders: Sequence[Path | str],
+    dial: float | None,
+    *,
+    batch: int,
 ) -> np.ndarray:
-    """Probabilities [rows, labels] that the adapter gives usable clips."""
+    """Probabilities [rows, labels] of usable clips, by an adapter or at a position between two."""
     from ermgap.distributed import World
     from ermgap.model.batches import IndexedUtterances
     from ermgap.model.features import store as features
@@ -77,7 +89,11 @@ def _probabilities(
 
     _require_prompt(settings.backbone.prompt, table)
     world = World.current()
-    speech = _load(settings, folder, device=world.device)
+    speech = _load(settings, device=world.device)
+    if dial is None:
+        load_adapter(speech, *folders)
+    else:
+        load_line(speech, *folders, [dial])
     with tempfile.TemporaryDirectory(prefix="ermgap-") as cache:
         store = features.ensure(
             table,
@@ -118,15 +134,13 @@ def _require_prompt(prompt: str, table: pd.DataFrame) -> None:
             )
 
 
-def _load(settings: config.Config, folder: Path | str, *, device):
-    """The backbone with the adapter of the folder."""
+def _load(settings: config.Config, *, device):
+    """The backbone without an adapter."""
     from ermgap.model import qwen2_audio
     from ermgap.model.cached_folder import quiet
 
     with quiet():
-        speech = qwen2_audio.load(settings.backbone, labels=settings.data.labels, device=device)
-    load_adapter(speech, folder)
-    return speech
+        return qwen2_audio.load(settings.backbone, labels=settings.data.labels, device=device)
 
 
 def _with_answers(
@@ -159,6 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         backbone=options.backbone,
         language=options.language,
         batch=options.batch,
+        dial=options.dial,
     )
     print(text(table), end="")
     for row in table[table["problem"] != ""].itertuples():
@@ -188,6 +203,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", "FILE", "also write the table: FILE.csv or FILE.jsonl", type=_path)
     add("--backbone", "DIR", "folder of the backbone it was trained on", type=_path)
     add("--language", "CODE", "of the speech (de), if the prompt depends on it", default="")
+    add("--dial", "POSITION", "answer at this position of the line that ends in the adapter")
     add("--batch", "N", "clips in a pass (default: 64)", type=int, default=64)
     return parser
 

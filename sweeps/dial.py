@@ -58,8 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lines = [(given.ends[0], upper) for upper in given.ends[1:]]
     if not lines:
         raise UserError(
-            f"{records.directory} has no ERM trial and fairness trial with saved adapters, so there "
-            "is no line; name two trials with --ends."
+            f"{records.directory} has no line: it needs an ERM and a fairness trial with saved "
+            "adapters; name two trials with --ends."
         )
     dial.require(records, lines)
     positions = POSITIONS

@@ -25,6 +25,7 @@ TITLES = {  # of the parts of a session, in the order of printing
     "between": "between epochs and trials",
     "idle": "idle slots",
     "close": "closing",
+    "dial": "dial",
     "report": "report",
 }
 
@@ -38,6 +39,7 @@ class Session:
         rows: number of rows that were committed before it.
         slots: number of worker groups.
         moments: the broker's: (slot, what began there, s since 1970).
+        dial: seconds of making the dial, after `closed`.
         interrupted: ended by Ctrl-C; `hurried`: by a second one.
     """
 
@@ -46,6 +48,7 @@ class Session:
     slots: int = 0
     moments: Sequence[tuple[str, str, float]] = ()
     closed: float | None = None
+    dial: float = 0.0
     interrupted: bool = False
     hurried: bool = False
 
@@ -82,7 +85,8 @@ def account(rows: Iterable[Mapping], session: Session, *, now: float) -> dict[st
     # A slot that never trained: no trial remained for it, or it never came up.
     parts["idle" if by_slot else "start"] += (slots - len(by_slot)) * (last - session.begun)
     mean = {name: seconds / slots for name, seconds in parts.items()}
-    return mean | {"close": closed - last, "report": now - closed}
+    report = now - closed - session.dial
+    return mean | {"close": closed - last, "dial": session.dial, "report": report}
 
 
 def sentence(parts: Mapping[str, float]) -> str:

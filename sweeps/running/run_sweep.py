@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ermgap.config import Config
-from ermgap.errors import in_shell
+from ermgap.errors import UserError, first_line, in_shell
 from sweeps.setup import folders
 
 if TYPE_CHECKING:  # pandas: half a second
@@ -53,6 +54,8 @@ def run(
     session = driver.run(
         config, records, address=address, make_searcher=make_searcher, leave=not given.confirm
     )
+    if kind == "sweep":
+        make_dial(config, records, session, address=address)
     status = finish(config, records, session, command="pareto" if kind == "sweep" else kind)
     if status or not given.confirm:
         return status
@@ -66,6 +69,31 @@ def require(config: Config, address: str | None) -> None:
 
     searcher.require_space(config)
     driver.require_devices(config, address)
+
+
+def make_dial(config: Config, records: Records, session: Session, *, address: str | None) -> None:
+    """Make the dial of a sweep of which every trial has ended; it hinders no report.
+
+    Ctrl-C leaves the sweep to `--resume`, which goes on with the dial.
+    """
+    from sweeps.scoring import dial
+
+    begun = time.monotonic()
+    ended = sum(trial.ended for trial in records.trials())
+    unfinished = session.interrupted or ended < config.sweep.trials
+    if unfinished or not config.sweep.dial or config.sweep.points:
+        return
+    try:
+        lines = dial.affordable(records, dial.default_lines(records))
+        if not lines:
+            print("no dial: it needs an ERM and a fairness trial that can be compared")
+        dial.require(records, lines)
+        dial.make(records, config, lines, address=address)
+    except (UserError, RuntimeError) as problem:  # the latter of torch, for want of memory
+        print(f"no dial: {first_line(problem)}")
+    except KeyboardInterrupt:
+        session.interrupted = True
+    session.dial = time.monotonic() - begun
 
 
 def finish(config: Config, records: Records, session: Session, *, command: str) -> int:

@@ -3,13 +3,14 @@
     lines = default_lines(records)                        # [("t0000", "t0007"), ...]
     make(records, config, lines, address=None)            # rows of dial.jsonl, and predictions
 
-A line joins a fair trial on the front to its trunk, or to ERM (ermgap/adapters/dial.py has what lies
-between). All its positions are answered in one pass: in this process, or on the workers of a
+A line joins a fair trial on the front to its trunk, or to ERM; ermgap/adapters/dial.py has what
+lies between. All its positions are answered in one pass: in this process, or on the workers of a
 cluster. A row is the commit of a position, and what has one is not made again.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -27,43 +28,81 @@ from sweeps.scheduler.evaluation import Request
 from sweeps.scheduler.interrupts import Interrupts
 
 MOST = 3  # lines, beside those of branches
+SHARE = 0.1  # of the seconds of a sweep's epochs, for the dial that it makes itself
 
 Line = tuple[str, str]  # ids of the lower and of the upper trial
 
 
-# Which lines ---------------------------------------------------------------------------------------
+# Which lines --------------------------------------------------------------------------------------
 
 
 def default_lines(records: Records) -> list[Line]:
-    """The lines that are of most use; empty where a sweep has no ERM or no fairness trial.
+    """The lines of most use, best first; empty where a sweep has no ERM or no fairness trial.
 
     The upper ends are fairness trials on the front of all trials (where none is, on the front of
-    their own): MOST of them, evenly over the first objective, and every branch.
+    their own): the fairest, others evenly over the gap up to MOST, and every branch.
     """
     from analysis.front import front
     from analysis.front.dominance import non_dominated
 
-    info = front.info(records)
-    saved = _saved(records)
+    info, saved = front.info(records), _saved(records)
     points = [point for point in info.points if point.eligible and point.trial_id in saved]
     fair = [point for point in points if not point.is_erm]
-    if info.erm is None or info.erm.trial_id not in saved:
+    if info.erm not in points or not fair:
         return []
-    members: list = []
-    for pool in (points, fair):
-        values = [[point.values[name] for name in info.objectives] for point in pool]
+    on_front: list = []
+    for candidates in (points, fair):
+        values = [[point.values[name] for name in info.objectives] for point in candidates]
         best = non_dominated(values, directions=info.directions)
-        members = members or [
-            point for point, on_front in zip(pool, best, strict=True) if on_front and point in fair
-        ]
-    members.sort(key=lambda point: point.values[info.objectives[0]])
+        members = [point for point, is_best in zip(candidates, best, strict=True) if is_best]
+        on_front = on_front or [point for point in members if not point.is_erm]
+    on_front.sort(key=lambda point: (math.isnan(gap := point.values["max_gap"]), gap))
     trunks = {trial.trial_id: _trunk(trial.rows) for trial in records.trials()}
-    even = np.linspace(0, len(members) - 1, min(MOST, len(members))).round().astype(int)
+    even = np.linspace(0, len(on_front) - 1, min(MOST, len(on_front))).round()
     return [
         (trunk if (trunk := trunks[point.trial_id]) in saved else info.erm.trial_id, point.trial_id)
-        for number, point in enumerate(members)
+        for number, point in enumerate(on_front)
         if number in even or trunks[point.trial_id] in saved
     ]
+
+
+def affordable(records: Records, lines: Sequence[Line]) -> list[Line]:
+    """The first lines whose evaluation takes under SHARE of the sweep's epochs, and always one."""
+    rows = [row for row in records.rows() if row.get("seconds") and row.get("eval_seconds")]
+    if not rows:
+        return list(lines)
+    spent = sum(row["seconds"] for row in rows)
+    evaluation_s = sum(row["eval_seconds"] for row in rows) / len(rows)
+    return list(lines[: max(1, int(SHARE * spent / (evaluation_s * (len(POSITIONS) - 2))))])
+
+
+def require(records: Records, lines: Sequence[Line]) -> None:
+    """UserError for ends that are no ended trials with adapters, or do not go together."""
+    trials, saved = {trial.trial_id: trial for trial in records.trials()}, _saved(records)
+    for line in lines:
+        if line[0] == line[1]:
+            raise UserError(f"both ends of a line are {line[0]}; name two trials with --ends.")
+        for name in line:
+            if name not in trials:
+                raise UserError(
+                    f"{records.directory} has no trial {name}; its trials are {', '.join(trials)}."
+                )
+            if not trials[name].ended:
+                raise UserError(
+                    f"the trial {name} has not ended, so its adapter may still change; let the "
+                    "sweep end, or name others with --ends."
+                )
+            if name not in saved:
+                raise UserError(
+                    f"the trial {name} has no saved adapter; name others with --ends: "
+                    f"{', '.join(sorted(saved)) or 'there is none'}."
+                )
+        require_line(*folders_of(records, line))
+
+
+def folders_of(records: Records, line: Line) -> list[Path]:
+    """The folders of both adapters of a line, fetched from a bucket."""
+    return [records.store.fetch_folder(f"adapters/{name}").absolute() for name in line]
 
 
 def _saved(records: Records) -> set[str]:
@@ -77,36 +116,7 @@ def _trunk(rows: Sequence[dict]) -> str | None:
     return next((row["branch_from"]["trial"] for row in rows if row.get("branch_from")), None)
 
 
-def require(records: Records, lines: Sequence[Line]) -> None:
-    """UserError for ends that are no ended trials with adapters, or do not go together."""
-    trials, saved = {trial.trial_id: trial for trial in records.trials()}, _saved(records)
-    for line in lines:
-        for name in line:
-            if name not in trials:
-                raise UserError(
-                    f"{records.directory} has no trial {name}; its trials are {', '.join(trials)}."
-                )
-            if not trials[name].ended:
-                raise UserError(
-                    f"the trial {name} has not ended, so its adapter may still change; let the "
-                    "sweep end, or name others with --ends."
-                )
-            if name not in saved:
-                raise UserError(
-                    f"the trial {name} has no saved adapter in {records.store.uri or records.storage}"
-                    "; name others with --ends."
-                )
-        if line[0] == line[1]:
-            raise UserError(f"both ends of a line are {line[0]}; name two trials with --ends.")
-        require_line(*folders_of(records, line))
-
-
-def folders_of(records: Records, line: Line) -> list[Path]:
-    """The folders of both adapters of a line, fetched from a bucket."""
-    return [records.store.fetch_folder(f"adapters/{name}") for name in line]
-
-
-# Their positions -----------------------------------------------------------------------------------
+# Their positions ----------------------------------------------------------------------------------
 
 
 def make(
@@ -137,42 +147,44 @@ def make(
     dev = table[table["split"] == "dev"]
     wanted: dict[Request, Line] = {}
     for line in lines:
-        missing = [f"{p:g}" for p in positions if dial_id(*line, p) not in known]
-        if missing:
-            folders = ":".join(str(folder.absolute()) for folder in folders_of(records, line))
-            wanted[Request(f"dial={','.join(missing)}:{folders}", dev)] = line
-    if not wanted:
-        return
+        missing = {p for p in positions if dial_id(*line, p) not in known}
+        ends = {p: records.predictions(name) for p, name in enumerate(line) if p in missing}
+        ends = {p: answers for p, answers in ends.items() if answers is not None}
+        _commit(records, config, line, ends)
+        if asked := ",".join(f"{p:g}" for p in sorted(missing - ends.keys())):
+            folders = ":".join(map(str, folders_of(records, line)))
+            wanted[Request(f"dial={asked}:{folders}", dev)] = line
     begun = time.monotonic()
 
     def done(request: Request, answers: pd.DataFrame) -> None:
         nonlocal begun
         seconds, begun = time.monotonic() - begun, time.monotonic()
-        count = _commit(records, config, wanted[request], answers, seconds=seconds)
+        parts = {position: part for position, part in answers.groupby("position")}
+        _commit(records, config, wanted[request], parts, seconds=seconds)
         lower, upper = wanted[request]
-        note(f"dial: {count} positions from {lower} to {upper}, {seconds:.1f} s")
+        note(f"dial: {len(parts)} positions from {lower} to {upper} in {seconds:.1f} s")
 
-    if not address:
+    if wanted and not address:
         with Interrupts() as interrupts, interrupts.raised():
             _ask_here(records, config, wanted, done)
-        return
-    evaluation.on_workers(
-        list(wanted),
-        config=config,
-        features=records.features,
-        address=address,
-        folder=records.directory,
-        done=done,
-        note=note,
-    )
+    elif wanted:
+        evaluation.on_workers(
+            list(wanted),
+            config=config,
+            features=records.features,
+            address=address,
+            folder=records.directory,
+            done=done,
+            note=note,
+        )
 
 
 def _ask_here(
     records: Records, config: Config, requests: Iterable[Request], done: Callable
 ) -> None:
     """Answer requests in this process: to start workers for them takes longer than they do."""
-    from ermgap.baselines import Context  # imports torch: only now
-    from ermgap.baselines.ours import BackboneCache
+    from ermgap.baselines import Context
+    from ermgap.baselines.ours import BackboneCache  # imports torch: only now
     from ermgap.distributed import World
 
     device = "cpu" if config.sweep.device == "cpu" else str(World.current().device)
@@ -184,25 +196,30 @@ def _ask_here(
 
 
 def _commit(
-    records: Records, config: Config, line: Line, answers: pd.DataFrame, *, seconds: float
-) -> int:
-    """Write predictions and rows of a line's positions; returns their number."""
-    lower, upper = line
-    store = records.store
+    records: Records,
+    config: Config,
+    line: Line,
+    parts: dict[float, pd.DataFrame],
+    *,
+    seconds: float = 0.0,
+) -> None:
+    """Write the predictions of a line's positions, then their rows."""
+    if not parts:
+        return
+    store, (lower, upper) = records.store, line
     store.write(
         f"adapters/{upper}/{file_names.ADAPTER_DIAL}",
         lambda path: path.write_text(line_file(lower), encoding="utf-8"),
     )
-    parts = {position: part for position, part in answers.groupby("position")}
     for position, part in parts.items():
         name = dial_id(lower, upper, position)
-        part = part.drop(columns=["system", "position"]).reset_index(drop=True)
+        answers = part.drop(columns=["system", "position"], errors="ignore").reset_index(drop=True)
         store.write(
             f"predictions/{name}.parquet",
-            lambda path, part=part: part.to_parquet(path, index=False),
+            lambda path, answers=answers: answers.to_parquet(path, index=False),
         )
-        row = {"id": name, "lower": lower, "upper": upper, "position": position}
-        row["dev"] = metrics.evaluate(part, labels=config.data.labels, **config.data.support)
+        row = {"id": name, "lower": lower, "upper": upper, "position": float(position)}
+        row["dev"] = metrics.evaluate(answers, labels=config.data.labels, **config.data.support)
         row |= {"seconds": seconds / len(parts), "time": time.time()}
         try:
             records.append_dial(row)
@@ -212,4 +229,3 @@ def _commit(
                 f"({problem.strerror or problem}); make room there, and run the same again."
             ) from problem
     bucket_mirror.upload(records, [file_names.DIAL])
-    return len(parts)

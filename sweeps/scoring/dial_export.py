@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ermgap.adapters import load_line
-from ermgap.config import Config
+from ermgap.config import Config, old_forms
 from ermgap.errors import UserError
 from ermgap.records import Records, dial_id
 from sweeps.scoring.dial import Line, folders_of
@@ -32,6 +32,7 @@ def write(records: Records, config: Config, line: Line, position: float, out: Pa
     from ermgap.baselines import Context
     from ermgap.baselines.arguments import adapter_config
     from ermgap.model import qwen2_audio
+    from ermgap.model.cached_folder import quiet
     from ermgap.training import model_card
 
     lower, upper = folders_of(records, line)
@@ -39,10 +40,11 @@ def write(records: Records, config: Config, line: Line, position: float, out: Pa
     row = next(row for row in records.dial() if row["id"] == name)
     context = Context(config.data.labels, config, "cpu", records.directory)
     backbone = adapter_config(str(upper), context).backbone
-    speech = qwen2_audio.load(backbone, labels=config.data.labels, device=torch.device("cpu"))
+    with quiet():
+        speech = qwen2_audio.load(backbone, labels=config.data.labels, device=torch.device("cpu"))
     load_line(speech, lower, upper, [position])
     [adapter] = speech.adapters
-    ending, table = model_card.read(upper), records.table()
+    ending, table = old_forms.current_config(model_card.read(upper)), records.table()
     facts = model_card.CardFacts(
         trial_id=name,
         config=config.replace(

@@ -37,7 +37,8 @@ MAY_IMPORT_RAY = (
     "sweeps.extract",
 )
 READ_BY_ANALYSIS = {"ermgap.records", "ermgap.metrics", "ermgap.errors", "ermgap.config"}
-COMMANDS = {"sweeps.pareto", "sweeps.train", "sweeps.benchmark", "sweeps.extract", "ermgap.predict"}
+COMMANDS = {f"sweeps.{name}" for name in ("pareto", "train", "benchmark", "extract", "dial")}
+COMMANDS |= {"ermgap.predict"}
 PLOTTING = {"matplotlib", "plotly", "analysis.figures"}
 
 

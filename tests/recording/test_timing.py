@@ -26,7 +26,8 @@ class World:
         for name in self.truth:
             self.truth[name] /= slots
         self.session.closed = last + self.spend("close")
-        self.now = self.session.closed + self.spend("report")
+        self.session.dial = self.spend("dial")
+        self.now = self.session.closed + self.session.dial + self.spend("report")
         self.session.moments = self.moments
         self.rows.sort(key=lambda row: row["time"])
 
