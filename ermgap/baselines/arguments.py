@@ -28,7 +28,7 @@ def absolute(spec: str) -> str:
 
 
 def places_of(spec: str) -> tuple[str, list[str]]:
-    """A spec with an argument in parts: what stands before its paths, and these (of a dial two)."""
+    """A spec with an argument in parts: all before its paths, and these (of a dial two)."""
     name, argument = parse(spec)
     if name != "dial":
         return f"{name}=", [argument]

@@ -83,6 +83,7 @@ MISTAKES = {
     "train.keep_epochs": ["some"],
     "sweep.erm_share": [-0.1, 1.1],
     "sweep.deterministic": ["some"],
+    "sweep.dial": ["some"],
     "sweep.stop_after": [0, -1, 1.5],
     "sweep.stop_factor": [1, 0, 2.5],
     "sweep.stop_margin": [-0.1, "wide"],
