@@ -57,12 +57,16 @@ def default_lines(records: Records) -> list[Line]:
         members = [point for point, is_best in zip(candidates, best, strict=True) if is_best]
         on_front = on_front or [point for point in members if not point.is_erm]
     on_front.sort(key=lambda point: (math.isnan(gap := point.values["max_gap"]), gap))
-    trunks = {trial.trial_id: _trunk(trial.rows) for trial in records.trials()}
+    trunks = {
+        trial.trial_id: trial.branch_from["trial"]
+        for trial in records.trials()
+        if trial.branch_from and trial.branch_from["trial"] in saved
+    }
     even = np.linspace(0, len(on_front) - 1, min(MOST, len(on_front))).round()
     return [
-        (trunk if (trunk := trunks[point.trial_id]) in saved else info.erm.trial_id, point.trial_id)
+        (trunks.get(point.trial_id, info.erm.trial_id), point.trial_id)
         for number, point in enumerate(on_front)
-        if number in even or trunks[point.trial_id] in saved
+        if number in even or point.trial_id in trunks
     ]
 
 
@@ -109,11 +113,6 @@ def _saved(records: Records) -> set[str]:
     """Ids of the trials with an adapter in the storage."""
     names = records.store.names("adapters", recursive=True)
     return {name.split("/")[0] for name in names if name.endswith(file_names.ADAPTER_WEIGHTS)}
-
-
-def _trunk(rows: Sequence[dict]) -> str | None:
-    """The id of the trial that a branch continues from; None of a trial with its own start."""
-    return next((row["branch_from"]["trial"] for row in rows if row.get("branch_from")), None)
 
 
 # Their positions ----------------------------------------------------------------------------------

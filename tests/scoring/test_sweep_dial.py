@@ -103,7 +103,7 @@ def test_where_erm_beats_every_fair_trial_the_best_of_these_are_taken(records):
 
 
 def test_a_branch_is_joined_to_its_trunk(records):
-    again(records, "t0002", branch_from={"trial": "t0003", "epoch": 1})
+    again(records, "t0002", epoch=2, branch_from={"trial": "t0003", "epoch": 1})
     assert dial.default_lines(records) == [("t0000", "t0001"), ("t0003", "t0002")]
 
 
@@ -114,7 +114,7 @@ def test_there_are_few_lines_and_every_branch(records):
         chosen = {"acc": acc, "w_f1": acc, "max_gap": acc - 0.5}
         made = row | {"trial_id": name, "config": {"loss": "minmaxgap"}}
         if number == 5:
-            made["branch_from"] = {"trial": "t0000", "epoch": 1}
+            made["epoch"], made["branch_from"] = 2, {"trial": "t0000", "epoch": 1}
         records.append(made | {"selected": row["selected"] | chosen})
         shutil.copytree(records.storage / "adapters/t0001", records.storage / "adapters" / name)
     uppers = [upper for _, upper in dial.default_lines(records)]
