@@ -67,7 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         positions = [position_of(given.export)]
         dial_export.require(lines, given.out)
     records.lock()
-    dial.make(records, config, lines, address=given.address, positions=positions)
+    try:
+        dial.make(records, config, lines, address=given.address, positions=positions)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on with the positions that are missing")
+        raise
     if given.export is not None:
         dial_export.write(records, config, lines[0], positions[0], given.out)
         print(f"written: {given.out}")

@@ -25,7 +25,6 @@ from ermgap.training.context import features_of
 from ermgap.training.evaluation import label_log_probabilities, predictions
 
 BATCH = 64
-ROWS = 256  # utterances times adapters in a pass: so many fit beside a decoder of 7B on one GPU
 
 
 def make_zero_shot(argument: str | None, context: Context) -> System:
@@ -152,7 +151,7 @@ class BackboneSystem(System):
             labels=labels,
             cells=cells_of(utterances, [modality]),
         )
-        batch = min(BATCH, ROWS // max(1, len(speech.adapters)))
+        batch = max(1, BATCH // max(1, len(speech.adapters)))  # K adapters take no more memory
         scores = label_log_probabilities(
             speech, indexed, world=World(device=speech.device), batch=batch
         )

@@ -14,10 +14,10 @@ from saved_adapters import saved
 from tiny_run import LABELS, WINDOW_S
 
 from ermgap import config, metrics, predict
-from ermgap.adapters import config_of
+from ermgap.adapters import config_of, lower_end
 from ermgap.baselines import SYSTEMS, Context
 from ermgap.errors import UserError
-from ermgap.records import POSITIONS, Records, dial_id, file_names
+from ermgap.records import POSITIONS, Mirror, Records, bucket_mirror, dial_id, file_names
 from sweeps import dial as command
 from sweeps.running import run_sweep
 from sweeps.scoring import dial
@@ -196,6 +196,23 @@ def test_workers_of_a_cluster_are_asked_one_request_a_line(records, monkeypatch)
     dial.make(records, CONFIG, lines, address="auto", positions=(0.0, 1.5))
     assert len(asked) == len(lines) == 2
     assert len(records.dial()) == 4 and "system" not in records.predictions("t0000-t0001@1.5")
+
+
+def test_in_a_bucket_rows_and_predictions_are_there_for_another_machine(records, bucket, tmp_path):
+    uri = f"{bucket.uri}/dial"
+    records.write_sweep(records.sweep | {"storage": uri})
+    for path in (records.directory / "adapters").glob("*/*"):
+        records.store.upload(str(path.relative_to(records.directory)))
+    shutil.rmtree(records.directory / "adapters")
+    with Mirror(records):
+        pass
+    make(records, [("t0000", "t0001")])
+    there = Records.open(bucket_mirror.restore(uri, tmp_path / "elsewhere"))
+    assert there.dial() == records.dial() and len(there.dial()) == 3
+    assert len(there.predictions("t0000-t0001@0.5")) == 24
+    upper = there.store.fetch_folder("adapters/t0001")
+    there.store.fetch_folder("adapters/t0000")
+    assert lower_end(upper).resolve() == (upper.parent / "t0000").resolve()
 
 
 # Prediction and export ----------------------------------------------------------------------------
