@@ -1,9 +1,9 @@
 """Penalties of both sides and of the worse side alone, on the synthetic demo over ten seeds.
 
-    make figures-method        # resumable; about twenty minutes on two cores
+    make figures-method        # resumable; about an hour on two cores
 
 Writes results/method-demo.jsonl (a row a run) and results/method-demo.md: means over seeds, and
-paired differences to ERM with 95 % t-intervals.
+paired differences to ERM with 95 % t-intervals. What dials need (figures_dial.py) is run first.
 """
 
 from __future__ import annotations
@@ -69,10 +69,12 @@ def main() -> None:
 def table(rows: list[dict]) -> str:
     """Markdown: per system the means over seeds, then the paired differences to ERM."""
     base = {row["seed"]: row for row in rows if row["name"] == "ERM"}
-    heads = [*COLUMNS, *(f"{name} less ERM's" for name in COLUMNS), "losses pushed up"]
+    heads = ["seeds", *COLUMNS, *(f"{name} less ERM's" for name in COLUMNS), "losses pushed up"]
     lines = ["| system | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
     for name in SYSTEMS:
-        mine = [row for row in rows if row["name"] == name]
+        mine = [row for row in rows if row["name"] == name and row["seed"] in base]
+        if not mine:
+            continue
         means = [f"{100 * np.mean([of(row) for row in mine]):.1f}" for of in COLUMNS.values()]
         paired = [
             ""
@@ -81,9 +83,9 @@ def table(rows: list[dict]) -> str:
             for of in COLUMNS.values()
         ]
         raised = f"{100 * np.mean([row['raised_share'] for row in mine]):.1f}"
-        lines.append(f"| {name} | " + " | ".join([*means, *paired, raised]) + " |")
+        lines.append(f"| {name} | " + " | ".join([str(len(mine)), *means, *paired, raised]) + " |")
     note = (
-        f"Percent and points, {len(SEEDS)} seeds, dev, the epoch of the best W-F1, {rows[0]['n']} "
+        f"Percent and points, means over seeds, dev, the epoch of the best W-F1, {rows[0]['n']} "
         f"synthetic utterances; differences are paired by seed, with 95 % t-intervals over seeds. "
         f"The gap is planted in {PLANTED_CELL}. *Losses pushed up*: share of the utterances whose "
         "losses a step raised."
