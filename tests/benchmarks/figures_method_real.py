@@ -15,7 +15,7 @@ from figures_method import minmaxgap
 from real_table import speaker_counts, table
 from runs import RESULTS, Run, run_all
 
-FOLDS, SEEDS = range(5), range(3)
+FOLDS, SEEDS, EPOCHS = range(5), range(3), 6
 NAME = "method-real"
 # In the order in which they are run: the dials' ends and the baseline to beat come first.
 SYSTEMS = {
@@ -55,7 +55,14 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", required=True, metavar="NAME=PATH")
     given = parser.parse_args()
     runs = [
-        Run(name, changes, seed, fold, keep=NAME if seed == 0 and name in KEPT else "")
+        Run(
+            name,
+            changes,
+            seed,
+            fold,
+            keep=NAME if seed == 0 and name in KEPT else "",
+            branch=round(changes.get("objective.start", 0) * EPOCHS),
+        )
         for seed in SEEDS
         for name, changes in SYSTEMS.items()
         for fold in FOLDS
@@ -77,6 +84,7 @@ def common(data: list[str]) -> dict:
     return {
         "data.corpora": data,
         "data.folds": len(FOLDS),
+        "train.epochs": EPOCHS,
         "backbone.dtype": "float32",
         "train.select": "last",
     }

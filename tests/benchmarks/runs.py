@@ -6,26 +6,30 @@ goes on where it was. Used by the `figures_*.py` beside it.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 RESULTS = Path(__file__).parent / "results"
+TRUNK = "ERM"
 ADAPTERS = Path(__file__).parents[2] / "results" / "figures-adapters"
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Run:
     """One run of a figure: a name for the table, the changes to the preset, the seed.
 
-    `keep`: of the figure whose adapters are kept, `adapter` is the folder of this run's.
+    Attributes:
+        keep: the figure whose adapters are kept; `adapter` is the folder of this run's.
+        branch: the epoch of the run TRUNK of its fold and seed that it is equal up to, and begins
+            with where that run came before it in this process.
     """
 
     name: str
@@ -33,6 +37,7 @@ class Run:
     seed: int = 0
     fold: int = 0
     keep: str = ""
+    branch: int = 0
 
     @property
     def key(self) -> tuple:
@@ -65,6 +70,7 @@ def run_all(
 
     from ermgap import config, keep_freed_memory
     from ermgap.distributed import World
+    from ermgap.training import checkpoint
     from ermgap.training.trainer import TrialSpec, train
     from sweeps.setup import plan
 
@@ -72,6 +78,8 @@ def run_all(
     torch.set_num_threads(int(os.environ.get("THREADS", os.cpu_count() or 1)))
     base = config.load(plan.preset_path(preset)).replace(common or {})
     prepared: dict = {}
+    runs = list(runs)
+    longest = max(run.branch for run in runs)
     for run in runs:
         if run.key in {row_key(row) for row in read(file)}:
             continue
@@ -80,8 +88,13 @@ def run_all(
             prepared[run.fold] = prepare(settings)
         speech, shared = prepared[run.fold]
         rows: list[dict] = []
+        trunk = f"trunk-{run.seed}"
+        spec = TrialSpec(trunk if run.name == TRUNK else "t0000", settings, keep=longest)
+        if run.branch and shared.storage.fetch(checkpoint.name_of(trunk, run.branch)).exists():
+            branch_from = {"trial": trunk, "epoch": run.branch}
+            spec = dataclasses.replace(spec, branch_from=branch_from)
         train(
-            TrialSpec("t0000", settings),
+            spec,
             speech=speech,
             context=shared,
             world=World(),
@@ -89,10 +102,10 @@ def run_all(
             failed=stop,
         )
         if run.keep:
-            adapter = shared.storage.fetch_folder("adapters/t0000")
+            adapter = shared.storage.fetch_folder(f"adapters/{spec.trial_id}")
             shutil.copytree(adapter, run.adapter, dirs_exist_ok=True)
-        predictions = pd.read_parquet(shared.storage.fetch("predictions/t0000.parquet"))
-        append(file, run, rows, kept(predictions))
+        predictions = shared.storage.fetch(f"predictions/{spec.trial_id}.parquet")
+        append(file, run, rows, kept(pd.read_parquet(predictions)))
         print(f"{run.key}: {rows[-1]['selected']}", flush=True)
     return read(file)
 
@@ -128,11 +141,11 @@ def stop(job, reason: str) -> None:
 
 def append(file: Path, run: Run, rows: list[dict], more: dict) -> None:
     """One line: the selected epoch's dev metrics and gaps, how long the run took, and `more`."""
-    chosen = rows[rows[-1]["selected"]["epoch"] - 1]
+    (chosen,) = (row for row in rows if row["epoch"] == rows[-1]["selected"]["epoch"])
     line = {
         "name": run.name, "fold": run.fold, "seed": run.seed, "changes": run.changes,
         "selected": rows[-1]["selected"], "gaps": chosen["dev"]["gaps"], "n": chosen["dev"]["n"],
-        "raised_share": float(np.mean([row["raised_share"] for row in rows])),
+        "raised_share": sum(row["raised_share"] for row in rows) / rows[-1]["epoch"],
         "seconds": round(sum(row["seconds"] for row in rows), 1),
     } | more  # fmt: skip
     file.parent.mkdir(parents=True, exist_ok=True)
