@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import real_table  # noqa: E402
 
 from analysis.statistics import SpeakerSums  # noqa: E402
-from analysis.statistics.intervals import paired_differences  # noqa: E402
+from analysis.statistics.paired import paired_differences  # noqa: E402
 from ermgap.config import MELD_LABELS  # noqa: E402
 
 FOLDS, SPEAKERS, EACH = 3, 12, 60
