@@ -1,20 +1,19 @@
 """The table of runs over speaker folds and seeds, from the sums over speakers in their rows.
 
-A system's metric is its mean over seeds, each of all held-out utterances together. Intervals are
-Student's with the jackknife over speakers (analysis.statistics), of paired differences to ERM; the
-standard error of a gap, which has corners, is the bootstrap's where that is larger.
+A system's metric is its mean over seeds, each of all held-out utterances together. Intervals of
+paired differences to ERM are Student's over speakers, with the jackknife's standard error or the
+bootstrap's where that is larger; the largest gap's have the bounds of analysis.statistics.paired.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.statistics import SpeakerSums
+from analysis.statistics import SpeakerSums, paired
 from analysis.statistics.jackknife import jackknife
 from analysis.statistics.speaker_sums import largest_gap_of_margins
 from ermgap import metrics
@@ -70,9 +69,11 @@ def sums_of(rows: Sequence[Mapping], *, folds: int) -> SpeakerSums:
         labels=MELD_LABELS,
         cells=tuple(f"{language}/speech" for language in languages),
         units=units.assign(
-            stratum=units.groupby(["language", "gender"]).ngroup(), size=support.sum((1, 2))
+            stratum=units.groupby(["language", "gender"]).ngroup(),
+            speaker=np.arange(len(units)),
+            is_lone=False,
+            size=support.sum((1, 2)),
         ),
-        lone=(),
         counts=counts,
         confusions={},
         classes=(both >= MIN_SUPPORT).all(1),
@@ -127,13 +128,20 @@ class Paired:
         both = zip(self.difference, self.half, strict=True)
         return [f"{100 * value:+.1f} ± {100 * half:.1f}" for value, half in both]
 
-    def speakers(self, column: str, n: int) -> int | None:
-        """How many speakers would take zero out of the interval; None where `n` suffice."""
-        at = list(COLUMNS).index(column)
-        difference, se = abs(self.difference[at]), self.se[at]
-        if difference > self.half[at]:
-            return None
-        return math.ceil(n * (stats.norm.ppf(0.975) * se / max(difference, 1e-9)) ** 2)
+
+def largest_gap_difference(
+    sums: SpeakerSums, name: str, weights: np.ndarray
+) -> paired.PairedDifference:
+    """That of the largest gap to ERM, over the seeds that both have."""
+    seeds = seeds_of(sums, name)
+    mine, theirs = (
+        paired.mixture(
+            [1 / len(seeds)] * len(seeds),
+            [paired.scores(sums, (of, seed), weights) for seed in seeds],
+        )
+        for of in (name, BASELINE)
+    )
+    return paired.difference(sums, mine, theirs)["max_gap"]
 
 
 def seeds_of(sums: SpeakerSums, name, baseline=BASELINE) -> list[int]:
@@ -154,16 +162,19 @@ def table(rows: Sequence[Mapping], systems: Sequence[str], *, folds: int) -> str
         if not (seeds := seeds_of(sums, name)):
             continue
         measured = values(sums, sums.measured_weights, [(name, seed) for seed in seeds])[0]
-        paired = Paired(sums, name, weights)
         raised = [r["raised_share"] for r in rows if r["name"] == name and r["seed"] in seeds]
         cells = [str(len(seeds)), *(f"{100 * value:.1f}" for value in measured)]
         if name == BASELINE:
             cells += [""] * (len(COLUMNS) + 1)
         else:
-            cells += paired.shown()
-            needed = paired.speakers("max_gap", n)
-            cells.append("enough" if needed is None else f"{needed:,}" if needed < 1e5 else "-")
-            gain = dict(zip(COLUMNS, paired.difference, strict=True))
+            change = Paired(sums, name, weights)
+            gap = largest_gap_difference(sums, name, weights)
+            shown, needed = change.shown(), paired.speakers_needed(gap, n)
+            shown[list(COLUMNS).index("max_gap")] = (
+                f"{100 * gap.value:+.1f} ({100 * gap.low:+.1f} to {100 * gap.high:+.1f})"
+            )
+            cells += [*shown, "no fall" if needed is None else f"{needed:,}"]
+            gain = dict(zip(COLUMNS, change.difference, strict=True))
             if gain["max_gap"] < 0 and gain["worst_group"] < 0:
                 level.append(name)
         lines.append(f"| {name} | " + " | ".join([*cells, f"{100 * np.mean(raised):.1f}"]) + " |")
@@ -171,10 +182,11 @@ def table(rows: Sequence[Mapping], systems: Sequence[str], *, folds: int) -> str
         f"Percent and points; EmoDB and RAVDESS, {folds} speaker folds, the last epoch, "
         f"{int(sums.units['size'].sum()):,} utterances of {n} speakers, each judged by a model "
         "that never heard it; means over seeds. Differences are paired, with 95 % intervals over "
-        "speakers. AVG gap: of both languages together. *Speakers needed*: for the interval of "
-        "the largest gap's difference to hold no zero, if the difference stays and its standard "
-        "error shrinks as 1/sqrt(n). *Losses pushed up*: share of the utterances whose losses a "
-        "step raised. Levelling down, a smaller gap with a worse worst group: "
+        "speakers; of the largest gap, which errors raise, the bounds allow for that bias. AVG "
+        "gap: of both languages together. *Speakers needed*: for the largest gap's upper bound to "
+        "be under zero, if the fall stays and errors shrink as 1/sqrt(n). *Losses pushed up*: "
+        "share of the utterances whose losses a step raised. Levelling down, a smaller gap with a "
+        "worse worst group: "
         f"{'; '.join(level) or 'none'}."
     )
     return "\n".join([*lines, "", note, ""])
