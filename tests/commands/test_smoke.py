@@ -11,7 +11,7 @@ import pytest
 import yaml
 from real_sweep import SMOKE_TRIALS, RealSweep
 
-from ermgap.records import Records
+from ermgap.records import POSITIONS, Records
 from sweeps import pareto
 
 TRIALS = [f"t{number:04d}" for number in range(SMOKE_TRIALS)]
@@ -99,8 +99,24 @@ def test_rows_and_their_consolidated_table_agree(smoke: RealSweep) -> None:
 def test_the_front_and_the_summary_speak_of_this_sweep(smoke: RealSweep) -> None:
     front = pd.read_parquet(smoke.out / "front.parquet")
     summary = json.loads((smoke.out / "summary.json").read_text())
-    assert 1 <= len(front) <= SMOKE_TRIALS and set(front["trial_id"]) <= set(TRIALS)
+    positions = {row["id"] for row in Records.open(smoke.out).dial()}
+    assert 1 <= len(front) and set(front["trial_id"]) <= {*TRIALS, *positions}
     assert summary["trials"]["planned"] == summary["trials"]["complete"] == SMOKE_TRIALS
+
+
+def test_positions_of_the_dial_have_predictions_and_its_ends_are_trials(
+    smoke: RealSweep,
+) -> None:
+    records = Records.open(smoke.out)
+    rows = records.dial()
+    assert {row["position"] for row in rows} == set(POSITIONS) and "no dial" not in smoke.said
+    dev = set(records.table().query("split == 'dev'")["utterance_id"])
+    for row in rows:
+        predicted = records.predictions(row["id"])
+        assert set(predicted["utterance_id"]) == dev
+        if row["position"] in (0, 1):
+            end = row["upper"] if row["position"] else row["lower"]
+            pd.testing.assert_frame_equal(predicted, records.predictions(end))
 
 
 def test_every_trial_has_its_curves(smoke: RealSweep) -> None:
@@ -130,7 +146,7 @@ def test_pictures_lie_under_the_name_of_the_folder(smoke: RealSweep) -> None:
 def test_nothing_else_stays_in_the_folder_and_no_process_stays_alive(smoke: RealSweep) -> None:
     listed = set(
         "sweep.yaml table.parquet trials.jsonl trials.parquet predictions adapters front.parquet "
-        "summary.json tb DONE checkpoints sessions.jsonl optuna.journal".split()
+        "summary.json tb DONE checkpoints sessions.jsonl optuna.journal dial.jsonl".split()
     )
     assert {path.name for path in smoke.out.iterdir()} <= listed
     assert not [path for path in smoke.out.rglob("*") if path.name.startswith(".")]
