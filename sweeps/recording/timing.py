@@ -116,6 +116,9 @@ def tell(records: Records, session: Session) -> None:
     now = time.time()
     parts = account(records.rows()[session.rows :], session, now=now)
     print(sentence(parts))
+    if branches := [trial.branch_from for trial in records.trials() if trial.branch_from]:
+        saved = sum(branch["epoch"] for branch in branches)
+        print(f"branches: {len(branches)} trials went on from an ERM trial's; {saved} epochs saved")
     line = {"begun": session.begun, "ended": now, "slots": session.slots, "parts": parts}
     line |= {"interrupted": session.interrupted, "share": parts["steps"] / (now - session.begun)}
     text = json.dumps(line, separators=(",", ":")).encode() + b"\n"
