@@ -201,8 +201,8 @@ def table(rows: list[dict]) -> str:
     spent = [(ours[s]["epochs"], free[s]["epochs"]) for s in seeds]
     note = (
         f"{len(seeds)} seeds of the demo's sweep (12 trials); percent with 95 % t-intervals, "
-        "ratios as geometric means with every seed's. Points are chosen on dev and judged on test speakers. "
-        f"Epochs trained, with trunks and without: {', '.join(f'{a} and {b}' for a, b in spent)}. "
+        "ratios as geometric means with every seed's. Points are chosen on dev and judged on test "
+        f"speakers. Epochs trained, with trunks and without: {', '.join(f'{a} and {b}' for a, b in spent)}. "
         "More points have more luck on test, so both arms are also compared with equally many, "
         "chosen on dev."
     )
