@@ -20,7 +20,7 @@ from scipy import stats
 from analysis.figures import confirm_picture
 from analysis.figures.figures import save
 from analysis.front import front
-from analysis.statistics import cross_fitted
+from analysis.statistics import cross_fitted, dial
 from analysis.statistics.paired import PairedDifference
 from analysis.tables.tables import PLOTS
 from ermgap.config import METRICS
@@ -37,7 +37,7 @@ def write(directory: Path | str, plots: Path | str = PLOTS) -> pd.DataFrame:
     made = runs(records)
     if made is None:
         raise UserError(f"{directory} is not confirmed yet; run it with --confirm SEEDS.")
-    info = front.info(records)
+    info = dial.read(front.info(records), records).info
     rows = table(info, made, records)
     folder = Path(plots) / records.directory.resolve().name
     pictures(info, rows, folder)
@@ -120,7 +120,7 @@ def table(
         point = info.find(trial_id)
         row = {
             "trial_id": trial_id,
-            "loss": point.hyperparameters.get("loss"),
+            "loss": "dial" if point.dial else point.hyperparameters.get("loss"),
             "on_front": point.on_front,
         }
         dev = mine[mine["split"] == "dev"]

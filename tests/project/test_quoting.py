@@ -88,7 +88,7 @@ def test_what_a_confirmation_says_when_it_stops_can_be_pasted(folder, monkeypatc
     planned = types.SimpleNamespace(
         sweep=types.SimpleNamespace(trials=2), train=types.SimpleNamespace(epochs=1)
     )
-    monkeypatch.setattr(confirm, "to_confirm", lambda records: {"t0000": {}})
+    monkeypatch.setattr(confirm, "to_confirm", lambda records: ({"t0000": {}}, ()))
     monkeypatch.setattr(reruns, "sweep_folders", lambda *given, **more: [child])
     monkeypatch.setattr(reruns, "config_of", lambda child: planned)
     monkeypatch.setattr(driver, "run", lambda *given, **more: Session(interrupted=True))

@@ -50,8 +50,9 @@ def runs(seeds: int = 4) -> pd.DataFrame:
 
 
 def test_what_is_confirmed_is_the_front_erm_and_the_knee(sweep):
-    assert list(confirm.to_confirm(sweep)) == ["t0000", "t0002", "t0001"]
-    assert confirm.to_confirm(sweep)["t0002"] == sweep.trials()[2].hyperparameters
+    wanted, positions = confirm.to_confirm(sweep)
+    assert list(wanted) == ["t0000", "t0002", "t0001"] and positions == ()
+    assert wanted["t0002"] == sweep.trials()[2].hyperparameters
 
 
 def test_the_table_has_means_and_t_intervals_over_seeds(sweep):
@@ -135,11 +136,12 @@ def test_a_real_sweep_is_confirmed_on_test_and_then_over_one_more_seed(tmp_path)
     file = with_test_split(tmp_path)
     sweep = ["--smoke-test", "--trials", "6", "--data", f"manifest={file}", "--out", "out"]
     sweep += ["--set", "data.limit=300", "--set", "train.epochs=4"]  # enough to beat a constant
+    sweep += ["--set", "sweep.dial=false"]
     sweep += ["--set", f"plugins=[{ROOT / 'tests' / 'plugins' / 'loads.py'}]"]
     with RealSweep(tmp_path, "pareto.py", *sweep, "--confirm", "2") as first:
         assert first.ends() == 0, first.said
     main = Records.open(first.out)
-    hyperparameters = confirm.to_confirm(main)
+    hyperparameters, _ = confirm.to_confirm(main)
     made = pd.read_parquet(first.out / "confirm" / "confirmed.parquet")
     assert set(made["trial_id"]) == set(hyperparameters) and set(made["split"]) == {"dev", "test"}
     assert set(made["seed"]) == {1, 2} and len(made) == 4 * len(hyperparameters)

@@ -6,6 +6,7 @@ Training is made up here, so that what surrounds it is quick to test; judging is
 from __future__ import annotations
 
 import zlib
+from pathlib import Path
 
 import meld_st_tree as tree
 import numpy as np
@@ -19,10 +20,10 @@ from ermgap.baselines import predictions_table
 from ermgap.config import METRICS, Config
 from ermgap.corpora import split
 from ermgap.errors import UserError
-from ermgap.records import Records
+from ermgap.records import Records, dial_id, parse_id
 from sweeps.recording.timing import Session
 from sweeps.scheduler import driver, evaluation
-from sweeps.scoring import confirm, reruns
+from sweeps.scoring import confirm, dial, reruns
 from sweeps.setup import plan as planning
 
 LABELS = ("anger", "joy", "sadness")
@@ -56,7 +57,12 @@ def config(**changes) -> Config:
 
 
 def guesses(table: pd.DataFrame, trial_id: str, seed: str) -> pd.DataFrame:
-    """Predictions of a configuration, other ones for each seed."""
+    """Predictions of a configuration, other ones for each seed; of a position, of both its ends."""
+    if place := parse_id(trial_id):
+        lower, upper = (guesses(table, end, seed) for end in place[:2])
+        drawn = [zlib.crc32(f"{name} {trial_id}".encode()) for name in table["utterance_id"]]
+        nearer = np.array(drawn) < place[2] * 2**32
+        return lower.assign(prediction=lower["prediction"].where(~nearer, upper["prediction"]))
     point, said = POINTS[trial_id], []
     for row in table.itertuples():
         rng = np.random.default_rng(zlib.crc32(f"{row.utterance_id} {trial_id} {seed}".encode()))
@@ -116,6 +122,7 @@ class Training:
         self.asked, self.stop, self.failed = 0, None, ()
         patch.setattr(driver, "run", self.run)
         patch.setattr(evaluation, "on_workers", self.answer)
+        patch.setattr(dial, "_ask_here", self.answer_here)
 
     def run(self, settings, records, *, address, leave) -> Session:
         fold, ended = settings.data.fold, {trial.trial_id for trial in records.trials()}
@@ -133,7 +140,30 @@ class Training:
     def answer(self, requests, *, config, features, address, folder, done) -> None:
         for request in requests:
             self.asked += 1
-            done(request, guesses(request.utterances, "t0001", str(request.kept.parents[1].name)))
+            fold = str(request.kept.parents[1].name)
+            if request.spec.startswith("dial="):
+                done(request, between(request, fold))
+            else:
+                done(request, guesses(request.utterances, "t0001", fold))
+
+    def answer_here(self, records, settings, requests, done) -> None:
+        points = list(settings.sweep.points)
+        for request in requests:
+            lower = Path(request.spec.split(":")[1]).name
+            seed = points[int(lower[1:])].partition(" seed ")[2]
+            done(request, between(request, seed))
+
+
+def between(request, seed: str) -> pd.DataFrame:
+    """Answers of all positions that a request asks for."""
+    positions = request.spec.removeprefix("dial=").split(":")[0].split(",")
+    tables = [
+        guesses(request.utterances, f"t0000-t0001@{position}", seed).assign(
+            position=float(position)
+        )
+        for position in positions
+    ]
+    return pd.concat(tables, ignore_index=True)
 
 
 def run(records: Records, *, seeds: int = 2, folds: int | None = 2, **changes) -> int:
@@ -302,3 +332,51 @@ def test_lost_predictions_cost_the_differences_and_not_the_report(sweep, trainin
         path.unlink()
     shown = confirmed.write(sweep.directory, tmp_path / "plots")
     assert shown["acc_change"].isna().all() and shown["acc_dev"].notna().all()
+
+
+# The dial -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def dialled(sweep) -> Records:
+    """The sweep with three positions between its ends, all on the front."""
+    for position in (0.2, 0.5, 0.8):
+        name = dial_id("t0000", "t0001", position)
+        table = guesses(dev_of(sweep), name, "search")
+        table.to_parquet(sweep.storage / "predictions" / f"{name}.parquet", index=False)
+        dev = metrics.evaluate(table, labels=LABELS)
+        dev |= {"acc": 0.8 - 0.1 * position, "w_f1": 0.7, "max_gap": 0.3 - 0.3 * position}
+        row = {"id": name, "lower": "t0000", "upper": "t0001", "position": position, "dev": dev}
+        sweep.append_dial(row | {"seconds": 0.1, "time": 0.0})
+    return sweep
+
+
+@pytest.mark.parametrize("folds", [None, 2])
+def test_positions_of_the_dial_are_judged_between_ends_that_are_trained_anew(
+    dialled, training, tmp_path, folds
+):
+    names = [dial_id("t0000", "t0001", position) for position in (0.2, 0.5, 0.8)]
+    wanted, positions = confirm.to_confirm(dialled)
+    assert set(wanted) == {"t0000", "t0001"} and set(positions) == set(names)
+    assert run(dialled, folds=folds) == 0
+    made = dialled.directory / ("confirm-folds" if folds else "confirm") / "confirmed.parquet"
+    rows = pd.read_parquet(made)
+    assert set(rows["trial_id"]) == {"t0000", "t0001", *names} and set(rows["seed"]) == {1, 2}
+    assert set(rows["split"]) == {"dev", "test"} and rows[["acc", "max_gap"]].notna().all(axis=None)
+    trained = {name for _, every in training.trained for name in every}
+    assert trained == {f"{name} seed {seed}" for name in wanted for seed in (1, 2)}
+    assert training.asked == (folds or 1) * 2 * 3  # of each seed two adapters and one line
+    table = dialled.table().query("split == 'dev'" if folds is None else "split != 'test'")
+    row = rows.query("trial_id == @names[1] and seed == 2 and split == 'dev'").iloc[0]
+    if folds is None:
+        whole = guesses(table, names[1], "2")
+        assert row["acc"] == pytest.approx(metrics.evaluate(whole, labels=LABELS)["acc"])
+    assert row["n"] == len(table)
+    asked = training.asked
+    assert run(dialled, folds=folds) == 0 and training.asked == asked  # all of it is kept
+    shown = confirmed.write(dialled.directory, tmp_path / "plots").set_index("trial_id")
+    assert shown.loc[names[1], "loss"] == "dial" and shown.loc[names[1], "seeds"] == 2
+    if folds:
+        assert shown.loc[names, "acc_change"].notna().all()
+    page = report.write(dialled.directory, tmp_path / "plots", quiet=True) / "report.html"
+    assert "Over fresh seeds" in page.read_text()
