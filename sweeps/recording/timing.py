@@ -114,10 +114,12 @@ def tell(records: Records, session: Session) -> None:
     if session.closed is None:
         return
     now = time.time()
-    parts = account(records.rows()[session.rows :], session, now=now)
+    rows = records.rows()[session.rows :]
+    parts = account(rows, session, now=now)
     print(sentence(parts))
-    if branches := [trial.branch_from for trial in records.trials() if trial.branch_from]:
-        saved = sum(branch["epoch"] for branch in branches)
+    branches = {row["trial_id"]: branch for row in rows if (branch := row.get("branch_from"))}
+    if branches:
+        saved = sum(branch["epoch"] for branch in branches.values())
         print(f"branches: {len(branches)} trials went on from an ERM trial's; {saved} epochs saved")
     line = {"begun": session.begun, "ended": now, "slots": session.slots, "parts": parts}
     line |= {"interrupted": session.interrupted, "share": parts["steps"] / (now - session.begun)}

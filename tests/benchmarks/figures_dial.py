@@ -1,212 +1,192 @@
-"""Trunk, branches and dial against a search without them, judged on speakers nobody chose by.
+"""The line between an ERM adapter and a fair one: accuracy and gaps at every position.
 
-    make figures-dial          # resumable; about an hour on two cores
+    make figures-dial                                         # after make figures-method
+    make figures-dial ARGS="--data emodb=PATH ravdess=PATH"   # and figures-method-real
 
-Both arms are the demo's sweep, over five seeds of the split, the training and the search: the
-preset with trunks and a dial, and the same without, from which only as many trials count as have
-trained no more epochs than the other arm. What is on the front on dev is evaluated on test
-speakers. Writes results/dial-search.jsonl (a row an arm and seed) and results/dial-search.md.
+Evaluates adapters that those figures kept, and trains nothing. Writes results/dial-demo.jsonl (a
+row an upper end and seed) and dial-demo.md, or dial-real.jsonl (a row an upper end and fold) and
+dial-real.md.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import subprocess
-import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import figures_method as demo
+import figures_method_real as real
 import numpy as np
-from runs import RESULTS, points, read
+import real_table
+from runs import RESULTS, Run, points, prepare, read, row_key
 
-from analysis.front import dominance
-from ermgap.records import Records
-
-SEEDS = range(5)
-FILE = RESULTS / "dial-search.jsonl"
-FOLDER = Path("results/figures-dial")
-ARMS = {
-    "trunk, branches, dial": {"sweep.trunks": 1, "sweep.dial": "true"},
-    "free search": {"sweep.trunks": 0, "sweep.dial": "false"},
-}
-FEW = 5  # points of a front, where both arms may name as many
+POSITIONS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5)
 
 
 def main() -> None:
-    """Run what is missing, then write the table."""
-    for seed in SEEDS:
-        for arm, settings in ARMS.items():
-            if (arm, seed) in {(row["arm"], row["seed"]) for row in read(FILE)}:
-                continue
-            folder = FOLDER / f"{arm.split(',')[0].replace(' ', '-')}-{seed}"
-            search(folder, settings | dict.fromkeys(SEEDED, seed))
-            with open(FILE, "a", encoding="utf-8") as out:
-                out.write(json.dumps({"arm": arm, "seed": seed} | judged(folder)) + "\n")
-    text = table(read(FILE))
-    FILE.with_suffix(".md").write_text(text, encoding="utf-8")
+    """Evaluate what is missing, then write the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", nargs="+", metavar="NAME=PATH")
+    given = parser.parse_args()
+    name = "dial-real" if given.data else "dial-demo"
+    file = RESULTS / f"{name}.jsonl"
+    if given.data:
+        ends = [
+            Run(system, {}, 0, fold, keep=real.NAME) for system in real.KEPT for fold in real.FOLDS
+        ]
+        evaluate("small", ends, file=file, common=real.common(given.data), measure=real_sums)
+        text = real_dial(read(file))
+    else:
+        ends = [
+            Run(system, {}, seed, keep=demo.NAME) for system in demo.KEPT for seed in demo.SEEDS
+        ]
+        evaluate("demo", ends, file=file, common={}, measure=demo_values)
+        text = demo_dial(read(file))
+    (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
     print(text)
 
 
-SEEDED = ("data.split_seed", "train.seed", "sweep.seed")
+def evaluate(preset: str, ends: Sequence[Run], *, file: Path, common: dict, measure) -> None:
+    """Append a row for each upper end whose adapter, and ERM's of its fold and seed, are kept.
 
-
-def search(folder: Path, settings: dict) -> None:
-    """Run the sweep, or go on with it."""
-    settings = {"data.test": "true", "sweep.slots": 1} | settings
-    changes = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    given = ["--resume", str(folder)] if folder.exists() else ["--out", str(folder), *changes]
-    subprocess.run([sys.executable, "sweeps/pareto.py", *given], check=True)
-
-
-def judged(folder: Path) -> dict:
-    """Of each trial and position that may be chosen: scores on dev and test, and trained epochs."""
-    from analysis.front import front
-    from analysis.statistics import dial
-
-    records = Records.open(folder)
-    whole = dial.read(front.info(records), records)
-    eligible = [point for point in whole.info.candidates if point.eligible]
-    test = on_test(records, [point.trial_id for point in eligible])
-    trained = epochs(records)
-    return {
-        "reference": whole.info.reference,
-        "epochs": sum(trained.values()),
-        "candidates": [
-            {
-                "id": point.trial_id,
-                "dev": [point.values[name] for name in ("acc", "max_gap")],
-                "test": test[point.trial_id],
-                "epochs": trained.get(point.trial_id, 0),
-            }
-            for point in eligible
-        ],
-        "all_epochs": trained,
-    }
-
-
-def epochs(records: Records) -> dict[str, int]:
-    """Epochs that each trial trained itself."""
-    return {
-        trial.trial_id: sum(
-            row["trial_id"] == trial.trial_id and row["epoch"] > 0 for row in trial.rows
-        )
-        for trial in records.trials()
-    }
-
-
-def on_test(records: Records, ids: list[str]) -> dict[str, list[float]]:
-    """Accuracy and largest gap on test of trials and positions of the dial."""
-    import torch
-    from ermgap.adapters.dial import load_line
-
-    from ermgap import adapters, metrics
-    from ermgap.config import from_dict
-    from ermgap.distributed import World
-    from ermgap.model import qwen2_audio
-    from ermgap.model.batches import IndexedUtterances, cells_of
-    from ermgap.records import parse_id
-    from ermgap.training.context import features_of
-    from ermgap.training.evaluation import label_log_probabilities, predictions
-
-    config = from_dict(records.sweep["config"])
-    data, table = config.data, records.table()
-    speech = qwen2_audio.load(config.backbone, labels=data.labels, device=torch.device("cpu"))
-    utterances = IndexedUtterances(
-        table[table["split"] == "test"],
-        store=features_of(speech, table),
-        prompt=speech.prompt,
-        labels=data.labels,
-        cells=cells_of(table, data.modalities),
-    )
-    scores = {}
-    for name in ids:
-        if line := parse_id(name):
-            lower, upper, position = line
-            folders = [records.store.fetch_folder(f"adapters/{end}") for end in (lower, upper)]
-            load_line(speech, *folders, [position])
-        else:
-            adapters.load_adapter(speech, records.store.fetch_folder(f"adapters/{name}"))
-        (answers,) = label_log_probabilities(
-            speech, utterances, world=World(), batch=config.train.eval_batch
-        )
-        result = metrics.evaluate(
-            predictions(utterances, answers, labels=data.labels), labels=data.labels, **data.support
-        )
-        scores[name] = [result["acc"], result["max_gap"]]
-    return scores
-
-
-# The table ----------------------------------------------------------------------------------------
-
-
-def volumes(row: dict, *, budget: int | None = None, dial: bool = True) -> tuple[float, float]:
-    """Hypervolume on test of what is on the front on dev, and of FEW points of it.
-
-    Args:
-        budget: epochs after which no further trial counts; the one that exceeds it still does.
-        dial: whether positions of the dial count.
+    `measure` makes a position's numbers of its predictions and the configuration.
     """
-    names, spent = set(), 0
-    for name, trained in sorted(row["all_epochs"].items()):
-        if budget is not None and spent >= budget:
-            break
-        spent += trained
-        names.add(name)
-    made = [c for c in row["candidates"] if (dial and "@" in c["id"]) or c["id"] in names]
-    dev = np.array([c["dev"] for c in made])
-    test = np.array([c["test"] for c in made])
-    front = np.flatnonzero(dominance.non_dominated(dev, directions=("max", "min")))
-    return volume(row, test[front]), volume(row, test[subset(row, dev, front)])
+    import torch
+
+    from ermgap import adapters, config
+    from ermgap.distributed import World
+    from ermgap.training.evaluation import label_log_probabilities, predictions
+    from sweeps.setup import plan
+
+    base = config.load(plan.preset_path(preset)).replace(common)
+    lower = {(end.fold, end.seed): end.adapter for end in ends if end.name == "ERM"}
+    torch.set_num_threads(1)
+    prepared: dict = {}
+    for end in ends:
+        ready = end.adapter.is_dir() and lower[end.fold, end.seed].is_dir()
+        if end.name == "ERM" or not ready or end.key in map(row_key, read(file)):
+            continue
+        settings = base.replace({"data.fold": end.fold})
+        if end.fold not in prepared:
+            prepared[end.fold] = prepare(settings)
+        speech, shared = prepared[end.fold]
+        adapters.load_line(speech, lower[end.fold, end.seed], end.adapter, POSITIONS)
+        scores = label_log_probabilities(
+            speech, shared.dev, world=World(), batch=settings.train.eval_batch
+        )
+        labels = settings.data.labels
+        row = {"name": end.name, "fold": end.fold, "seed": end.seed} | {
+            "positions": [
+                measure(predictions(shared.dev, at, labels=labels), settings) for at in scores
+            ]
+        }
+        with open(file, "a", encoding="utf-8") as out:
+            out.write(json.dumps(row) + "\n")
+        print(end.key, flush=True)
 
 
-def volume(row: dict, scores: np.ndarray) -> float:
-    """The hypervolume up to the sweep's reference point."""
-    return dominance.hypervolume(scores, reference=row["reference"], directions=("max", "min"))
+# The demo, over seeds -----------------------------------------------------------------------------
 
 
-def subset(row: dict, dev: np.ndarray, front: np.ndarray) -> list[int]:
-    """FEW points of a front, one after another the one that adds most on dev."""
-    chosen: list[int] = []
-    while len(chosen) < min(FEW, len(front)):
-        rest = [i for i in front if i not in chosen]
-        chosen.append(max(rest, key=lambda i: volume(row, dev[[*chosen, i]])))
-    return chosen
+def demo_values(predictions, settings) -> dict:
+    """The columns of figures_method at a position."""
+    from ermgap import metrics
+
+    dev = metrics.evaluate(predictions, labels=settings.data.labels, **settings.data.support)
+    row = {"selected": dev, "gaps": dev["gaps"]}
+    return {name: of(row) for name, of in demo.COLUMNS.items()}
 
 
-def table(rows: list[dict]) -> str:
-    """Markdown: the hypervolume of each arm on test, and their ratios by seed."""
-    ours, free = (
-        {row["seed"]: row for row in rows if row["arm"] == arm} for arm in ARMS
-    )  # fmt: skip
-    seeds = sorted(ours.keys() & free.keys())
-    measured = {
-        "trunk, branches, dial": [volumes(ours[s]) for s in seeds],
-        "trunk and branches alone": [volumes(ours[s], dial=False) for s in seeds],
-        "free search, as many epochs": [volumes(free[s], budget=ours[s]["epochs"]) for s in seeds],
-        "free search, all its trials": [volumes(free[s]) for s in seeds],
-    }
-    base = np.array(measured["free search, as many epochs"])
-    lines = [
-        f"| | hypervolume on test | at most {FEW} points | ratio to free search | at most {FEW} |",
-        "|---|---|---|---|---|",
-    ]
-    for name, values in measured.items():
-        values = np.array(values)
-        cells = [points(values[:, 0]), points(values[:, 1])]
-        ratios = values / base
-        cells += [
-            f"{np.exp(np.log(column).mean()):.2f} ({', '.join(f'{r:.2f}' for r in column)})"
-            for column in ratios.T
+def demo_dial(rows: Sequence[dict]) -> str:
+    """Markdown: per upper end and position the means over seeds with 95 % t-intervals."""
+    heads = ["upper end", "position", *demo.COLUMNS]
+    lines, notes = head(heads), []
+    for name, mine in by_name(rows):
+        curves = {
+            column: np.array([[at[column] for at in row["positions"]] for row in mine])
+            for column in demo.COLUMNS
+        }
+        for at, position in enumerate(POSITIONS):
+            shown = [points(curve[:, at]) for curve in curves.values()]
+            lines.append(f"| {name} | {position:g} | " + " | ".join(shown) + " |")
+        notes.append(f"{name}, {len(mine)} seeds: {barrier(curves['accuracy'])}.")
+    note = "Percent and points, dev, the epoch of the best W-F1, 95 % t-intervals over seeds. "
+    return "\n".join([*lines, "", note + BARRIER, "", *notes, ""])
+
+
+# Real speech, over folds --------------------------------------------------------------------------
+
+
+def real_sums(predictions, settings) -> dict:
+    """The sums over held-out speakers at a position."""
+    return real_table.speaker_counts(predictions)
+
+
+def real_dial(rows: Sequence[dict]) -> str:
+    """Markdown: per upper end and position, differences to position 0 paired over speakers."""
+    heads = ["upper end", "position", *real_table.COLUMNS.values()]
+    heads += [f"{column} less position 0's" for column in real_table.COLUMNS.values()]
+    lines, notes = head(heads), []
+    for name, mine in by_name(rows):
+        flat = [
+            {"name": position, "fold": row["fold"], "seed": row["seed"], "speakers": speakers}
+            for row in mine
+            for position, speakers in zip(POSITIONS, row["positions"], strict=True)
         ]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    spent = [(ours[s]["epochs"], free[s]["epochs"]) for s in seeds]
+        if len(mine) < len(real.FOLDS):
+            continue
+        sums = real_table.sums_of(flat, folds=len(real.FOLDS))
+        weights = sums.draws(real_table.RESAMPLES, np.random.default_rng(0))
+        curve = np.stack(
+            [real_table.values(sums, sums.measured_weights, [(at, 0)])[0] for at in POSITIONS]
+        )
+        for position, measured in zip(POSITIONS, curve, strict=True):
+            shown = [f"{100 * value:.1f}" for value in measured]
+            if position:
+                shown += real_table.Paired(sums, position, weights, baseline=0.0).shown()
+            else:
+                shown += [""] * len(real_table.COLUMNS)
+            lines.append(f"| {name} | {position:g} | " + " | ".join(shown) + " |")
+        notes.append(f"{name}, one seed: {barrier(curve[None, :, 0])}.")
     note = (
-        f"{len(seeds)} seeds of the demo's sweep (12 trials); percent with 95 % t-intervals, "
-        "ratios as geometric means with every seed's. Points are chosen on dev and judged on test "
-        f"speakers. Epochs trained, with trunks and without: {', '.join(f'{a} and {b}' for a, b in spent)}. "
-        "More points have more luck on test, so both arms are also compared with equally many, "
-        "chosen on dev."
+        "Percent and points; EmoDB and RAVDESS, every utterance judged by adapters that never "
+        "heard its speaker, the last epoch, one seed; 95 % intervals over speakers. "
     )
-    return "\n".join([*lines, "", note, ""])
+    return "\n".join([*lines, "", note + BARRIER, "", *notes, ""])
+
+
+# Both ---------------------------------------------------------------------------------------------
+
+BARRIER = (
+    "*Barrier*: how far mean accuracy falls at most from position 0 to 1, in points below the "
+    "lower end and below the straight line between both."
+)
+
+
+def barrier(accuracy: np.ndarray) -> str:
+    """Both barriers of curves [seeds, positions], in words."""
+    upper = POSITIONS.index(1.0)
+    inside, ends = accuracy[:, : upper + 1], accuracy[:, [0, upper]]
+    line = ends[:, :1] + np.array(POSITIONS[: upper + 1]) * (ends[:, 1:] - ends[:, :1])
+    shown = []
+    for falls in (ends[:, :1] - inside, line - inside):
+        at = falls.mean(0).argmax()
+        fall = falls[:, at]
+        size = points(fall) if len(fall) > 1 else f"{100 * fall[0]:.1f}"
+        shown.append(f"{size} (at {POSITIONS[at]:g})")
+    return f"barrier {shown[0]} below the lower end, {shown[1]} below the line"
+
+
+def by_name(rows: Iterable[dict]) -> list[tuple[str, list[dict]]]:
+    """Rows by their upper end, in the order in which they came."""
+    names = dict.fromkeys(row["name"] for row in rows)
+    return [(name, [row for row in rows if row["name"] == name]) for name in names]
+
+
+def head(heads: Sequence[str]) -> list[str]:
+    """The first two lines of a table."""
+    return ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
 
 
 if __name__ == "__main__":
