@@ -37,6 +37,28 @@ def test_what_the_mirror_holds_is_a_sweep_elsewhere(bucket, tmp_path):
     assert there.table().equals(records.table())
 
 
+def test_what_confirms_a_sweep_comes_back_with_it_each_fold_and_their_table(bucket, tmp_path):
+    records = sweep(tmp_path, bucket, "sure")
+    names = {"sure-confirm": "confirm", "sure-confirm-fold-0": "confirm-folds/fold-0",
+             "sure-confirm-fold-1": "confirm-folds/fold-1"}  # fmt: skip
+    for name, folder in names.items():
+        place = {"with_predictions": False, "storage": f"{bucket.uri}/{name}"}
+        made = tmp_path / "sure" / folder
+        made.parent.mkdir(exist_ok=True)
+        with Mirror(write(made, POINTS, **place)):
+            pass
+    (tmp_path / "sure" / "confirm-folds" / "confirmed.parquet").write_bytes(b"rows")
+    with Mirror(records):
+        pass
+    bucket_mirror.mark_done(records)
+    there = restore(f"{bucket.uri}/sure", tmp_path / "elsewhere")
+    assert (there / "confirm-folds" / "confirmed.parquet").read_bytes() == b"rows"
+    for folder in names.values():
+        assert (
+            Records.open(there / folder).rows() == Records.open(tmp_path / "sure" / folder).rows()
+        )
+
+
 def test_a_second_session_begins_anew_and_the_first_one_stops(bucket, tmp_path):
     records = sweep(tmp_path, bucket, "two")
     first = Mirror(records)
