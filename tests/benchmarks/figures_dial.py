@@ -101,6 +101,7 @@ def demo_values(predictions, settings) -> dict:
 def demo_dial(rows: Sequence[dict]) -> str:
     """Markdown: per upper end and position the means over seeds with 95 % t-intervals."""
     heads = ["upper end", "position", *demo.COLUMNS]
+    heads += [f"{column} less position 0's" for column in demo.COLUMNS]
     lines, notes = head(heads), []
     for name, mine in by_name(rows):
         curves = {
@@ -108,10 +109,17 @@ def demo_dial(rows: Sequence[dict]) -> str:
             for column in demo.COLUMNS
         }
         for at, position in enumerate(POSITIONS):
-            shown = [points(curve[:, at]) for curve in curves.values()]
+            shown = [f"{100 * curve[:, at].mean():.1f}" for curve in curves.values()]
+            shown += [
+                points(curve[:, at] - curve[:, 0], sign="+") if position else ""
+                for curve in curves.values()
+            ]
             lines.append(f"| {name} | {position:g} | " + " | ".join(shown) + " |")
         notes.append(f"{name}, {len(mine)} seeds: {barrier(curves['accuracy'])}.")
-    note = "Percent and points, dev, the epoch of the best W-F1, 95 % t-intervals over seeds. "
+    note = (
+        "Percent and points, dev, the epoch of the best W-F1, means over seeds; differences are "
+        "paired by seed, with 95 % t-intervals. "
+    )
     return "\n".join([*lines, "", note + BARRIER, "", *notes, ""])
 
 

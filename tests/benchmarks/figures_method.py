@@ -13,6 +13,7 @@ from runs import figure_on_demo, points
 
 from ermgap.corpora.demo import PLANTED
 
+NAME = "method-demo"
 SEEDS = range(10)
 PLANTED_CELL = f"{PLANTED[0]}/speech"
 
@@ -63,7 +64,7 @@ COLUMNS = {
 
 def main() -> None:
     """Run what is missing, then write the table."""
-    figure_on_demo("method-demo", SYSTEMS, SEEDS, table, keep=KEPT)
+    figure_on_demo(NAME, SYSTEMS, SEEDS, table, keep=KEPT)
 
 
 def table(rows: list[dict]) -> str:
