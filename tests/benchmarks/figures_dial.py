@@ -39,7 +39,9 @@ def main() -> None:
         text = real_dial(read(file))
     else:
         ends = [
-            Run(system, {}, seed, keep=demo.NAME) for system in demo.KEPT for seed in demo.SEEDS
+            Run(system, {}, seed, keep=demo.NAME)
+            for system in demo.KEPT
+            for seed in (*demo.SEEDS, *demo.FRESH)
         ]
         evaluate("demo", ends, file=file, common={}, measure=demo_values)
         text = demo_dial(read(file))
@@ -187,9 +189,12 @@ def barrier(accuracy: np.ndarray) -> str:
 
 
 def by_name(rows: Iterable[dict]) -> list[tuple[str, list[dict]]]:
-    """Rows by their upper end, in the order in which they came."""
-    names = dict.fromkeys(row["name"] for row in rows)
-    return [(name, [row for row in rows if row["name"] == name]) for name in names]
+    """Rows by their upper end, in the order in which they came; fresh seeds apart."""
+    groups: dict[str, list[dict]] = {}
+    for row in rows:
+        fresh = " (fresh seeds)" if row["seed"] in demo.FRESH else ""
+        groups.setdefault(row["name"] + fresh, []).append(row)
+    return list(groups.items())
 
 
 def head(heads: Sequence[str]) -> list[str]:

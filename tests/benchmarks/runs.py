@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -183,6 +183,7 @@ def figure_on_demo(
     table: Callable[[list], str],
     *,
     keep: Iterable[str] = (),
+    more: Sequence[Run] = (),
 ) -> None:
     """Run each system with each seed on the demo, then write and print the table of their rows.
 
@@ -191,13 +192,14 @@ def figure_on_demo(
         systems: the changes to the preset, by name.
         table: Markdown of the rows.
         keep: the systems whose adapters are kept; they are run first.
+        more: further runs, after these.
     """
     runs = [
         Run(system, changes, seed, keep=name if system in keep else "")
         for seed in seeds
         for system, changes in systems.items()
     ]
-    runs.sort(key=lambda run: not run.keep)
+    runs = sorted([*runs, *more], key=lambda run: not run.keep)
     rows = run_all("demo", runs, file=RESULTS / f"{name}.jsonl")
     text = table([row for row in rows if row["name"] in systems])
     (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
