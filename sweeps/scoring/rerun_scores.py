@@ -134,16 +134,19 @@ def _on_test(
     requests: dict[tuple[str, int], judging.Request] = {}
     for fold, child in enumerate(children):
         test, folder = child.table().query("split == 'test'"), child.storage / "predictions"
+        of_fold = f" of fold {fold + 1}" * (len(children) > 1)
         for name in ended:
             if not parse_id(name):
                 kept = folder / f"{name}.test.parquet"
-                requests[name, fold] = judging.of_adapter(child, name, test, kept, name=name)
+                requests[name, fold] = judging.of_adapter(
+                    child, name, test, kept, name=name + of_fold
+                )
         for line, places in _lines(ended).items():
             asked = ",".join(f"{place:g}" for place in sorted(places))
             kept = folder / f"{'-'.join(line)}@{asked}.test.parquet"
             ends = [] if kept.exists() else dial.folders_of(child, line)
             spec = ":".join([f"dial={asked}", *map(str, ends)])
-            request = judging.Request(spec, test, kept, f"{line[0]} to {line[1]}")
+            request = judging.Request(spec, test, kept, f"{line[0]} to {line[1]}{of_fold}")
             requests |= {(dial_id(*line, place), fold): request for place in places}
     answered = judging.answers(
         list(dict.fromkeys(requests.values())),
