@@ -35,6 +35,7 @@ class Shares:
         self.loss, self.sweep = config.objective.loss, config.sweep
         self.proposed: Counter[str] = Counter()
         self.trunks: list[tuple[float, dict]] = []
+        self.made: list[dict] = []
         self.shared = {  # the searched hyperparameters that a branch has of its trunk
             name: distribution
             for name, distribution in searched.items()
@@ -50,6 +51,7 @@ class Shares:
     def count(self, hyperparameters: Mapping) -> None:
         """A trial is proposed."""
         self.proposed[hyperparameters.get("loss", self.loss)] += 1
+        self.made.append(dict(hyperparameters))
 
     def learn(self, hyperparameters: Mapping, status: str, measured: Mapping) -> None:
         """A trial has ended; `measured` holds its dev scores."""
@@ -67,7 +69,9 @@ class Shares:
         if not (best := best or self.first):  # which may be running yet
             return given
         trunk = best[number % len(best)]
-        return given | {name: trunk[name] for name in self.shared}
+        full = given | {name: trunk[name] for name in self.shared}
+        # A loss without hyperparameters of its own would be trained again as it was.
+        return given if full in self.made else full
 
     def _loss(self) -> dict[str, str]:
         """The loss of the next proposal; nothing where the sweep does not choose between losses.
