@@ -144,14 +144,14 @@ class Ledger:
         if trial.epoch:
             return
         trial.branch_from, trial.curve = self.trunks.find(trial.config), []
-        if trial.branch_from:
-            rows = [
+        if trial.branch_from and self.config.rungs:
+            shared = [
                 row
                 for row in self.records.rows()
                 if row["trial_id"] == trial.branch_from["trial"]
                 and 0 < row["epoch"] <= trial.branch_from["epoch"]
             ]
-            trial.curve = curve(rows, self.config) if self.config.rungs else []
+            trial.curve = curve(shared, self.config)
 
     def back(self, trial: OpenTrial) -> None:
         """A trial's checkpoint is lost: it goes on from the one before, in the end from its start.
