@@ -171,7 +171,8 @@ class Ledger:
         if self.remaining <= 0:
             return
         for trial in trials:
-            if trial.epoch and trial.status != "failed":
+            loss = trial.hyperparameters.get("loss", self.config.objective.loss)
+            if loss == "erm" and trial.epoch and trial.status != "failed":
                 self.trunks.keep(trial.trial_id, space.apply(trial.hyperparameters, self.config))
                 self.trunks.note(trial.trial_id, trial.epoch)
         for trial_id in self.trunks.stored:

@@ -10,10 +10,12 @@ the penalty alone.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 from optuna.distributions import FloatDistribution
 
 from ermgap.config import Config, losses
+from ermgap.errors import UserError
 from sweeps.search import space
 
 
@@ -70,9 +72,12 @@ class Trunks:
             return 0
         sweep = self.config.sweep
         if sweep.points:
-            points = [space.apply(point, self.config) for point in sweep.points.values()]
-            mine = key(config)
-            return max((silent_epochs(p) for p in points if key(p) == mine), default=0)
+            mine, epochs = key(config), [0]
+            for point in sweep.points.values():
+                with suppress(UserError):  # one that is not possible fails when it is offered
+                    other = space.apply(point, self.config)
+                    epochs += [silent_epochs(other)] * (key(other) == mine)
+            return max(epochs)
         start = sweep.trunks and space.distributions(self.config).get("start")
         if not isinstance(start, FloatDistribution):
             return 0

@@ -95,8 +95,9 @@ def test_without_trunks_nothing_is_kept_and_nothing_branches(tmp_path):
 
 def test_named_points_keep_what_they_need(tmp_path):
     points = {"erm": TRUNK, "early": FAIR | {"start": 0.2}, "late": FAIR, "other": OTHER,
-              "erm of the other seed": TRUNK | {"train.seed": 5}}  # fmt: skip
-    folder = create(tmp_path / "sweep", points=points, trials=5)
+              "erm of the other seed": TRUNK | {"train.seed": 5},
+              "impossible": FAIR | {"train.epochs": 0}}  # fmt: skip
+    folder = create(tmp_path / "sweep", points=points, trials=6)
 
     async def story(broker: Broker) -> None:
         trunk = await offered(broker, "t0000", points["erm"])
