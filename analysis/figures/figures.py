@@ -7,6 +7,7 @@ Colours are of Okabe and Ito's colour-blind-safe set; every kind also has a shap
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -107,9 +108,11 @@ def draw(
         )
     if len(picture.staircase):
         axes.plot(*picture.staircase.T, color=BLUE, linewidth=1.6, alpha=0.75, zorder=2)
-    _offsets(axes, info, untrained)
     for line in picture.lines:
         axes.plot(*line.T, color=GREEN, linewidth=0.9, alpha=0.8, zorder=1.9)
+    if len(line := _offsets(info, untrained)):
+        axes.plot(*line.T, color=ORANGE, linewidth=1, zorder=1.8, label="ERM with offsets")
+        picture = replace(picture, lines=(*picture.lines, line))
     marks(axes, info, picture)
     if not any(mark.point.eligible for mark in picture.marks):
         reason = "no finished trial is usable" if info.complete else "no finished trial yet"
@@ -118,14 +121,13 @@ def draw(
     return figure, label(axes, picture)
 
 
-def _offsets(axes, info: FrontInfo, untrained: pd.DataFrame | None) -> None:
-    """Draw the baseline without training, if the picture's objectives are among its scores."""
+def _offsets(info: FrontInfo, untrained: pd.DataFrame | None) -> np.ndarray:
+    """The baseline without training [k, 2] in axis units; empty without the axes' scores."""
     names = layout.plane(info)
     if untrained is None or not set(names) <= set(untrained):
-        return
+        return np.empty((0, 2))
     usable = untrained.loc[~untrained["degenerate"], list(names)]
-    at = usable.to_numpy() * [METRICS[name].scale for name in names]
-    axes.plot(*at.T, color=ORANGE, linewidth=1, zorder=1.8, label="ERM with offsets")
+    return usable.to_numpy() * [METRICS[name].scale for name in names]
 
 
 def framed(picture: layout.Picture, *, height: float = 0.65):

@@ -46,7 +46,7 @@ class Picture:
     title: str
     caption: tuple[str, ...]
     band: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))  # [k, 2], its end, upward
-    lines: tuple[np.ndarray, ...] = ()  # of the dial, [k, 2] each
+    lines: tuple[np.ndarray, ...] = ()  # of the dial, and of the offsets if any, [k, 2] each
 
 
 def picture(
@@ -201,14 +201,15 @@ def named_points(info: FrontInfo) -> dict[str, str]:
 
 
 def obstacles(picture: Picture) -> np.ndarray:
-    """Places [m, 2] in axis units that a label should leave free: marks, bars and the staircase."""
+    """Places [m, 2] in axis units that a label should leave free: marks, bars and lines."""
     places = [(mark.shown_x, mark.shown_y) for mark in picture.marks]
     steps = np.linspace(-1, 1, 41)
     for mark in picture.marks:
         places += [(mark.x + s * mark.x_bar, mark.y) for s in steps if mark.x_bar]
         places += [(mark.x, mark.y + s * mark.y_bar) for s in steps if mark.y_bar]
-    for start, end in zip(picture.staircase[:-1], picture.staircase[1:], strict=True):
-        places += list(np.linspace(start, end, 40))
+    for line in (picture.staircase, *picture.lines):
+        for start, end in zip(line[:-1], line[1:], strict=True):
+            places += list(np.linspace(start, end, 40))
     return np.reshape(places, (-1, 2))
 
 
