@@ -163,12 +163,22 @@ def gap_surely_at_most(
 
 
 def surely_fairer(info: FrontInfo, evidence: Evidence | None = None) -> Choice:
-    """The most accurate point of the front whose gap is below ERM's with 95 % confidence."""
+    """The most accurate point of the front whose gap is below ERM's with 95 % confidence.
+
+    The gap in the cell that was named before the sweep where one was, else the largest.
+    """
+    name, where = ("cell_gap", f" in {info.cell}") if info.cell else ("max_gap", "")
+
+    def excess(known: PointEvidence) -> float:
+        change = (known.change or {}).get(name)
+        return change.high if change else np.nan
+
     return _backed(
         info, evidence,
         rule="surely fairer than ERM",
-        condition="With a gap that is surely below ERM's (95 % confidence, on the same speakers)",
-        excess=lambda known: known.change["max_gap"].high if known.change else np.nan,
+        condition=f"With a gap{where} that is surely below ERM's (95 % confidence, on the same "
+                  "speakers)",
+        excess=excess,
     )  # fmt: skip
 
 
@@ -236,10 +246,10 @@ RULES: dict[str, Callable[..., Choice]] = {
 }
 # What a terminal shows of them.
 BRIEF = [name for name in RULES if name != "best worst group" and "surely" not in name]
-# Of a sweep with a dial.
-DIAL_RULES = {"surely fairer than ERM": surely_fairer}
+# Of a sweep with a dial, or with a cell that was named before it.
+SURE_RULES = {"surely fairer than ERM": surely_fairer}
 
 
 def rules(info: FrontInfo) -> dict[str, Callable[..., Choice]]:
     """The rules that a sweep's candidates are chosen by, by name."""
-    return RULES | (DIAL_RULES if info.dial else {})
+    return RULES | (SURE_RULES if info.dial or info.cell else {})

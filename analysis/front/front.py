@@ -120,6 +120,11 @@ class FrontInfo:
         return list(lines.values())
 
     @property
+    def cell(self) -> str | None:
+        """The cell that was named before the sweep, or None."""
+        return ((self.sweep.get("config") or {}).get("sweep") or {}).get("cell")
+
+    @property
     def candidates(self) -> tuple[Point, ...]:
         """Trials and positions of the dial: all that can be chosen."""
         return self.points + self.dial

@@ -33,10 +33,12 @@ def html(dial: Dial) -> str:
     content = dial.plain()["dial"]
     said = "".join(f"<p>{escape(line)}</p>" for line in sentences(dial))
     erm = dial.info.erm.trial_id if dial.info.erm else None
+    content = {"lines": content, "erm": erm}
+    content |= {"cell": dial.info.cell} if dial.info.cell else {}
     return (
         f"<h2>The dial</h2><p class='soft'>{ABOUT}</p>{said}<style>{style}</style>"
         f"<section id='dial' aria-label='The dial'></section>"
-        f"{as_script('dial-data', {'lines': content, 'erm': erm})}<script>{script}</script>"
+        f"{as_script('dial-data', content)}<script>{script}</script>"
     )
 
 
@@ -45,7 +47,7 @@ def sentences(dial: Dial) -> list[str]:
     said = []
     for line in dial.lines:
         band = dial.bands.get(line.name)
-        said.append(_what_to_use(line, band, dial.best_position(line)))
+        said.append(_what_to_use(line, band, dial.best_position(line), dial.info.cell))
         if band is None:
             said.append(f"Not all predictions of {line.name} are there, so nothing says how sure "
                         "its curve is.")  # fmt: skip
@@ -54,7 +56,7 @@ def sentences(dial: Dial) -> list[str]:
     return said
 
 
-def _what_to_use(line: Line, band: Band | None, best: int | None) -> str:
+def _what_to_use(line: Line, band: Band | None, best: int | None, cell: str | None) -> str:
     start = f"From {line.lower} to {line.upper}"
     if best is None:
         return f"{start}: every position costs more than 2 points of accuracy."
@@ -66,21 +68,15 @@ def _what_to_use(line: Line, band: Band | None, best: int | None) -> str:
     )
     if band is None:
         return f"{sentence}."
-    less = ", ".join(
-        f"{METRICS[name].short} {_interval(band.to_lower[best][name])}"
-        for name in ("acc", "max_gap")
-    )
+    changes = {METRICS[name].short: band.to_lower[best][name] for name in ("acc", "max_gap")}
+    if "cell_gap" in band.to_lower[best]:
+        changes[f"gap in {cell}"] = band.to_lower[best]["cell_gap"]
+    less = ", ".join(f"{name} {change.text()}" for name, change in changes.items())
     sentence += f"; against {line.lower} on the same speakers, in points (95 %): {less}"
     sides = [f"{100 * women:.1f}/{100 * men:.1f}" for women, men in band.recall[[0, best]]]
     if np.isfinite(band.recall).all():
         sentence += f"; recall of women/men in {band.cell} goes from {sides[0]} to {sides[1]} %"
     return f"{sentence}."
-
-
-def _interval(change) -> str:
-    values = [100 * value for value in (change.value, change.low, change.high)]
-    shown = "{:+.1f} [{:+.1f}, {:+.1f}]" if np.isfinite(values[1:]).all() else "{:+.1f}"
-    return shown.format(*values).replace("-", "−")
 
 
 def _barrier(line: Line, band: Band) -> str:

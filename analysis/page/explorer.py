@@ -89,6 +89,7 @@ def data(
         "y": y,
         "objectives": info.objectives,
         "labels": records.sweep["labels"],
+        **({"cell": info.cell} if info.cell else {}),
         "styles": {
             name: {"color": figures.GREY if fill == "none" else fill, "open": fill == "none",
                    "title": title}

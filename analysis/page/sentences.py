@@ -43,6 +43,11 @@ def columns(info: FrontInfo, evidence: Evidence) -> list[str]:
         "difference, and bounds that it keeps with 95 % confidence each. women/men: accuracy of "
         "both where the gap is largest. All in points; speakers are what is resampled."
     ]
+    if info.cell:
+        lines[0] += (
+            f" {info.cell} against ERM: the change of the gap in that cell, which was named before "
+            "the sweep, on the same speakers, and bounds of 95 % confidence each."
+        )
     down = [p.trial_id for p in info.highlighted if gap_evidence.levelled(info, p)]
     if down:
         lines.append(

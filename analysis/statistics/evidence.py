@@ -19,6 +19,7 @@ from analysis.statistics import intervals, null_band, paired
 from analysis.statistics.speaker_sums import SpeakerSums
 from analysis.statistics.uncertainty import speaker_sums
 from ermgap import metrics
+from ermgap.config import METRICS
 from ermgap.records import Records
 
 RESAMPLES = 2000
@@ -31,7 +32,8 @@ class PointEvidence:
     Attributes:
         gap: its largest gap, measured, corrected and bounded.
         band: what fair models of its accuracy show.
-        change: acc, w_f1 and max_gap less those of ERM, paired; None for ERM itself or without it.
+        change: acc, w_f1 and max_gap less those of ERM, paired, and cell_gap where a cell was
+            named before the sweep; None for ERM itself or without it.
         cell, female, male: where the largest gap is, and the accuracies of both genders there.
     """
 
@@ -52,25 +54,38 @@ class PointEvidence:
         """Whether the gap is below ERM's with 95 % confidence: the upper bound of the change is."""
         return self.change is not None and bool(self.change["max_gap"].high < 0)
 
+    @property
+    def in_cell(self) -> paired.PairedDifference | None:
+        """The change of the gap in the named cell, where it has an interval."""
+        change = (self.change or {}).get("cell_gap")
+        return change if change and np.isfinite(change.high) else None
+
 
 class Evidence(dict[str, PointEvidence]):
-    """Evidence of each point by trial id; `missing` gives the reason for points without it."""
+    """Evidence of each point by trial id; `missing` gives the reason for points without it.
+
+    `erm_cell_gap` is ERM's average gap in the cell that was named before the sweep, or None.
+    """
 
     def __init__(
         self,
         points: Mapping[str, PointEvidence],
         missing: Mapping[str, str],
         permutations: Sequence[null_band.Permutation] = (),
+        erm_cell_gap: float | None = None,
     ):
         super().__init__(points)
         self.missing, self.permutations = missing, permutations
+        self.erm_cell_gap = erm_cell_gap
 
     def plain(self) -> dict[str, object]:
         """For summary.json: values by trial id, the missing, and ERM's permutation tests."""
+        named = {} if self.erm_cell_gap is None else {"erm_cell_gap": self.erm_cell_gap}
         return {
             "points": {name: asdict(point) for name, point in self.items()},
             "missing": self.missing,
             "permutations_of_erm": [asdict(test) for test in self.permutations],
+            **named,
         }
 
 
@@ -107,8 +122,12 @@ def collect(
         for name in names
         if name in sums.counts
     }
-    tests = null_band.permuted(sums, erm, seed=seed) if erm in sums.counts else []
-    return Evidence(points, missing, tests)
+    if erm not in sums.counts:
+        return Evidence(points, missing)
+    tests = null_band.permuted(sums, erm, seed=seed)
+    if sums.named is None:
+        return Evidence(points, missing, tests)
+    return Evidence(points, missing, tests, float(sums.named_gap(sums.observed(erm))))
 
 
 def signed_gaps(info: FrontInfo, records: Records) -> dict[str, list[dict]]:
@@ -133,8 +152,10 @@ def _worst_cell(sums: SpeakerSums, system: str) -> tuple[str | None, float, floa
 
 
 def sentence(info: FrontInfo, evidence: Evidence) -> str:
-    """How sure the front's gaps are, in one plain sentence."""
+    """How sure the front's gaps are, in one plain sentence, or two where a cell is named."""
     front = [evidence[point.trial_id] for point in info.front if point.trial_id in evidence]
+    if named := _in_named_cell(info, evidence):
+        return " ".join(filter(None, [named, _briefly(front)]))
     bounded = [point for point in front if np.isfinite(point.band.high)]
     if not bounded:
         return ("Whether any of these gaps is more than chance is unknown: that needs the "
@@ -157,6 +178,52 @@ def sentence(info: FrontInfo, evidence: Evidence) -> str:
         f"{start}, and of {len(compared)} compared with ERM {_count(compared, 'fell')} surely "
         f"lowered its gap (95 % confidence, on the same speakers){_clearest(info, evidence)}."
     )
+
+
+def _in_named_cell(info: FrontInfo, evidence: Evidence) -> str:
+    """Which point surely lowered the gap in the named cell, and what else that changed.
+
+    Empty where no point of the front can be compared with ERM there.
+    """
+    compared = [p for p in info.front if p.trial_id in evidence and evidence[p.trial_id].in_cell]
+    if not info.cell or not compared:
+        return ""
+    fell = [p for p in compared if evidence[p.trial_id].in_cell.high < 0]
+    speakers = f" {info.speakers}" if info.speakers else ""
+    start = (
+        f"In {info.cell}, the cell named before the sweep, ERM's gap is "
+        f"{100 * evidence.erm_cell_gap:.1f} points, and of {len(compared)} points compared with it "
+        f"{len(fell) or 'none'} surely lowered it (95 % confidence, on the same{speakers} speakers)"
+    )
+    if not fell:
+        least = min(compared, key=lambda point: evidence[point.trial_id].in_cell.value)
+        change = evidence[least.trial_id].in_cell
+        if change.value >= 0:
+            return f"{start}: none of them measured a smaller one."
+        return f"{start}: the largest fall is {change.text()} points, of {least.trial_id}."
+    best = max(fell, key=lambda point: point.values["acc"])
+    known, score = evidence[best.trial_id], METRICS["worst_group_w_f1"].text
+    worst = [score(point.values["worst_group_w_f1"]) for point in (info.erm, best)]
+    return (
+        f"{start}: the most accurate such point, {best.trial_id}, changed it by "
+        f"{known.in_cell.text()} points, accuracy by {known.change['acc'].text()} to "
+        f"{METRICS['acc'].text(best.values['acc'])} %, and the worst group's W-F1 from {worst[0]} "
+        f"to {worst[1]} %."
+    )
+
+
+def _briefly(front: Sequence[PointEvidence]) -> str:
+    """How sure the largest gaps are, beside what is said of the named cell."""
+    bounded = [point for point in front if np.isfinite(point.band.high)]
+    compared = [p for p in front if p.change and np.isfinite(p.change["max_gap"].high)]
+    if not bounded:
+        return ""
+    said = (
+        f"The largest gap over cells is more than 95 % of perfectly fair models show in "
+        f"{_count(bounded, 'is_gap')} of the front's {len(bounded)} points"
+    )
+    fell = f", and surely below ERM's in {_count(compared, 'fell')}" if compared else ""
+    return f"{said}{fell}."
 
 
 def _clearest(info: FrontInfo, evidence: Evidence) -> str:

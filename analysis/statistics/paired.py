@@ -13,6 +13,12 @@ maximum, or where its predictions are noisier. So each end of their paired diffe
 out by all that may have raised the one system and not the other; beyond it is Student's one-sided
 reach.
 
+`cell_gap` is the average gap of the cell that was named before the sweep: nothing was picked, and
+the reach is all that each of its ends needs. Noise raises a small true gap more than a large one,
+so a measured fall is too small rather than too large where both systems are as noisy. Where one is
+noisier, its end lies further out by how much more its errors alone would measure: the most that
+noise can raise the two apart if their true signed differences are the same.
+
 In the place of a system may stand a weighted sum of several, such as a point of a curve that was
 smoothed over them: its errors are weighted sums as well, of what leaves out the same speaker.
 """
@@ -48,6 +54,12 @@ class PairedDifference:
     high: float
     below: float
 
+    def text(self) -> str:
+        """In points, with the interval where there is one: `-9.1 [-14.6, -3.5]`."""
+        values = [100 * value for value in (self.value, self.low, self.high)]
+        shown = "{:+.1f} [{:+.1f}, {:+.1f}]" if np.isfinite(values[1:]).all() else "{:+.1f}"
+        return shown.format(*values).replace("-", "\N{MINUS SIGN}")
+
 
 @dataclass(frozen=True, eq=False)
 class Scores:
@@ -57,40 +69,50 @@ class Scores:
         whole, without: acc, w_f1 and max_gap as measured, and without each unit, [U] each.
         hits: right answers of each class, [U, C, K].
         cells: where the largest gaps are, indices.
-        drawn: max_gap under the resamples, [R].
-        above, under: at most how much too large, and too small, max_gap is on average; NaN where
-            the accuracy of a cell has no interval.
+        drawn: max_gap, and cell_gap where a cell is named, under the resamples, [R] each.
+        above, under: at most how much too large, and too small, each of these is on average, of
+            cell_gap beside its `noise`; NaN where the accuracy of a cell has no interval.
+        noise: cell_gap of resampled errors alone, on average; 0 where no cell is named.
     """
 
     whole: dict[str, float]
     without: dict[str, np.ndarray]
     hits: np.ndarray
     cells: frozenset[int]
-    drawn: np.ndarray
-    above: float
-    under: float
+    drawn: dict[str, np.ndarray]
+    above: dict[str, float]
+    under: dict[str, float]
+    noise: float
 
 
 def paired_differences(
     sums: SpeakerSums, system: str, other: str, weights: np.ndarray
 ) -> dict[str, PairedDifference]:
-    """Paired differences of acc, w_f1 and max_gap of two systems; `weights` are `sums.draws`."""
+    """The `difference` of two systems; `weights` are `sums.draws`."""
     return difference(sums, *(scores(sums, name, weights) for name in (system, other)))
 
 
 def scores(sums: SpeakerSums, system: str, weights: np.ndarray) -> Scores:
     """The `Scores` of one system; `weights` [R, U] are `sums.draws`."""
     drawn = sums.signed_gaps(weights, system)
-    above, under = _bias_bounds(sums, system, drawn)
+    errors, above, under = _bias_bounds(sums, system, drawn)
     measured = sums.values(sums.measured_weights, system)
+    gaps = {"max_gap": largest_gap(drawn)}
+    ends = {"max_gap": (errors + above.max(), under.max())}
+    noise = 0.0
+    if sums.named is not None:
+        gaps["cell_gap"] = sums.named_gap(drawn)
+        ends["cell_gap"] = (above[sums.named], under[sums.named])
+        noise = float(np.nanmean(sums.named_gap(drawn - sums.observed(system))))
     return Scores(
         whole={name: value[0] for name, value in measured.items()},
         without=sums.values(sums.without_each(), system),
         hits=sums.counts[system][..., 1],
         cells=frozenset([_worst_cell(sums, system)]),
-        drawn=largest_gap(drawn),
-        above=above,
-        under=under,
+        drawn=gaps,
+        above={name: end[0] for name, end in ends.items()},
+        under={name: end[1] for name, end in ends.items()},
+        noise=noise,
     )
 
 
@@ -101,28 +123,28 @@ def mixture(weights: Sequence[float], parts: Sequence[Scores]) -> Scores:
     def added(of) -> np.ndarray:
         return sum(weight * of(part) for weight, part in used)
 
-    names = used[0][1].whole
+    names, gaps = used[0][1].whole, used[0][1].drawn
     bias = [(abs(w), (p.above, p.under) if w > 0 else (p.under, p.above)) for w, p in used]
     return Scores(
         whole={name: added(lambda part, name=name: part.whole[name]) for name in names},
         without={name: added(lambda part, name=name: part.without[name]) for name in names},
         hits=added(lambda part: part.hits),
         cells=frozenset().union(*(part.cells for _, part in used)),
-        drawn=added(lambda part: part.drawn),
-        above=sum(size * above for size, (above, _) in bias),
-        under=sum(size * under for size, (_, under) in bias),
+        drawn={name: added(lambda part, name=name: part.drawn[name]) for name in gaps},
+        above={name: sum(size * above[name] for size, (above, _) in bias) for name in gaps},
+        under={name: sum(size * under[name] for size, (_, under) in bias) for name in gaps},
+        noise=added(lambda part: part.noise),
     )
 
 
 def difference(sums: SpeakerSums, mine: Scores, theirs: Scores) -> dict[str, PairedDifference]:
-    """Paired differences of acc, w_f1 and max_gap.
+    """Paired differences of acc, w_f1 and max_gap, and of cell_gap where a cell is named.
 
-    Standard errors are the jackknife's, and of max_gap, which has corners, the bootstrap's where it
-    is larger. Of max_gap the module's docstring has the bounds.
+    Standard errors are the jackknife's, and of gaps, which have corners, the bootstrap's where it
+    is larger. The module's docstring has the bounds of gaps.
     """
     whole = {name: mine.whole[name] - theirs.whole[name] for name in mine.whole}
     without = {name: mine.without[name] - theirs.without[name] for name in mine.without}
-    cells = sorted(mine.cells | theirs.cells)
     there = sums.denominators[..., -1]  # [U, C]
     differ = np.abs(mine.hits - theirs.hits).sum(-1)  # so many predictions differ at least, [U, C]
     share, least = there.sum(1) / there.sum(), binomial(differ.sum(), there.sum())
@@ -130,14 +152,22 @@ def difference(sums: SpeakerSums, mine: Scores, theirs: Scores) -> dict[str, Pai
     for name in ("acc", "w_f1"):
         se, df = jackknife(sums, whole[name], without[name], share, least)
         differences[name] = _paired_difference(whole[name], se, df, 0.5 + LEVEL / 2)
-    share = sums.share[:, cells, -1].sum(1)
-    sides = ((differ[side][:, cells].sum(0), there[side][:, cells].sum(0))
-             for side in (sums.female, ~sums.female))  # fmt: skip
-    least = sum(binomial(*side).sum() for side in sides) / 4
-    se, df = jackknife(sums, whole["max_gap"], without["max_gap"], share, least)
-    se = np.fmax(se, np.nanstd(mine.drawn - theirs.drawn, ddof=1)) + 0 * se
-    ends = (mine.above + theirs.under, theirs.above + mine.under)
-    return differences | {"max_gap": _paired_difference(whole["max_gap"], se, df, LEVEL, *ends)}
+    noisier = mine.noise - theirs.noise
+    for name, cells, more in (
+        ("max_gap", sorted(mine.cells | theirs.cells), 0.0),
+        ("cell_gap", [sums.named], noisier),
+    ):
+        if name in mine.drawn:
+            sides = ((differ[side][:, cells].sum(0), there[side][:, cells].sum(0))
+                     for side in (sums.female, ~sums.female))  # fmt: skip
+            least = sum(binomial(*side).sum() for side in sides) / 4
+            share = sums.share[:, cells, -1].sum(1)
+            se, df = jackknife(sums, whole[name], without[name], share, least)
+            se = np.fmax(se, np.nanstd(mine.drawn[name] - theirs.drawn[name], ddof=1)) + 0 * se
+            low = mine.above[name] + theirs.under[name] + max(more, 0.0)
+            high = theirs.above[name] + mine.under[name] + max(-more, 0.0)
+            differences[name] = _paired_difference(whole[name], se, df, LEVEL, low, high)
+    return differences
 
 
 def speakers_needed(change: PairedDifference, speakers: int) -> int | None:
@@ -169,12 +199,15 @@ def _worst_cell(sums: SpeakerSums, system: str) -> int:
     return int(np.argmax(np.where(np.isfinite(gaps), gaps, -1.0)))
 
 
-def _bias_bounds(sums: SpeakerSums, system: str, drawn: np.ndarray) -> tuple[float, float]:
-    """At most how much too large, and how much too small, a measured max_gap is on average.
+def _bias_bounds(
+    sums: SpeakerSums, system: str, drawn: np.ndarray
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """At most how much errors raise max_gap on average, and what is unseen of each cell's gap.
 
     The first is the mean max_gap of resampled errors alone, and no less than what its utterances
-    give half of the worst cell's average. Both hold all that differences without an interval could
-    hide. NaN where the accuracy of a cell has none.
+    give half of the worst cell's average. Then, [C] each, by how much the average gap could be too
+    large, and too small, in differences without an interval. NaN where the accuracy of a cell has
+    none.
 
     Args:
         drawn: [resamples, C, 2K + 2], the signed differences under the resamples.
@@ -182,10 +215,10 @@ def _bias_bounds(sums: SpeakerSums, system: str, drawn: np.ndarray) -> tuple[flo
     whole, known = sums.observed(system), has_interval(sums, system)
     there = np.isfinite(metrics.gap_sizes(whole)["avg"])
     if not there.any() or not known[there, -1].all():
-        return np.nan, np.nan
+        return np.nan, np.full(len(whole), np.nan), np.full(len(whole), np.nan)
     rate = sums.rates(sums.measured_weights, system)[0]
     chance = by_chance(sums, rate)[_worst_cell(sums, system), -1] / 4
     errors = max(float(np.nanmean(largest_gap(drawn - whole))), np.sqrt(2 / np.pi * chance))
     weight, size = np.stack([coefficients(gap) for gap in whole]), np.abs(np.nan_to_num(whole))
     unseen = np.where(known, 0.0, weight)
-    return errors + (unseen * size).sum(1).max(), (unseen * (1 - size)).sum(1).max()
+    return errors, (unseen * size).sum(1), (unseen * (1 - size)).sum(1)

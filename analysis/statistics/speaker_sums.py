@@ -38,6 +38,7 @@ class SpeakerSums:
         classes: bool [C, K], classes with enough support of each gender.
         counted: bool [C], cells that count for max_gap (`metrics.counted_cells`); what is derived
             from the rates of any other is NaN.
+        named: the index of the cell that was named before the sweep, if it counts; or None.
     """
 
     labels: tuple[str, ...]
@@ -47,6 +48,7 @@ class SpeakerSums:
     confusions: dict[str, np.ndarray] = field(repr=False)
     classes: np.ndarray = field(repr=False)
     counted: np.ndarray = field(repr=False)
+    named: int | None = None
 
     @classmethod
     def of(
@@ -56,11 +58,13 @@ class SpeakerSums:
         labels: Sequence[str],
         min_support: float = 5,
         cell_support: float | None = None,
+        cell: str | None = None,
         omitted: dict[str, str] | None = None,
     ) -> SpeakerSums:
         """The sums of prediction tables (as in predictions/<trial_id>.parquet, one split).
 
         Args:
+            cell: the one that was named before the sweep.
             omitted: gets the reason for each table that cannot be read or is not of the same
                 utterances as the first that can; None: that is an error.
 
@@ -94,7 +98,8 @@ class SpeakerSums:
         classes = (both >= min_support).all(1)
         truth = Margins(both, both, both)  # which gaps are defined depends on the true labels alone
         counted = metrics.counted_cells(truth, min_support=min_support, cell_support=cell_support)
-        return cls(tuple(labels), cells, units, counts, confusions, classes, counted)
+        named = cells.index(cell) if cell in cells and counted[cells.index(cell)] else None
+        return cls(tuple(labels), cells, units, counts, confusions, classes, counted, named)
 
     def with_all_cells(self) -> SpeakerSums:
         """The same with all cells counted, to list what each of them has."""
@@ -190,14 +195,25 @@ class SpeakerSums:
         return metrics.differences(self.rates(weights, system, **given))
 
     def values(self, weights: np.ndarray, system: str) -> dict[str, np.ndarray]:
-        """`acc` and `w_f1` over everything, and `max_gap`, each [resamples]."""
+        """`acc` and `w_f1` over everything, and `max_gap`, each [resamples].
+
+        And `cell_gap`, the average gap of the named cell, where there is one.
+        """
         margins = self.margins(weights, system)
         whole = Margins(*(part.sum((-3, -2)) for part in margins))
-        return {
+        values = {
             "acc": metrics.accuracy(whole),
             "w_f1": metrics.weighted_f1(whole),
             "max_gap": largest_gap_of_margins(margins, self.classes, self.counted),
         }
+        if self.named is not None:
+            rates = metrics.rates(margins, classes=self.classes, cells=self.counted)
+            values["cell_gap"] = self.named_gap(metrics.differences(rates))
+        return values
+
+    def named_gap(self, signed: np.ndarray) -> np.ndarray:
+        """The average gap [...] of the named cell, of signed gaps [..., C, 2K + 2]."""
+        return metrics.gap_sizes(signed[..., self.named, :])["avg"]
 
     def objectives(self, names: Sequence[str], *, resamples: int, seed: int = 0) -> np.ndarray:
         """What all systems score under the same resamples, [resamples, systems, names]."""

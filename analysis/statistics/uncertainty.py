@@ -47,8 +47,9 @@ def speaker_sums(
     omitted = dict.fromkeys(tables, "its predictions are absent or unreadable")
     omitted = {name: reason for name, reason in omitted.items() if tables[name] is None}
     tables = {name: table for name, table in tables.items() if table is not None}
+    cell = ((records.sweep.get("config") or {}).get("sweep") or {}).get("cell")
     try:
-        return SpeakerSums.of(tables, **classes_of(records), omitted=omitted), omitted
+        return SpeakerSums.of(tables, **classes_of(records), cell=cell, omitted=omitted), omitted
     except UserError:
         return None, omitted
 

@@ -15,6 +15,7 @@ import pandas as pd
 
 from analysis.front import FrontInfo, Point, choose
 from analysis.statistics import Evidence, PointEvidence
+from analysis.statistics.paired import PairedDifference
 from analysis.tables.markup import latex
 from ermgap.config import METRICS
 
@@ -99,7 +100,7 @@ def display(
         row = {"trial": point.trial_id, "": "front" if point.on_front else "(ERM, dominated)"}
         for name in dict.fromkeys([*info.objectives, "acc", "max_gap", *(["w_f1"] * wide)]):
             row[f"{name} {METRICS[name].unit}"] = _cell(name, point, errors)
-        row |= _evidence_columns(evidence.get(point.trial_id), wide=wide) if evidence else {}
+        row |= _evidence_columns(info, evidence.get(point.trial_id), wide=wide) if evidence else {}
         row |= {key: _setting(point.hyperparameters.get(key)) for key in settings}
         rows.append(row)
     return pd.DataFrame(rows).fillna("-")
@@ -139,24 +140,36 @@ def _limited(info: FrontInfo, choice: choose.Choice) -> dict:
     }
 
 
-def _evidence_columns(point_evidence: PointEvidence | None, *, wide: bool) -> dict[str, str]:
+def _evidence_columns(
+    info: FrontInfo, point_evidence: PointEvidence | None, *, wide: bool
+) -> dict[str, str]:
     """A row's columns on how sure its gap is, in points; `wide` adds where the gap is."""
     if point_evidence is None:
         return {}
     columns = {
         "at most": _points(point_evidence.gap.at_most),
         "fair models": _points(point_evidence.band.high),
-        "against ERM": "-",
+        "against ERM": _interval((point_evidence.change or {}).get("max_gap")),
     }
-    if change := point_evidence.change and point_evidence.change["max_gap"]:
-        interval = [change.value, change.low, change.high]
-        if np.isfinite(interval).all():
-            signed = (_points(value, sign="+") for value in interval)
-            columns["against ERM"] = "{} [{}, {}]".format(*signed)
+    if info.cell:
+        columns[in_cell_title(info)] = _interval(point_evidence.in_cell)
     if wide:
         columns["worst in"] = point_evidence.cell or "-"
         columns["women/men"] = f"{_points(point_evidence.female)}/{_points(point_evidence.male)}"
     return columns
+
+
+def in_cell_title(info: FrontInfo) -> str:
+    """The column of the change of the gap in the cell that was named before the sweep."""
+    return f"{info.cell} against ERM"
+
+
+def _interval(change: PairedDifference | None) -> str:
+    """A change in points with its bounds, `-` without."""
+    interval = [change.value, change.low, change.high] if change else [np.nan]
+    if not np.isfinite(interval).all():
+        return "-"
+    return "{} [{}, {}]".format(*(_points(value, sign="+") for value in interval))
 
 
 def _points(value: float, *, sign: str = "") -> str:

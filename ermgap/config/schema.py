@@ -211,6 +211,7 @@ class Sweep(Section):
     objectives: tuple[str, ...] = ("acc", "max_gap")
     sampler: str = "front"
     seed: int = 0
+    cell: str | None = None  # language/modality that the sweep is about, named before it
     floor: float | None = None  # dev W-F1 under which a trial is degenerate; None: half of ERM's
     constraints: dict = field(default_factory=dict)  # metric -> its least value, a gap's largest
     erm_share: float = 0.2  # of the trials that are ERM, tuned like the rest
@@ -237,6 +238,10 @@ class Sweep(Section):
         for name in names:
             remedy = f"choose from {', '.join(METRICS)}"
             self.refuse(name not in METRICS, "objectives", remedy, value=name)
+        if self.cell is not None:
+            language, _, modality = self.cell.partition("/")
+            remedy = f"write language/modality, such as de/speech; modalities are {MODALITIES}"
+            self.refuse(not language or modality not in MODALITIES, "cell", remedy)
         for name, limit in self.constraints.items():
             key, remedy = f"constraints.{name}", f"choose from {', '.join(METRICS)}"
             self.refuse(name not in METRICS, key, remedy, value=limit)

@@ -25,6 +25,7 @@ SMOKE = {
     "sweep.trials": 3,
     "train.batch": 16,
     "sweep.floor": 0.0,
+    "sweep.cell": "null",
     "sweep.slots": "null",
     "sweep.device": "cpu",
 }
@@ -92,12 +93,20 @@ def make_config(given: argparse.Namespace) -> Config:
         "sweep.objectives": given.objectives and [n.strip() for n in given.objectives.split(",")],
     }
     changes = {key: value for key, value in changes.items() if value}
+    named = any(setting.startswith("sweep.cell=") for setting in given.settings)
+    if given.data and not named and not _share_a_corpus(config, changes["data.corpora"]):
+        changes["sweep.cell"] = None  # a preset's is a cell of its own corpora
     if config.sweep.points or given.trials is not None:
         changes["sweep.trials"] = len(config.sweep.points) or given.trials
     config = config.replace(changes)
     for name in config.data.corpora:
         parse_corpus(name)
     return config
+
+
+def _share_a_corpus(config: Config, corpora: Sequence[str]) -> bool:
+    return bool({name.split("=")[0] for name in config.data.corpora}
+                & {name.split("=")[0] for name in corpora})  # fmt: skip
 
 
 def refuse_uri(given: argparse.Namespace, option: str) -> None:

@@ -46,6 +46,7 @@ def prepare(
     plan = planning.make_plan(config)
     print(plan.description)
     check(config, plan.utterances)
+    planning.require_named_cell(config, plan.utterances)
     warm_start.require(given.warm_start, config)
     # Two sweeps may be given one storage: each has its own folder there.
     storage = f"{given.storage.rstrip('/')}/{out.name}" if given.storage else None

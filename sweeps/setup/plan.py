@@ -105,6 +105,34 @@ def require_a_cell(config: Config, utterances: pd.DataFrame) -> None:
         )
 
 
+def require_named_cell(config: Config, utterances: pd.DataFrame) -> None:
+    """UserError for a `sweep.cell` that is not on dev, or does not count there."""
+    if (wanted := config.sweep.cell) is None:
+        return
+    judged = [part.assign(cell=part["language"] + "/" + modality)
+              for modality, part in _judged(config, utterances).items()]  # fmt: skip
+    n = pd.concat(judged).groupby(["cell", "gender", "emotion"]).size()
+    cells = sorted(n.index.unique("cell"))
+    groups = pd.MultiIndex.from_product([cells, GENDERS, config.data.labels])
+    support = n.reindex(groups, fill_value=0).to_numpy(float).reshape(len(cells), 2, -1)
+    truth = metrics.Margins(support, support, support)
+    counted = metrics.counted_cells(truth, **config.data.support)
+    usable = [name for name, counts in zip(cells, counted, strict=True) if counts]
+    if wanted in usable:
+        return
+    why = "is no cell of dev"
+    if wanted in cells:
+        female, male = support[cells.index(wanted)].sum(-1)
+        why = (
+            f"does not count on dev with {female:g} female and {male:g} male utterances "
+            "(data.cell_support)"
+        )
+    raise UserError(
+        f"sweep.cell = {wanted!r} {why}: name one that counts there "
+        f"({', '.join(usable) or 'there is none'}), or write null."
+    )
+
+
 def least_of_cell(config: Config) -> int:
     """How many dev utterances of each gender a cell needs to count for max_gap."""
     return metrics.minimum_per_side(**config.data.support)
@@ -143,9 +171,9 @@ def describe_sweep(
 ) -> dict:
     """The content of sweep.yaml."""
     dev = utterances[utterances["split"] == "dev"]
-    spoken = dev["transcript"].fillna("").str.strip() != ""
-    judged = [dev[spoken] if name == SPEECH_AND_TEXT else dev for name in config.data.modalities]
-    emotions = pd.concat(judged)["emotion"]  # of each prediction: an utterance once a modality
+    emotions = pd.concat(_judged(config, utterances))[
+        "emotion"
+    ]  # of each prediction: an utterance once a modality
     emotions = emotions if len(emotions) else dev["emotion"]
     majority = float(emotions.value_counts(normalize=True).iloc[0])
     reference = {
@@ -178,6 +206,14 @@ def describe_sweep(
         "versions": {"python": platform.python_version(), "prompts": prompts.version()}
         | {name: _version(name) for name in PACKAGES},
     }
+
+
+def _judged(config: Config, utterances: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The dev utterances that each modality is asked."""
+    dev = utterances[utterances["split"] == "dev"]
+    spoken = dev["transcript"].fillna("").str.strip() != ""
+    return {name: dev[spoken] if name == SPEECH_AND_TEXT else dev
+            for name in config.data.modalities}  # fmt: skip
 
 
 def ranges(config: Config) -> dict[str, dict]:

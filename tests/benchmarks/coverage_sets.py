@@ -40,16 +40,21 @@ SAID = "joy"  # the class that few German women say, of eight
 class Model(NamedTuple):
     """A model whose women have the true gap `gap` in the first `cells` languages.
 
-    `ease` is added to the logits of everybody.
+    `ease` is added to the logits of everybody, `alone` is the class whose recall alone is lower,
+    and a share `constant` of answers is the commonest class whatever was said.
     """
 
     gap: float
     cells: int = 1
     ease: float = 0.0
+    alone: str | None = None
+    constant: float = 0.0
 
 
-def counts(speakers: int | str) -> dict[str, tuple[int, int]]:
-    """Women and men of each language: half of `speakers` each, or as COUNTS has it."""
+def counts(speakers: int | str | dict) -> dict[str, tuple[int, int]]:
+    """Women and men of each language: half of `speakers` each, as COUNTS has it, or themselves."""
+    if isinstance(speakers, dict):
+        return speakers
     half = speakers // 2 if isinstance(speakers, int) else 0
     return dict.fromkeys(LANGUAGES, (half, half)) if half else COUNTS[speakers]
 
@@ -58,48 +63,55 @@ def dev_set(
     handicap: float, speakers: int | str, shares: str, rng: np.random.Generator, **given
 ) -> pd.DataFrame:
     """Predictions of one model whose women of the first language are recognised less."""
-    return _drawn([(handicap, 1, 0.0)], speakers, shares, rng, **given)[0]
+    return _drawn([(handicap, 1, 0.0, None, 0.0)], speakers, shares, rng, **given)[0]
 
 
 def dev_sets(
     models: tuple[Model, ...],
-    speakers: int | str,
+    speakers: int | str | dict,
     shares: str,
     rng: np.random.Generator,
     *,
-    same: bool,
+    same: bool | str,
+    each: int | None = None,
 ) -> list[pd.DataFrame]:
     """Predictions of several models on the same utterances.
 
     Args:
-        same: who and what is hard for one is as hard for the others.
+        same: who and what is hard for one is as hard for the others; `speakers`: who is.
+        each: utterances a gender and language; None: EACH.
     """
     made = [(handicap_of(*one), *one[1:]) for one in models]
-    return _drawn(made, speakers, shares, rng, same=same)
+    return _drawn(made, speakers, shares, rng, same=same, each=each)
 
 
-def _drawn(models, speakers, shares, rng, *, same=True, sayers: int | None = None) -> list:
-    """A table a model (handicap, number of cells that have it, ease)."""
+def _drawn(models, speakers, shares, rng, *, same=True, sayers=None, each=None) -> list:
+    """A table a model: its handicap in place of its gap, then the other fields of `Model`."""
+    each = each or EACH
     parts = [[] for _ in models]
     for language, side in product(counts(speakers), range(2)):
         number, gender = counts(speakers)[language][side], GENDERS[side]
         share = np.ones(number) if shares == "equal" else 1 / np.arange(1, number + 1)
-        who = rng.choice(number, EACH, p=share / share.sum())
-        label = rng.choice(len(LABELS), EACH, p=PRIOR)
+        who = rng.choice(number, each, p=share / share.sum())
+        label = rng.choice(len(LABELS), each, p=PRIOR)
         if sayers and language == LANGUAGES[0] and side == 0:
             label = _said_by(who < sayers, label, rng)
-        for i, (handicap, cells, ease) in enumerate(models):
+        for i, (handicap, cells, ease, alone, constant) in enumerate(models):
             if i == 0 or not same:
-                effect, chance = rng.normal(0, EFFECT, number)[who], rng.random(EACH)
-                wrong = (label + rng.integers(1, len(LABELS), EACH)) % len(LABELS)
-            lower = handicap * (language in LANGUAGES[:cells] and side == 0)
-            hit = chance < expit(EASE[label] + ease - lower + effect)
+                effect = rng.normal(0, EFFECT, number)[who]
+            if i == 0 or same in (False, "speakers"):
+                chance = rng.random(each)
+                wrong = (label + rng.integers(1, len(LABELS), each)) % len(LABELS)
+            lower = handicap * (language in LANGUAGES[:cells] and side == 0) * _hit_by(alone)[label]
+            said = np.where(chance < expit(EASE[label] + ease - lower + effect), label, wrong)
+            if constant:
+                said = np.where(rng.random(each) < constant, 0, said)
             parts[i].append(
                 pd.DataFrame({
                     "language": language, "gender": gender,
                     "speaker": [f"{language}{gender}{n}" for n in who],
                     "label": np.array(LABELS)[label],
-                    "prediction": np.array(LABELS)[np.where(hit, label, wrong)],
+                    "prediction": np.array(LABELS)[said],
                 })
             )  # fmt: skip
     tables = [pd.concat(one, ignore_index=True) for one in parts]
@@ -116,23 +128,43 @@ def _said_by(these: np.ndarray, label: np.ndarray, rng: np.random.Generator) -> 
     )
 
 
-def true_gaps(handicap: float, cells: int = 1, ease: float = 0.0) -> np.ndarray:
+def _hit_by(alone: str | None) -> np.ndarray:
+    """1 for each class that a handicap hits, else 0, [K]."""
+    return np.array([float(alone in (None, label)) for label in LABELS])
+
+
+def true_gaps(
+    handicap: float,
+    cells: int = 1,
+    ease: float = 0.0,
+    alone: str | None = None,
+    constant: float = 0.0,
+) -> np.ndarray:
     """Signed gaps [3, 2K + 2] of infinitely many speakers and utterances."""
     at, weight = np.polynomial.hermite_e.hermegauss(40)
     rates = np.zeros((3, 2, 2 * len(LABELS) + 2))
     for cell, side in product(range(3), range(2)):
-        logit = EASE + ease - handicap * (cell < cells and side == 0)
+        logit = EASE + ease - handicap * (cell < cells and side == 0) * _hit_by(alone)
         hit = (expit(logit + EFFECT * at[:, None]) * weight[:, None]).sum(0) / weight.sum()
         missed = PRIOR * (1 - hit) / (len(LABELS) - 1)
-        margins = Margins(PRIOR, PRIOR * hit, PRIOR * hit + missed.sum() - missed)
+        always = constant * (np.arange(len(LABELS)) == 0)
+        said = (1 - constant) * (PRIOR * hit + missed.sum() - missed) + always
+        margins = Margins(PRIOR, PRIOR * ((1 - constant) * hit + always), said)
         both = Margins(*(np.stack([part, part]) for part in margins))
         rates[cell, side] = metrics.rates(both, classes=np.ones(len(LABELS), bool))[0]
     return metrics.differences(rates)
 
 
 @cache
-def handicap_of(gap: float, cells: int = 1, ease: float = 0.0) -> float:
+def handicap_of(
+    gap: float,
+    cells: int = 1,
+    ease: float = 0.0,
+    alone: str | None = None,
+    constant: float = 0.0,
+) -> float:
     """What women of the first language lack on the logit for this true max_gap."""
     if not gap:
         return 0.0
-    return float(brentq(lambda x: float(largest_gap(true_gaps(x, cells, ease))) - gap, 0.0, 6.0))
+    rest = (cells, ease, alone, constant)
+    return float(brentq(lambda x: float(largest_gap(true_gaps(x, *rest))) - gap, 0.0, 6.0))

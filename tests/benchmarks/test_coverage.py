@@ -14,8 +14,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 import coverage_sets
 import coverage_table
 import figures_coverage
+import figures_named_cell
 
 from analysis.statistics.speaker_sums import largest_gap
+
+MODELS = [*figures_coverage.PAIRS.values(), *figures_named_cell.MODELS.values()]
 
 
 @pytest.mark.parametrize("gap", figures_coverage.GAPS)
@@ -25,7 +28,7 @@ def test_the_simulated_truth_is_the_wanted_gap(gap):
     assert (truth[1:] == 0).all()
 
 
-@pytest.mark.parametrize("model", {one for pair in figures_coverage.PAIRS.values() for one in pair})
+@pytest.mark.parametrize("model", {one for pair in MODELS for one in pair})
 def test_the_simulated_truth_of_each_model_of_a_pair_is_the_wanted_gap(model):
     truth = figures_coverage.true_gaps(figures_coverage.handicap_of(*model), *model[1:])
     assert float(largest_gap(truth)) == pytest.approx(model.gap, abs=1e-9)
@@ -121,3 +124,14 @@ def test_a_gap_of_the_same_size_seldom_surely_fell(name, speakers, same):
 def test_a_large_fall_of_the_gap_is_seen():
     rows = [figures_coverage.pair(("30 to 0", 40, 1, 10_000 + seed)) for seed in range(60)]
     assert np.mean([row["fell"] for row in rows]) >= 0.6
+
+
+def test_a_row_of_the_named_cell_has_its_line_in_the_table():
+    jobs = figures_named_cell.wanted(1)
+    assert len(set(jobs)) == len(jobs)
+    rows = [
+        json.loads(json.dumps(figures_named_cell.run(job)))
+        for job in (("both 15", 8, 80, "nothing", 0), ("20 to 5", 8, 80, "all", 0))
+    ]
+    text = figures_named_cell.table(rows)
+    assert "| both 15 | 8 | 80 | nothing | 1 |" in text and "| 20 to 5 | 8 | 80 | all | 1 |" in text

@@ -78,6 +78,7 @@ MISTAKES = {
     "sweep.trials": [0],
     "sweep.objectives": [["acc"], ["acc", "acc"], ["acc", "speed"], ["acc"] * 4],
     "sweep.seed": [-1],
+    "sweep.cell": ["de", "/speech", "de/text", 3],
     "sweep.floor": [-0.1, 1.5, "half"],
     "sweep.constraints": [{"speed": 1}, {"acc": "high"}, {"acc": True}, [0.5]],
     "train.keep_epochs": ["some"],

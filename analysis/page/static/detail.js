@@ -13,7 +13,7 @@ function detail(data, id, box) {
   html("p", {}, box, `Accuracy ${shown(p.values.acc)} %, W-F1 ${shown(p.values.w_f1)} %, largest gap `
     + `${shown(p.values.max_gap)} points${p.cell ? " in " + p.cell : ""}, worst group's W-F1 ${shown(p.values.worst_group_w_f1)} %${epoch}.`);
   if (p.reason) html("p", {}, box, `It ended early: ${p.reason}.`);
-  backed(p, box);
+  backed(data, p, box);
   if (p.dial) html("p", {}, box, `Scores are those of the smoothed curve at ${between(p)}; what follows is of this position's own predictions.`);
   else {
     html("h4", {}, box, "Configuration");
@@ -32,7 +32,7 @@ function detail(data, id, box) {
   utterances(behind, box);
 }
 
-function backed(p, box) {
+function backed(data, p, box) {
   const b = p.evidence;
   if (!b) return;
   const g = b.gap;
@@ -43,6 +43,10 @@ function backed(p, box) {
   if (b.change && known(b.change.max_gap.low)) {
     const c = b.change.max_gap, a = b.change.acc;
     lines.push(`Against ERM: gap ${shown(c.value)} [${shown(c.low)}, ${shown(c.high)}], accuracy ${shown(a.value)} [${shown(a.low)}, ${shown(a.high)}] points.`);
+  }
+  if (b.change && b.change.cell_gap && known(b.change.cell_gap.low)) {
+    const c = b.change.cell_gap;
+    lines.push(`In ${data.cell}, named before the sweep, the gap against ERM: ${shown(c.value)} [${shown(c.low)}, ${shown(c.high)}] points.`);
   }
   if (p.levelled) lines.push("Levelling down: its gap is smaller than ERM's, and its worst group does worse than ERM's.");
   lines.forEach(line => html("p", {}, box, line));

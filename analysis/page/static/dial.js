@@ -1,8 +1,9 @@
 // The dial: for each line a slider over its positions, with the scores there and their curves.
 (function () {
-  const { lines, erm } = JSON.parse(document.getElementById("dial-data").textContent);
+  const { lines, erm, cell } = JSON.parse(document.getElementById("dial-data").textContent);
   const root = document.getElementById("dial");
   const points = { acc: "accuracy", max_gap: "gap" };
+  if (lines.some(line => line.recall && "cell_gap" in line.less_lower[0])) points.cell_gap = `gap in ${cell}`;
   lines.forEach((line, i) => dial(line, i));
   root.dataset.ready = "yes";
 
@@ -49,11 +50,15 @@
     const [women, men] = line.recall[k];
     rows.push([`Recall in ${line.cell}`, `${shown(women)} / ${shown(men)} %`, "women / men"]);
     const less = (title, all) => {
-      for (const name in points) rows.push([`${points[name][0].toUpperCase()}${points[name].slice(1)} less ${title}`, signed(all[k][name].value), interval(all[k][name])]);
+      for (const name in points) rows.push([`${capital(points[name])} less ${title}`, signed(all[k][name].value), interval(all[k][name])]);
     };
     less(`${line.lower}'s`, line.less_lower);
     if (erm !== null && erm !== line.lower && line.less_erm.length) less("ERM's", line.less_erm);
     return rows;
+  }
+
+  function capital(text) {
+    return text[0].toUpperCase() + text.slice(1);
   }
 
   function signed(value) {
@@ -92,7 +97,7 @@
       const take = key => percent(line.less_lower.map(change => change[name][key]));
       const [value, se] = [take("value"), take("se")];
       const around = k => value.map((v, i) => known(se[i]) ? v + k * se[i] : null);
-      made.push({ title: `${name === "acc" ? "Accuracy" : "Gap"} less ${line.lower}'s, points`, zero: true,
+      made.push({ title: `${capital(points[name])} less ${line.lower}'s, points`, zero: true,
         bands: [[take("low"), take("high"), 0.12], [around(-1), around(1), 0.25]],
         series: [{ curve: value, dots: [], color: name === "acc" ? "var(--blue)" : "var(--orange)" }] });
     }
