@@ -46,7 +46,7 @@ def columns(info: FrontInfo, evidence: Evidence) -> list[str]:
     if info.cell:
         lines[0] += (
             f" {info.cell} against ERM: the change of the gap in that cell, which was named before "
-            "the sweep, on the same speakers, and bounds of 95 % confidence each."
+            "the sweep, on the same speakers, with its 95 % interval."
         )
     down = [p.trial_id for p in info.highlighted if gap_evidence.levelled(info, p)]
     if down:

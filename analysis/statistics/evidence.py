@@ -64,7 +64,8 @@ class PointEvidence:
 class Evidence(dict[str, PointEvidence]):
     """Evidence of each point by trial id; `missing` gives the reason for points without it.
 
-    `erm_cell_gap` is ERM's average gap in the cell that was named before the sweep, or None.
+    `erm_cell` is ERM's average gap in the cell that was named before the sweep and the number of
+    speakers there, or None.
     """
 
     def __init__(
@@ -72,15 +73,15 @@ class Evidence(dict[str, PointEvidence]):
         points: Mapping[str, PointEvidence],
         missing: Mapping[str, str],
         permutations: Sequence[null_band.Permutation] = (),
-        erm_cell_gap: float | None = None,
+        erm_cell: tuple[float, int] | None = None,
     ):
         super().__init__(points)
         self.missing, self.permutations = missing, permutations
-        self.erm_cell_gap = erm_cell_gap
+        self.erm_cell = erm_cell
 
     def plain(self) -> dict[str, object]:
         """For summary.json: values by trial id, the missing, and ERM's permutation tests."""
-        named = {} if self.erm_cell_gap is None else {"erm_cell_gap": self.erm_cell_gap}
+        named = {"erm_cell_gap": self.erm_cell[0]} if self.erm_cell else {}
         return {
             "points": {name: asdict(point) for name, point in self.items()},
             "missing": self.missing,
@@ -127,7 +128,9 @@ def collect(
     tests = null_band.permuted(sums, erm, seed=seed)
     if sums.named is None:
         return Evidence(points, missing, tests)
-    return Evidence(points, missing, tests, float(sums.named_gap(sums.observed(erm))))
+    speakers = int((sums.share[:, sums.named, -1] > 0).sum())
+    gap = float(sums.named_gap(sums.observed(erm)))
+    return Evidence(points, missing, tests, (gap, speakers))
 
 
 def signed_gaps(info: FrontInfo, records: Records) -> dict[str, list[dict]]:
@@ -189,11 +192,11 @@ def _in_named_cell(info: FrontInfo, evidence: Evidence) -> str:
     if not info.cell or not compared:
         return ""
     fell = [p for p in compared if evidence[p.trial_id].in_cell.high < 0]
-    speakers = f" {info.speakers}" if info.speakers else ""
+    gap, speakers = evidence.erm_cell
     start = (
-        f"In {info.cell}, the cell named before the sweep, ERM's gap is "
-        f"{100 * evidence.erm_cell_gap:.1f} points, and of {len(compared)} points compared with it "
-        f"{len(fell) or 'none'} surely lowered it (95 % confidence, on the same{speakers} speakers)"
+        f"In {info.cell}, the cell named before the sweep, {len(fell) or 'none'} of "
+        f"{len(compared)} points surely lowered ERM's gap of {100 * gap:.1f} points (95 % "
+        f"confidence, on the same {speakers} speakers)"
     )
     if not fell:
         least = min(compared, key=lambda point: evidence[point.trial_id].in_cell.value)
@@ -205,7 +208,7 @@ def _in_named_cell(info: FrontInfo, evidence: Evidence) -> str:
     known, score = evidence[best.trial_id], METRICS["worst_group_w_f1"].text
     worst = [score(point.values["worst_group_w_f1"]) for point in (info.erm, best)]
     return (
-        f"{start}: the most accurate such point, {best.trial_id}, changed it by "
+        f"{start}. The most accurate of them, {best.trial_id}, changed it by "
         f"{known.in_cell.text()} points, accuracy by {known.change['acc'].text()} to "
         f"{METRICS['acc'].text(best.values['acc'])} %, and the worst group's W-F1 from {worst[0]} "
         f"to {worst[1]} %."

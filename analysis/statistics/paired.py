@@ -14,10 +14,10 @@ out by all that may have raised the one system and not the other; beyond it is S
 reach.
 
 `cell_gap` is the average gap of the cell that was named before the sweep: nothing was picked, and
-the reach is all that each of its ends needs. Noise raises a small true gap more than a large one,
+Student's interval is about all that it needs. Noise raises a small true gap more than a large one,
 so a measured fall is too small rather than too large where both systems are as noisy. Where one is
-noisier, its end lies further out by how much more its errors alone would measure: the most that
-noise can raise the two apart if their true signed differences are the same.
+noisier, an end lies further out by how much more its errors alone would measure: the most that
+noise can raise the two apart if their true signed differences are the same size.
 
 In the place of a system may stand a weighted sum of several, such as a point of a curve that was
 smoothed over them: its errors are weighted sums as well, of what leaves out the same speaker.
@@ -153,9 +153,9 @@ def difference(sums: SpeakerSums, mine: Scores, theirs: Scores) -> dict[str, Pai
         se, df = jackknife(sums, whole[name], without[name], share, least)
         differences[name] = _paired_difference(whole[name], se, df, 0.5 + LEVEL / 2)
     noisier = mine.noise - theirs.noise
-    for name, cells, more in (
-        ("max_gap", sorted(mine.cells | theirs.cells), 0.0),
-        ("cell_gap", [sums.named], noisier),
+    for name, cells, more, level in (
+        ("max_gap", sorted(mine.cells | theirs.cells), 0.0, LEVEL),
+        ("cell_gap", [sums.named], noisier, 0.5 + LEVEL / 2),
     ):
         if name in mine.drawn:
             sides = ((differ[side][:, cells].sum(0), there[side][:, cells].sum(0))
@@ -166,7 +166,7 @@ def difference(sums: SpeakerSums, mine: Scores, theirs: Scores) -> dict[str, Pai
             se = np.fmax(se, np.nanstd(mine.drawn[name] - theirs.drawn[name], ddof=1)) + 0 * se
             low = mine.above[name] + theirs.under[name] + max(more, 0.0)
             high = theirs.above[name] + mine.under[name] + max(-more, 0.0)
-            differences[name] = _paired_difference(whole[name], se, df, LEVEL, low, high)
+            differences[name] = _paired_difference(whole[name], se, df, level, low, high)
     return differences
 
 

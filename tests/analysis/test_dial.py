@@ -179,6 +179,51 @@ def test_a_surely_fairer_position_is_named_in_the_first_sentences(tmp_path, monk
         f"such point is {name}, {choose.scores(read.info.find(name))}." in said  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def named(tmp_path_factory):
+    """A sweep with a dial that is about the German cell, and its report."""
+    folder = tmp_path_factory.mktemp("named")
+    config = {"data": {"min_support": 5}, "train": {"select": "w_f1"}}
+    config |= {"sweep": {"cell": "de/speech"}}
+    records = write(folder / "sweep", many(0, 6), config=config)
+    write_dial(records, "t0000", "t0001")
+    return records, report.write(records.directory, folder / "plots", quiet=True) / "report.html"
+
+
+def test_every_position_has_its_change_in_the_named_cell(named):
+    records, page = named
+    (line,) = json.loads((records.directory / "summary.json").read_text())["dial"]
+    changes = [change["cell_gap"] for change in line["less_lower"]]
+    assert len(changes) == 16 and changes[0]["value"] == 0
+    assert changes[10]["value"] < -0.1 and changes[10]["low"] < changes[10]["high"]
+    assert len(line["less_erm"]) == 16 and "cell_gap" in line["less_erm"][3]
+    text = page.read_text(encoding="utf-8")
+    assert "gap in de/speech " in text and "the cell named before the sweep" in text
+
+
+async def _named(page):
+    await page.until("document.getElementById('dial').dataset.ready === 'yes'")
+    wide = """[...document.querySelectorAll('body *')].filter(e =>
+        e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 80))"""
+    await page.ask("document.querySelector('table.front a').click()")
+    return {
+        "dial": await page.ask("document.getElementById('dial').innerText"),
+        "curves": await page.ask("document.querySelectorAll('#dial .curves svg').length"),
+        "front": await page.ask("document.querySelector('table.front').innerText"),
+        "too wide": await page.ask(wide),
+        "errors": page.errors,
+    }
+
+
+@pytest.mark.skipif(browser.CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_shows_the_named_cell(named, width):
+    seen = browser.visit(_named, named[1], width=width, height=900, dark=False)
+    assert "Gap in de/speech less t0000's" in seen["dial"] and seen["curves"] == 6
+    assert "de/speech against ERM" in seen["front"]
+    assert seen["too wide"] == [] and seen["errors"] == []
+
+
 async def _turn(page):
     await page.until("document.getElementById('dial').dataset.ready === 'yes'")
     slider = "document.getElementById('turn-0')"

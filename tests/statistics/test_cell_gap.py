@@ -94,8 +94,9 @@ def test_the_report_says_which_point_lowered_it_and_what_else_that_changed(named
     change = known["t0001"].in_cell
     assert info.cell == CELL and change.high < 0 and known["t0000"].in_cell is None
     said = evidence.sentence(info, known)
-    assert said.startswith(f"In {CELL}, the cell named before the sweep, ERM's gap is")
-    assert f"the most accurate such point, t0001, changed it by {change.text()} points" in said
+    start = f"In {CELL}, the cell named before the sweep, 2 of 2 points surely lowered ERM's gap of"
+    assert said.startswith(start) and "on the same 12 speakers" in said
+    assert f"The most accurate of them, t0001, changed it by {change.text()} points" in said
     assert "worst group's W-F1 from 62.0 to 60.0 %" in said and "The largest gap over cells" in said
     choice = choose.rules(info)["surely fairer than ERM"](info, known)
     assert choice.trial_id == "t0001" and f"a gap in {CELL} that is surely below" in choice.sentence
@@ -114,7 +115,7 @@ def test_where_nothing_surely_fell_the_largest_fall_is_named(named, monkeypatch)
     weak = paired.PairedDifference(-0.03, 0.04, -0.1, 0.05, 0.7)
     monkeypatch.setattr(evidence.PointEvidence, "in_cell", property(lambda self: weak))
     said = evidence.sentence(info, known)
-    assert "none surely lowered it" in said
+    assert "none of 2 points surely lowered ERM's gap" in said
     assert "the largest fall is −3.0 [−10.0, +5.0] points" in said
     rising = paired.PairedDifference(0.03, 0.04, -0.05, 0.1, 0.2)
     monkeypatch.setattr(evidence.PointEvidence, "in_cell", property(lambda self: rising))
