@@ -115,7 +115,7 @@ def test_where_nothing_surely_fell_the_largest_fall_is_named(named, monkeypatch)
     weak = paired.PairedDifference(-0.03, 0.04, -0.1, 0.05, 0.7)
     monkeypatch.setattr(evidence.PointEvidence, "in_cell", property(lambda self: weak))
     said = evidence.sentence(info, known)
-    assert "none of 2 points surely lowered ERM's gap" in said
+    assert "none of 3 points surely lowered ERM's gap" in said
     assert "the largest fall is −3.0 [−10.0, +5.0] points" in said
     rising = paired.PairedDifference(0.03, 0.04, -0.05, 0.1, 0.2)
     monkeypatch.setattr(evidence.PointEvidence, "in_cell", property(lambda self: rising))
