@@ -40,6 +40,8 @@ def over_seeds(info: FrontInfo, table: pd.DataFrame):
         metric = METRICS[name]
         for mark, shift, color in MARKS:
             column = name if mark == "search" else f"{name}_{mark}"
+            if table[column].isna().all():  # no test utterances
+                continue
             half = metric.scale * table.get(f"{column}_half", pd.Series(0.0, table.index))
             filled = {} if mark != "search" else {"markerfacecolor": "white"}
             axes.errorbar(
