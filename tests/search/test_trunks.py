@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from test_deterministic import Session, records, settings
+from search_session import Session, records, settings
 
 from sweeps.search import space
 from sweeps.search.branches import silent_epochs
