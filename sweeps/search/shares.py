@@ -41,8 +41,8 @@ class Shares:
             for name, distribution in searched.items()
             if not space.SPACE[name].key.startswith("objective.")
         }
-        first = space.named_points(config)[0]
-        self.first = [first] if self._serves(first) else []
+        first = space.named_points(config)[:1] if self.sweep.trunks else []
+        self.first = [point for point in first if self._serves(point)]
 
     def _serves(self, hyperparameters: Mapping) -> bool:
         """Whether others may have the settings of an ERM trial: a range may exclude the first's."""

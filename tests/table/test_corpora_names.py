@@ -138,7 +138,7 @@ def test_names_of_ones_own_reach_describe_the_dry_run_the_sweep_and_the_card(
     given = command_line.parse(
         command_line.options("", many=True), ["--preset", "small", *data, "--out", "out"]
     )
-    made, records = folders.prepare(given, kind="sweep", check=lambda config: None)
+    made, records = folders.prepare(given, kind="sweep", check=lambda *_: None)
     kept = yaml.safe_load((tmp_path / "out" / "sweep.yaml").read_text())
     names = [f"ased={two[0]}", f"nemo={two[1]}"]
     assert kept["data"] == kept["config"]["data"]["corpora"] == names
