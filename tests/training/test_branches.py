@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import buckets
 import pytest
 import tiny_run
 import torch
@@ -195,18 +194,14 @@ def test_only_what_has_an_influence_before_the_branch_is_in_the_key():
         assert key(base) != key(base.replace({changed: value})), changed
 
 
-@pytest.mark.skipif(buckets.missing() is not None, reason=str(buckets.missing()))
-def test_a_branch_begins_from_a_trunk_in_a_bucket(room, tmp_path, monkeypatch):
+def test_a_branch_begins_from_a_trunk_in_a_bucket(room, tmp_path, bucket):
     changes = changes_of("step, worse side") | {"train.keep_epochs": True}
     whole = Trained(room, job(changes, trial_id="t0001"), tmp_path)
-    with buckets.Bucket() as bucket:
-        for name, value in bucket.environment.items():
-            monkeypatch.setenv(name, value)
-        Trained(room, job(erm_of(changes), keep=2), bucket.uri)
-        spec = job(changes, trial_id="t0001", branch_from={"trial": "t0000", "epoch": 2})
-        branch = Trained(room, spec, bucket.uri)
-        for name in ("predictions/t0001.parquet", "predictions/t0001.rungs.parquet"):
-            assert Storage(bucket.uri).fetch(name).read_bytes() == (tmp_path / name).read_bytes()
+    Trained(room, job(erm_of(changes), keep=2), bucket.uri)
+    spec = job(changes, trial_id="t0001", branch_from={"trial": "t0000", "epoch": 2})
+    branch = Trained(room, spec, bucket.uri)
+    for name in ("predictions/t0001.parquet", "predictions/t0001.rungs.parquet"):
+        assert Storage(bucket.uri).fetch(name).read_bytes() == (tmp_path / name).read_bytes()
     for run in (whole, branch):
         for row in run.rows:
             row.pop("branch_from")
