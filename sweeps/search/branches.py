@@ -25,12 +25,17 @@ def silent_epochs(config: Config) -> int:
     Those of schedules with a `start` alone: an adaptive weight depends on what dev says. One epoch
     at least is the trial's own.
     """
-    settings, epochs = config.objective, config.train.epochs
+    settings = config.objective
     loss, schedule = losses.LOSSES.get(settings.loss), losses.SCHEDULES.get(settings.schedule)
     known = loss and schedule  # a plugin's may be anything at a weight of 0
     if not known or not loss.has_fairness_weight or "start" not in schedule.hyperparameters:
         return 0
-    return min(int(settings.start * epochs + 1e-9), epochs - 1)
+    return whole_epochs(settings.start, config.train.epochs)
+
+
+def whole_epochs(start: float, epochs: int) -> int:
+    """Epochs of training that end by the share `start` of it, without the last one."""
+    return min(int(start * epochs + 1e-9), epochs - 1)
 
 
 def key(config: Config) -> str:
@@ -81,7 +86,7 @@ class Trunks:
         start = sweep.trunks and space.distributions(self.config).get("start")
         if not isinstance(start, FloatDistribution):
             return 0
-        return min(int(start.high * config.train.epochs + 1e-9), config.train.epochs - 1)
+        return whole_epochs(start.high, config.train.epochs)
 
     def note(self, trial_id: str, epoch: int) -> None:
         """A trial has committed an epoch, whose checkpoint is stored."""

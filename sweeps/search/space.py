@@ -71,14 +71,9 @@ def used(name: str) -> Callable[[Mapping], bool]:
     return when
 
 
-def free_exponent(hyperparameters: Mapping) -> bool:
-    """Whether the exponent is free: the unbiased estimator is of the square."""
-    return used("p")(hyperparameters) and hyperparameters.get("estimator") != "unbiased"
-
-
-def free_sides(hyperparameters: Mapping) -> bool:
-    """Whether the sides are free: the unbiased estimator moves both."""
-    return used("sides")(hyperparameters) and hyperparameters.get("estimator") != "unbiased"
+def free(name: str) -> Callable[[Mapping], bool]:
+    """As `used`, of what the unbiased estimator fixes: it is a square, and moves both sides."""
+    return lambda values: used(name)(values) and values.get("estimator") != "unbiased"
 
 
 def tolerated(config: Config) -> Range:
@@ -97,8 +92,8 @@ def scheduled(config: Config) -> Choice:
 
 
 def starting(config: Config) -> Range:
-    """The range of `start`; with trunks, from the first epoch on."""
-    return Range(1 / config.train.epochs if config.sweep.trunks else 0, 0.5)
+    """The range of `start`; with trunks, from the first epoch on, if there is more than one."""
+    return Range(min(1 / config.train.epochs, 0.5) if config.sweep.trunks else 0, 0.5)
 
 
 SPACE = Registry("hyperparameter")
@@ -114,9 +109,9 @@ SPACE["epsilon"] = Parameter("objective.epsilon", tolerated, used("epsilon"))
 SPACE["estimator"] = Parameter(
     "objective.estimator", Choice(tuple(losses.ESTIMATORS)), used("estimator")
 )
-SPACE["sides"] = Parameter("objective.sides", Choice(tuple(losses.SIDES)), free_sides)
+SPACE["sides"] = Parameter("objective.sides", Choice(tuple(losses.SIDES)), free("sides"))
 SPACE["relative"] = Parameter("objective.relative", Choice((False, True)), used("relative"))
-SPACE["p"] = Parameter("objective.p", Choice((1.0, 2.0)), free_exponent)
+SPACE["p"] = Parameter("objective.p", Choice((1.0, 2.0)), free("p"))
 SPACE["dro_eta"] = Parameter("objective.dro_eta", Range(0.001, 1, log=True), used("dro_eta"))
 SPACE["lr"] = Parameter("train.lr", Around(3.0))
 SPACE["lora_r"] = Parameter("adapter.r", Choice((8, 16, 32)))
@@ -227,6 +222,7 @@ def unsearched(config: Config) -> dict:
 
 
 def contains(distribution: BaseDistribution, value) -> bool:
+    """Whether a value lies in a distribution."""
     if isinstance(distribution, CategoricalDistribution):
         return value in distribution.choices
     return distribution._contains(distribution.to_internal_repr(value))

@@ -84,3 +84,9 @@ def test_a_trial_of_a_version_that_did_not_search_the_sides_is_learnt_from():
     for trial in completed[2:]:
         assert space.inside(trial.hyperparameters, config)
         assert trial.hyperparameters.get("sides", "both") == "both"
+
+
+def test_with_one_epoch_there_is_no_branch_and_no_error():
+    config = settings(trunks=1, sampler="random", trials=20).replace({"train.epochs": 1})
+    for made in by_number(Session(config, slots=1, timing=0)):
+        assert silent_epochs(space.apply(made, config)) == 0
