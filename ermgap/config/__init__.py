@@ -13,4 +13,13 @@ from ermgap.config.presets import Config, apply_settings, from_dict, load
 from ermgap.config.safe_yaml import one_line, quoted
 from ermgap.config.schema import Adapter, Backbone, Data, Objective, Sweep, Train
 from ermgap.config.user_paths import absolute_corpus, absolute_path, make_absolute
-from ermgap.config.vocabulary import GENDERS, MELD_LABELS, MODALITIES, SPEECH, SPEECH_AND_TEXT
+from ermgap.config.vocabulary import (
+    GENDER,
+    GENDERS,
+    MELD_LABELS,
+    MODALITIES,
+    NO_ATTRIBUTES,
+    PROVENANCES,
+    SPEECH,
+    SPEECH_AND_TEXT,
+)

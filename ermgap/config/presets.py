@@ -46,6 +46,16 @@ class Config:
         train.refuse(train.micro_batch == 1, "micro_batch", remedy)
 
     @property
+    def attributes(self) -> tuple[str, ...]:
+        """The attributes that are read: those of the report and that of the objective."""
+        return tuple(dict.fromkeys((*self.data.attributes, *self.objective.attribute)))
+
+    @property
+    def compared(self) -> dict[str, object]:
+        """Whose gaps are measured and what that needs, as `ermgap.metrics.evaluate` takes it."""
+        return {"attribute": self.objective.attribute} | self.data.support
+
+    @property
     def rungs(self) -> tuple[int, ...]:
         """Epochs after which early stopping compares trials: `stop_after` * `stop_factor`^k."""
         rungs, epoch = [], self.sweep.stop_after or self.train.epochs

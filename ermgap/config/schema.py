@@ -7,13 +7,20 @@ and raises UserError, which names the dotted key, the value and the remedy.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 
 from ermgap.config import old_forms
 from ermgap.config.losses import SIDES
 from ermgap.config.metrics_table import METRICS
 from ermgap.config.safe_yaml import one_line, quoted
-from ermgap.config.vocabulary import MELD_LABELS, MODALITIES
+from ermgap.config.vocabulary import (
+    GENDER,
+    MELD_LABELS,
+    MODALITIES,
+    NO_ATTRIBUTES,
+    PROVENANCES,
+)
 from ermgap.errors import UserError
 
 WINDOWS = (2, 4, 6, 10, 30)
@@ -49,6 +56,18 @@ class Section:
         self.refuse(getattr(self, key) not in choices, key, remedy)
 
 
+def _refuse_attributes(section: Section, key: str) -> None:
+    """Refuse names of attributes that no column may have."""
+    names = getattr(section, key)
+    section.refuse(not names, key, "name at least one, such as gender")
+    section.refuse(len(set(names)) < len(names), key, "each is named once")
+    for name in names:
+        remedy = "that column holds something else; rename yours, such as to speaker_age"
+        section.refuse(name in NO_ATTRIBUTES or name.startswith("logp_"), key, remedy, value=name)
+        remedy = "a name has letters, digits, blanks, dots, hyphens or underscores"
+        section.refuse(not re.fullmatch(r"\w[\w .-]*", name), key, remedy, value=name)
+
+
 @dataclass(frozen=True)
 class Data(Section):
     """Which utterances, and how they are split."""
@@ -57,6 +76,9 @@ class Data(Section):
     labels: tuple[str, ...] = MELD_LABELS
     emotions: dict = field(default_factory=dict)  # a corpus's emotion -> its label, null: excluded
     modalities: tuple[str, ...] = ("speech",)
+    attributes: tuple[str, ...] = (GENDER,)  # columns of groups of people, for the report
+    provenance: dict = field(default_factory=dict)  # an attribute -> one of PROVENANCES
+    unknown: str = "keep"  # drop: exclude utterances whose `objective.attribute` is not known
     genders: str | None = None  # a CSV of speakers and genders instead of the corpus's own
     strict: bool = False
     outside: bool = False  # whether a manifest may name clips that are not below its folder
@@ -64,8 +86,9 @@ class Data(Section):
     fold: int = 0
     test: bool = False  # whether another fold is test, of corpora without a split of their own
     split_seed: int = 0
-    min_support: int = 5  # utterances of each gender that a class needs for TPR and FPR gaps
-    cell_support: int | None = None  # and a cell for max_gap; None: twice min_support
+    min_support: int = 5  # utterances of a side that a class needs for TPR and FPR gaps
+    cell_support: int | None = None  # and a side, to be compared in a cell; None: twice min_support
+    speaker_support: int = 1  # speakers of a side that it needs to be compared in a cell
     limit: int | None = None  # clips at most, for --smoke-test
 
     def __post_init__(self) -> None:
@@ -83,7 +106,12 @@ class Data(Section):
         self.refuse(self.folds < 2, "folds", "two folds or more are needed")
         self.refuse(self.test and self.folds < 3, "folds", "with data.test there are three or more")
         self.refuse(not 0 <= self.fold < self.folds, "fold", "it counts from 0 to folds - 1")
-        self.at_least(1, "min_support", "cell_support", "limit")
+        self.at_least(1, "min_support", "cell_support", "speaker_support", "limit")
+        _refuse_attributes(self, "attributes")
+        for name, where in self.provenance.items():
+            remedy = f"choose one of {', '.join(PROVENANCES)}"
+            self.refuse(where not in PROVENANCES, f"provenance.{name}", remedy, value=where)
+        self.one_of("unknown", ("keep", "drop"))
         self.at_least(0, "split_seed")
         repeated = len(set(self.modalities)) < len(self.modalities)
         remedy = "name each once, such as [speech, speech+text]"
@@ -94,8 +122,9 @@ class Data(Section):
 
     @property
     def support(self) -> dict[str, int | None]:
-        """min_support and cell_support, as `ermgap.metrics` takes them."""
-        return {"min_support": self.min_support, "cell_support": self.cell_support}
+        """What a side needs to be compared, as `ermgap.metrics` takes it."""
+        names = ("min_support", "cell_support", "speaker_support")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -137,6 +166,7 @@ class Objective(Section):
     """`ERM + lambda * penalty`; see ermgap/objective for the formulas."""
 
     loss: str = "erm"
+    attribute: tuple[str, ...] = (GENDER,)  # whose gaps are reduced; several: crossed
     p: float = 2.0  # paper
     estimator: str = "batch"  # paper; of the largest gap, from a batch
     sides: str = "both"  # paper; worse: the penalty moves the worse side of a gap alone
@@ -156,6 +186,7 @@ class Objective(Section):
     loss_over: str = "labels"
 
     def __post_init__(self) -> None:
+        _refuse_attributes(self, "attribute")
         self.at_least(1, "p", "every")
         self.at_least(0, "dro_c", "lambda_max", "epsilon")
         self.above_zero("dro_eta", "eta")
