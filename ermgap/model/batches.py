@@ -15,7 +15,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ermgap.config import GENDERS, SPEECH
+from ermgap import attributes
+from ermgap.config import GENDER, GENDERS, SPEECH
 from ermgap.model.packing import BLOCK, Packing, blocks, moved
 
 AUDIO = -1  # stands for the placeholder until it is known where these are
@@ -33,7 +34,7 @@ class Batch:
         positions: [B, A] int64, own tokens (those after a shared prefix) whose next token is (part
             of) the answer; beyond the end of a short answer, its last one repeated.
         targets: [B, A] int64, that next token, or -100.
-        label, cell, gender: [B] int64.
+        label, cell, side: [B] int64.
         index: [B] int64, row in the `IndexedUtterances` it was made from.
     """
 
@@ -45,7 +46,7 @@ class Batch:
     targets: Tensor
     label: Tensor
     cell: Tensor
-    gender: Tensor
+    side: Tensor
     index: Tensor
 
     def to(self, device: torch.device | str) -> Batch:
@@ -61,12 +62,14 @@ class IndexedUtterances:
         store: feature store; `store.tensor(utterance_id)` is [T, d].
         prompt: see ermgap.model.prompts.
         labels: the emotions, in the order of label indices.
-        cells: (language, modality) in the order of cell indices.
+        cells: (language, modality) in the order of cell indices (`cells_of`).
+        attribute: columns whose values are the sides of a cell.
+        sides: the S known values, in the order of side indices (ermgap.attributes).
 
     Attributes:
         table: the utterances in the order of rows, with a column `modality`; an utterance without a
             transcript has no row in speech+text.
-        label, gender, cell: [N] int64.
+        label, cell: [N] int64. side: [N] int64, S where it is unknown.
         audio_length: [N] int64, placeholders of the clip. length: tokens up to the answer.
         prefix: [N] int64, number of the row's text before the audio; rows of equal number share it.
     """
@@ -79,15 +82,19 @@ class IndexedUtterances:
         prompt,
         labels: Sequence[str],
         cells: Sequence[tuple[str, str]],
+        attribute: Sequence[str] = (GENDER,),
+        sides: Sequence[str] = GENDERS,
     ) -> None:
         self.table = in_modalities(table, list(dict.fromkeys(modality for _, modality in cells)))
         self.store = store
         self.prompt = prompt
         self.ids = self.table["utterance_id"].tolist()
         self.label = _index(self.table["emotion"], labels)
-        self.gender = _index(self.table["gender"], GENDERS)
+        self.sides = tuple(sides)
+        self.side = attributes.codes(self.table, attribute, self.sides)
         place = {cell: i for i, cell in enumerate(cells)}
-        pairs = zip(self.table["language"], self.table["modality"], strict=True)
+        languages = attributes.cell_languages(self.table, attribute)
+        pairs = zip(languages, self.table["modality"], strict=True)
         self.cell = np.array([place[pair] for pair in pairs], dtype=np.int64)
         self.cells = len(cells)
         self.audio_length = np.array([len(store[name]) for name in self.ids], dtype=np.int64)
@@ -113,9 +120,15 @@ class IndexedUtterances:
         return len(self.ids)
 
     def group_counts(self) -> np.ndarray:
-        """Rows of each cell and gender, [C, 2] int64."""
-        flat = np.bincount(self.cell * len(GENDERS) + self.gender, minlength=2 * self.cells)
-        return flat.reshape(self.cells, len(GENDERS))
+        """Rows of each cell and known side, [C, S] int64."""
+        counts = np.zeros((self.cells, len(self.sides) + 1), dtype=np.int64)
+        np.add.at(counts, (self.cell, self.side), 1)
+        return counts[:, :-1]
+
+    @property
+    def any_unknown(self) -> bool:
+        """Whether the side of some row is unknown."""
+        return bool((self.side == len(self.sides)).any())
 
     def batch(
         self,
@@ -168,7 +181,7 @@ class IndexedUtterances:
             targets=torch.from_numpy(targets),
             label=torch.from_numpy(self.label[rows]),
             cell=torch.from_numpy(self.cell[rows]),
-            gender=torch.from_numpy(self.gender[rows]),
+            side=torch.from_numpy(self.side[rows]),
             index=torch.from_numpy(rows),
         ).to(device)
 
@@ -189,8 +202,14 @@ def in_modalities(table: pd.DataFrame, modalities: Sequence[str]) -> pd.DataFram
     return pd.concat(parts, ignore_index=True)
 
 
-def cells_of(table: pd.DataFrame, modalities: Sequence[str]) -> list[tuple[str, str]]:
-    """Every (language, modality) that has utterances: the order of cell indices."""
+def cells_of(
+    table: pd.DataFrame, modalities: Sequence[str], attribute: Sequence[str] = (GENDER,)
+) -> list[tuple[str, str]]:
+    """Every (language, modality) that has utterances: the order of cell indices.
+
+    Where `language` is part of the attribute all languages share a cell.
+    """
+    table = table.assign(language=attributes.cell_languages(table, attribute))
     by_modality = in_modalities(table, modalities).groupby("modality", sort=False)["language"]
     return [(name, modality) for modality, names in by_modality for name in sorted(set(names))]
 

@@ -2,9 +2,9 @@
 
     objective = Objective(config.objective, cells=[("en", "speech"), ("de", "speech")],
                           counts=utterances.group_counts())
-    sums = group_sums(losses, cell, gender, cells=2)          # all-reduce these over workers
+    sums = group_sums(losses, cell, side, cells=2, sides=2)   # all-reduce these over workers
     value, gradient = objective(sums, progress=step / steps)  # J and dJ/d(sums)
-    weights = utterance_weights(gradient, losses, cell, gender)
+    weights = utterance_weights(gradient, losses, cell, side)
     (weights * losses).sum().backward()                       # then add the workers' gradients up
 
 group_sums.py has the algebra. losses.py (J), gap_estimators.py (the penalty of `minmaxgap`) and
@@ -58,23 +58,33 @@ class Objective:
     Args:
         settings: the `objective` section of the configuration.
         cells: (language, modality) of each cell, in the order of cell indices.
-        counts: training utterances per cell and gender, [C, 2].
+        counts: training utterances per cell and side, [C, S].
+        unknown: whether training has utterances of unknown side; theirs is a column of the sums.
+
+    Attributes:
+        columns: of the sums, S or S + 1.
 
     Raises:
         UserError: the loss, its estimator or the schedule is not registered.
     """
 
     def __init__(
-        self, settings: config.Objective, *, cells: Sequence[tuple[str, str]], counts
+        self,
+        settings: config.Objective,
+        *,
+        cells: Sequence[tuple[str, str]],
+        counts,
+        unknown: bool = False,
     ) -> None:
         self.settings = settings
         self.cells = list(cells)
         counts = torch.as_tensor(counts, dtype=torch.float64)
+        self.columns = counts.shape[1] + unknown
         self.loss: Loss = LOSSES.find(settings.loss)(settings, counts)
         self.schedule: Schedule = SCHEDULES.find(settings.schedule)(settings)
 
     def __call__(self, sums: Tensor, *, progress: float) -> tuple[Tensor, Tensor]:
-        """J (float64 scalar) and dJ/d(S, Q, N) ([3, C, 2] float64) of a global batch's sums.
+        """J (float64 scalar) and dJ/d(S, Q, N), of a global batch's sums [3, C, columns] float64.
 
         Call it once a step: it updates what the loss keeps from step to step.
         """

@@ -1,13 +1,15 @@
-"""Sums of the losses per cell and gender, from which every objective is computed.
+"""Sums of the losses per cell and side, from which every objective is computed.
 
-A cell is a (language, modality) pair; it has a female and a male side. For utterance i with loss
-l_i in cell c and gender g, a global batch is reduced to
+A cell is a (language, modality) pair; a side is a value of the sensitive attribute, and a group a
+side in a cell. For utterance i with loss l_i in cell c and side s, a global batch is reduced to
 
-    S[c, g] = sum l_i        Q[c, g] = sum l_i^2        N[c, g] = number of utterances
+    S[c, s] = sum l_i        Q[c, s] = sum l_i^2        N[c, s] = number of utterances
+
+Where training has utterances of unknown side, theirs stand in a last column of their own.
 
 An objective J is a function of S, Q and N alone. Its gradient with respect to the model is then
 
-    dJ/dtheta = sum_i w_i dl_i/dtheta,    w_i = dJ/dS[c_i, g_i] + 2 l_i dJ/dQ[c_i, g_i]
+    dJ/dtheta = sum_i w_i dl_i/dtheta,    w_i = dJ/dS[c_i, s_i] + 2 l_i dJ/dQ[c_i, s_i]
 
 by the chain rule. So workers and micro-batches only need to agree on S, Q and N: all-reduce them,
 differentiate J once, and let every worker back-propagate `sum_i w_i l_i` over its own utterances.
@@ -24,41 +26,41 @@ import torch
 from torch import Tensor
 
 
-def group_sums(losses: Tensor, cell: Tensor, gender: Tensor, *, cells: int) -> Tensor:
+def group_sums(losses: Tensor, cell: Tensor, side: Tensor, *, cells: int, sides: int) -> Tensor:
     """S, Q and N of one shard; the global batch's are the sum over the shards.
 
     Args:
         losses: per-utterance losses, [B], nats, any float dtype; no gradient flows from here.
         cell: index of each utterance's cell, [B], int64 in [0, cells).
-        gender: 0 female, 1 male, [B], int64.
-        cells: number of cells C.
+        side: index of each utterance's side, [B], int64 in [0, sides).
+        cells, sides: numbers of cells C and of columns: the S sides, and one more for unknown ones.
 
     Returns:
-        [3, C, 2] float64: S, Q and N.
+        [3, C, sides] float64: S, Q and N.
     """
     losses = losses.detach().double()
-    flat = cell * 2 + gender
+    flat = cell * sides + side
     terms = torch.stack([losses, losses.square(), torch.ones_like(losses)])
-    sums = torch.zeros(3, cells * 2, dtype=torch.float64, device=losses.device)
-    return sums.index_add_(1, flat, terms).view(3, cells, 2)
+    sums = torch.zeros(3, cells * sides, dtype=torch.float64, device=losses.device)
+    return sums.index_add_(1, flat, terms).view(3, cells, sides)
 
 
-def utterance_weights(gradient: Tensor, losses: Tensor, cell: Tensor, gender: Tensor) -> Tensor:
+def utterance_weights(gradient: Tensor, losses: Tensor, cell: Tensor, side: Tensor) -> Tensor:
     """The weight w_i of each utterance's loss in the gradient (see the module docstring).
 
     Args:
-        gradient: dJ/d(S, Q, N), [3, C, 2] float64 (the row for N is not used).
-        losses, cell, gender: as for `group_sums`.
+        gradient: dJ/d(S, Q, N), [3, C, sides] float64 (the row for N is not used).
+        losses, cell, side: as for `group_sums`.
 
     Returns:
         [B] in the dtype of `losses`, detached.
     """
-    d_sum, d_square = gradient[0][cell, gender], gradient[1][cell, gender]
+    d_sum, d_square = gradient[0][cell, side], gradient[1][cell, side]
     return (d_sum + 2 * losses.detach().double() * d_square).to(losses.dtype)
 
 
 def group_means(sums: Tensor) -> Tensor:
-    """Mean loss per cell and gender, [C, 2] float64; NaN where a group has no utterance."""
+    """Mean loss per cell and side, [C, sides] float64; NaN where a group has no utterance."""
     total, _, count = sums
     return torch.where(count > 0, total / count.clamp(min=1), torch.nan)
 

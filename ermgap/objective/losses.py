@@ -3,17 +3,22 @@
 A loss is made from the `objective` section of the configuration and the number of training
 utterances per group, and is called with the global batch's sums (see group_sums.py) and the current
 fairness weight lambda. It returns a float64 scalar that autograd can differentiate with respect to
-the sums. With L the mean loss of the batch and L_g that of group g (a gender in a cell):
+the sums. With L the mean loss of the batch and L_g that of group g (a side in a cell):
 
     erm         L
-    minmaxgap   L + lambda R, R an estimate of (max over cells |L_female - L_male|)^p
+    minmaxgap   L + lambda R, R an estimate of (max over cells and pairs of sides |L_a - L_b|)^p
     vrex        L + lambda Var_g(L_g)
     groupdro    sum_g q_g L_g, with q_g growing where L_g is large
     reweight    sum_g w_g S_g / sum_g w_g N_g, with w_g inverse to the group's size in training
 
 With `relative`, the penalties R and Var become L (R / L^p) and L (Var / L^2), L detached, so that
 lambda has no scale of its own: multiplying all losses by c multiplies J by c; where L is 0, the
-penalty is 0. A batch without any utterance has J = 0. To add a loss:
+penalty is 0. A batch without any utterance has J = 0.
+
+Utterances of unknown side, where training has some, are in L and in no group: penalties, q and w
+are of the S known sides alone. `groupdro` and `reweight` keep these utterances at their weight in
+L: with N_k of the batch's N utterances known, J is N_k / N times the sum above plus the sum of the
+other losses over N. To add a loss:
 
     class Mine(Loss):
         def __call__(self, sums, fairness_weight): ...
@@ -37,7 +42,7 @@ class Loss(ABC):
 
     Attributes:
         settings: the `objective` section of the configuration.
-        counts: training utterances per cell and gender, [C, 2] float64.
+        counts: training utterances per cell and known side, [C, S] float64.
     """
 
     #: Whether the fairness weight has any influence; a loss without one records 0.
@@ -50,9 +55,25 @@ class Loss(ABC):
     def observe(self, sums: Tensor) -> None:
         """Update the state with a step's sums; called once, before J, without gradient."""
 
+    def known(self, sums: Tensor) -> Tensor:
+        """The sums of the known sides, [3, C, S]."""
+        return sums if sums.shape[2] == self.counts.shape[1] else sums[..., :-1]
+
+    def with_unknown(self, value: Tensor, sums: Tensor) -> Tensor:
+        """J of all utterances, from its `value` over those of known side."""
+        if sums.shape[2] == self.counts.shape[1]:
+            return value
+        everything = sums[2].sum()
+        share = ratio(self.known(sums)[2].sum(), everything)
+        return share * value + ratio(sums[0, :, -1].sum(), everything)
+
     @abstractmethod
     def __call__(self, sums: Tensor, fairness_weight: float) -> Tensor:
-        """J as a float64 scalar from sums [3, C, 2] float64 and lambda."""
+        """J as a float64 scalar from sums and lambda.
+
+        Args:
+            sums: [3, C, S] float64, or [3, C, S + 1] where training has utterances of unknown side.
+        """
 
     def state_dict(self) -> dict:
         """What a resumed run needs; plain numbers and tensors only."""
@@ -85,7 +106,7 @@ class ERM(Loss):
         self.running = EMA(settings)
 
     def observe(self, sums: Tensor) -> None:
-        self.running.observe(sums)
+        self.running.observe(self.known(sums))
 
     def state_dict(self) -> dict:
         return self.running.state_dict()
@@ -104,13 +125,13 @@ class Penalised(Loss):
 
     @abstractmethod
     def penalty(self, sums: Tensor) -> Tensor:
-        """What lambda multiplies, a float64 scalar."""
+        """What lambda multiplies, a float64 scalar, from the sums of known sides [3, C, S]."""
 
     def __call__(self, sums: Tensor, fairness_weight: float) -> Tensor:
         mean = mean_loss(sums)
         if fairness_weight == 0:
             return mean
-        penalty = self.penalty(sums)
+        penalty = self.penalty(self.known(sums))
         if self.settings.relative:
             penalty = penalty * inverse_power(mean.detach(), self.power - 1)
         return mean + fairness_weight * penalty
@@ -123,9 +144,10 @@ def inverse_power(mean: Tensor, power: float) -> Tensor:
 
 
 class MinMaxGap(Penalised):
-    """ERM + lambda * (max over cells |mean female loss - mean male loss|)^p (arXiv 2603.21050).
+    """ERM + lambda * (largest difference of two sides' mean losses in a cell)^p.
 
-    With `sides: worse` the gradient of the penalty flows through the worse side's mean alone.
+    For two sides that is arXiv 2603.21050. With `sides: worse` the gradient of the penalty flows
+    through the worse side's mean alone.
     """
 
     def __init__(self, settings: config.Objective, counts: Tensor) -> None:
@@ -134,7 +156,7 @@ class MinMaxGap(Penalised):
         self.estimator = ESTIMATORS.find(settings.estimator)(settings)
 
     def observe(self, sums: Tensor) -> None:
-        self.estimator.observe(sums)
+        self.estimator.observe(self.known(sums))
 
     def penalty(self, sums: Tensor) -> Tensor:
         return self.estimator(sums)
@@ -183,15 +205,16 @@ class GroupDRO(Loss):
         self.log_q = uniform - uniform.flatten().logsumexp(0)
 
     def observe(self, sums: Tensor) -> None:
-        total, _, count = sums.detach()
+        total, _, count = self.known(sums).detach()
         counts, log_q = self.counts.to(sums.device), self.log_q.to(sums.device)
         loss = total / count.clamp(min=1) + self.settings.dro_c / counts.clamp(min=1).sqrt()
         log_q = log_q + torch.where(count > 0, self.settings.dro_eta * loss, 0.0)
         self.log_q = log_q - log_q.flatten().logsumexp(0)
 
     def __call__(self, sums: Tensor, fairness_weight: float) -> Tensor:
-        total, _, count = sums
-        return (self.log_q.to(sums.device).exp() * total / count.clamp(min=1)).sum()
+        total, _, count = self.known(sums)
+        value = (self.log_q.to(sums.device).exp() * total / count.clamp(min=1)).sum()
+        return self.with_unknown(value, sums)
 
     def state_dict(self) -> dict:
         return {"log_q": self.log_q.cpu()}
@@ -209,9 +232,10 @@ class Reweight(Loss):
     has_fairness_weight = config.losses.LOSSES["reweight"].has_fairness_weight
 
     def __call__(self, sums: Tensor, fairness_weight: float) -> Tensor:
-        counts = self.counts.to(sums.device)
+        counts, (total, _, count) = self.counts.to(sums.device), self.known(sums)
         group_weights = torch.where(counts > 0, 1 / counts.clamp(min=1), 0.0)
-        return ratio((group_weights * sums[0]).sum(), (group_weights * sums[2]).sum())
+        value = ratio((group_weights * total).sum(), (group_weights * count).sum())
+        return self.with_unknown(value, sums)
 
 
 LOSSES = Registry("loss")
@@ -223,7 +247,7 @@ LOSSES["vrex"] = VREx
 
 
 def value_and_gradient(loss: Loss, sums: Tensor, fairness_weight: float) -> tuple[Tensor, Tensor]:
-    """J and dJ/d(S, Q, N), float64 [3, C, 2], at the global batch's sums."""
+    """J and dJ/d(S, Q, N), float64 in the shape of `sums`, at the global batch's sums."""
     leaf = sums.detach().clone().requires_grad_(True)
     value = loss(leaf, fairness_weight)
     (gradient,) = torch.autograd.grad(value, leaf)

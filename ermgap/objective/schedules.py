@@ -10,7 +10,7 @@ With progress = step / steps of the full budget and u = clip((progress - start) 
     adaptive    lambda <- clip(lambda + eta * (G_dev - epsilon), 0, lambda_max) after an evaluation,
                 from lambda_0 (projected Lagrange-multiplier ascent, arXiv 2603.21050)
 
-G_dev is the largest gap between the genders on dev (`gap: max_gap`, a fraction) or the largest
+G_dev is the largest gap between sides on dev (`gap: max_gap`, a fraction) or the largest
 difference of their mean losses (`gap: loss`, nats). An undefined G_dev does not change lambda.
 """
 

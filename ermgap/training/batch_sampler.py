@@ -1,9 +1,10 @@
-"""Batches that keep both genders of every language, shuffled anew each epoch.
+"""Batches that keep the sides of every cell, shuffled anew each epoch.
 
-The utterances of each stratum (cell x gender) are shuffled, laid end to end, and dealt like cards:
-position i goes to batch (i + offset) mod batches. A stratum is a run of consecutive positions, so
-each batch gets the floor or the ceiling of its even share; a stratum with at least as many
-utterances as there are batches is therefore in every batch, and batch sizes differ by one at most.
+The utterances of each stratum (cell x side, unknown ones as a side of their own) are shuffled, laid
+end to end, and dealt like cards: position i goes to batch (i + offset) mod batches. A stratum is a
+run of consecutive positions, so each batch gets the floor or the ceiling of its even share; a
+stratum with at least as many utterances as there are batches is therefore in every batch, and batch
+sizes differ by one at most.
 """
 
 from __future__ import annotations

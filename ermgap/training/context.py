@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ermgap import config
+from ermgap import attributes, config
 from ermgap.distributed import World
 from ermgap.model import qwen2_audio
 from ermgap.model.batches import IndexedUtterances, cells_of
@@ -53,7 +53,9 @@ def prepare(setup: dict, world: World, note) -> tuple[qwen2_audio.SpeechLLM, Tra
     note("audio features")
     cache = Path(setup["features"]) if setup.get("features") else None
     store = features_of(speech, table, cache=cache, note=note)
-    cells = cells_of(table, settings.data.modalities)
+    attribute = settings.objective.attribute
+    cells = cells_of(table, settings.data.modalities, attribute)
+    sides = attributes.sides(table, attribute)  # of the whole table, whichever a split lacks
     splits = {
         split: IndexedUtterances(
             table[table["split"] == split],
@@ -61,6 +63,8 @@ def prepare(setup: dict, world: World, note) -> tuple[qwen2_audio.SpeechLLM, Tra
             prompt=speech.prompt,
             labels=settings.data.labels,
             cells=cells,
+            attribute=attribute,
+            sides=sides,
         )
         for split in ("train", "dev")
     }

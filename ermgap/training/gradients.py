@@ -36,27 +36,27 @@ def accumulate_gradients(
         over: `labels` or `answer`.
 
     Returns:
-        The global batch's sums [3, C, 2] and J, float64, and the number of this worker's utterances
-        whose weight is negative, so that the step raises their losses (int64 scalar).
+        The global batch's sums [3, C, columns] and J, float64, and the number of this worker's
+        utterances whose weight is negative, so that the step raises their losses (int64 scalar).
     """
-    single, cells = len(batches) == 1, len(objective.cells)
+    single, cells, columns = len(batches) == 1, len(objective.cells), objective.columns
     states, kept = [], []
     raised = torch.zeros((), dtype=torch.int64, device=world.device)
-    sums = torch.zeros(3, cells, 2, dtype=torch.float64, device=world.device)
+    sums = torch.zeros(3, cells, columns, dtype=torch.float64, device=world.device)
     for batch in batches:
         if not single:
             states.append(speech.random_state())
         with torch.set_grad_enabled(single):
             losses = speech.losses(batch, over=over)[0]
         kept.append(losses)
-        sums += group_sums(losses, batch.cell, batch.gender, cells=cells)
+        sums += group_sums(losses, batch.cell, batch.side, cells=cells, sides=columns)
     world.all_reduce(sums)
     value, gradient = objective(sums, progress=progress)
     for i, batch in enumerate(batches):
         if not single:
             speech.set_random_state(states[i])
             kept[i] = speech.losses(batch, over=over)[0]
-        weights = utterance_weights(gradient, kept[i], batch.cell, batch.gender)
+        weights = utterance_weights(gradient, kept[i], batch.cell, batch.side)
         raised += (weights < 0).sum()
         (weights * kept[i]).sum().backward()
         kept[i] = None

@@ -14,7 +14,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from ermgap.config import GENDERS
 from ermgap.distributed import World
 from ermgap.errors import RunFailed
 from ermgap.model.fsdp import step_pieces
@@ -86,7 +85,8 @@ class Training:
         speech.recompute = self.settings.recompute
         speech.reset_adapter(spec.config.adapter, seed=self.settings.seed)
         self.state = TrialState(spec, speech.adapters[0], context=context, world=world)
-        self.strata = context.train.cell * len(GENDERS) + context.train.gender
+        held = context.train
+        self.strata = held.cell * (len(held.sides) + 1) + held.side
         self.steps = -(-len(context.train) // self.settings.batch) * self.settings.epochs
 
     def resume(
@@ -147,7 +147,7 @@ class Training:
         )[0]
 
     def train_epoch(self) -> tuple[torch.Tensor, np.ndarray, float]:
-        """All steps of an epoch: group sums [3, C, 2], the objectives [steps], `raised_share`."""
+        """All steps of an epoch: group sums [3, C, columns], objectives [steps], `raised_share`."""
         settings = self.settings
         self.speech.training = True
         sums, values, raised = 0, [], 0

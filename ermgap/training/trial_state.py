@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from ermgap import metrics
-from ermgap.config import GENDERS, METRICS
+from ermgap.config import METRICS
 from ermgap.distributed import World
 from ermgap.errors import RunFailed
 from ermgap.model.lora import Adapter
@@ -46,7 +46,10 @@ class TrialState:
         self.spec, self.adapter, self.context, self.world = spec, adapter, context, world
         self.config = spec.config
         self.objective = Objective(
-            spec.config.objective, cells=context.cells, counts=context.train.group_counts()
+            spec.config.objective,
+            cells=context.cells,
+            counts=context.train.group_counts(),
+            unknown=context.train.any_unknown,
         )
         self.files = TrialFiles(spec, adapter, context)
         self.parameters = list(adapter.parameters.values())
@@ -104,7 +107,8 @@ class TrialState:
         (`lambda_next`).
 
         Args:
-            sums: group sums of the epoch, [3, C, 2] float64. values: the objective of each step.
+            sums: group sums of the epoch, [3, C, columns] float64.
+            values: the objective of each step.
             scores: log probabilities on dev, [N, labels].
             steps: of the full budget.
             raised: share of the epoch's utterances with a negative weight (`raised_share`): the
@@ -158,13 +162,13 @@ class TrialState:
         return True
 
     def _group_losses(self, sums: torch.Tensor) -> dict[str, float]:
-        """Mean training loss of the epoch per `language/modality/gender`."""
+        """Mean training loss of the epoch per `language/modality/side`."""
         means = group_means(sums).tolist()
         names = cell_names(self.context.cells)
         return {
-            f"{cell}/{gender}": means[c][g]
+            f"{cell}/{side}": means[c][s]
             for c, cell in enumerate(names)
-            for g, gender in enumerate(GENDERS)
+            for s, side in enumerate(self.context.train.sides)
         }
 
     def _require_finite(self, finite: bool, what: str) -> None:

@@ -22,11 +22,11 @@ COUNTS = torch.tensor([[10.0, 20.0], [30.0, 40.0]], dtype=torch.float64)
 
 
 def sums_of(groups: dict[tuple[int, int], list[float]], cells: int = 2) -> torch.Tensor:
-    """[3, C, 2] from the losses of each (cell, gender), added up in plain Python."""
+    """[3, C, 2] from the losses of each (cell, side), added up in plain Python."""
     sums = torch.zeros(3, cells, 2, dtype=torch.float64)
-    for (cell, gender), values in groups.items():
+    for (cell, side), values in groups.items():
         wanted = (math.fsum(values), math.fsum(v * v for v in values), len(values))
-        sums[:, cell, gender] = torch.tensor(wanted, dtype=torch.float64)
+        sums[:, cell, side] = torch.tensor(wanted, dtype=torch.float64)
     return sums
 
 
@@ -35,7 +35,7 @@ def gap_loss(p: float = 2.0, loss: str = "minmaxgap") -> Loss:
 
 
 @pytest.mark.parametrize("p", [1.0, 1.5, 2.0])
-def test_a_cell_that_lacks_a_gender_makes_no_penalty_and_no_gradient_of_one(p):
+def test_a_cell_that_lacks_a_side_makes_no_penalty_and_no_gradient_of_one(p):
     with_both = {(0, 0): [1.0, 2.0], (0, 1): [1.2]}
     value, gradient = value_and_gradient(
         gap_loss(p), sums_of(with_both | {(1, 0): [50.0, 60.0]}), 3.0
@@ -47,7 +47,7 @@ def test_a_cell_that_lacks_a_gender_makes_no_penalty_and_no_gradient_of_one(p):
     assert gradient[0, 0].tolist() == pytest.approx([0.2 + slope / 2, 0.2 - slope], rel=1e-13)
 
 
-def test_where_every_cell_lacks_a_gender_the_objective_is_erm():
+def test_where_every_cell_lacks_a_side_the_objective_is_erm():
     sums = sums_of({(0, 0): [1.0, 2.0], (1, 1): [7.0]})
     ours = value_and_gradient(gap_loss(), sums, 5.0)
     erm = value_and_gradient(gap_loss(loss="erm"), sums, 5.0)
@@ -79,12 +79,12 @@ def test_a_loss_that_is_not_finite_shows_in_the_value(loss, bad):
 def test_group_means_are_means_and_undefined_without_utterances():
     losses = torch.rand(24, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     cells = torch.arange(24) % 3
-    genders = torch.where(cells == 2, 0, torch.arange(24) % 2)
-    means = group_means(group_sums(losses, cells, genders, cells=3))
-    for cell, gender in product(range(3), range(2)):
-        group = losses[(cells == cell) & (genders == gender)]
+    sides = torch.where(cells == 2, 0, torch.arange(24) % 2)
+    means = group_means(group_sums(losses, cells, sides, cells=3, sides=2))
+    for cell, side in product(range(3), range(2)):
+        group = losses[(cells == cell) & (sides == side)]
         wanted = pytest.approx(float(group.mean()), rel=1e-13, nan_ok=True)
-        assert float(means[cell, gender]) == wanted
+        assert float(means[cell, side]) == wanted
     assert torch.isnan(means).nonzero().tolist() == [[2, 1]]
 
 

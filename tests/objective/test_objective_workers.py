@@ -1,10 +1,12 @@
 """Gradients of every objective are exact, however a batch is spread over workers and passes.
 
-The reference is the paper's formula on the whole batch, in one process, in float64, by autograd.
+The reference is the formula on the whole batch, in one process, in float64, by autograd; with two,
+three and seven sides, with and without utterances of unknown side.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from itertools import product
 
@@ -61,8 +63,14 @@ OBJECTIVES = {
     "groupdro": ({"loss": "groupdro", "dro_eta": 0.3, "dro_c": 1.0}, [], 0.0),
     "reweight": ({"loss": "reweight"}, [], 0.0),
 }
-COUNTS = [[40, 55], [30, 5], [90, 0]]  # training utterances per cell and gender
-SHARDS = {  # utterances a worker, by number of workers
+SIDES = {  # number of sides, whether some are unknown: training utterances per cell and side
+    (2, False): [[40, 55], [30, 5], [90, 0]],
+    (2, True): [[40, 55], [30, 5], [90, 0]],
+    (3, True): [[40, 55, 7], [30, 5, 60], [90, 0, 0]],
+    (7, True): [[40, 55, 7, 21, 33, 12, 9], [30, 5, 60, 4, 8, 15, 6], [90, 0, 0, 0, 0, 0, 0]],
+}
+COUNTS = SIDES[2, False]
+SHARDS = {  # of 24 utterances each worker's, by number of workers
     1: {"whole": (24,)},
     2: {"uneven": (17, 7), "empty": (24, 0)},
     4: {"uneven": (11, 6, 6, 1), "empty": (12, 0, 9, 3)},
@@ -70,11 +78,13 @@ SHARDS = {  # utterances a worker, by number of workers
 
 
 class Spread(Loss):
-    """A loss of sums of squares: mean + fairness_weight * sum of group variances."""
+    """A loss of sums of squares: mean + fairness_weight * sum of variances in two cells."""
 
     def __call__(self, sums, fairness_weight):
-        total, square, count = sums[:, :2]
-        variance = square / count - (total / count) ** 2
+        total, square, count = self.known(sums)[:, :2]
+        present = count > 0
+        count = count.clamp(min=1)
+        variance = torch.where(present, square / count - (total / count) ** 2, 0.0)
         return sums[0].sum() / sums[2].sum() + fairness_weight * variance.sum()
 
 
@@ -86,52 +96,80 @@ class Case:
     pieces: int
     dropout: float = 0.0
     real: bool = False
+    sides: int = 2
+    unknown: bool = False
 
     def __str__(self) -> str:
         model = "qwen2-audio" if self.real else "stand-in"
-        return f"{model}-{self.objective}-{self.workers}-workers-{self.shards}-{self.pieces}-passes"
+        sides = f"{self.sides}-sides" + "-and-unknown" * self.unknown
+        where = f"{self.workers}-workers-{self.shards}-{self.pieces}-passes"
+        return f"{model}-{self.objective}-{sides}-{where}"
+
+    @property
+    def data(self) -> dict[str, torch.Tensor]:
+        return data(self.sides, self.unknown)
 
     def rows(self) -> list[list[torch.Tensor]]:
-        """Rows of each worker's micro-batches; `empty` sorts by gender: workers see one only."""
-        sizes = SHARDS[self.workers][self.shards]
-        order = torch.randperm(24, generator=torch.Generator().manual_seed(5))
+        """Rows of each worker's micro-batches; `empty` sorts by side: workers see few only."""
+        side = self.data["side"]
+        sizes = [len(side) * share // 24 for share in SHARDS[self.workers][self.shards]]
+        order = torch.randperm(len(side), generator=torch.Generator().manual_seed(5))
         if self.shards == "empty":
-            order = order[data()["gender"][order].argsort(stable=True)]
+            order = order[side[order].argsort(stable=True)]
         return [
             [rows for rows in shard.tensor_split(self.pieces) if len(rows)]
-            for shard in order.split(list(sizes))
+            for shard in order.split(sizes)
         ]
 
 
-CASES = [
-    Case(objective, workers, shards, pieces, dropout)
-    for workers in SHARDS
-    for objective, shards, pieces, dropout in product(
-        OBJECTIVES, SHARDS[workers], (1, 3), (0.0, 0.05)
-    )
-] + [
-    Case("p2-linear", workers, shards, pieces, dropout, real=True)
-    for workers, shards in ((1, "whole"), (2, "uneven"))
-    for pieces, dropout in ((1, 0.0), (3, 0.0), (3, 0.05))
-]
+CASES = (
+    [
+        Case(objective, workers, shards, pieces, dropout)
+        for workers in SHARDS
+        for objective, shards, pieces, dropout in product(
+            OBJECTIVES, SHARDS[workers], (1, 3), (0.0, 0.05)
+        )
+    ]
+    + [
+        Case("p2-linear", workers, shards, pieces, dropout, real=True)
+        for workers, shards in ((1, "whole"), (2, "uneven"))
+        for pieces, dropout in ((1, 0.0), (3, 0.0), (3, 0.05))
+    ]
+    + [
+        Case(objective, workers, shards, pieces, sides=sides, unknown=unknown)
+        for sides, unknown in list(SIDES)[1:]
+        for workers, shards, pieces in ((1, "whole", 1), (2, "empty", 3), (4, "uneven", 3))
+        for objective in OBJECTIVES
+    ]
+)
 
 
-def data() -> dict[str, torch.Tensor]:
-    """24 utterances; the third cell has no male, and the females there have the largest losses."""
+@functools.cache
+def data(sides: int = 2, unknown: bool = False) -> dict[str, torch.Tensor]:
+    """24 utterances, or 72; the third cell has the first side alone, with the largest losses."""
     random = torch.Generator().manual_seed(3)
-    gender = torch.tensor([0, 1] * 8 + [0] * 8)
-    cell = torch.tensor([0, 0, 1, 1, 0, 1] * 3)[:16].tolist() + [2] * 8
-    x = torch.randn(24, 6, dtype=torch.float64, generator=random) + gender.unsqueeze(1)
-    x[16:] *= 9
-    label = torch.randint(4, (24,), generator=random)
-    return {"x": x, "label": label, "cell": torch.tensor(cell), "gender": gender}
+    n = 24 if sides == 2 else 72
+    both = 2 * n // 3  # are of the cells that have several sides
+    side = torch.arange(both) % 2
+    if sides > 2:
+        side = torch.randint(sides, (both,), generator=random)
+    side = torch.cat([side, torch.zeros(n - both, dtype=torch.int64)])
+    cell = [0, 0, 1, 1, 0, 1] * (n // 6)
+    cell = torch.tensor([*cell[:both], *[2] * (n - both)])
+    x = torch.randn(n, 6, dtype=torch.float64, generator=random) + side.unsqueeze(1)
+    x[both:] *= 9
+    label = torch.randint(4, (n,), generator=random)
+    if unknown:
+        side[::5] = sides
+    return {"x": x, "label": label, "cell": cell, "side": side}
 
 
 class StandIn(torch.nn.Module):
     """What the step knows of a model: losses of a batch."""
 
-    def __init__(self, dropout: float, dtype=torch.float64) -> None:
+    def __init__(self, dropout: float, dtype=torch.float64, held=None) -> None:
         super().__init__()
+        self.held = held or data()
         torch.manual_seed(11)
         layers = (torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Dropout(dropout))
         self.body = torch.nn.Sequential(*layers, torch.nn.Linear(8, 4)).to(dtype)
@@ -146,9 +184,9 @@ class StandIn(torch.nn.Module):
         torch.set_rng_state(state)
 
     def batch(self, rows) -> Batch:
-        d, no = data(), torch.zeros(len(rows))
+        d, no = self.held, torch.zeros(len(rows))
         x = d["x"][rows].to(self.body[0].weight.dtype)
-        groups = d["label"][rows], d["cell"][rows], d["gender"][rows]
+        groups = d["label"][rows], d["cell"][rows], d["side"][rows]
         return Batch(no, None, x, no, no, no, *groups, rows)
 
     def trained(self):
@@ -180,7 +218,7 @@ class Real:
             {
                 "utterance_id": [str(i) for i in range(24)],
                 "emotion": [labels[i] for i in d["label"]],
-                "gender": [("female", "male")[g] for g in d["gender"]],
+                "gender": [("female", "male")[s] for s in d["side"]],
                 "language": [CELLS[c][0] for c in d["cell"]],
                 "transcript": "",
             }
@@ -206,10 +244,11 @@ class _Store(dict):
     tensor = dict.__getitem__
 
 
-def objective_of(name: str) -> Objective:
+def objective_of(name: str, sides: int = 2, unknown: bool = False) -> Objective:
     LOSSES["spread"] = Spread
     settings, gaps, _ = OBJECTIVES[name]
-    objective = Objective(config.Objective(**settings), cells=CELLS, counts=COUNTS)
+    given = {"counts": SIDES[sides, unknown], "unknown": unknown}
+    objective = Objective(config.Objective(**settings), cells=CELLS, **given)
     del LOSSES["spread"]
     for gap in gaps:
         objective.evaluated({"max_gap": gap})
@@ -217,7 +256,7 @@ def objective_of(name: str) -> Objective:
 
 
 def model_of(case: Case):
-    return (Real if case.real else StandIn)(case.dropout)
+    return Real(case.dropout) if case.real else StandIn(case.dropout, held=case.data)
 
 
 def ours(case: Case, world: World) -> dict[str, torch.Tensor]:
@@ -227,7 +266,7 @@ def ours(case: Case, world: World) -> dict[str, torch.Tensor]:
     seeded(model, world.rank)
     sums, value, raised = accumulate_gradients(
         model,
-        objective_of(case.objective),
+        objective_of(case.objective, case.sides, case.unknown),
         batches=batches,
         progress=PROGRESS,
         world=world,
@@ -259,7 +298,7 @@ def reference(case: Case) -> dict[str, torch.Tensor]:
             losses += [model.losses(model.batch(rows), over="labels")[0] for rows in worker]
         losses = torch.cat(losses)
     order = torch.cat([rows for worker in pieces for rows in worker])
-    value = formula(case.objective, losses, data()["cell"][order], data()["gender"][order])
+    value = formula(case, losses, case.data["cell"][order], case.data["side"][order])
     gradient = torch.autograd.grad(value, model.trained(), retain_graph=True)
     (by_loss,) = torch.autograd.grad(value, losses)
     return {
@@ -269,52 +308,57 @@ def reference(case: Case) -> dict[str, torch.Tensor]:
     }
 
 
-def formula(name: str, losses, cell, gender):
+def formula(case: Case, losses, cell, side):
     """The formulas of ermgap/objective by plain means over the whole batch, seen once.
 
-    arXiv 2603.21050: ERM + lambda * (max over cells |mean female - mean male|)^p. A first batch's
-    running means are its own, so that `ema` differs in its gradient alone.
+    A first batch's running means are its own, so that `ema` differs in its gradient alone.
     """
-    settings, _, fairness_weight = OBJECTIVES[name]
+    settings, _, fairness_weight = OBJECTIVES[case.objective]
+    counts = SIDES[case.sides, case.unknown]
     groups = {
-        (c, g): losses[(cell == c) & (gender == g)] for c in range(len(CELLS)) for g in (0, 1)
+        (c, s): losses[(cell == c) & (side == s)]
+        for c in range(len(CELLS))
+        for s in range(case.sides)
     }
     present = {key: group for key, group in groups.items() if len(group)}
-    mean, p = losses.mean(), settings.get("p", 2.0)
-    if name == "erm":
+    mean, p, known = losses.mean(), settings.get("p", 2.0), side < case.sides
+    if settings["loss"] == "erm":
         return mean
-    if name == "spread":
-        return mean + fairness_weight * sum(
-            groups[c, g].var(correction=0) for c in (0, 1) for g in (0, 1)
-        )
+    if settings["loss"] == "spread":
+        cells = {key: group for key, group in present.items() if key[0] < 2}
+        return mean + fairness_weight * sum(group.var(correction=0) for group in cells.values())
     if settings["loss"] == "vrex":
         risks = torch.stack([group.mean() for group in present.values()])
         if settings.get("sides") == "worse":
             above = [risk - risks.mean().detach() for risk in risks if risk > risks.mean()]
             return mean + fairness_weight * sum(gap**2 for gap in above) / len(risks)
         return mean + fairness_weight * risks.var(correction=0)
-    if name == "reweight":
-        each = 1 / torch.tensor(COUNTS, dtype=torch.float64)[cell, gender]
-        each = each / each.sum()
-        return (each * losses).sum()
-    if name == "groupdro":  # five groups exist; all start alike
+    if settings["loss"] == "reweight":
+        each = 1 / torch.tensor(counts, dtype=torch.float64)[cell[known], side[known]]
+        value = (each / each.sum() * losses[known]).sum()
+    elif settings["loss"] == "groupdro":  # all groups that exist start alike
         raw = {
-            (c, g): torch.exp(0.3 * (group.mean().detach() + 1.0 / COUNTS[c][g] ** 0.5)) / 5
-            for (c, g), group in present.items()
+            (c, s): torch.exp(0.3 * (group.mean().detach() + 1.0 / counts[c][s] ** 0.5))
+            for (c, s), group in present.items()
         }
-        return sum(raw[key] * present[key].mean() for key in present) / sum(raw.values())
-    signed = {c: groups[c, 0].mean() - groups[c, 1].mean() for c in range(len(CELLS)) if
-              len(groups[c, 0]) and len(groups[c, 1])}  # fmt: skip
-    worst = max(signed, key=lambda c: abs(signed[c].item()))
-    penalty = signed[worst].abs() ** p
-    if settings.get("sides") == "worse":
-        worse = max((0, 1), key=lambda g: groups[worst, g].mean().item())
-        better = groups[worst, 1 - worse].mean().detach()
-        penalty = (groups[worst, worse].mean() - better) ** p
+        existing = sum(n > 0 for row in counts for n in row)
+        absent = existing - len(present)
+        value = sum(raw[key] * present[key].mean() for key in present)
+        value = value / (sum(raw.values()) + absent)
+    if settings["loss"] in ("reweight", "groupdro"):
+        return (known.sum() * value + losses[~known].sum()) / len(losses)
+    least = 2 if settings.get("estimator") == "unbiased" else 1
+    ends = {}
+    for c in range(len(CELLS)):
+        held = [group for (at, _), group in groups.items() if at == c and len(group) >= least]
+        held.sort(key=lambda group: group.mean().item())
+        if len(held) > 1:
+            ends[c] = held[-1], held[0]
+    higher, lower = max(ends.values(), key=lambda pair: (pair[0].mean() - pair[1].mean()).item())
+    below = lower.mean()
+    penalty = (higher.mean() - (below.detach() if settings.get("sides") == "worse" else below)) ** p
     if settings.get("estimator") == "unbiased":
-        penalty = signed[worst] ** 2 - sum(
-            groups[worst, g].var() / len(groups[worst, g]) for g in (0, 1)
-        )
+        penalty = penalty - sum(group.var() / len(group) for group in (higher, lower))
     if settings.get("relative"):
         penalty = penalty / mean.detach() ** (p - 1)
     return mean + fairness_weight * penalty
@@ -367,11 +411,10 @@ def test_with_dropout_the_passes_equal_autograd_through_one_pass(results, case):
 
 
 def test_workers_agree_to_the_bit_and_count_every_utterance_once(results):
-    d = data()
-    counts = torch.zeros(3, 2, dtype=torch.float64)
-    for cell, gender in zip(d["cell"], d["gender"], strict=True):
-        counts[cell, gender] += 1
     for case, workers in results.items():
+        counts = torch.zeros(3, case.sides + case.unknown, dtype=torch.float64)
+        for cell, side in zip(case.data["cell"], case.data["side"], strict=True):
+            counts[cell, side] += 1
         assert torch.equal(workers[0]["sums"][2], counts), case
         for worker in workers[1:]:
             assert all(torch.equal(worker[key], workers[0][key]) for key in worker), case

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,10 +13,14 @@ from ermgap.errors import UserError
 from ermgap.objective import Objective, group_sums, utterance_weights
 
 CELLS = [("de", "speech"), ("en", "speech"), ("ja", "speech")]
-COUNTS = torch.full((3, 2), 50.0)
-batches = st.lists(
-    st.tuples(st.floats(0, 20), st.integers(0, 2), st.integers(0, 1)), min_size=1, max_size=40
-)
+
+
+def batches(columns: int) -> st.SearchStrategy:
+    """Loss, cell and column of up to 40 utterances."""
+    utterances = st.tuples(st.floats(0, 20), st.integers(0, 2), st.integers(0, columns - 1))
+    return st.lists(utterances, min_size=1, max_size=40)
+
+
 chosen = st.fixed_dictionaries(
     {
         "loss": st.sampled_from(["minmaxgap", "vrex"]),
@@ -27,24 +32,24 @@ chosen = st.fixed_dictionaries(
 )
 
 
-def tensors(batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    losses, cell, gender = zip(*batch, strict=True)
-    return torch.tensor(losses, dtype=torch.float64), torch.tensor(cell), torch.tensor(gender)
+def made(told: config.Objective, sides: int = 2, *, unknown: bool = False) -> Objective:
+    return Objective(told, cells=CELLS, counts=torch.full((3, sides), 50.0), unknown=unknown)
 
 
 def weights_of(objective: Objective, batch) -> tuple[torch.Tensor, torch.Tensor]:
     """J, and the weight of each utterance."""
-    losses, cell, gender = tensors(batch)
-    value, gradient = objective(group_sums(losses, cell, gender, cells=3), progress=0.5)
-    return value, utterance_weights(gradient, losses, cell, gender)
+    losses, cell, side = (torch.from_numpy(np.array(column)) for column in zip(*batch, strict=True))
+    sums = group_sums(losses, cell, side, cells=3, sides=objective.columns)
+    value, gradient = objective(sums, progress=0.5)
+    return value, utterance_weights(gradient, losses, cell, side)
 
 
 @settings(max_examples=300, deadline=None)
-@given(chosen, st.lists(batches, min_size=1, max_size=4))
-def test_with_the_worse_side_alone_no_weight_is_ever_negative(values, steps):
-    one = Objective(config.Objective(sides="worse", **values), cells=CELLS, counts=COUNTS)
-    both = Objective(config.Objective(sides="both", **values), cells=CELLS, counts=COUNTS)
-    for batch in steps:
+@given(chosen, st.sampled_from([2, 3, 7]), st.booleans(), st.data())
+def test_with_the_worse_side_alone_no_weight_is_ever_negative(values, sides, unknown, drawn):
+    one = made(config.Objective(sides="worse", **values), sides, unknown=unknown)
+    both = made(config.Objective(sides="both", **values), sides, unknown=unknown)
+    for batch in drawn.draw(st.lists(batches(one.columns), min_size=1, max_size=4)):
         (value, weights), (value_of_both, _) = weights_of(one, batch), weights_of(both, batch)
         assert (weights >= 0).all()
         if values["loss"] == "minmaxgap":
@@ -59,8 +64,8 @@ def test_with_both_sides_the_better_one_s_weight_is_the_formula_of_levelling_dow
     batch = [(3.0, 0, 0), (2.0, 0, 0), (1.0, 0, 1), (0.4, 0, 1), (0.1, 0, 1), (5.0, 1, 0)]
     gap = 2.5 - 0.5
     for fairness_weight in (0.01, 0.24, 0.3, 2.0):
-        made = config.Objective(loss="minmaxgap", p=p, lambda_max=fairness_weight)
-        _, weights = weights_of(Objective(made, cells=CELLS, counts=COUNTS), batch)
+        told = config.Objective(loss="minmaxgap", p=p, lambda_max=fairness_weight)
+        _, weights = weights_of(made(told), batch)
         pull = fairness_weight * p * gap ** (p - 1)
         assert weights.tolist() == pytest.approx(
             [*[1 / 6 + pull / 2] * 2, *[1 / 6 - pull / 3] * 3, 1 / 6], abs=1e-14
