@@ -41,7 +41,7 @@ LOSSES = {  # in the order in which pictures and the search list them
     "minmaxgap": LossFacts(
         "MinMaxGAP",
         "L + λ · R, R = (the largest difference, over cells of a language and a modality, between "
-        "the mean loss of female and of male utterances) to the power p",
+        "the mean losses of two sides) to the power p",
         ("schedule", "lambda_max", "relative", "estimator", "sides", "p"),
     ),
     "groupdro": LossFacts(
@@ -61,13 +61,13 @@ LOSSES = {  # in the order in which pictures and the search list them
 }
 ESTIMATORS = {
     "batch": "R is taken from the batch as it is",
-    "ema": "which cell is worst, and by how much, comes from running means of the groups",
+    "ema": "which cell and sides are worst, and by how much, comes from running means of groups",
     "unbiased": "the squared difference less the sampling variance of both means; the worst cell "
-    "is chosen by running means",
+    "and its sides are chosen by running means",
 }
 SIDES = {  # of `objective.sides`
-    "both": "the penalty lowers the losses of the worse side and may raise those of the better",
-    "worse": "the penalty lowers the losses of the worse side alone",
+    "both": "the penalty lowers the losses of the worst side and may raise those of the best",
+    "worse": "the penalty lowers the losses of the worst side alone",
 }
 SCHEDULES = {
     "constant": ScheduleFacts("λ is lambda_max throughout"),

@@ -95,14 +95,14 @@ class Running(Estimator):
         past = torch.zeros_like(sums) if self.running is None else self.running.to(sums.device)
         self.running = self.settings.ema * past + sums
 
-    def running_gaps(self, held: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The gaps of the running means between the `held` sides (bool [C, S]).
+    def running_gaps(self, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The gaps of the running means between the `present` sides (bool [C, S]).
 
         Returns:
             The gaps [C], 0 where undefined; the two sides of each [C, 2]; index [1] of the largest.
         """
         means = side_means(self.running)
-        pairs, defined = extremes(means, held)
+        pairs, defined = extremes(means, present)
         gaps = gaps_of(means, pairs)
         return torch.where(defined, gaps, 0.0), pairs, largest(gaps, defined)
 
@@ -145,21 +145,21 @@ def side_means(sums: Tensor) -> Tensor:
     return sums[0] / sums[2].clamp(min=1)
 
 
-def extremes(means: Tensor, held: Tensor) -> tuple[Tensor, Tensor]:
+def extremes(means: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     """The two sides of each cell whose means are compared.
 
     Args:
         means: [C, S].
-        held: sides that can be compared, bool [C, S].
+        present: sides that can be compared, bool [C, S].
 
     Returns:
         [C, 2] int64, the sides of the highest and of the lowest mean; bool [C], whether a cell has
         two that can be compared.
     """
-    highest = torch.where(held, means, -torch.inf).argmax(1)
+    highest = torch.where(present, means, -torch.inf).argmax(1)
     # The last of the lowest ones: two sides even where all tie.
-    lowest = means.shape[1] - 1 - torch.where(held, means, torch.inf).flip(1).argmin(1)
-    return torch.stack([highest, lowest], dim=1), held.sum(1) >= 2
+    lowest = means.shape[1] - 1 - torch.where(present, means, torch.inf).flip(1).argmin(1)
+    return torch.stack([highest, lowest], dim=1), present.sum(1) >= 2
 
 
 def gaps_of(means: Tensor, pairs: Tensor) -> Tensor:

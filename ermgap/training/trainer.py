@@ -85,8 +85,8 @@ class Training:
         speech.recompute = self.settings.recompute
         speech.reset_adapter(spec.config.adapter, seed=self.settings.seed)
         self.state = TrialState(spec, speech.adapters[0], context=context, world=world)
-        held = context.train
-        self.strata = held.cell * (len(held.sides) + 1) + held.side
+        examples = context.train
+        self.strata = examples.cell * (len(examples.sides) + 1) + examples.side
         self.steps = -(-len(context.train) // self.settings.batch) * self.settings.epochs
 
     def resume(

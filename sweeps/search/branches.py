@@ -43,7 +43,7 @@ def key(config: Config) -> str:
     sections = config.to_dict()
     objective = sections.pop("objective")
     del sections["sweep"]
-    sections["objective"] = {name: objective[name] for name in ("loss_over", "ema")}
+    sections["objective"] = {name: objective[name] for name in ("attribute", "loss_over", "ema")}
     return json.dumps(sections, sort_keys=True, default=str)
 
 

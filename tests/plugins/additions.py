@@ -8,10 +8,11 @@ from ermgap.objective import LOSSES, SCHEDULES, Loss, Schedule
 
 
 class WorstGroup(Loss):
-    """(1 + lambda) times the largest mean loss of a gender in a cell."""
+    """(1 + lambda) times the largest mean loss of a side in a cell."""
 
     def __call__(self, sums, fairness_weight):
-        return (1 + fairness_weight) * (sums[0] / sums[2].clamp(min=1)).max()
+        total, _, count = self.known(sums)
+        return (1 + fairness_weight) * (total / count.clamp(min=1)).max()
 
 
 class Square(Schedule):

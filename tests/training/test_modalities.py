@@ -85,7 +85,7 @@ def test_cells_are_languages_by_modalities_and_utterances_come_twice(room, table
             assert pairs[examples.cell[row.Index]] == (row.language, row.modality)
 
 
-def test_group_counts_are_those_of_each_cell_and_gender(room):
+def test_group_counts_are_those_of_each_cell_and_side(room):
     _, context = room
     held, counts = context.train.table, context.train.group_counts()
     for c, (language, modality) in enumerate(context.cells):
@@ -111,7 +111,7 @@ def test_both_rows_of_an_utterance_hear_the_same_and_read_another_text(room):
         assert torch.equal(heard.audio[:frames], read.audio[:frames])
         assert torch.equal(heard.audio_places, read.audio_places), "the texts begin alike"
         assert said[name] in words(speech, read) and said[name] not in words(speech, heard)
-        assert (heard.label, heard.gender) == (read.label, read.gender)
+        assert (heard.label, heard.side) == (read.label, read.side)
         assert read.cell - heard.cell == 2
 
 
