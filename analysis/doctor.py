@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 from scipy import stats
@@ -46,9 +45,9 @@ def examine(info: FrontInfo, records: Records) -> dict[str, object]:
 def predictability(info: FrontInfo, records: Records) -> dict[str, object]:
     """Whether accuracy and gap order the trials alike on two halves of dev.
 
-    The speakers of dev are halved at random within language and gender, the same for all trials,
+    The speakers of dev are halved at random within language and side, the same for all trials,
     `SPLITS` times: what one speaker makes of a trial must not show in both halves. The gap is over
-    the cells that count and whose genders have two speakers each, `cells` of them. `rank` is the
+    the cells that count and whose sides have two speakers each, `cells` of them. `rank` is the
     mean Spearman correlation over trials between the halves, `reliability` that of the whole dev by
     Spearman and Brown's formula, 2r / (1 + r), `error` the standard error of `rank` for as many
     trials as there are, if they were independent and dev were halved once, 1 / sqrt(n - 3): the
@@ -64,7 +63,7 @@ def predictability(info: FrontInfo, records: Records) -> dict[str, object]:
         return {"trials": trials}
     lone = {stratum.split("/")[0] for stratum in sums.lone}
     halved = [cell.split("/")[0] not in lone for cell in sums.cells]
-    sums = replace(sums, counted=sums.counted & halved)
+    sums = sums.with_cells(sums.counted & halved)
     half = _halves(sums)
     weights = np.concatenate([half, ~half]).astype(float)
     names = ("acc", "max_gap")
@@ -149,7 +148,7 @@ def _of_the_gap(gap: Mapping) -> list[str]:
     rank, error, accuracy = gap["max_gap"]["rank"], gap["error"], gap["acc"]["rank"]
     if not np.isfinite(rank):
         return ["Whether the gap is more than noise is unknown: no cell that counts for it has "
-                "two dev speakers of each gender."]  # fmt: skip
+                "two dev speakers of each side."]  # fmt: skip
     measured = (
         f"between two halves of the dev speakers the gaps of {gap['trials']} trials agree in rank "
         f"by {rank:.2f} ± {error:.2f} (accuracy: {accuracy:.2f})"

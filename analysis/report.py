@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import confirmed, doctor
+from analysis import confirmed, doctor, offsets
 from analysis.figures import attainment, family_picture, figures, pairs
 from analysis.front import FrontInfo, choose, front
 from analysis.page import dial_section, explorer, front_table
 from analysis.page import sentences as page_sentences
-from analysis.statistics import Evidence, dial, families, offsets, uncertainty
+from analysis.statistics import Evidence, dial, families, uncertainty
 from analysis.statistics import evidence as gap_evidence
 from analysis.tables import tables
 from analysis.tables.markup import page

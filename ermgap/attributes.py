@@ -53,8 +53,13 @@ def sides(table: pd.DataFrame, attribute: Sequence[str]) -> tuple[str, ...]:
 
 def codes(table: pd.DataFrame, attribute: Sequence[str], names: Sequence[str]) -> np.ndarray:
     """Index of each row's side in `names`, [n] int64; len(names) where it is none of them."""
-    index = pd.Index(names, dtype=object).get_indexer(values(table, attribute))
-    return np.where(index < 0, len(names), index).astype(np.int64)
+    return index(values(table, attribute), names)
+
+
+def index(values: pd.Series, names: Sequence[str]) -> np.ndarray:
+    """Index of each value in `names`, [n] int64; len(names) where it is none of them."""
+    place = pd.Index(names, dtype=object).get_indexer(values)
+    return np.where(place < 0, len(names), place).astype(np.int64)
 
 
 def cell_languages(table: pd.DataFrame, attribute: Sequence[str]) -> pd.Series:
@@ -62,4 +67,4 @@ def cell_languages(table: pd.DataFrame, attribute: Sequence[str]) -> pd.Series:
 
     Sides of different languages can be compared only in a cell that holds several.
     """
-    return table["language"].mask(["language" in attribute] * len(table), ALL)
+    return pd.Series(ALL, table.index) if "language" in attribute else table["language"]

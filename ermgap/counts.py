@@ -1,9 +1,10 @@
 """Encodes predictions as integers, and counts them: every metric is computed from the counts.
 
     encoded = encode(predictions, labels=["anger", "joy", "neutral"])
-    counts = confusions(encoded)                  # [cells, 2 genders, 3 labels, 4 predictions]
+    counts, unknown = confusions(encoded)   # [cells, sides, 3 labels, 4 predictions] of each side
 
-A *cell* is `language/modality`. `ermgap.metrics` re-exports all of this.
+A *cell* is `language/modality`, a *side* the value of a sensitive attribute (ermgap.attributes).
+`ermgap.metrics` re-exports all of this.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ermgap.config import GENDERS
+from ermgap import attributes
+from ermgap.config import GENDER
 from ermgap.errors import UserError
 
 OVERALL = "overall"  # in the place of a language: all languages together
@@ -25,13 +27,15 @@ OVERALL = "overall"  # in the place of a language: all languages together
 class EncodedPredictions:
     """Predictions as integer codes.
 
-    `cells` names the cells and `cell` [n] indexes them; `gender` [n] is 0 (female) or 1 (male);
-    `label` [n] is in 0..K-1; `prediction` [n] is in 0..K, K standing for "none of the labels".
+    `cells` names the cells and `cell` [n] indexes them; `sides` names the S sides, and `side` [n]
+    is in 0..S, S standing for an unknown one; `label` [n] is in 0..K-1; `prediction` [n] is in
+    0..K, K standing for "none of the labels".
     """
 
     cells: tuple[str, ...]
+    sides: tuple[str, ...]
     cell: np.ndarray
-    gender: np.ndarray
+    side: np.ndarray
     label: np.ndarray
     prediction: np.ndarray
     classes: int
@@ -56,13 +60,23 @@ class Margins(NamedTuple):
         return cls(counts.sum(-1), hits, counts.sum(-2)[..., :-1])
 
 
-def encode(predictions: pd.DataFrame, *, labels: Sequence[str]) -> EncodedPredictions:
-    """Turn a predictions table (columns language, modality, gender, label, prediction) into codes.
+def encode(
+    predictions: pd.DataFrame,
+    *,
+    labels: Sequence[str],
+    attribute: Sequence[str] = (GENDER,),
+    sides: Sequence[str] | None = None,
+) -> EncodedPredictions:
+    """Turn a predictions table (columns language, modality, label, prediction) into codes.
 
-    Raises UserError for a missing column, a true label outside `labels`, another gender, or a
-    language that no cell can be named by.
+    Args:
+        attribute: the columns that divide the predictions into sides; more than one are crossed.
+        sides: their order; None: `attributes.sides` of the predictions.
+
+    Raises UserError for a missing column, a true label outside `labels`, or a language that no
+    cell can be named by.
     """
-    needed = ("language", "modality", "gender", "label", "prediction")
+    needed = ("language", "modality", *attribute, "label", "prediction")
     if missing := [column for column in needed if column not in predictions]:
         raise UserError(
             f"the predictions lack the column(s) {', '.join(missing)}; "
@@ -70,7 +84,8 @@ def encode(predictions: pd.DataFrame, *, labels: Sequence[str]) -> EncodedPredic
         )
     if predictions[["language", "modality"]].isna().any(axis=None):
         raise UserError("a row of the predictions has no language or modality; fill in every row.")
-    language, languages = pd.factorize(predictions["language"], sort=True)
+    names = attributes.cell_languages(predictions, attribute)
+    language, languages = pd.factorize(names, sort=True)
     for name in languages:
         if name == OVERALL or "/" in str(name):
             raise UserError(
@@ -80,11 +95,13 @@ def encode(predictions: pd.DataFrame, *, labels: Sequence[str]) -> EncodedPredic
     modality, modalities = pd.factorize(predictions["modality"], sort=True)
     pairs, cell = np.unique(language * max(len(modalities), 1) + modality, return_inverse=True)
     names = [f"{languages[p // len(modalities)]}/{modalities[p % len(modalities)]}" for p in pairs]
+    sides = attributes.sides(predictions, attribute) if sides is None else tuple(sides)
     predicted = pd.Index(labels).get_indexer(predictions["prediction"])
     return EncodedPredictions(
         cells=tuple(names),
+        sides=sides,
         cell=cell,
-        gender=_codes(predictions["gender"], GENDERS),
+        side=attributes.codes(predictions, attribute, sides),
         label=_codes(predictions["label"], labels),
         prediction=np.where(predicted < 0, len(labels), predicted),
         classes=len(labels),
@@ -102,9 +119,10 @@ def _codes(column: pd.Series, names: Sequence[str]) -> np.ndarray:
     return codes
 
 
-def confusions(encoded: EncodedPredictions) -> np.ndarray:
-    """Counts [cells, 2 genders, K true labels, K + 1 predictions] (float64)."""
-    shape = (len(encoded.cells), len(GENDERS), encoded.classes, encoded.classes + 1)
-    index = (encoded.cell, encoded.gender, encoded.label, encoded.prediction)
+def confusions(encoded: EncodedPredictions) -> tuple[np.ndarray, np.ndarray]:
+    """Counts [C, S, K true labels, K + 1 predictions], and those of unknown side [C, K, K + 1]."""
+    shape = (len(encoded.cells), len(encoded.sides) + 1, encoded.classes, encoded.classes + 1)
+    index = (encoded.cell, encoded.side, encoded.label, encoded.prediction)
     flat = np.ravel_multi_index(index, shape)
-    return np.bincount(flat, minlength=int(np.prod(shape))).reshape(shape).astype(float)
+    counts = np.bincount(flat, minlength=int(np.prod(shape))).reshape(shape).astype(float)
+    return counts[:, :-1], counts[:, -1]

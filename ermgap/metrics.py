@@ -1,11 +1,11 @@
-"""Accuracy, weighted F1 and gender gaps of a table of per-utterance predictions.
+"""Accuracy, weighted F1 and the gaps between sides of a table of per-utterance predictions.
 
 Everything that the project reports is computed here, from predictions alone, with numpy and pandas.
 All values are fractions (max_loss_gap: nats); an undefined value is NaN and never 0.
     gaps = evaluate(predictions, labels=["anger", "joy", "neutral"])["gaps"]["de/speech"]
-A *cell* is `language/modality`; `overall/<modality>` pools the languages of a modality. A cell
-counts for max_gap where each gender has enough utterances (`counted_cells`): with two, one of them
-moves accuracy by 50 points.
+A *cell* is `language/modality`; `overall/<modality>` pools the languages of a modality. A *side* is
+a value of the sensitive attribute (gender by default); a gap is the largest difference between two
+sides, max - min. `Compared` says which sides, classes and cells have enough utterances for it.
 """
 
 from __future__ import annotations
@@ -15,202 +15,148 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from ermgap.config import GAP_TITLES, GENDERS, METRICS
+from ermgap.config import GENDER, METRICS
 from ermgap.counts import OVERALL, EncodedPredictions, Margins, confusions, encode
+from ermgap.rates import (
+    GAPS,
+    Compared,
+    accuracy,
+    comparable,
+    differences,
+    gap_sizes,
+    largest_difference,
+    largest_gap,
+    minimum_per_side,
+    pairs,
+    rates,
+    ratio,
+    weighted_f1,
+)
 
 __all__ = [
-    "GAPS", "OVERALL", "EncodedPredictions", "Margins", "accuracy",
-    "confusions", "counted_cells", "differences", "encode", "evaluate", "gap_sizes", "gender_gaps",
-    "minimum_per_side", "rates", "supported_classes", "uncounted_cells",
+    "GAPS", "OVERALL", "Compared", "EncodedPredictions", "Margins", "accuracy", "confusions",
+    "differences", "encode", "evaluate", "gap_sizes", "largest_difference", "largest_gap",
+    "listed",
+    "minimum_per_side", "pairs", "rates", "side_counts", "speakers_of_sides", "uncounted_cells",
     "violation", "weighted_f1",
 ]  # fmt: skip
 
-GAPS = tuple(name for name in GAP_TITLES if name != "avg")
+_COUNT = "n_"  # before a side's name: the key of its number of utterances
 
 
-def accuracy(counts: np.ndarray | Margins) -> np.ndarray:
-    """Share of correct predictions, [...]; NaN where there is no utterance."""
-    support, hits, _ = Margins.of(counts)
-    return _ratio(hits.sum(-1), support.sum(-1))
-
-
-def weighted_f1(counts: np.ndarray | Margins) -> np.ndarray:
-    """F1 averaged over true labels by their support, [...]; NaN if empty.
-
-    A class that is never predicted rightly has F1 0, as scikit-learn's `zero_division=0`.
-    """
-    support, hits, predicted = Margins.of(counts)
-    both = support + predicted
-    f1 = np.divide(2 * hits, both, out=np.zeros_like(both), where=both > 0)
-    return _ratio((f1 * support).sum(-1), support.sum(-1))
-
-
-def supported_classes(counts: np.ndarray | Margins, *, min_support: float) -> np.ndarray:
-    """Classes [..., K] with at least `min_support` true utterances of each gender."""
-    return (Margins.of(counts).support >= min_support).all(axis=-2)
-
-
-def counted_cells(
-    counts: np.ndarray | Margins, *, min_support: float, cell_support: float | None = None
-) -> np.ndarray:
-    """The cells that count for max_gap, bool [C], of counts [C, 2, K, K + 1].
-
-    Those with at least `cell_support` utterances of each gender (None: twice `min_support`) and as
-    many of the four gaps defined as any other of these: the mean of two is not compared with the
-    mean of four. It depends on the true labels alone, so that it is the same for all systems.
-    """
-    gaps = gender_gaps(counts, classes=supported_classes(counts, min_support=min_support))
-    least = minimum_per_side(min_support=min_support, cell_support=cell_support)
-    return _comparable(gaps["defined"], (Margins.of(counts).support.sum(-1) >= least).all(-1))
-
-
-def _comparable(defined: np.ndarray, enough: np.ndarray) -> np.ndarray:
-    """Cells [C] with enough utterances and the most defined gaps among these."""
-    defined = np.where(enough, defined, 0)
-    return (defined > 0) & (defined == defined.max(initial=0))
-
-
-def minimum_per_side(*, min_support: float, cell_support: float | None = None) -> float:
-    """How many utterances of each gender a cell needs to count for max_gap."""
-    return 2 * min_support if cell_support is None else cell_support
+def side_counts(gap: Mapping[str, object]) -> dict[str, int]:
+    """Utterances by side of one cell's gaps as from `evaluate`."""
+    return {key.removeprefix(_COUNT): n for key, n in gap.items() if key.startswith(_COUNT)}
 
 
 def uncounted_cells(
-    gaps: Mapping[str, Mapping], *, min_support: float, cell_support: float | None = None
+    gaps: Mapping[str, Mapping], *, min_support: float = 5, cell_support: float | None = None
 ) -> dict[str, str]:
     """The cells that do not count for max_gap, with a phrase on their numbers of utterances.
 
     Args:
         gaps: as from `evaluate`; those that pool cells are ignored.
+        min_support, cell_support: by which cells are judged that were recorded before this rule.
     """
-    least = minimum_per_side(min_support=min_support, cell_support=cell_support)
     cells = {name: gap for name, gap in gaps.items() if name.split("/", 1)[0] != OVERALL}
-    enough = [min(gap["n_female"], gap["n_male"]) >= least for gap in cells.values()]
+    least = minimum_per_side(min_support=min_support, cell_support=cell_support)
+    enough = [sorted(side_counts(gap).values())[-2:][0] >= least for gap in cells.values()]
     defined = np.array([gap["defined"] for gap in cells.values()])
-    comparable = _comparable(defined, np.array(enough, bool))
+    by_rule = comparable(defined, np.array(enough, bool))
     return {
-        name: f"{gap['n_female']} female and {gap['n_male']} male utterances, {gap['defined']} of "
-        f"{len(GAPS)} gaps defined"
-        for (name, gap), counted in zip(cells.items(), comparable, strict=True)
-        if not counted
+        name: f"{listed(side_counts(gap))} utterances, {gap['defined']} of {len(GAPS)} gaps defined"
+        for (name, gap), counts in zip(cells.items(), by_rule, strict=True)
+        if not gap.get("counts", counts)
     }
 
 
-def rates(
-    counts: np.ndarray | Margins, *, classes: np.ndarray, cells: np.ndarray | None = None
-) -> np.ndarray:
-    """The rates that the gaps compare, by gender [..., 2, 2K + 2] of counts [..., 2, K, K + 1].
-
-    TPR a class, FPR a class, W-F1, accuracy. NaN where undefined; a class that is not one of
-    `classes` (bool [..., K]) is, and so is all of a cell that is not one of `cells` (bool [...]).
-    """
-    support, hits, predicted = Margins.of(counts)
-    n, used = support.sum(-1, keepdims=True), classes[..., None, :]
-    result = np.concatenate(
-        [
-            np.where(used, _ratio(hits, support), np.nan),
-            np.where(used, _ratio(predicted - hits, n - support), np.nan),
-            weighted_f1(counts)[..., None],
-            accuracy(counts)[..., None],
-        ],
-        axis=-1,
-    )
-    return result if cells is None else np.where(cells[..., None, None], result, np.nan)
-
-
-def differences(rates: np.ndarray) -> np.ndarray:
-    """Female less male [..., 2K + 2] of rates [..., 2, 2K + 2]."""
-    return rates[..., 0, :] - rates[..., 1, :]
-
-
-def gap_sizes(signed: np.ndarray) -> dict[str, np.ndarray]:
-    """The gaps that differences of `rates` [..., 2K + 2] amount to, each [...].
-
-    `tpr` and `fpr` are means of |difference| over classes, `w_f1` and `acc` absolute differences,
-    `avg` the mean of those defined (arXiv 2603.21050) and `defined` their number, 0 to 4. `avg` is
-    a seminorm of the differences.
-    """
-    absolute, k = np.abs(signed), (signed.shape[-1] - 2) // 2
-    gaps = {
-        "tpr": _mean(absolute[..., :k]),
-        "fpr": _mean(absolute[..., k : 2 * k]),
-        "w_f1": absolute[..., -2],
-        "acc": absolute[..., -1],
-    }
-    stack = np.stack([gaps[name] for name in GAPS], axis=-1)
-    return gaps | {"avg": _mean(stack), "defined": np.isfinite(stack).sum(-1)}
-
-
-def gender_gaps(counts: np.ndarray | Margins, *, classes: np.ndarray) -> dict[str, np.ndarray]:
-    """`gap_sizes` of the female-male differences of counts [..., 2, K, K + 1].
-
-    A class enters where it is one of `classes` (bool [..., K]) and its rate exists for both.
-    """
-    return gap_sizes(differences(rates(counts, classes=classes)))
+def listed(counts: Mapping[str, int]) -> str:
+    """Numbers of utterances by side in words: `12 female and 9 male`."""
+    phrases = [f"{n:g} {side}" for side, n in counts.items()]
+    return " and ".join(filter(None, [", ".join(phrases[:-1]), *phrases[-1:]]))
 
 
 def evaluate(
     predictions: pd.DataFrame,
     *,
     labels: Sequence[str],
+    attribute: Sequence[str] = (GENDER,),
     min_support: int = 5,
     cell_support: int | None = None,
+    speaker_support: int = 1,
 ) -> dict[str, object]:
     """Every number that one set of predictions gives, as plain Python values.
 
     Args:
-        predictions: one row an utterance: language, modality, gender (female, male), label,
-            prediction (another word than a label counts as wrong) and, for `max_loss_gap`,
-            `logp_<label>` of each label in nats.
+        predictions: one row an utterance: language, modality, the attribute, label, prediction
+            (another word than a label counts as wrong), speaker where `speaker_support` is above 1
+            and, for `max_loss_gap`, `logp_<label>` of each label in nats.
         labels: the K class names.
-        min_support: a class enters the TPR and FPR gaps of a cell when each gender has at least
-            that many true utterances of it there (the paper's table: 1).
-        cell_support: a cell counts for the maxima when each gender has at least that many
-            utterances there, and a group (a gender in a cell) for the worst group when it has
-            (None: twice `min_support`); see `counted_cells`.
+        attribute: columns of the sensitive attribute; several are crossed. An utterance whose side
+            is unknown (empty) counts for acc and w_f1 alone.
+        min_support, cell_support, speaker_support: what a class and a side need to be compared,
+            see `Compared` (the paper's table: min_support 1).
 
     Returns acc, w_f1 (pooled over everything), max_gap (largest `avg` over the cells that count)
     and its worst_cell, the numbers of `cells` and of `cells_counted`, worst_group_w_f1 (smallest
-    W-F1 of a group that counts) and that worst_group, max_loss_gap (largest
-    |mean(-logp_true)_F - mean(-logp_true)_M| over the cells that count), n, majority_rate and
-    majority_w_f1 (of always answering the commonest label), and gaps: per cell and for
-    `overall/<modality>` the keys of `gender_gaps` plus classes, n_female and n_male, and per cell
-    whether it `counts`. Without a cell that counts the maxima are NaN.
+    W-F1 of a group, a side in a cell, that has `cell_support` utterances) and that worst_group,
+    max_loss_gap (largest difference between two sides' mean(-logp_true) over the cells that count),
+    n, majority_rate and majority_w_f1 (of always answering the commonest label), and gaps: per cell
+    and for `overall/<modality>` the keys of `gap_sizes` plus classes (that enter the TPR and FPR
+    gaps) and n_<side> of each side, and per cell whether it `counts`. Without a cell that counts
+    the maxima are NaN.
     Raises UserError for a table that cannot be read.
     """
-    encoded = encode(predictions, labels=labels)
-    counts = confusions(encoded)
-    names, pooled = _with_overall(encoded.cells, counts)
-    gaps = _gaps_by_cell(names, pooled, min_support=min_support)
-    least = minimum_per_side(min_support=min_support, cell_support=cell_support)
-    enough = counts.sum((-2, -1)) >= least  # bool [C, 2]
-    defined = np.array([gaps[name]["defined"] for name in encoded.cells])
-    cells = _comparable(defined, enough.all(-1))
-    for name, counted in zip(encoded.cells, cells, strict=True):
+    encoded = encode(predictions, labels=labels, attribute=attribute)
+    counts, unknown = confusions(encoded)
+    support = {"min_support": min_support, "cell_support": cell_support}
+    speakers = None
+    if speaker_support > 1:
+        support["speaker_support"] = speaker_support
+        speakers = speakers_of_sides(predictions, encoded)
+    compared = Compared.of(counts, **support, speakers=speakers)
+    gaps = _gaps_by_cell(encoded.cells, encoded.sides, counts, compared)
+    for name, counted in zip(encoded.cells, compared.counted, strict=True):
         gaps[name]["counts"] = bool(counted)
+    names, pooled, heard = _pooled(encoded.cells, counts, speakers)
+    pool = Compared.of(pooled, **support, speakers=heard)
+    gaps |= _gaps_by_cell(names, encoded.sides, pooled, pool)
     averages = np.array([gaps[name]["avg"] for name in encoded.cells])
-    worst_cell, max_gap = _extreme(encoded.cells, np.where(cells, averages, np.nan))
-    scores = np.where(enough, weighted_f1(counts), np.nan)
-    group_names = [f"{cell}/{gender}" for cell in encoded.cells for gender in GENDERS]
+    worst_cell, max_gap = _extreme(encoded.cells, np.where(compared.counted, averages, np.nan))
+    least = minimum_per_side(min_support=min_support, cell_support=cell_support)
+    scores = np.where(counts.sum((-2, -1)) >= least, weighted_f1(counts), np.nan)
+    group_names = [f"{cell}/{side}" for cell in encoded.cells for side in encoded.sides]
     worst_group, lowest = _extreme(group_names, -scores.ravel())
-    everything = counts.sum((0, 1))
-    rate = float(_ratio(everything.sum(-1).max(), everything.sum()))
-    losses = np.where(cells, _loss_gaps(predictions, encoded, labels), np.nan)
+    everything = counts.sum((0, 1)) + unknown.sum(0)
+    rate = float(ratio(everything.sum(-1).max(), everything.sum()))
+    losses = _loss_gaps(predictions, encoded, labels, compared.sides)
     return {
         "acc": float(accuracy(everything)),
         "w_f1": float(weighted_f1(everything)),
         "max_gap": max_gap,
         "worst_cell": worst_cell,
-        "cells": len(cells),
-        "cells_counted": int(cells.sum()),
+        "cells": len(encoded.cells),
+        "cells_counted": int(compared.counted.sum()),
         "worst_group_w_f1": -lowest,
         "worst_group": worst_group,
-        "max_loss_gap": _extreme(encoded.cells, losses)[1],
+        "max_loss_gap": _extreme(encoded.cells, np.where(compared.counted, losses, np.nan))[1],
         "n": len(predictions),
         "majority_rate": rate,
         "majority_w_f1": rate * 2 * rate / (1 + rate),
         "gaps": gaps,
     }
+
+
+def speakers_of_sides(predictions: pd.DataFrame, encoded: EncodedPredictions) -> np.ndarray:
+    """Distinct speakers of each side, [C, S] int."""
+    speaker = pd.factorize(predictions["speaker"])[0]
+    shape = (len(encoded.cells), len(encoded.sides) + 1, max(len(predictions), 1))
+    heard = np.zeros(shape[:2], int)
+    cell, side, _ = np.unravel_index(
+        np.unique(np.ravel_multi_index((encoded.cell, encoded.side, speaker), shape)), shape
+    )
+    np.add.at(heard, (cell, side), 1)
+    return heard[:, :-1]
 
 
 def violation(name: str, value: float | None, limit: float) -> float:
@@ -224,21 +170,29 @@ def violation(name: str, value: float | None, limit: float) -> float:
     return float(value - limit if METRICS[name].direction == "min" else limit - value)
 
 
-def _with_overall(cells: Sequence[str], counts: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """The cells followed by one `overall/<modality>` a modality, whose counts are summed."""
+def _pooled(
+    cells: Sequence[str], counts: np.ndarray, speakers: np.ndarray | None
+) -> tuple[list[str], np.ndarray, np.ndarray | None]:
+    """`overall/<modality>` of each modality, and its sums of counts and of speakers."""
     modalities = np.array([cell.split("/", 1)[1] for cell in cells], dtype=object)
     unique = sorted(set(modalities))
-    sums = [counts[modalities == modality].sum(0) for modality in unique]
-    names = [*cells, *(f"{OVERALL}/{modality}" for modality in unique)]
-    return names, np.concatenate([counts, np.reshape(sums, (-1, *counts.shape[1:]))])
+
+    def sums(values: np.ndarray) -> np.ndarray:
+        parts = [values[modalities == modality].sum(0) for modality in unique]
+        return np.reshape(parts, (-1, *values.shape[1:]))
+
+    names = [f"{OVERALL}/{modality}" for modality in unique]
+    return names, sums(counts), None if speakers is None else sums(speakers)
 
 
-def _gaps_by_cell(names: Sequence[str], counts: np.ndarray, *, min_support: int) -> dict:
-    classes = supported_classes(counts, min_support=min_support)
-    gaps = gender_gaps(counts, classes=classes)
+def _gaps_by_cell(
+    names: Sequence[str], sides: Sequence[str], counts: np.ndarray, compared: Compared
+) -> dict:
+    classes = compared.classes
+    gaps = gap_sizes(differences(rates(counts, classes=classes, sides=compared.sides)))
     n = counts.sum((-2, -1)).astype(int)
-    integers = {"defined": gaps.pop("defined"), "classes": classes.sum(-1)}
-    integers |= {"n_female": n[:, 0], "n_male": n[:, 1]}
+    integers = {"defined": gaps.pop("defined"), "classes": classes.any(-2).sum(-1)}
+    integers |= {f"{_COUNT}{side}": n[:, place] for place, side in enumerate(sides)}
     return {
         name: {key: float(value[i]) for key, value in gaps.items()}
         | {key: int(value[i]) for key, value in integers.items()}
@@ -247,29 +201,23 @@ def _gaps_by_cell(names: Sequence[str], counts: np.ndarray, *, min_support: int)
 
 
 def _loss_gaps(
-    predictions: pd.DataFrame, encoded: EncodedPredictions, labels: Sequence[str]
+    predictions: pd.DataFrame,
+    encoded: EncodedPredictions,
+    labels: Sequence[str],
+    compared: np.ndarray,
 ) -> np.ndarray:
-    """|mean loss of females - of males| per cell [cells]; NaN without `logp_` columns."""
+    """Largest difference between mean losses of `compared` sides, [cells]; NaN without `logp_`."""
     columns = [f"logp_{label}" for label in labels]
     if not set(columns) <= set(predictions.columns):
         return np.full(len(encoded.cells), np.nan)
     logp = predictions[columns].to_numpy(dtype=float)
     loss = -np.take_along_axis(logp, encoded.label[:, None], axis=1)[:, 0]
-    group, size = encoded.cell * 2 + encoded.gender, 2 * len(encoded.cells)
+    width = len(encoded.sides) + 1
+    group, size = encoded.cell * width + encoded.side, width * len(encoded.cells)
     sums = np.bincount(group, weights=loss, minlength=size)
-    means = _ratio(sums, np.bincount(group, minlength=size)).reshape(-1, 2)
-    return np.abs(means[:, 0] - means[:, 1])
-
-
-def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-    top, bottom = np.asarray(top, dtype=float), np.asarray(bottom, dtype=float)
-    return np.divide(top, bottom, out=np.full(np.shape(bottom), np.nan), where=bottom > 0)
-
-
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Mean over the last axis of what is finite; NaN where nothing is."""
-    finite = np.isfinite(values)
-    return _ratio(np.where(finite, values, 0.0).sum(-1), finite.sum(-1))
+    means = ratio(sums, np.bincount(group, minlength=size)).reshape(-1, width)[:, :-1]
+    means = np.where(compared, means, np.nan)
+    return largest_difference(differences(means[..., None]))[..., 0]
 
 
 def _extreme(names: Sequence[str], values: Sequence[float]) -> tuple[str | None, float]:

@@ -73,9 +73,10 @@ def _what_to_use(line: Line, band: Band | None, best: int | None, cell: str | No
         changes[f"gap in {cell}"] = band.to_lower[best]["cell_gap"]
     less = ", ".join(f"{name} {change.text()}" for name, change in changes.items())
     sentence += f"; against {line.lower} on the same speakers, in points (95 %): {less}"
-    sides = [f"{100 * women:.1f}/{100 * men:.1f}" for women, men in band.recall[[0, best]]]
+    sides = ["/".join(f"{100 * rate:.1f}" for rate in rates) for rates in band.recall[[0, best]]]
     if np.isfinite(band.recall).all():
-        sentence += f"; recall of women/men in {band.cell} goes from {sides[0]} to {sides[1]} %"
+        names = "/".join(band.sides)
+        sentence += f"; recall of {names} in {band.cell} goes from {sides[0]} to {sides[1]} %"
     return f"{sentence}."
 
 

@@ -136,18 +136,20 @@ def _predicted(records: Records, trial_id: str, cell: str | None, texts: Mapping
     `cell` is that of the largest gap, None where it must be found.
     """
     table = dev_predictions(records, trial_id)
-    labels = records.sweep["labels"]
+    asked = classes_of(records)
+    labels = asked["labels"]
     if table is None or table.empty:
         return {"why": "its predictions are absent or unreadable"}
     try:
-        coded = metrics.encode(table, labels=labels)
+        coded = metrics.encode(table, labels=labels, attribute=asked["attribute"])
     except UserError as problem:
         return {"why": str(problem)}
-    counts = metrics.confusions(coded)
+    counts, _ = metrics.confusions(coded)
     margins = metrics.Margins.of(counts)
-    cell = cell or metrics.evaluate(table, **classes_of(records))["worst_cell"]
+    cell = cell or metrics.evaluate(table, **asked)["worst_cell"]
     return {
         "cells": coded.cells,
+        "sides": coded.sides,
         "cell": cell,
         "n": margins.support.astype(int).tolist(),
         "hits": margins.hits.astype(int).tolist(),
@@ -167,7 +169,7 @@ def _worst_cell(trial: Trial) -> str | None:
 def _calibration(
     table: pd.DataFrame, coded: metrics.EncodedPredictions, labels: Sequence[str]
 ) -> list | None:
-    """By gender: bins of (confidence, share right, n), and the calibration error; None without."""
+    """By side: bins of (confidence, share right, n), and the calibration error; None without."""
     columns = [f"logp_{label}" for label in labels]
     if not set(columns) <= set(table.columns):
         return None
@@ -178,8 +180,8 @@ def _calibration(
         return None
     right = coded.label == coded.prediction
     sides = []
-    for gender in range(2):
-        mine = coded.gender == gender
+    for side in range(len(coded.sides)):
+        mine = coded.side == side
         place = np.minimum((sure[mine] * BINS).astype(int), BINS - 1)
         bins = [
             (sure[mine][place == k].mean(), right[mine][place == k].mean(), int((place == k).sum()))
@@ -199,20 +201,21 @@ def _utterances(
     labels: Sequence[str],
     texts: Mapping[str, str],
 ) -> list[dict]:
-    """The errors of the gender that does worse in the worst cell, clearest first."""
+    """The errors of the side that does worst in the worst cell, clearest first."""
     if worst not in coded.cells:
         return []
-    counts = metrics.confusions(coded)
+    counts, _ = metrics.confusions(coded)
     cell = coded.cells.index(worst)
     worse = int(np.nanargmin(metrics.accuracy(counts[cell])))
-    wrong = (coded.cell == cell) & (coded.gender == worse) & (coded.label != coded.prediction)
+    wrong = (coded.cell == cell) & (coded.side == worse) & (coded.label != coded.prediction)
     rows = table[wrong]
     columns = [f"logp_{label}" for label in labels]
     if set(columns) <= set(table.columns):
         logp = rows[columns].to_numpy(float)
         order = np.argsort(np.take_along_axis(logp, coded.label[wrong][:, None], 1)[:, 0])
         rows = rows.iloc[order]
-    names = ["utterance_id", "speaker", "gender", "label", "prediction"]
+    names = ["utterance_id", "speaker", "side", "label", "prediction"]
+    rows = rows.assign(side=coded.sides[worse])
     listed = rows[names].head(UTTERANCES).astype(str).to_dict("records")
     return [row | {"text": texts[row["utterance_id"]]} if row["utterance_id"] in texts else row
             for row in listed]  # fmt: skip

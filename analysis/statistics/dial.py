@@ -39,13 +39,15 @@ class Band:
     Attributes:
         to_lower, to_erm: of the smoothed curve less the lower end, and less ERM (empty without).
         cell: where the lower end's largest gap is.
-        recall: mean recall of both genders there over the classes that count, [n, 2].
+        sides: those that are compared there, S of them.
+        recall: mean recall of each of them there over the classes that count, [n, S].
         barrier: by which accuracy at a position in a barrier is below the worse end's, by id.
     """
 
     to_lower: list[Differences]
     to_erm: list[Differences]
     cell: str | None
+    sides: tuple[str, ...]
     recall: np.ndarray
     barrier: dict[str, float]
 
@@ -103,6 +105,7 @@ class Dial:
             return described
         return described | {
             "cell": band.cell,
+            "sides": list(band.sides),
             "recall": band.recall.tolist(),
             "less_lower": [_plain(change) for change in band.to_lower],
             "less_erm": [_plain(change) for change in band.to_erm],
@@ -162,12 +165,14 @@ def _band(
     lower = scores[line.lower]
     (cell,) = lower.cells
     rates = np.stack([sums.rates(sums.measured_weights, name)[0, cell] for name in line.ids])
-    classes = np.flatnonzero(sums.classes[cell])
+    sides, k = np.flatnonzero(sums.compared.sides[cell]), len(sums.labels)
+    recall = [rates[:, side, :k][:, sums.compared.classes[cell, side]] for side in sides]
     return Band(
         to_lower=[paired.difference(sums, point, lower) for point in smooth],
         to_erm=[paired.difference(sums, point, erm) for point in smooth] if erm else [],
         cell=sums.cells[cell],
-        recall=rates[..., classes].mean(-1) if len(classes) else np.full((len(mine), 2), np.nan),
+        sides=tuple(sums.sides[side] for side in sides),
+        recall=np.stack([r.mean(-1) if r.size else np.full(len(r), np.nan) for r in recall], -1),
         barrier=barrier,
     )
 

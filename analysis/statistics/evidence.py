@@ -34,15 +34,14 @@ class PointEvidence:
         band: what fair models of its accuracy show.
         change: acc, w_f1 and max_gap less those of ERM, paired, and cell_gap where a cell was
             named before the sweep; None for ERM itself or without it.
-        cell, female, male: where the largest gap is, and the accuracies of both genders there.
+        cell, accuracies: where the largest gap is, and the accuracy of each side there.
     """
 
     gap: intervals.MaxGapInterval
     band: null_band.Band
     change: dict[str, paired.PairedDifference] | None
     cell: str | None
-    female: float
-    male: float
+    accuracies: dict[str, float]
 
     @property
     def is_gap(self) -> bool:
@@ -144,14 +143,15 @@ def signed_gaps(info: FrontInfo, records: Records) -> dict[str, list[dict]]:
     return gaps
 
 
-def _worst_cell(sums: SpeakerSums, system: str) -> tuple[str | None, float, float]:
-    """The cell of the largest gap, and the accuracies of women and men there."""
+def _worst_cell(sums: SpeakerSums, system: str) -> tuple[str | None, dict[str, float]]:
+    """The cell of the largest gap, and the accuracy of each side that is compared there."""
     gaps = metrics.gap_sizes(sums.observed(system))["avg"]
     if not np.isfinite(gaps).any():
-        return None, float("nan"), float("nan")
+        return None, {}
     cell = int(np.nanargmax(gaps))
-    female, male = sums.rates(sums.measured_weights, system)[0, cell, :, -1]
-    return sums.cells[cell], float(female), float(male)
+    rates = sums.rates(sums.measured_weights, system)[0, cell, :, -1].tolist()
+    sides = zip(sums.sides, rates, strict=True)
+    return sums.cells[cell], {side: rate for side, rate in sides if np.isfinite(rate)}
 
 
 def sentence(info: FrontInfo, evidence: Evidence) -> str:
@@ -162,7 +162,7 @@ def sentence(info: FrontInfo, evidence: Evidence) -> str:
     bounded = [point for point in front if np.isfinite(point.band.high)]
     if not bounded:
         return ("Whether any of these gaps is more than chance is unknown: that needs the "
-                "predictions, and a language with two dev speakers of one gender.")  # fmt: skip
+                "predictions, and a language with two dev speakers of one side.")  # fmt: skip
     band = float(np.median([point.band.high for point in bounded]))
     speakers = f" by {info.speakers} speakers" if info.speakers else ""
     start = (
@@ -176,7 +176,7 @@ def sentence(info: FrontInfo, evidence: Evidence) -> str:
         return f"{start}."
     if not any(np.isfinite(point.change["max_gap"].high) for point in compared):
         return (f"{start}; whether any lowered ERM's gap is unknown where one speaker has all "
-                "dev utterances of a gender.")  # fmt: skip
+                "dev utterances of a side.")  # fmt: skip
     return (
         f"{start}, and of {len(compared)} compared with ERM {_count(compared, 'fell')} surely "
         f"lowered its gap (95 % confidence, on the same speakers){_clearest(info, evidence)}."

@@ -6,7 +6,7 @@
 Each family's front is of its own trials alone. A hypervolume grows with the number of trials, and a
 search gives more of them to what does well; so it is also given for as many trials as the rarest
 family has, drawn at random. The standard error is over dev speakers resampled within language and
-gender, the same for all families (`analysis.statistics.speaker_sums`); which trials there are, and
+side, the same for all families (`analysis.statistics.speaker_sums`); which trials there are, and
 their seeds, is not resampled.
 """
 

@@ -5,14 +5,16 @@
     bound = max_gap_interval(sums, "t0004", weights)   # measured, corrected, at most
 
 An absolute value, or the maximum of several, gets no percentile interval: that could not contain
-zero. Signed differences get Student's interval from `jackknife`, and none where one speaker of a
-gender has all of the utterances.
+zero. Signed differences between two sides get Student's interval from `jackknife`, widened for the
+number of pairs that are compared (Bonferroni), and none where one speaker of a side has all of the
+utterances.
 
 A cell's average gap is the largest of the linear functions of its signed differences that the
-choices of their signs give. The true one is one of these, of which the measured gap is no less than
-the estimate: so the measured gap plus the one-sided reach of the function with the largest error is
-a bound of the true gap, and the largest of these bounds over cells one of max_gap, without any
-correction for many comparisons. A difference that has no interval adds all that it could be, 1.
+choices of a pair and a sign for each of them give. The true one is one of these, of which the
+measured gap is no less than the estimate: so the measured gap plus the one-sided reach of the
+function with the largest error is a bound of the true gap, and the largest of these bounds over
+cells one of max_gap, without any correction for many comparisons. A difference that has no interval
+adds all that it could be, 1.
 """
 
 from __future__ import annotations
@@ -37,25 +39,30 @@ def parts(sums: SpeakerSums) -> list[tuple[str, str]]:
 
 
 def signed_gaps(sums: SpeakerSums, system: str) -> pd.DataFrame:
-    """Every defined signed gap (female less male) with its interval, one row each, in fractions.
+    """Every defined signed gap (first less second side) with its interval, one row each.
 
-    Columns: cell, metric (tpr, fpr, w_f1, acc), class, female, male, gap, se, df, low, high, and
-    least and most, the range over leaving out each speaker. Where one speaker of a gender has all
-    utterances of a class, or of a cell, these six are NaN: what differs between speakers cannot be
-    seen there.
+    Columns: cell, metric (tpr, fpr, w_f1, acc), class, first and second (the sides), first_rate and
+    second_rate, gap, se, df, low, high, and least and most, the range over leaving out each
+    speaker; fractions. Where one speaker of a side has all utterances of a class, or of a cell,
+    these six are NaN: what differs between speakers cannot be seen there. The intervals of a cell's
+    pairs hold together with confidence LEVEL.
     """
     rate = sums.rates(sums.measured_weights, system)[0]
     gap, without = metrics.differences(rate), sums.signed_gaps(sums.without_each(), system)
-    se, df = jackknife(sums, gap, without, sums.share, by_chance(sums, rate))
-    reach = stats.t.ppf(0.5 + LEVEL / 2, df) * se
+    se, df = jackknife(sums, gap, without, sums.share_of_pairs, by_chance(sums, rate))
+    compared = np.maximum(np.isfinite(gap).sum(1, keepdims=True), 1)
+    reach = stats.t.ppf(1 - (0.5 - LEVEL / 2) / compared, df) * se
     at = np.nonzero(np.isfinite(gap))
     named, without = parts(sums), np.where(np.isfinite(se), without, np.nan)[:, *at]
+    first, second = (side[at[1]] for side in metrics.pairs(len(sums.sides)))
     columns = {
         "cell": [sums.cells[c] for c in at[0]],
-        "metric": [named[p][0] for p in at[1]],
-        "class": [named[p][1] for p in at[1]],
-        "female": rate[:, 0][at],
-        "male": rate[:, 1][at],
+        "metric": [named[p][0] for p in at[2]],
+        "class": [named[p][1] for p in at[2]],
+        "first": [sums.sides[side] for side in first],
+        "second": [sums.sides[side] for side in second],
+        "first_rate": rate[at[0], first, at[2]],
+        "second_rate": rate[at[0], second, at[2]],
         "gap": gap[at],
         "se": se[at],
         "df": df[at],
@@ -76,7 +83,7 @@ class MaxGapInterval:
         corrected: less its bias by the bootstrap, 2 measured - mean(resampled), but at least 0 and
             at most `measured`: the bias of a seminorm is upward.
         at_most: the true one is at most this, with confidence `level`; NaN where one speaker has
-            all utterances of a gender in a cell.
+            all utterances of a side in a cell.
     """
 
     measured: float
@@ -103,58 +110,95 @@ def max_gap_interval(sums: SpeakerSums, system: str, weights: np.ndarray) -> Max
 def _reach(sums: SpeakerSums, system: str) -> np.ndarray:
     """How far each cell's average gap can be above the measured one, [C]; NaN if unknown.
 
-    Student's quantile times the largest error over choices of signs, and all that differences
-    without an interval could add. At least the half of the average that accuracy and W-F1 are,
-    which rise and fall together, varies with the utterances.
+    Student's quantile times the largest error over choices of pairs and signs, and all that
+    differences without an interval could add. At least the half of the average that accuracy and
+    W-F1 are, which rise and fall together, varies with the utterances.
     """
-    rate = sums.rates(sums.measured_weights, system)[0]
-    whole, without = metrics.differences(rate), sums.signed_gaps(sums.without_each(), system)
-    known, least = has_interval(sums, system), by_chance(sums, rate)[:, -1] / 4
-    scale = np.ones((len(sums.units), 1))
+    whole, without = sums.observed(system), sums.signed_gaps(sums.without_each(), system)
+    known = has_interval(sums, system)
+    usable, least = accuracy_is_known(known, whole), half_by_chance(sums, system)
+    scale = np.ones((len(sums.units), 1, 1))
     for rows in sums.strata:
         scale[rows] = np.sqrt((len(rows) - 1) / len(rows))
     reach = np.full(len(whole), np.nan)
-    for cell in np.flatnonzero(known[:, -1]):
+    for cell in np.flatnonzero(usable):
         gap, weight = whole[cell], coefficients(whole[cell])
         change = np.where(known[cell], without[:, cell] - gap, 0.0) * weight
-        signs = _signs_of_largest_error(change * scale, first=np.where(gap < 0, -1.0, 1.0))
-        share = sums.share[:, cell, -1]
-        se, df = jackknife(sums, np.zeros(()), change @ signs, share, least[cell])
-        unseen = np.where(known[cell], 0.0, weight * (1 - np.abs(np.nan_to_num(gap))))
+        selected = _largest_error(change * scale, first=_one_pair_each(np.nan_to_num(gap)))
+        there = np.isin(sums.side, _sides_of(selected * weight, len(sums.sides)))
+        share = np.where(there, sums.share[:, cell, -1], 0.0)
+        error = change.reshape(len(change), -1) @ selected.ravel()
+        se, df = jackknife(sums, np.zeros(()), error, share, least[cell])
+        size = np.nan_to_num(metrics.largest_difference(gap))
+        unseen = np.where(all_known(known, whole)[cell], 0.0, weight * (1 - size))
         reach[cell] = stats.t.ppf(LEVEL, df) * se + unseen.sum()
     return reach
 
 
 def has_interval(sums: SpeakerSums, system: str) -> np.ndarray:
-    """Whether each signed gap has an interval, bool [C, 2K + 2]."""
+    """Whether each signed gap has an interval, bool [C, pairs, 2K + 2]."""
     whole, without = sums.observed(system), sums.signed_gaps(sums.without_each(), system)
-    return np.isfinite(jackknife(sums, whole, without, sums.share)[0])
+    return np.isfinite(jackknife(sums, whole, without, sums.share_of_pairs)[0])
+
+
+def all_known(known: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Whether every defined pair of a difference has an interval, bool [C, 2K + 2]."""
+    return (known | ~np.isfinite(whole)).all(1)
+
+
+def accuracy_is_known(known: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Whether a cell's accuracies can be compared with intervals, bool [C]."""
+    return all_known(known, whole)[:, -1] & np.isfinite(whole[..., -1]).any(1)
+
+
+def half_by_chance(sums: SpeakerSums, system: str) -> np.ndarray:
+    """Variance [C] of half a difference of accuracies, of the noisiest pair, all speakers alike."""
+    rate = sums.rates(sums.measured_weights, system)[0]
+    defined = np.isfinite(metrics.differences(rate)[..., -1])
+    return np.where(defined, by_chance(sums, rate)[..., -1], 0.0).max(1, initial=0.0) / 4
 
 
 def coefficients(gap: np.ndarray) -> np.ndarray:
-    """Weight of each |signed gap| [P] in the average gap of its cell."""
-    k, there = (len(gap) - 2) // 2, np.isfinite(gap)
+    """Weight of each largest difference [P] in the average gap of its cell, gap [pairs, P]."""
+    k, there = (gap.shape[-1] - 2) // 2, np.isfinite(gap).any(0)
     blocks = [slice(0, k), slice(k, 2 * k), slice(-2, -1), slice(-1, None)]
-    weights = np.zeros(len(gap))
+    weights = np.zeros(gap.shape[-1])
     for block in blocks:
         weights[block] = there[block] / max(there[block].sum(), 1)
     return weights / max(sum(there[block].any() for block in blocks), 1)
 
 
-def _signs_of_largest_error(moved: np.ndarray, *, first: np.ndarray) -> np.ndarray:
-    """Signs [P] that make |moved @ signs| large, moved [U, P]: ascent from several starts.
+def _one_pair_each(values: np.ndarray) -> np.ndarray:
+    """1 or -1 at each part's largest |value|, by its sign, and 0 elsewhere: [pairs, P]."""
+    selected, at = np.zeros_like(values), np.abs(values).argmax(0)
+    place = at, np.arange(values.shape[1])
+    selected[place] = np.where(values[place] < 0, -1.0, 1.0)
+    return selected
 
-    The square is convex in the signs, so each step of signs = sign(gradient) increases it.
+
+def _sides_of(selected: np.ndarray, sides: int) -> np.ndarray:
+    """The sides of pairs that have some value other than 0, of values [pairs, P]."""
+    used = selected.any(1)
+    return np.unique(np.concatenate([side[used] for side in metrics.pairs(sides)]))
+
+
+def _largest_error(moved: np.ndarray, *, first: np.ndarray) -> np.ndarray:
+    """One signed pair for each part, [pairs, P], that makes the sum of moved [U, pairs, P] large.
+
+    Ascent from several starts: the square is convex, so that each step to the pairs and signs of
+    its gradient increases it.
     """
-    square = moved.T @ moved
+    flat = moved.reshape(len(moved), -1)
+    square = flat.T @ flat
     best, most = first, -1.0
-    for start in [first, *np.where(np.linalg.eigh(square)[1].T[::-1] < 0, -1.0, 1.0)]:
-        signs = start
+    starts = [start.reshape(first.shape) for start in np.linalg.eigh(square)[1].T[::-1]]
+    for start in [first, *map(_one_pair_each, starts)]:
+        selected = start
         for _ in range(50):
-            after = np.where(square @ signs < 0, -1.0, 1.0)
-            if (after == signs).all():
+            after = _one_pair_each((square @ selected.ravel()).reshape(first.shape))
+            if (after == selected).all():
                 break
-            signs = after
-        if (value := signs @ square @ signs) > most:
-            best, most = signs, value
+            selected = after
+        if (value := selected.ravel() @ square @ selected.ravel()) > most:
+            best, most = selected, value
     return best

@@ -4,8 +4,8 @@
 
 CR3 in Hansen 2024, "Jackknife standard errors for clustered regression", over the speakers who have
 a part in the statistic. The degrees of freedom are Satterthwaite's from the strata, where speakers
-of unequal sizes N count as (sum N)^2 / sum N^2 of them (Welch 1947 for equal ones). Two women who
-are alike by chance would lend their small variance the freedom of twenty men, and such intervals
+of unequal sizes N count as (sum N)^2 / sum N^2 of them (Welch 1947 for equal ones). Two who are
+alike by chance would lend their small variance the freedom of twenty others, and such intervals
 cover 88 %: so the degrees of freedom are no more than if all speakers differed alike (Bell and
 McCaffrey 2002; Imbens and Kolesar 2016). The variance is no less than what utterances alone give a
 rate, with one success and one failure added (Agresti and Caffo 2000): that all speakers have the
@@ -17,6 +17,7 @@ from __future__ import annotations
 import numpy as np
 
 from analysis.statistics.speaker_sums import SpeakerSums
+from ermgap import metrics
 
 
 def jackknife(
@@ -54,13 +55,15 @@ def jackknife(
 
 
 def by_chance(sums: SpeakerSums, rate: np.ndarray) -> np.ndarray:
-    """Variances [C, 2K + 2] of the differences of rates [C, 2, 2K + 2] if all speakers were alike.
+    """Variances [C, pairs, 2K + 2] of differences of rates [C, S, 2K + 2], all speakers alike.
 
     Of W-F1 it is accuracy's.
     """
     right = np.nan_to_num(np.concatenate([rate[..., :-2], rate[..., [-1, -1]]], -1))
-    n = np.stack([sums.denominators[side].sum(0) for side in (sums.female, ~sums.female)], 1)
-    return binomial(right * n, n).sum(1)
+    places = range(len(sums.sides))
+    n = np.stack([sums.denominators[sums.side == place].sum(0) for place in places], 1)
+    variance, (first, second) = binomial(right * n, n), metrics.pairs(len(sums.sides))
+    return variance[:, first] + variance[:, second]
 
 
 def binomial(hits: np.ndarray, n: np.ndarray) -> np.ndarray:

@@ -1,21 +1,23 @@
 """What gap would a perfectly fair model of the same accuracy show on these utterances?
 
     band = fair(sums, "t0004")          # quantiles of max_gap without any true gap
-    tests = permuted(sums, "t0004")     # per language: p of the observed gap, genders shuffled
+    tests = permuted(sums, "t0004")     # per language: p of the observed gap, sides shuffled
 
-`fair` simulates: each true class of a cell is recognised at the rate of both genders together, a
+`fair` simulates: each true class of a cell is recognised at the rate of all sides together, a
 speaker is easier or harder by a normal effect on the logit, and errors go where errors of that
-class went. How much speakers differ is estimated from their dispersion within gender; with few
+class went. How much speakers differ is estimated from their dispersion within a side; with few
 speakers that is itself uncertain, so each simulated world draws its own value, from the fiducial
-distribution of the generalised Q statistic (Paule and Mandel 1982; Weerahandi 1993). A gender of
+distribution of the generalised Q statistic (Paule and Mandel 1982; Weerahandi 1993). A side of
 one speaker says nothing of it: her one effect, common to all of her utterances, is drawn with the
 variance that the other strata show, and where no stratum has two speakers nothing can be said.
-`permuted` needs no model, but enough speakers: with n of them, n_F female, no p is below one over
-the number of ways to choose n_F of n.
+`permuted` needs no model, but enough speakers: no p is below one over the number of ways to deal
+the sides to them.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
@@ -39,7 +41,7 @@ class Band:
     """max_gap of fair models with this system's accuracy, in fractions.
 
     Attributes:
-        median, high: its 50 % and 95 % points; NaN where no gender of any language has two
+        median, high: its 50 % and 95 % points; NaN where no side of any language has two
             speakers.
         beaten: share of the fair models whose gap is at least the observed one.
         speakers: median standard deviation of the speaker effect, on the logit.
@@ -116,10 +118,10 @@ def _variances(n: np.ndarray, rate: np.ndarray) -> np.ndarray:
 
 
 def _simulated(sums: SpeakerSums, system: str, variance: np.ndarray, rng) -> np.ndarray:
-    """Rates [worlds, C, 2, 2K + 2] of fair models whose speakers differ by variance [worlds]."""
+    """Rates [worlds, C, S, 2K + 2] of fair models whose speakers differ by variance [worlds]."""
     units, speaker = sums.counts[system][..., 0], sums.units["speaker"].to_numpy()
     first = np.unique(speaker, return_index=True)[1]
-    support, women = np.zeros((len(first), *units.shape[1:])), sums.female[first]
+    support, sides = np.zeros((len(first), *units.shape[1:])), sums.side[first]
     np.add.at(support, speaker, units)  # [speakers, C, K]
     confusion = sums.confusions[system]
     n, hits = confusion.sum(-1), np.diagonal(confusion, axis1=-2, axis2=-1)
@@ -132,23 +134,24 @@ def _simulated(sums: SpeakerSums, system: str, variance: np.ndarray, rng) -> np.
     wrong = wrong / wrong.sum(-1, keepdims=True)
     effect = rng.standard_normal((len(variance), len(support))) * np.sqrt(variance)[:, None]
     widened = np.sqrt(1 + SHRINK**2 * variance)[:, None, None, None]
-    shape = (len(variance), len(sums.cells), 2, len(k))
+    shape = (len(variance), len(sums.cells), len(sums.sides), len(k))
     right, seen = np.zeros(shape), np.zeros(shape[1:])
-    for side, those in enumerate((women, ~women)):
+    for side in range(len(sums.sides)):
+        those = np.flatnonzero(sides == side)
         seen[:, side] = support[those].sum(0)
-        for speaker in np.flatnonzero(those):
+        for speaker in those:
             cells = np.flatnonzero(support[speaker].sum(-1))
             at = widened[:, 0] * middle[cells] + effect[:, speaker, None, None]
             right[:, cells, side] += rng.binomial(support[speaker, cells].astype(int), expit(at))
     missed = (seen - right).astype(int)
     elsewhere = rng.multinomial(missed, wrong[:, None]).sum(-2)[..., :-1]
     margins = Margins(np.broadcast_to(seen, shape), right, right + elsewhere)
-    return metrics.rates(margins, classes=sums.classes, cells=sums.counted)
+    return sums.rates_of_margins(margins)
 
 
 @dataclass(frozen=True)
 class Permutation:
-    """The largest gap of a language against those under shuffled genders.
+    """The largest gap of a language against those under shuffled sides.
 
     Attributes:
         p: share of shufflings with a gap at least as large; None under `MIN_SPEAKERS` speakers.
@@ -162,34 +165,50 @@ class Permutation:
 
 
 def permuted(sums: SpeakerSums, system: str, *, seed: int = 0) -> list[Permutation]:
-    """For each language with both genders, a test by shuffling gender over its speakers.
+    """For each language with two sides or more, a test by shuffling the sides over its speakers.
 
-    All shufflings if they are no more than SHUFFLES, else that many at random.
+    All ways to deal them if they are no more than SHUFFLES, else that many at random.
     """
     rng = np.random.default_rng(seed)
     tests = []
-    units, observed = sums.units, metrics.gap_sizes(sums.observed(system))["avg"]
-    for language in sorted(set(units["language"])):
-        rows = np.flatnonzero((units["language"] == language).to_numpy())
-        n, women = len(rows), int(sums.female[rows].sum())
+    observed = metrics.gap_sizes(sums.observed(system))["avg"]
+    languages, compared = sums.units["language"].to_numpy(), sums.share.any((1, 2))
+    for language in sorted(set(languages)):
+        rows = np.flatnonzero((languages == language) & compared)
+        sizes = np.bincount(sums.side[rows])
+        n, sizes = len(rows), sizes[sizes > 0]
         lone = any(stratum.startswith(f"{language}/") for stratum in sums.lone)
         cells = [i for i, cell in enumerate(sums.cells) if cell.split("/", 1)[0] == language]
-        if lone or women in (0, n) or not sums.counted[cells].any():
+        if lone or len(sizes) < 2 or not sums.counted[cells].any():
             continue
-        ways = comb(n, women)
-        smallest = (2 if 2 * women == n else 1) / ways
+        ways = math.prod(comb(sum(sizes[place:]), size) for place, size in enumerate(sizes))
+        # Sides of equal size can be exchanged without changing a gap.
+        alike = math.prod(math.factorial(int(count)) for count in np.bincount(sizes))
+        smallest = alike / ways
         if n < MIN_SPEAKERS:
             tests.append(Permutation(language, n, None, smallest))
             continue
-        female, drawn_at_random = np.tile(sums.female, (min(ways, SHUFFLES), 1)), ways > SHUFFLES
+        side, drawn_at_random = np.tile(sums.side, (min(ways, SHUFFLES), 1)), ways > SHUFFLES
         if drawn_at_random:
-            female[:, rows] = rng.permuted(female[:, rows], axis=1)
+            side[:, rows] = rng.permuted(side[:, rows], axis=1)
         else:
-            female[:, rows] = False
-            for row, drawn in zip(female, combinations(rows, women), strict=True):
-                row[list(drawn)] = True
-        drawn = sums.signed_gaps(np.ones(female.shape), system, female=female)[:, cells]
+            side[:, rows] = list(_dealt(sums.side[rows]))
+        drawn = sums.signed_gaps(np.ones(side.shape), system, side=side)[:, cells]
         at_least = largest_gap(drawn) >= np.nanmax(observed[cells]) - 1e-12
-        p = (at_least.sum() + drawn_at_random) / (len(female) + drawn_at_random)
+        p = (at_least.sum() + drawn_at_random) / (len(side) + drawn_at_random)
         tests.append(Permutation(language, n, float(p), smallest))
     return tests
+
+
+def _dealt(sides: np.ndarray) -> Iterator[np.ndarray]:
+    """Every different order of `sides` [n]."""
+    first, *others = np.unique(sides)
+    if not others:
+        yield sides
+        return
+    for places in combinations(range(len(sides)), int((sides == first).sum())):
+        rest = np.delete(np.arange(len(sides)), places)
+        for order in _dealt(sides[sides != first]):
+            dealt = np.full(len(sides), first)
+            dealt[rest] = order
+            yield dealt

@@ -31,8 +31,15 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from analysis.statistics.intervals import LEVEL, coefficients, has_interval
-from analysis.statistics.jackknife import binomial, by_chance, jackknife
+from analysis.statistics.intervals import (
+    LEVEL,
+    accuracy_is_known,
+    all_known,
+    coefficients,
+    half_by_chance,
+    has_interval,
+)
+from analysis.statistics.jackknife import binomial, jackknife
 from analysis.statistics.speaker_sums import SpeakerSums, largest_gap
 from ermgap import metrics
 
@@ -45,7 +52,7 @@ class PairedDifference:
         low, high: its interval of confidence LEVEL; of max_gap two bounds, each of which holds
             with confidence LEVEL. below: confidence that the true difference is under 0; of
             max_gap that is no probability, since both it and that of the reverse can be small. All
-            NaN where one speaker has all utterances of a gender in a language or cell.
+            NaN where one speaker has all utterances of a side in a language or cell.
     """
 
     value: float
@@ -158,9 +165,11 @@ def difference(sums: SpeakerSums, mine: Scores, theirs: Scores) -> dict[str, Pai
         ("cell_gap", [sums.named], noisier, 0.5 + LEVEL / 2),
     ):
         if name in mine.drawn:
-            sides = ((differ[side][:, cells].sum(0), there[side][:, cells].sum(0))
-                     for side in (sums.female, ~sums.female))  # fmt: skip
-            least = sum(binomial(*side).sum() for side in sides) / 4
+            by_side = [
+                binomial(differ[rows][:, cells].sum(0), there[rows][:, cells].sum(0)).sum()
+                for rows in sums.rows_of_sides(cells)
+            ]
+            least = sum(sorted(by_side)[-2:]) / 4  # of the noisiest pair
             share = sums.share[:, cells, -1].sum(1)
             se, df = jackknife(sums, whole[name], without[name], share, least)
             se = np.fmax(se, np.nanstd(mine.drawn[name] - theirs.drawn[name], ddof=1)) + 0 * se
@@ -210,15 +219,15 @@ def _bias_bounds(
     none.
 
     Args:
-        drawn: [resamples, C, 2K + 2], the signed differences under the resamples.
+        drawn: [resamples, C, pairs, 2K + 2], the signed differences under the resamples.
     """
     whole, known = sums.observed(system), has_interval(sums, system)
     there = np.isfinite(metrics.gap_sizes(whole)["avg"])
-    if not there.any() or not known[there, -1].all():
+    if not there.any() or not accuracy_is_known(known, whole)[there].all():
         return np.nan, np.full(len(whole), np.nan), np.full(len(whole), np.nan)
-    rate = sums.rates(sums.measured_weights, system)[0]
-    chance = by_chance(sums, rate)[_worst_cell(sums, system), -1] / 4
+    chance = half_by_chance(sums, system)[_worst_cell(sums, system)]
     errors = max(float(np.nanmean(largest_gap(drawn - whole))), np.sqrt(2 / np.pi * chance))
-    weight, size = np.stack([coefficients(gap) for gap in whole]), np.abs(np.nan_to_num(whole))
-    unseen = np.where(known, 0.0, weight)
+    weight = np.stack([coefficients(gap) for gap in whole])
+    size = np.nan_to_num(metrics.largest_difference(whole))
+    unseen = np.where(all_known(known, whole), 0.0, weight)
     return errors, (unseen * size).sum(1), (unseen * (1 - size)).sum(1)

@@ -2,10 +2,12 @@
 
     sums = SpeakerSums.of({"erm": table, "t0004": other}, labels=LABELS)
     drawn = sums.margins(sums.draws(10_000, np.random.default_rng(0)), "erm")
-Whatever is resampled (speakers drawn, left out, given another gender) is a weight a unit; margins
-of all resamples are then one matrix product, and all systems see the same resamples. A unit is a
-speaker within a language and gender (a *stratum*); where a stratum has a single speaker its
+Whatever is resampled (speakers drawn, left out, given another side) is a weight a unit; margins of
+all resamples are then one matrix product, and all systems see the same resamples. A unit is a
+speaker within a language and side (a *stratum*); where a stratum has a single speaker its
 utterances are the units, which misses what differs between speakers: `lone` names those strata.
+A speaker who is on several sides (of a speaking style, say) is a unit of each: what her units have
+in common cancels in a gap, so that the errors of gaps are rather too large there.
 """
 
 from __future__ import annotations
@@ -17,12 +19,12 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from ermgap import metrics
-from ermgap.config import GENDERS
+from analysis.statistics.units import ordered, sums_of, units_of
+from ermgap import attributes, metrics
+from ermgap.config import GENDER
 from ermgap.errors import UserError
-from ermgap.metrics import Margins
+from ermgap.metrics import Compared, Margins, largest_gap
 
-SPEAKER = ["corpus", "speaker"]
 _ASKED = ["utterance_id", "modality", "label"]
 
 
@@ -31,23 +33,24 @@ class SpeakerSums:
     """Sums of every system's predictions over every unit.
 
     Attributes:
-        labels: the K classes. cells: the C cells, `language/modality`.
+        labels: the K classes. cells: the C cells, `language/modality`. sides: the S sides.
+        attribute: the columns that they are values of.
         units: as from `units_of`.
-        sums: by system, float [U, C, K, 3]: true utterances, hits and predictions of a class.
-        confusions: by system, float [C, K, K + 1], both genders together.
-        classes: bool [C, K], classes with enough support of each gender.
-        counted: bool [C], cells that count for max_gap (`metrics.counted_cells`); what is derived
-            from the rates of any other is NaN.
+        counts: by system, float [U, C, K, 3]: true utterances, hits and predictions of a class.
+        confusions: by system, float [C, K, K + 1], all sides together.
+        compared: the sides, classes and cells that gaps are of; what is derived from the rates of
+            any other is NaN.
         named: the index of the cell that was named before the sweep, if it counts; or None.
     """
 
     labels: tuple[str, ...]
     cells: tuple[str, ...]
+    sides: tuple[str, ...]
+    attribute: tuple[str, ...]
     units: pd.DataFrame
     counts: dict[str, np.ndarray] = field(repr=False)
     confusions: dict[str, np.ndarray] = field(repr=False)
-    classes: np.ndarray = field(repr=False)
-    counted: np.ndarray = field(repr=False)
+    compared: Compared = field(repr=False)
     named: int | None = None
 
     @classmethod
@@ -56,14 +59,19 @@ class SpeakerSums:
         tables: Mapping[str, pd.DataFrame],
         *,
         labels: Sequence[str],
+        attribute: Sequence[str] = (GENDER,),
+        sides: Sequence[str] | None = None,
         min_support: float = 5,
         cell_support: float | None = None,
+        speaker_support: int = 1,
         cell: str | None = None,
         omitted: dict[str, str] | None = None,
     ) -> SpeakerSums:
         """The sums of prediction tables (as in predictions/<trial_id>.parquet, one split).
 
         Args:
+            attribute, min_support, cell_support, speaker_support: as for `metrics.evaluate`.
+            sides: the sides; None: those of the first table.
             cell: the one that was named before the sweep.
             omitted: gets the reason for each table that cannot be read or is not of the same
                 utterances as the first that can; None: that is an error.
@@ -75,10 +83,11 @@ class SpeakerSums:
         confusions: dict[str, np.ndarray] = {}
         for name, table in tables.items():
             try:
-                keys, coded = ordered(table, labels)
+                keys, coded = ordered(table, labels, attribute, sides)
                 if not counts:
-                    first, (units, unit) = name, units_of(keys)
-                    asked, cells = keys[_ASKED], coded.cells
+                    first, (units, unit) = name, units_of(keys, attribute)
+                    asked, cells, names = keys[_ASKED], coded.cells, coded.sides
+                    heard = metrics.speakers_of_sides(keys, coded)
                 elif not keys[_ASKED].equals(asked):
                     raise UserError(
                         f"the predictions of {name} are not of the same utterances as those of "
@@ -89,30 +98,62 @@ class SpeakerSums:
                     raise
                 omitted[name] = str(problem)
                 continue
-            counts[name], confusions[name] = _sums(coded, unit, len(units))
+            counts[name], confusions[name] = sums_of(coded, unit, len(units))
         if not counts:
             raise UserError("there are no predictions to compare; name at least one system.")
-        support = counts[first][..., 0]
-        female = (units["gender"] == GENDERS[0]).to_numpy()
-        both = np.stack([support[female].sum(0), support[~female].sum(0)], 1)
-        classes = (both >= min_support).all(1)
-        truth = Margins(both, both, both)  # which gaps are defined depends on the true labels alone
-        counted = metrics.counted_cells(truth, min_support=min_support, cell_support=cell_support)
-        named = cells.index(cell) if cell in cells and counted[cells.index(cell)] else None
-        return cls(tuple(labels), cells, units, counts, confusions, classes, counted, named)
+        support, side = counts[first][..., 0], attributes.index(units["side"], names)
+        of_side = np.stack([support[side == place].sum(0) for place in range(len(names))], 1)
+        compared = Compared.of(
+            Margins(of_side, of_side, of_side),
+            min_support=min_support,
+            cell_support=cell_support,
+            speaker_support=speaker_support,
+            speakers=heard,
+        )
+        counts_there = cell in cells and compared.counted[cells.index(cell)]
+        return cls(
+            labels=tuple(labels),
+            cells=cells,
+            sides=names,
+            attribute=tuple(attribute),
+            units=units,
+            counts=counts,
+            confusions=confusions,
+            compared=compared,
+            named=cells.index(cell) if counts_there else None,
+        )
+
+    @property
+    def counted(self) -> np.ndarray:
+        """Bool [C], the cells that count for max_gap."""
+        return self.compared.counted
+
+    def with_cells(self, counted: np.ndarray) -> SpeakerSums:
+        """The same with other cells that count for max_gap, bool [C]."""
+        return replace(self, compared=replace(self.compared, counted=counted))
 
     def with_all_cells(self) -> SpeakerSums:
         """The same with all cells counted, to list what each of them has."""
-        return replace(self, counted=np.ones(len(self.cells), bool))
+        return self.with_cells(np.ones(len(self.cells), bool))
 
     @cached_property
-    def female(self) -> np.ndarray:
-        """Bool [U]."""
-        return (self.units["gender"] == GENDERS[0]).to_numpy()
+    def side(self) -> np.ndarray:
+        """Index of each unit's side, [U] int; S where it is unknown."""
+        return attributes.index(self.units["side"], self.sides)
+
+    def rows_of_sides(self, cells: Sequence[int]) -> list[np.ndarray]:
+        """The units of each side that is compared in one of the cells."""
+        there = np.flatnonzero(self.compared.sides[cells].any(0))
+        return [np.flatnonzero(self.side == place) for place in there]
+
+    @cached_property
+    def columns(self) -> int:
+        """Sides of margins: S, and one more where units of unknown side are there."""
+        return max(len(self.sides), int(self.side.max(initial=0)) + 1)
 
     @cached_property
     def strata(self) -> list[np.ndarray]:
-        """The units of each language and gender."""
+        """The units of each language and side."""
         return list(self.units.groupby("stratum", sort=True).indices.values())
 
     @cached_property
@@ -122,8 +163,9 @@ class SpeakerSums:
 
     @cached_property
     def lone(self) -> tuple[str, ...]:
-        """Strata of one speaker, as `language/gender`."""
-        names = (self.units["language"] + "/" + self.units["gender"])[self.units["is_lone"]]
+        """Strata of one speaker, as `language/side`, that have a part in some gap."""
+        alone = self.units["is_lone"].to_numpy() & self.share.any((1, 2))
+        names = (self.units["language"] + "/" + self.units["side"])[alone]
         return tuple(sorted(set(names)))
 
     @cached_property
@@ -138,13 +180,24 @@ class SpeakerSums:
 
     @cached_property
     def share(self) -> np.ndarray:
-        """A unit's weight in its stratum's rates, `denominators` over their sum, [U, C, 2K + 2]."""
+        """A unit's weight in its side's rates, `denominators` over their sum, [U, C, 2K + 2].
+
+        0 where its side is not compared.
+        """
+        there = np.column_stack([self.compared.sides, np.zeros(len(self.cells), bool)])
         shares = np.zeros_like(self.denominators)
         for rows in self.strata:
-            mine = self.denominators[rows]
+            mine = np.where(there.T[self.side[rows]][..., None], self.denominators[rows], 0.0)
             whole = np.broadcast_to(mine.sum(0), mine.shape)
             shares[rows] = np.divide(mine, whole, out=np.zeros_like(mine), where=whole > 0)
         return shares
+
+    @cached_property
+    def share_of_pairs(self) -> np.ndarray:
+        """`share` in the difference of each pair, [U, C, pairs, 2K + 2]; 0 of a third side."""
+        first, second = metrics.pairs(len(self.sides))
+        there = (self.side[:, None] == first) | (self.side[:, None] == second)
+        return self.share[:, :, None] * there[:, None, :, None]
 
     def draws(self, resamples: int, rng: np.random.Generator) -> np.ndarray:
         """Weights [resamples, U] of the rescaling bootstrap within strata (Rao and Wu 1988).
@@ -171,27 +224,34 @@ class SpeakerSums:
         return weights
 
     def margins(
-        self, weights: np.ndarray, system: str, *, female: np.ndarray | None = None
+        self, weights: np.ndarray, system: str, *, side: np.ndarray | None = None
     ) -> Margins:
-        """Margins [resamples, C, 2, K] of a system under weights [resamples, U].
+        """Margins [resamples, C, columns, K] of a system under weights [resamples, U].
 
         Args:
-            female: bool [U] or [resamples, U], in place of the speakers' own gender.
+            side: int [U] or [resamples, U], in place of the units' own.
         """
         counts = self.counts[system]
         flat = counts.reshape(len(counts), -1)
-        female = self.female if female is None else female
-        parts = [weights * female @ flat, weights * ~female @ flat]
+        side = self.side if side is None else side
+        parts = [weights * (side == place) @ flat for place in range(self.columns)]
         shaped = np.stack([part.reshape(-1, *counts.shape[1:]) for part in parts], 2)
         return Margins(*np.moveaxis(shaped, -1, 0))
 
     def rates(self, weights: np.ndarray, system: str, **given) -> np.ndarray:
-        """`metrics.rates` of each gender, [resamples, C, 2, 2K + 2]."""
-        margins = self.margins(weights, system, **given)
-        return metrics.rates(margins, classes=self.classes, cells=self.counted)
+        """`metrics.rates` of each side, [resamples, C, S, 2K + 2]."""
+        return self.rates_of_margins(self.margins(weights, system, **given))
+
+    def rates_of_margins(self, margins: Margins) -> np.ndarray:
+        """`metrics.rates` [..., C, S, 2K + 2] of margins [..., C, columns, K]."""
+        known = Margins(*(part[..., : len(self.sides), :] for part in margins))
+        compared = self.compared
+        return metrics.rates(
+            known, classes=compared.classes, sides=compared.sides, cells=compared.counted
+        )
 
     def signed_gaps(self, weights: np.ndarray, system: str, **given) -> np.ndarray:
-        """Differences of the rates, female less male, [resamples, C, 2K + 2]."""
+        """`metrics.differences` of the rates, [resamples, C, pairs, 2K + 2]."""
         return metrics.differences(self.rates(weights, system, **given))
 
     def values(self, weights: np.ndarray, system: str) -> dict[str, np.ndarray]:
@@ -201,19 +261,19 @@ class SpeakerSums:
         """
         margins = self.margins(weights, system)
         whole = Margins(*(part.sum((-3, -2)) for part in margins))
+        signed = metrics.differences(self.rates_of_margins(margins))
         values = {
             "acc": metrics.accuracy(whole),
             "w_f1": metrics.weighted_f1(whole),
-            "max_gap": largest_gap_of_margins(margins, self.classes, self.counted),
+            "max_gap": largest_gap(signed),
         }
         if self.named is not None:
-            rates = metrics.rates(margins, classes=self.classes, cells=self.counted)
-            values["cell_gap"] = self.named_gap(metrics.differences(rates))
+            values["cell_gap"] = self.named_gap(signed)
         return values
 
     def named_gap(self, signed: np.ndarray) -> np.ndarray:
-        """The average gap [...] of the named cell, of signed gaps [..., C, 2K + 2]."""
-        return metrics.gap_sizes(signed[..., self.named, :])["avg"]
+        """The average gap [...] of the named cell, of signed gaps [..., C, pairs, 2K + 2]."""
+        return metrics.gap_sizes(signed[..., self.named, :, :])["avg"]
 
     def objectives(self, names: Sequence[str], *, resamples: int, seed: int = 0) -> np.ndarray:
         """What all systems score under the same resamples, [resamples, systems, names]."""
@@ -225,71 +285,10 @@ class SpeakerSums:
         return np.stack([np.stack([score[name] for name in names], -1) for score in scores], 1)
 
     def observed(self, system: str) -> np.ndarray:
-        """The differences as measured, [C, 2K + 2]."""
+        """The differences as measured, [C, pairs, 2K + 2]."""
         return self.signed_gaps(self.measured_weights, system)[0]
 
     @cached_property
     def measured_weights(self) -> np.ndarray:
         """The weights of what was measured, [1, U]."""
         return np.ones((1, len(self.units)))
-
-
-def largest_gap(signed: np.ndarray) -> np.ndarray:
-    """max_gap [...] of signed gaps [..., C, 2K + 2]: the largest average gap; NaN if undefined.
-
-    A seminorm, as a maximum of seminorms is.
-    """
-    gap = metrics.gap_sizes(signed)["avg"]
-    worst = np.where(np.isfinite(gap), gap, -np.inf).max(-1)
-    return np.where(np.isfinite(worst), worst, np.nan)
-
-
-def largest_gap_of_margins(
-    margins: np.ndarray | Margins, classes: np.ndarray, cells: np.ndarray | None = None
-) -> np.ndarray:
-    """max_gap [...] of margins (or counts) [..., C, 2, K] over `cells` (bool [C]; None: all)."""
-    return largest_gap(metrics.differences(metrics.rates(margins, classes=classes, cells=cells)))
-
-
-def ordered(
-    table: pd.DataFrame, labels: Sequence[str]
-) -> tuple[pd.DataFrame, metrics.EncodedPredictions]:
-    """A table in the order of its utterances, and its predictions as numbers."""
-    keys = ["utterance_id", "modality"]
-    if missing := [name for name in [*keys, "speaker", "gender", "language"] if name not in table]:
-        raise UserError(
-            f"the predictions lack the column(s) {', '.join(missing)}; "
-            "give a table as written in predictions/<trial_id>.parquet."
-        )
-    table = table.sort_values(keys, kind="stable", ignore_index=True)
-    return table, metrics.encode(table, labels=labels)
-
-
-def units_of(table: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
-    """The units of predictions, and the unit of each row (int [n]).
-
-    A row a unit: language, gender, stratum and speaker (integers), size (utterances, all
-    modalities) and is_lone, whether its stratum has a single speaker.
-    """
-    speaker = [name for name in SPEAKER if name in table]
-    stratum = table.groupby(["language", "gender"], sort=True).ngroup().to_numpy()
-    who = table.groupby(["language", "gender", *speaker], sort=True).ngroup().to_numpy()
-    is_lone = pd.Series(who).groupby(stratum).transform("nunique").to_numpy() == 1
-    # An utterance that is asked in two modalities is one unit.
-    utterance = pd.factorize(table["utterance_id"])[0]
-    key = np.where(is_lone, len(table) + utterance, who)
-    _, first, unit = np.unique(key, return_index=True, return_inverse=True)
-    units = table.loc[first, ["language", "gender"]].reset_index(drop=True)
-    speaker, columns = pd.factorize(who[first])[0], {"stratum": stratum, "is_lone": is_lone}
-    columns = {name: column[first] for name, column in columns.items()}
-    return units.assign(**columns, speaker=speaker, size=np.bincount(unit)), unit
-
-
-def _sums(
-    coded: metrics.EncodedPredictions, unit: np.ndarray, units: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Margins of every unit [U, C, K, 3], and confusions [C, K, K + 1]."""
-    shape = (units, len(coded.cells), coded.classes, coded.classes + 1)
-    flat = np.ravel_multi_index((unit, coded.cell, coded.label, coded.prediction), shape)
-    counts = np.bincount(flat, minlength=int(np.prod(shape))).reshape(shape).astype(float)
-    return np.stack(Margins.of(counts), -1), counts.sum(0)

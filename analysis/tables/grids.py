@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.tables.benchmark_table import COMPARED, OVERALL, SCORES, BenchmarkTable
-from ermgap.config import CHANCE_GAP, GAP_TITLES, GENDERS
+from ermgap.config import CHANCE_GAP, GAP_TITLES
 
 TITLES = {name: GAP_TITLES[name] for name in ("w_f1", "acc")} | {
     f"{name}_gap": f"{title} gap" for name, title in (GAP_TITLES | {"max": "max"}).items()
@@ -41,7 +41,8 @@ def grids(table: BenchmarkTable) -> list[Grid]:
     many, unparsable = len(table.systems) > 1, bool(table.rows["unparsable"].any())
     made = []
     for block, part in table.rows.groupby("block", sort=False):
-        more = {"n (F/M)": [f"{row.n_female:,}/{row.n_male:,}" for row in part.itertuples()]}
+        counts = part[[f"n_{side}" for side in table.sides]].to_numpy()
+        more = {"n": ["/".join(f"{n:,}" for n in row) for row in counts]}
         if unparsable:
             more["no label"] = [f"{n:,}" for n in part["unparsable"]]
         made.append(_grid(block.replace("/", ", ", 1), part, SCORES, more, with_best=many))
@@ -62,14 +63,14 @@ def notes(table: BenchmarkTable) -> list[str]:
     facts, rows = table.facts, table.rows
     splits = ", ".join(facts["splits"]) or "not stated"
     lines = [
-        f"Split: {splits}. n counts utterances (female/male). Scores are percent, gaps percentage "
-        "points between the genders; TPR and FPR gaps are means over classes with at least "
-        f"{facts['min_support']} utterance(s) of each gender, AVG is the mean of the four gaps; "
-        "overall pools the utterances of a modality.",
-        "± is one standard error over speakers resampled within language and gender, no 95 % "
-        "interval; a largest gap is biased upward.",
+        f"Split: {splits}. n counts utterances ({'/'.join(table.sides)}). Scores are percent, gaps "
+        f"percentage points by {facts['attribute']}, between the highest and the lowest side; TPR "
+        f"and FPR gaps are means over classes with at least {facts['min_support']} utterance(s) of "
+        "a side, AVG is the mean of the four gaps; overall pools the utterances of a modality.",
+        f"± is one standard error over speakers resampled within language and {facts['attribute']},"
+        " no 95 % interval; a largest gap is biased upward.",
         f"Gaps of few speakers or utterances are mostly noise: {CHANCE_GAP}. Here a language and "
-        f"gender has {facts['speakers']} speaker(s) at the least.",
+        f"side has {facts['speakers']} speaker(s) at the least.",
     ]
     if facts["speakers"] == 1:
         lines.append("With one speaker, ± misses what differs between speakers and is too short.")
@@ -86,7 +87,7 @@ def notes(table: BenchmarkTable) -> list[str]:
         of = "" if len(who) == len(uncounted) else f" of {', '.join(who)}"
         lines.append(
             f"The max gap{of} is without {'; '.join(f'{cell} ({n})' for cell, n in numbers)}: a "
-            f"cell counts with {facts['cell_support']} utterances of each gender and as many "
+            f"cell counts with {facts['cell_support']} utterances of two sides and as many "
             "defined gaps as the others."
         )
     if facts["synthetic"]:
@@ -110,7 +111,7 @@ def notes(table: BenchmarkTable) -> list[str]:
 def undefined(table: BenchmarkTable) -> list[str]:
     """Why a value is undefined (an en dash), one sentence a reason."""
     reasons = pd.DataFrame(
-        [(r.block, r.system, why) for r in table.rows.itertuples() for why in _reasons(r, table)],
+        [(r.block, r.system, why) for _, r in table.rows.iterrows() for why in _reasons(r, table)],
         columns=["block", "system", "why"],
     )
     systems = reasons.groupby(["why", "block"], sort=False)["system"].agg(", ".join).reset_index()
@@ -121,13 +122,15 @@ def undefined(table: BenchmarkTable) -> list[str]:
 def _reasons(row, table: BenchmarkTable) -> list[str]:
     if row.n == 0:
         return ["no prediction"]
-    absent = [name for name in GENDERS if getattr(row, f"n_{name}") == 0]
-    reasons = [f"no {name} utterance, so no gap is defined" for name in absent]
-    if not absent and row.classes == 0:
+    there = [side for side in table.sides if row[f"n_{side}"] > 0]
+    reasons = []
+    if len(there) < 2:
+        reasons.append(f"only {there[0] if there else 'unknown'} utterances, so no gap is defined")
+    elif row.classes == 0:
         least = table.facts["min_support"]
-        reasons.append(f"no class has {least} utterance(s) of each gender: no TPR or FPR gap")
-    elif not absent and not np.isfinite(row.fpr_gap):
-        reasons.append("all utterances of a gender have one label: no FPR gap")
+        reasons.append(f"no class has {least} utterance(s) of two sides: no TPR or FPR gap")
+    elif not np.isfinite(row.fpr_gap):
+        reasons.append("all utterances of a side have one label: no FPR gap")
     if table.baseline and row.language == OVERALL and np.isnan(row.delta_acc):
         reasons.append(f"other utterances than those of {table.baseline}: no difference to it")
     return reasons

@@ -155,7 +155,8 @@ def _evidence_columns(
         columns[in_cell_title(info)] = _interval(point_evidence.in_cell)
     if wide:
         columns["worst in"] = point_evidence.cell or "-"
-        columns["women/men"] = f"{_points(point_evidence.female)}/{_points(point_evidence.male)}"
+        rates = [_points(rate) for rate in point_evidence.accuracies.values()]
+        columns["/".join(point_evidence.accuracies) or "accuracies"] = "/".join(rates)
     return columns
 
 

@@ -152,7 +152,7 @@ def caveats(facts: CardFacts) -> list[str]:
         "speakers who chose nothing.",
         "A gap that is undefined (–) is not a gap of zero. Only two genders are compared.",
     ]
-    if few := uncounted_cells(facts.dev["gaps"], **facts.config.data.support):
+    if few := uncounted_cells(facts.dev["gaps"]):
         named = "; ".join(f"{cell} ({numbers})" for cell, numbers in few.items())
         lines.append(f"The largest gap and the worst group are without the small cells: {named}.")
     if acted := [name for name in facts.corpora if name in ("emodb", "ravdess", "jvnv")]:

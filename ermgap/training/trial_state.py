@@ -187,10 +187,9 @@ class TrialState:
             raise RunFailed(
                 "the gap is undefined: on dev no language has utterances of both genders"
             )
-        support = self.config.data.support
-        least, few = (
-            metrics.minimum_per_side(**support),
-            metrics.uncounted_cells(dev["gaps"], **support),
+        data, few = self.config.data, metrics.uncounted_cells(dev["gaps"])
+        least = metrics.minimum_per_side(
+            min_support=data.min_support, cell_support=data.cell_support
         )
         raise RunFailed(
             f"the gap is undefined: on dev no cell has {least} utterances of each gender "
@@ -236,7 +235,7 @@ class TrialState:
         """Predictions on dev and their metrics from log probabilities [N, labels]."""
         data = self.config.data
         table = predictions(self.context.dev, scores, labels=data.labels)
-        return table, metrics.evaluate(table, labels=data.labels, **data.support)
+        return table, metrics.evaluate(table, labels=data.labels, **self.config.compared)
 
     def state_dict(self) -> dict:
         """Tensors and plain values; the same on every rank."""

@@ -218,7 +218,7 @@ def _commit(
             lambda path, answers=answers: answers.to_parquet(path, index=False),
         )
         row = {"id": name, "lower": lower, "upper": upper, "position": float(position)}
-        row["dev"] = metrics.evaluate(answers, labels=config.data.labels, **config.data.support)
+        row["dev"] = metrics.evaluate(answers, labels=config.data.labels, **config.compared)
         row |= {"seconds": seconds / len(parts), "time": time.time()}
         try:
             records.append_dial(row)

@@ -121,7 +121,7 @@ def _scores(tables: Sequence[pd.DataFrame], split: str, config: Config) -> dict[
     """The metrics of the folds' predictions: on dev of all together, on test each fold's mean."""
     judged = [pd.concat(tables)] if split == "dev" else tables
     data = config.data
-    scores = [metrics.evaluate(table, labels=data.labels, **data.support) for table in judged]
+    scores = [metrics.evaluate(table, labels=data.labels, **config.compared) for table in judged]
     names = (*METRICS, "majority_rate")
     means = {name: float(np.mean([score[name] for score in scores])) for name in names}
     return means | {"n": len(judged[0])}

@@ -33,7 +33,7 @@ def write(
     table = benchmark_table.table(
         predictions,
         labels=config.data.labels,
-        **config.data.support,
+        **config.compared,
         baseline=baseline if baseline in predictions else None,
         synthetic=sorted(utterances.loc[utterances["synthetic"].astype(bool), "corpus"].unique()),
     )

@@ -109,24 +109,19 @@ def require_named_cell(config: Config, utterances: pd.DataFrame) -> None:
     """UserError for a `sweep.cell` that is not on dev, or does not count there."""
     if (wanted := config.sweep.cell) is None:
         return
-    judged = [part.assign(cell=part["language"] + "/" + modality)
-              for modality, part in _judged(config, utterances).items()]  # fmt: skip
-    n = pd.concat(judged).groupby(["cell", "gender", "emotion"]).size()
-    cells = sorted(n.index.unique("cell"))
-    groups = pd.MultiIndex.from_product([cells, GENDERS, config.data.labels])
-    support = n.reindex(groups, fill_value=0).to_numpy(float).reshape(len(cells), 2, -1)
-    truth = metrics.Margins(support, support, support)
-    counted = metrics.counted_cells(truth, **config.data.support)
-    usable = [name for name, counts in zip(cells, counted, strict=True) if counts]
+    # Which cells count depends on the true labels alone.
+    judged = [
+        part.assign(modality=modality, label=part["emotion"], prediction=part["emotion"])
+        for modality, part in _judged(config, utterances).items()
+    ]
+    gaps = metrics.evaluate(pd.concat(judged), labels=config.data.labels, **config.compared)["gaps"]
+    usable = [name for name, gap in gaps.items() if gap.get("counts")]
     if wanted in usable:
         return
     why = "is no cell of dev"
-    if wanted in cells:
-        female, male = support[cells.index(wanted)].sum(-1)
-        why = (
-            f"does not count on dev with {female:g} female and {male:g} male utterances "
-            "(data.cell_support)"
-        )
+    if wanted in gaps:
+        numbers = metrics.listed(metrics.side_counts(gaps[wanted]))
+        why = f"does not count on dev with {numbers} utterances (data.cell_support)"
     raise UserError(
         f"sweep.cell = {wanted!r} {why}: name one that counts there "
         f"({', '.join(usable) or 'there is none'}), or write null."
@@ -135,7 +130,10 @@ def require_named_cell(config: Config, utterances: pd.DataFrame) -> None:
 
 def least_of_cell(config: Config) -> int:
     """How many dev utterances of each gender a cell needs to count for max_gap."""
-    return metrics.minimum_per_side(**config.data.support)
+    support = config.data.support
+    return metrics.minimum_per_side(
+        min_support=support["min_support"], cell_support=support["cell_support"]
+    )
 
 
 def _small_cells(utterances: pd.DataFrame, least: int) -> dict[str, str]:

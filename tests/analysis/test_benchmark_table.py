@@ -177,7 +177,7 @@ def test_an_undefined_gap_is_a_dash_with_its_reason_and_never_zero(made):
     assert scores[[name for name in SCORES if name.endswith("_gap")]].isna().all()
     assert np.isfinite(scores["acc"]) and scores["n_male"] == 0
     text = formats.to_text(made)
-    assert "– partial in de/speech: no male utterance, so no gap is defined." in text
+    assert "– partial in de/speech: only female utterances, so no gap is defined." in text
     empty = row(made, "partial", "en/speech+text")
     assert empty["n"] == 0 and empty[list(SCORES)].isna().all() and not empty["degenerate"]
     assert re.search(r"partial in de/speech\+text, .*: no prediction\.", text)
@@ -196,7 +196,7 @@ def test_too_little_support_leaves_two_gaps_and_says_so():
     scores = row(made, "ERM", "de/speech")
     assert np.isnan(scores["tpr_gap"]) and scores["classes"] == 0
     assert scores["avg_gap"] == pytest.approx((scores["w_f1_gap"] + scores["acc_gap"]) / 2)
-    assert "no class has 30 utterance(s) of each gender" in formats.to_text(made)
+    assert "no class has 30 utterance(s) of two sides" in formats.to_text(made)
 
 
 def test_answers_that_are_no_label_are_wrong_and_have_a_column_of_their_own(mixed, made):

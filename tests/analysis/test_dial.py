@@ -139,7 +139,7 @@ def test_the_files_of_a_sweep_hold_its_dial(sweep):
     assert "surely fairer than ERM" in summary["choices"]
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "positions of the dial between them" in page and "lies a barrier" in page
-    assert "recall of women/men in de/speech goes from" in page
+    assert "recall of female/male in de/speech goes from" in page
     assert "t0000-t0001@" in (folder / "pareto.csv").read_text()
 
 

@@ -77,7 +77,7 @@ def test_a_gender_of_one_speaker_cannot_be_halved_and_its_cell_is_left_out(tmp_p
             made.assign(speaker=made["speaker"].where(~mine, "one")).to_parquet(path)
         gap = doctor.predictability(info, records)
         assert gap["cells"] == cells
-    assert "two dev speakers of each gender" in doctor.sentences({**EMPTY, "gap": gap})[0]
+    assert "two dev speakers of each side" in doctor.sentences({**EMPTY, "gap": gap})[0]
 
 
 EMPTY = {"failures": {}, "gap": {"trials": 0}, "edges": {}, "budget": {"epochs": 0},

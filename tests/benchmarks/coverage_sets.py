@@ -140,7 +140,7 @@ def true_gaps(
     alone: str | None = None,
     constant: float = 0.0,
 ) -> np.ndarray:
-    """Signed gaps [3, 2K + 2] of infinitely many speakers and utterances."""
+    """Signed gaps [3, 1, 2K + 2] of infinitely many speakers and utterances."""
     at, weight = np.polynomial.hermite_e.hermegauss(40)
     rates = np.zeros((3, 2, 2 * len(LABELS) + 2))
     for cell, side in product(range(3), range(2)):
@@ -151,7 +151,9 @@ def true_gaps(
         said = (1 - constant) * (PRIOR * hit + missed.sum() - missed) + always
         margins = Margins(PRIOR, PRIOR * ((1 - constant) * hit + always), said)
         both = Margins(*(np.stack([part, part]) for part in margins))
-        rates[cell, side] = metrics.rates(both, classes=np.ones(len(LABELS), bool))[0]
+        rates[cell, side] = metrics.rates(
+            both, classes=np.ones((2, len(LABELS)), bool), sides=np.ones(2, bool)
+        )[0]
     return metrics.differences(rates)
 
 

@@ -15,10 +15,10 @@ from scipy import stats
 
 from analysis.statistics import SpeakerSums, paired
 from analysis.statistics.jackknife import jackknife
-from analysis.statistics.speaker_sums import largest_gap_of_margins
+from analysis.statistics.speaker_sums import largest_gap
 from ermgap import metrics
-from ermgap.config import GENDERS, MELD_LABELS
-from ermgap.metrics import Margins
+from ermgap.config import GENDER, GENDERS, MELD_LABELS
+from ermgap.metrics import Compared, Margins
 
 BASELINE = "ERM"
 MIN_SUPPORT = 5
@@ -56,7 +56,7 @@ def sums_of(rows: Sequence[Mapping], *, folds: int) -> SpeakerSums:
         done[key] = done.get(key, 0) + 1
     complete = {key: held_out[key] for key, n in done.items() if n == folds}
     speakers = sorted(next(iter(complete.values())))
-    units = pd.DataFrame([name.split("/")[:2] for name in speakers], columns=["language", "gender"])
+    units = pd.DataFrame([name.split("/")[:2] for name in speakers], columns=["language", "side"])
     languages = sorted(units["language"].unique())
     cell = units["language"].map(languages.index).to_numpy()
     counts = {}
@@ -64,20 +64,21 @@ def sums_of(rows: Sequence[Mapping], *, folds: int) -> SpeakerSums:
         counts[key] = np.zeros((len(units), len(languages), len(MELD_LABELS), 3))
         counts[key][np.arange(len(units)), cell] = [np.transpose(sums[name]) for name in speakers]
     support = next(iter(counts.values()))[..., 0]
-    both = np.stack([support[(units["gender"] == g).to_numpy()].sum(0) for g in GENDERS], 1)
+    both = np.stack([support[(units["side"] == g).to_numpy()].sum(0) for g in GENDERS], 1)
     return SpeakerSums(
         labels=MELD_LABELS,
         cells=tuple(f"{language}/speech" for language in languages),
+        sides=GENDERS,
+        attribute=(GENDER,),
         units=units.assign(
-            stratum=units.groupby(["language", "gender"]).ngroup(),
+            stratum=units.groupby(["language", "side"]).ngroup(),
             speaker=np.arange(len(units)),
             is_lone=False,
             size=support.sum((1, 2)),
         ),
         counts=counts,
         confusions={},
-        classes=(both >= MIN_SUPPORT).all(1),
-        counted=metrics.counted_cells(Margins(both, both, both), min_support=MIN_SUPPORT),
+        compared=Compared.of(Margins(both, both, both), min_support=MIN_SUPPORT),
     )
 
 
@@ -88,16 +89,15 @@ def values(sums: SpeakerSums, weights: np.ndarray, keys: Sequence[tuple]) -> np.
         margins = sums.margins(weights, key)
         pooled = Margins(*(part.sum(-3) for part in margins))
         whole = Margins(*(part.sum(-2) for part in pooled))
-        classes = metrics.supported_classes(
-            Margins(*(part.sum(-3)[0] for part in sums.margins(sums.measured_weights, key))),
-            min_support=MIN_SUPPORT,
-        )
+        measured = Margins(*(part.sum(1) for part in sums.margins(sums.measured_weights, key)))
+        of_pooled = Compared.of(measured, min_support=MIN_SUPPORT)
+        rates = metrics.rates(pooled, classes=of_pooled.classes, sides=of_pooled.sides)
         seeds.append(
             [
                 metrics.accuracy(whole),
                 metrics.weighted_f1(margins).min((-2, -1)),
-                largest_gap_of_margins(margins, sums.classes, sums.counted),
-                metrics.gender_gaps(pooled, classes=classes)["avg"],
+                largest_gap(metrics.differences(sums.rates_of_margins(margins))),
+                metrics.gap_sizes(metrics.differences(rates))["avg"],
             ]
         )
     return np.mean(seeds, 0).T

@@ -20,7 +20,7 @@ PACKAGES = ("ermgap", "sweeps", "analysis")
 # Each line may import itself, its neighbours in the line and the lines above it.
 ORDER = (
     ("errors", "registry", "config"),
-    ("corpora", "counts", "metrics", "records"),
+    ("attributes", "corpora", "counts", "metrics", "rates", "records"),
     ("distributed",),
     ("model", "objective"),
     ("training",),
@@ -36,7 +36,13 @@ MAY_IMPORT_RAY = (
     "sweeps.search",
     "sweeps.extract",
 )
-READ_BY_ANALYSIS = {"ermgap.records", "ermgap.metrics", "ermgap.errors", "ermgap.config"}
+READ_BY_ANALYSIS = {
+    "ermgap.attributes",
+    "ermgap.records",
+    "ermgap.metrics",
+    "ermgap.errors",
+    "ermgap.config",
+}
 COMMANDS = {f"sweeps.{name}" for name in ("pareto", "train", "benchmark", "extract", "dial")}
 COMMANDS |= {"ermgap.predict"}
 PLOTTING = {"matplotlib", "plotly", "analysis.figures"}

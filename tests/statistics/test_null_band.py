@@ -115,13 +115,11 @@ def test_every_shuffling_of_ten_speakers_is_tried():
     cell = sums.cells.index("de/speech")
     gaps = []
     for chosen in combinations(rows, 5):
-        female = sums.female.copy()
-        female[rows] = np.isin(rows, chosen)
+        side = sums.side.copy()
+        side[rows] = ~np.isin(rows, chosen)
         gaps.append(
             float(
-                largest_gap(sums.signed_gaps(sums.measured_weights, "m", female=female)[:, [cell]])[
-                    0
-                ]
+                largest_gap(sums.signed_gaps(sums.measured_weights, "m", side=side)[:, [cell]])[0]
             )
         )
     observed = float(largest_gap(sums.observed("m")[[cell]]))

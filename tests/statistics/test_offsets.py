@@ -9,11 +9,10 @@ import pandas as pd
 import pytest
 from fake_sweep import LABELS, THREE, balanced, write
 
-from analysis import report
+from analysis import offsets, report
 from analysis.front import front
-from analysis.statistics import offsets
-from analysis.statistics.offsets import LabelScores
-from analysis.statistics.speaker_sums import units_of
+from analysis.offsets import LabelScores
+from analysis.statistics.units import units_of
 from ermgap import metrics
 
 COLUMNS = [f"logp_{label}" for label in LABELS]
@@ -35,13 +34,11 @@ def scored(speakers: int = 6, *, planted: float = 0.0, seed: int = 0) -> pd.Data
 
 def scores_of(table: pd.DataFrame) -> LabelScores:
     coded = metrics.encode(table, labels=LABELS)
-    counts = metrics.confusions(coded)
     return LabelScores(
         table[COLUMNS].to_numpy(),
-        2 * coded.cell + coded.gender,
+        3 * coded.cell + coded.side,
         coded.label,
-        metrics.supported_classes(counts, min_support=5),
-        metrics.counted_cells(counts, min_support=5),
+        metrics.Compared.of(metrics.confusions(coded)[0], min_support=5),
     )
 
 

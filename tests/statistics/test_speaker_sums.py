@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 from fake_sweep import LABELS, predictions, utterances
 
-from analysis.statistics import SpeakerSums, largest_gap_of_margins
-from analysis.statistics.speaker_sums import largest_gap
+from analysis.statistics import SpeakerSums, largest_gap
 from ermgap import metrics
 from ermgap.errors import UserError
 
@@ -49,7 +48,10 @@ def test_a_weight_is_how_often_a_speaker_is_there():
     for row in weights:
         repeated = table.loc[np.repeat(table.index, row[names].astype(int))]
         coded = metrics.encode(repeated, labels=LABELS)
-        wanted = largest_gap_of_margins(metrics.confusions(coded), sums.classes)
+        rates = metrics.rates(
+            metrics.confusions(coded)[0], classes=sums.compared.classes, sides=sums.compared.sides
+        )
+        wanted = largest_gap(metrics.differences(rates))
         assert largest_gap(sums.signed_gaps(row[None], "m"))[0] == pytest.approx(float(wanted))
 
 
@@ -59,10 +61,12 @@ def test_without_a_speaker_is_without_its_rows():
     found = sums.signed_gaps(sums.without_each(), "m")
     speakers = sorted(set(map(tuple, table[["language", "gender", "speaker"]].to_numpy())))
     for number, (language, gender, speaker) in enumerate(speakers):
-        assert sums.units.loc[number, ["language", "gender"]].tolist() == [language, gender]
+        assert sums.units.loc[number, ["language", "side"]].tolist() == [language, gender]
         coded = metrics.encode(table[table["speaker"] != speaker], labels=LABELS)
-        rates = metrics.rates(metrics.confusions(coded), classes=sums.classes)
-        np.testing.assert_allclose(found[number], rates[:, 0] - rates[:, 1], atol=1e-12)
+        rates = metrics.rates(
+            metrics.confusions(coded)[0], classes=sums.compared.classes, sides=sums.compared.sides
+        )
+        np.testing.assert_allclose(found[number, :, 0], rates[:, 0] - rates[:, 1], atol=1e-12)
 
 
 def test_resampled_weights_keep_each_stratum_s_size_and_have_the_right_variance():
@@ -85,9 +89,9 @@ def test_a_stratum_of_one_speaker_is_named_and_its_utterances_are_the_units():
     assert len(sums.units) == len(table) and all(sums.is_lone)
 
 
-def test_other_genders_can_be_tried():
+def test_other_sides_can_be_tried():
     sums = SpeakerSums.of(tables(1), labels=LABELS)
-    turned = sums.signed_gaps(sums.measured_weights, "s0", female=~sums.female)
+    turned = sums.signed_gaps(sums.measured_weights, "s0", side=1 - sums.side)
     np.testing.assert_allclose(turned[0], -sums.observed("s0"))
 
 

@@ -3,7 +3,7 @@
     line = offsets.line(info, records)         # a row a weight, or None
     print(offsets.sentence(info, line))
 
-The prediction is argmax(log p + b): the same b for women and men, so that nobody's gender is asked
+The prediction is argmax(log p + b): the same b for all sides, so that nobody's gender is asked
 for when it is used. A path of b is fitted to `(1 - weight) accuracy - weight max_gap` on one half
 of the dev speakers and judged on the other, both ways, pooled, and the scores of several halvings
 are averaged: one halving is mostly luck. Such group-blind rules are what LinearPost (Xian and Zhao
@@ -12,17 +12,20 @@ are averaged: one halving is mostly luck. Such group-blind rules are what Linear
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from analysis.front import FrontInfo, Point
-from analysis.statistics.speaker_sums import largest_gap_of_margins, ordered, units_of
+from analysis.statistics.speaker_sums import largest_gap
 from analysis.statistics.uncertainty import classes_of, dev_predictions
+from analysis.statistics.units import ordered, units_of
 from ermgap import metrics
+from ermgap.config import GENDER
 from ermgap.errors import UserError
-from ermgap.metrics import Margins
+from ermgap.metrics import Compared, Margins
 from ermgap.records import Records, is_degenerate
 
 WEIGHTS = np.linspace(0, 1, 21)  # of max_gap, against accuracy
@@ -39,22 +42,20 @@ class LabelScores:
 
     Attributes:
         logp: [n, K], in nats.
-        group: [n], 2 x cell + gender.
+        group: [n], (S + 1) x cell + side.
         label: [n], the true one.
-        classes: bool [C, K], which of them the gaps of a cell are of.
-        counted: bool [C], the cells that count for max_gap.
+        compared: the sides, classes and cells that gaps are of.
     """
 
     logp: np.ndarray
     group: np.ndarray
     label: np.ndarray
-    classes: np.ndarray
-    counted: np.ndarray
+    compared: Compared
 
     def __getitem__(self, rows: np.ndarray) -> LabelScores:
         """Those of some utterances, bool [n]."""
         kept = (part[rows] for part in (self.logp, self.group, self.label))
-        return LabelScores(*kept, self.classes, self.counted)
+        return LabelScores(*kept, self.compared)
 
     def predict(self, offsets: np.ndarray) -> np.ndarray:
         """Predicted classes [M, n] with offsets [M, K]."""
@@ -62,14 +63,16 @@ class LabelScores:
 
     def accuracy_and_gap(self, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Accuracy and max_gap, each [M], with offsets [M, K]."""
-        prediction, (cells, k) = self.predict(offsets), self.classes.shape
-        hit, shape = prediction == self.label, (len(offsets), cells, 2, k)
+        prediction, (cells, sides, k) = self.predict(offsets), self.compared.classes.shape
+        hit, shape = prediction == self.label, (len(offsets), cells, sides + 1, k)
         true = np.broadcast_to(self.group * k + self.label, hit.shape)
-        first = np.arange(len(offsets))[:, None] * (cells * 2 * k)
+        first = np.arange(len(offsets))[:, None] * np.prod(shape[1:])
         places = (first + true, (first + true)[hit], first + self.group * k + prediction)
         counts = (np.bincount(place.ravel(), minlength=np.prod(shape)) for place in places)
-        margins = Margins(*(count.reshape(shape).astype(float) for count in counts))
-        return hit.mean(-1), largest_gap_of_margins(margins, self.classes, self.counted)
+        known = Margins(*(count.reshape(shape)[:, :, :-1].astype(float) for count in counts))
+        used = self.compared
+        rates = metrics.rates(known, classes=used.classes, sides=used.sides, cells=used.counted)
+        return hit.mean(-1), largest_gap(metrics.differences(rates))
 
 
 def fit(scores: LabelScores, *, seed: int = 0) -> np.ndarray:
@@ -138,34 +141,38 @@ def judged(
     table: pd.DataFrame,
     *,
     labels: list[str],
-    min_support: int = 5,
-    cell_support: int | None = None,
+    attribute: Sequence[str] = (GENDER,),
+    **support: int | None,
 ) -> pd.DataFrame | None:
     """The scores of fitted offsets, a row a weight, as in `line`; None without log-probabilities.
 
+    `attribute` and `support` are as for `metrics.evaluate`.
     Raises UserError for predictions that cannot be read.
     """
     columns = [f"logp_{label}" for label in labels]
     if not set(columns) <= set(table) or not np.isfinite(table[columns].to_numpy(float)).all():
         return None
-    table, coded = ordered(table, labels)
-    support = {"min_support": min_support, "cell_support": cell_support}
-    counts = metrics.confusions(coded)
+    table, coded = ordered(table, labels, attribute)
     scores = LabelScores(
         table[columns].to_numpy(float),
-        2 * coded.cell + coded.gender,
+        (len(coded.sides) + 1) * coded.cell + coded.side,
         coded.label,
-        metrics.supported_classes(counts, min_support=min_support),
-        metrics.counted_cells(counts, **support),
+        Compared.of(
+            metrics.confusions(coded)[0],
+            **support,
+            speakers=metrics.speakers_of_sides(table, coded),
+        ),
     )
-    units, unit = units_of(table)
+    units, unit = units_of(table, attribute)
     drawn = []
     for seed in range(HALVINGS):
         first = in_first_half(units, seed=seed)[unit]
         predictions, fitted = cross_fitted(scores, first, seed=seed)
         named = np.array(labels)[predictions]
         judged = [
-            metrics.evaluate(table.assign(prediction=row), labels=labels, **support)
+            metrics.evaluate(
+                table.assign(prediction=row), labels=labels, attribute=attribute, **support
+            )
             for row in named
         ]
         drawn.append(np.column_stack([pd.DataFrame(judged)[list(SCORES)], fitted]))
@@ -195,7 +202,7 @@ def cross_fitted(
 def in_first_half(units: pd.DataFrame, *, seed: int = 0) -> np.ndarray:
     """Which of `units_of` the predictions are in the first half, bool [U].
 
-    Of each language and gender half of the speakers are, as evenly in utterances as they allow; a
+    Of each language and side half of the speakers are, as evenly in utterances as they allow; a
     speaker who is alone is cut by utterance.
     """
     first, sizes = np.zeros(len(units), bool), units["size"].to_numpy()
