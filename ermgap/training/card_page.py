@@ -9,9 +9,9 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ermgap import __version__
-from ermgap.config import CHANCE_GAP, GAP_TITLES, losses
-from ermgap.metrics import uncounted_cells
+from ermgap import __version__, attributes
+from ermgap.config import CHANCE_GAP, GAP_TITLES, GENDER, losses
+from ermgap.metrics import side_counts, uncounted_cells
 from ermgap.records import is_degenerate
 
 if TYPE_CHECKING:
@@ -81,28 +81,34 @@ def _data(facts: CardFacts) -> list[str]:
     lines = [f"Corpora: {', '.join(facts.corpora)}. {shared} in both train and dev."]
     if facts.synthetic:
         lines.append(f"**Synthetic, not human speech:** {', '.join(facts.synthetic)}.")
-    if facts.config.data.genders is not None:
+    data = facts.config.data
+    if GENDER in facts.config.attributes and data.genders is not None:
         lines.append("Genders come from a file of the user's own.")
-    elif "meld_st" in facts.corpora:
+    elif GENDER in facts.config.attributes and "meld_st" in facts.corpora:
         lines.append("Genders of MELD are inferred from the characters, not self-reported.")
+    if sources := [f"{name} {where}" for name, where in data.provenance.items()]:
+        lines.append(f"Where attributes come from: {', '.join(sources)}.")
     return lines
 
 
 def _counts(facts: CardFacts) -> str:
     table = facts.utterances.drop_duplicates("utterance_id")
-    keys = ["split", "language", "gender"]
+    attribute = facts.config.objective.attribute
+    keys = [table["split"], table["language"], attributes.values(table, attribute)]
     rows = [
-        [*names, len(part), part["speaker"].nunique()]
-        for names, part in table.groupby(keys, sort=True)
+        [split, language, side or "unknown", len(part), part["speaker"].nunique()]
+        for (split, language, side), part in table.groupby(keys, sort=True)
     ]
-    return _table([*keys, "utterances", "speakers"], rows)
+    header = ["split", "language", attributes.title(attribute), "utterances", "speakers"]
+    return _table(header, rows)
 
 
 def _objective(facts: CardFacts) -> list[str]:
     settings = facts.config.objective
     loss = losses.LOSSES.get(settings.loss)
     formula = loss.formula if loss else "a loss of a plugin"
-    lines = [f"`{settings.loss}`: {formula}."]
+    title = attributes.title(settings.attribute)
+    lines = [f"`{settings.loss}`: {formula}. Sides are the values of {title}."]
     if loss and loss.estimates_gap:
         estimator = losses.ESTIMATORS.get(settings.estimator, "an estimator of a plugin")
         lines.append(f"Estimator `{settings.estimator}`: {estimator}.")
@@ -120,13 +126,15 @@ def _objective(facts: CardFacts) -> list[str]:
 
 def _metrics(facts: CardFacts) -> list[str]:
     dev, select = facts.dev, facts.config.train.select
+    title = attributes.title(facts.config.objective.attribute)
     which = "the last one" if select == "last" else f"the one with the best dev {select}"
     adapter = f"Epoch {facts.epoch}, {which}"
     if facts.line:
         adapter = f"This position of the line, not epoch {facts.epoch} of its upper end"
     return [
         f"{adapter}: the numbers are of the utterances that chose it, so they are optimistic. "
-        "Percent; gaps are percentage points between the genders.",
+        f"Percent; a gap is the largest difference between two sides of {title}, in percentage "
+        "points.",
         f"Accuracy {_percent(dev['acc'])} (always the commonest label: "
         f"{_percent(dev['majority_rate'])}), W-F1 {_percent(dev['w_f1'])}, "
         f"n {dev['n']}. Largest gap {_percent(dev['max_gap'])} in {dev['worst_cell'] or '–'}; "
@@ -136,21 +144,22 @@ def _metrics(facts: CardFacts) -> list[str]:
 
 def _gaps(dev: Mapping) -> str:
     rows = [
-        [cell, gaps["n_female"], gaps["n_male"], *(_percent(gaps[name]) for name in GAP_TITLES)]
+        [cell, *side_counts(gaps).values(), *(_percent(gaps[name]) for name in GAP_TITLES)]
         for cell, gaps in dev["gaps"].items()
     ]
-    return _table(
-        ["cell", "n female", "n male", *(f"{name} gap" for name in GAP_TITLES.values())], rows
-    )
+    sides = [f"n {side}" for side in side_counts(next(iter(dev["gaps"].values()), {}))]
+    return _table(["cell", *sides, *(f"{name} gap" for name in GAP_TITLES.values())], rows)
 
 
 def caveats(facts: CardFacts) -> list[str]:
     """What the numbers do not show, one sentence or two each."""
+    title = attributes.title(facts.config.objective.attribute)
     lines = [
         f"A gap measured on few speakers is mostly about those speakers: {CHANCE_GAP}.",
         "Chosen on dev among many configurations, a small gap there may be luck; confirm it on "
         "speakers who chose nothing.",
-        "A gap that is undefined (–) is not a gap of zero. Only two genders are compared.",
+        "A gap that is undefined (–) is not a gap of zero. Only the sides in the table above are "
+        f"compared; speech of unknown {title} is in accuracy and W-F1 alone.",
     ]
     if few := uncounted_cells(facts.dev["gaps"]):
         named = "; ".join(f"{cell} ({numbers})" for cell, numbers in few.items())
@@ -186,7 +195,11 @@ def _use(facts: CardFacts) -> list[str]:
 
 
 def _listed(values: Mapping) -> str:
-    return _table(["setting", "value"], [[f"`{key}`", value] for key, value in values.items()])
+    rows = [
+        [f"`{key}`", ", ".join(value) if isinstance(value, (list, tuple)) else value]
+        for key, value in values.items()
+    ]
+    return _table(["setting", "value"], rows)
 
 
 def _table(header: list[str], rows: list[list]) -> str:

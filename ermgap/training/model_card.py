@@ -40,7 +40,7 @@ __all__ = [
 
 FORMAT = 1  # of ermgap.json; raised when an older reader would misread it
 SECTIONS = ("backbone", "adapter", "objective", "data", "prompt", "dev")
-SCORES = {"acc": "accuracy", "w_f1": "f1", "max_gap": "max_gender_gap"}  # by the hub's names
+SCORES = {"acc": "accuracy", "w_f1": "f1"}  # by the hub's names
 COMPOSED = ["openai/whisper-tiny.en", "HuggingFaceTB/SmolLM2-135M-Instruct"]
 ON_THE_HUB = {
     "small": COMPOSED,
@@ -174,6 +174,7 @@ def contents(facts: CardFacts) -> dict:
             "corpora": facts.corpora,
             "labels": data.labels,
             "modalities": data.modalities,
+            "provenance": data.provenance,
             **data.support,
             "fold": data.fold,
             "folds": data.folds,
@@ -194,9 +195,10 @@ def text_version(texts: Mapping) -> str:
 def metadata(facts: CardFacts) -> dict:
     """The card's metadata as the Hugging Face hub reads it."""
     base, dev = facts.base_models, plain(facts.dev, finite=True)
+    kinds = SCORES | {"max_gap": f"max_{'_'.join(facts.config.objective.attribute)}_gap"}
     scores = [
         {"type": kind, "name": f"dev {name}", "value": round(float(dev[name]), 4)}
-        for name, kind in SCORES.items()
+        for name, kind in kinds.items()
         if dev.get(name) is not None
     ]
     corpora = ", ".join(facts.corpora)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ermgap import metrics
+from ermgap import attributes, metrics
 from ermgap.config import METRICS
 from ermgap.distributed import World
 from ermgap.errors import RunFailed
@@ -181,19 +181,21 @@ class TrialState:
         """RunFailed where no cell of dev counts for max_gap."""
         if not math.isnan(dev["max_gap"]):
             return
+        title = attributes.title(self.config.objective.attribute)
         cells = [gap for gap in dev["gaps"].values() if "counts" in gap]  # not the pooled ones
-        both = any(min(gap["n_female"], gap["n_male"]) for gap in cells)
-        if not both:
+        if not any(sum(n > 0 for n in metrics.side_counts(gap).values()) > 1 for gap in cells):
             raise RunFailed(
-                "the gap is undefined: on dev no language has utterances of both genders"
+                f"the gap is undefined: on dev no cell has utterances of two sides of {title}"
             )
         data, few = self.config.data, metrics.uncounted_cells(dev["gaps"])
         least = metrics.minimum_per_side(
             min_support=data.min_support, cell_support=data.cell_support
         )
+        speakers = f" of {data.speaker_support} speakers" * (data.speaker_support > 1)
         raise RunFailed(
-            f"the gap is undefined: on dev no cell has {least} utterances of each gender "
-            f"(data.cell_support): {'; '.join(f'{cell} {why}' for cell, why in few.items())}"
+            f"the gap is undefined: on dev no cell has two sides of {title} with {least} utterances"
+            f"{speakers} each (data.cell_support, data.speaker_support): "
+            f"{'; '.join(f'{cell} {why}' for cell, why in few.items())}"
         )
 
     # Files --------------------------------------------------------------------------------------

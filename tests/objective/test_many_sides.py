@@ -158,3 +158,17 @@ def test_a_batch_of_unknown_sides_alone_is_erm_and_an_empty_one_is_0(loss):
     assert gradient[0, 1, 3] == 0.5 and gradient[:2].isfinite().all()
     erm = value_and_gradient(wider.loss, torch.zeros(3, 2, 4, dtype=torch.float64), 0.5)
     assert float(erm[0]) == 0 and not erm[1][:2].any()
+
+
+@pytest.mark.parametrize("loss", list(LOSSES))
+@pytest.mark.parametrize("estimator", list(ESTIMATORS))
+def test_no_step_asks_the_device_for_a_number(loss, estimator):
+    """A tensor of device `meta` has none: asking raises an error."""
+    told = config.Objective(loss=loss, estimator=estimator, relative=True)
+    made = Objective(told, cells=CELLS, counts=COUNTS, unknown=True)
+    losses, index = torch.empty(9, device="meta"), torch.empty(9, device="meta", dtype=torch.int64)
+    for _ in range(2):
+        sums = group_sums(losses, index, index, cells=2, sides=made.columns)
+        value, gradient = made(sums, progress=0.5)
+        utterance_weights(gradient, losses, index, index)
+    assert value.is_meta and gradient.shape == (3, 2, 4)

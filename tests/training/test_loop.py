@@ -284,7 +284,7 @@ def test_a_gap_that_no_cell_defines_fails_the_run_with_its_reason(table, room, t
     run = Trained(
         (speech, TrainingContext(train_, dev, cells, Storage(""))), job(), tmp_path / "run"
     )
-    assert "no language has utterances of both genders" in run.failure and not run.rows
+    assert "no cell has utterances of two sides of gender" in run.failure and not run.rows
 
 
 @pytest.mark.parametrize(
