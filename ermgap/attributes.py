@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from ermgap.config import GENDER, GENDERS
+from ermgap.config import GENDER, GENDERS, NO_ATTRIBUTES
 from ermgap.errors import UserError
 
 UNKNOWN = ""
@@ -25,6 +25,14 @@ ALL = "all"  # in the place of a language, where languages are compared with one
 def title(attribute: Sequence[str]) -> str:
     """The attribute's name on pages, such as `gender & accent`."""
     return CROSSED.join(attribute)
+
+
+def columns(table: pd.DataFrame) -> tuple[str, ...]:
+    """The attributes of a table of utterances or predictions, but for language and corpus."""
+    others = {*NO_ATTRIBUTES, "language", "corpus"}
+    return tuple(
+        name for name in table.columns if name not in others and not name.startswith("logp_")
+    )
 
 
 def values(table: pd.DataFrame, attribute: Sequence[str]) -> pd.Series:
@@ -60,6 +68,22 @@ def index(values: pd.Series, names: Sequence[str]) -> np.ndarray:
     """Index of each value in `names`, [n] int64; len(names) where it is none of them."""
     place = pd.Index(names, dtype=object).get_indexer(values)
     return np.where(place < 0, len(names), place).astype(np.int64)
+
+
+def cell_sides(
+    table: pd.DataFrame, attribute: Sequence[str], *, unknown: bool = False
+) -> dict[str, tuple[str, ...]]:
+    """The sides that occur in the cells of each language; of gender female and male in any case.
+
+    `unknown`: with UNKNOWN, as the last, where it occurs.
+    """
+    always = GENDERS if tuple(attribute) == (GENDER,) else ()
+    present = values(table, attribute).groupby(cell_languages(table, attribute)).unique()
+    return {
+        language: tuple(sorted({*always, *names} - {UNKNOWN}))
+        + (UNKNOWN,) * (unknown and UNKNOWN in names)
+        for language, names in present.items()
+    }
 
 
 def cell_languages(table: pd.DataFrame, attribute: Sequence[str]) -> pd.Series:

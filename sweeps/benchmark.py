@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         driver.make_ready(
             config, given.address, benchmark.folder, benchmark.storage, trials=config.sweep.trials
         )
-    records = _records(benchmark, first.utterances, resumed=bool(given.resume))
+    records = _records(benchmark, first, resumed=bool(given.resume))
     print(f"results: {benchmark.folder}")
     place = in_shell(benchmark.folder)
     stopped = f"stopped; continue with: python sweeps/benchmark.py --resume {place}"
@@ -201,16 +201,20 @@ def _budget(benchmark: Benchmark, judged: pd.DataFrame) -> str:
     )
 
 
-def _records(benchmark: Benchmark, utterances: pd.DataFrame, *, resumed: bool) -> Records:
+def _records(benchmark: Benchmark, planned: plan.Plan, *, resumed: bool) -> Records:
     if resumed:
         records = Records.open(benchmark.folder)
     else:
         sweep = plan.describe_sweep(
-            benchmark.config, preset="benchmark", utterances=utterances, storage=benchmark.storage
+            benchmark.config,
+            preset="benchmark",
+            utterances=planned.utterances,
+            storage=benchmark.storage,
+            provenance=planned.provenance,
         )
         sweep |= {"kind": "benchmark", "models": [row.spec for row in benchmark.rows]}
         sweep |= {name: getattr(benchmark, name) for name in OPTIONS}
-        records = Records.create(benchmark.folder, sweep=sweep, table=utterances)
+        records = Records.create(benchmark.folder, sweep=sweep, table=planned.utterances)
     records.lock()
     records.clear_done()
     return records

@@ -9,5 +9,6 @@ PROVENANCES = ("self-reported", "annotated", "inferred")  # where an attribute's
 # `corpus` may be: groups of people too.
 NO_ATTRIBUTES = frozenset(
     "utterance_id emotion speaker group split path start_s end_s transcript synthetic modality "
-    "label prediction answer split_group duration_s".split()
+    "label prediction answer split_group duration_s cell side fold system epoch position note "
+    "problem".split()
 )

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from ermgap.config import one_line, quoted
+from ermgap.config import GENDER, NO_ATTRIBUTES, one_line, quoted
 from ermgap.errors import UserError
 
 MOST = 20  # columns that a sentence lists
+PREFIX = "group:"  # of a column that holds an attribute
+RESERVED = NO_ATTRIBUTES | {"language", "corpus"}  # the table has these already
+_ATTRIBUTE = re.compile(r"\w[\w .-]*")
 LOOK_ALIKES = {
     "path": "file filename filepath audio audiofile audiopath audiofilepath wav wavfile wavpath "
             "clip clippath recording location",
@@ -37,13 +40,58 @@ _NAMES = {other: name for name, others in LOOK_ALIKES.items() for other in other
 _NAMES |= {name.replace("_", ""): name for name in LOOK_ALIKES if " " not in name}
 
 
-def recognised(names: Sequence[str], *, known: Iterable[str], where: str) -> list[str]:
+def attribute_columns(names: Sequence[str], *, asked: Iterable[str], where: str) -> dict[str, str]:
+    """The attribute of each column that holds one, by the column's name without its blanks.
+
+    These are `group:<name>`, whatever the name, and <name> alone where it is among those `asked`
+    for, which decide on letter case. Raises UserError for a name that no attribute can have, and
+    for an attribute of two columns.
+    """
+    spelling = {_folded(name): name for name in (GENDER, *asked) if name not in RESERVED}
+    attributes: dict[str, str] = {}
+    for written in map(_bare, names):
+        is_group = written.casefold().startswith(PREFIX)
+        bare = written[len(PREFIX) * is_group :].strip()
+        if not is_group and bare.casefold() not in spelling:
+            continue
+        name = spelling.get(bare.casefold(), bare)
+        subject = f"{where} has the column {quoted(written)}"
+        if bare.casefold() in RESERVED or bare.casefold().startswith("logp_"):
+            raise UserError(
+                f"{subject}, but {one_line(bare)} is no attribute: the table has a column of that "
+                f"name; rename yours, such as to {PREFIX}{one_line(bare)}_type."
+            )
+        if not _ATTRIBUTE.fullmatch(name):
+            raise UserError(
+                f"{subject}; write a name of letters, digits, blanks, dots, hyphens or "
+                f"underscores after {PREFIX}."
+            )
+        if first := next((old for old, same in attributes.items() if same == name), ""):
+            raise UserError(
+                f"{where} has the columns {quoted(first)} and {quoted(written)}, which are both "
+                f"the attribute {name}; keep one, or rename it."
+            )
+        attributes[written] = name
+    return attributes
+
+
+def recognised(
+    names: Sequence[str],
+    *,
+    known: Iterable[str],
+    where: str,
+    attributes: Mapping[str, str] | None = None,
+) -> list[str]:
     """The names, those of `known` in its spelling and the others without surrounding blanks.
 
-    Raises UserError where two columns have one name.
+    `attributes` is as from `attribute_columns`, whose columns are named by their attribute. Raises
+    UserError where two columns have one name.
     """
     spelling = {_folded(name): name for name in known}
-    result = [spelling.get(_folded(name), _bare(name)) for name in names]
+    by_column = attributes or {}
+    result = [
+        by_column.get(_bare(name)) or spelling.get(_folded(name), _bare(name)) for name in names
+    ]
     first: dict[str, str] = {}
     for name, written in zip(result, names, strict=True):
         if name and name in first:

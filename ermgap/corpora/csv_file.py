@@ -32,6 +32,7 @@ class CsvTable:
     rows: list[tuple[int, dict[str, str]]]  # row number (the file's first is 1), fields by column
     separator: str  # a key of SEPARATORS
     blank: int  # how many rows have separators and nothing between them
+    attributes: tuple[str, ...] = ()  # the columns of `header` that hold one
 
     def notes(self, name: str) -> tuple[str, ...]:
         """Sentences on what is unusual about the file, which they call `name`."""
@@ -43,9 +44,16 @@ class CsvTable:
         return (separated,) * (self.separator != ",") + (blank,) * bool(self.blank)
 
 
-def read_csv(file: Path, *, required: Sequence[str], optional: Sequence[str] = ()) -> CsvTable:
+def read_csv(
+    file: Path,
+    *,
+    required: Sequence[str],
+    optional: Sequence[str] = (),
+    attributes: Sequence[str] | None = None,
+) -> CsvTable:
     """Read a CSV whose header names the `required` columns.
 
+    `attributes` are those asked for (`columns.attribute_columns`); None: the file has none.
     Raises UserError for text that is not UTF-8, broken quotes, an empty file, a header that lacks a
     required column or has a known one twice, and a row with too few or too many fields.
     """
@@ -63,14 +71,20 @@ def read_csv(file: Path, *, required: Sequence[str], optional: Sequence[str] = (
     rows = [(i, row) for i, row in numbered if any(map(str.strip, row))]
     if not rows:
         raise UserError(f"{file} is empty; its first row must name the columns.")
-    header = columns.recognised(rows[0][1], known=(*required, *optional), where=str(file))
+    names, where = rows[0][1], str(file)
+    holding = {}
+    if attributes is not None:
+        holding = columns.attribute_columns(names, asked=attributes, where=where)
+    header = columns.recognised(
+        names, known=(*required, *optional), where=where, attributes=holding
+    )
     if missing := [name for name in required if name not in header]:
         hint = columns.missing_hint(missing, header)
         raise UserError(f"{file} lacks the column {', '.join(missing)}; {hint}.")
     if len(rows) == 1:
         raise UserError(f"{file} has a header and no rows; add one row a clip.")
     fields = [(i, _fitted(row, header, f"{file}, row {i}")) for i, row in rows[1:]]
-    return CsvTable(header, fields, separator, len(numbered) - len(rows))
+    return CsvTable(header, fields, separator, len(numbered) - len(rows), tuple(holding.values()))
 
 
 def _text(file: Path) -> str:

@@ -25,6 +25,7 @@ FIELDS = (
     "path", "language", "gender", "emotion", "speaker", "split", "transcript", "duration_s",
     "expression", "synthetic",
 )  # fmt: skip
+STYLE = "group:style"  # an attribute: whether the words express the emotion too
 NOTE = f"demo's gap is planted in {PLANTED[0]}, where the cues of {PLANTED[1]} voices are weaker"
 
 
@@ -40,7 +41,7 @@ def load(path: Path | None = None, *, outside: bool = False) -> Corpus:
     remedy = "write it with `python -m ermgap.corpora.make_demo --out FOLDER`"
     if not os.path.isfile(manifest):
         raise UserError(f"there is no manifest {manifest}; {remedy}.")
-    table = read_csv(manifest, required=(), optional=FIELDS)
+    table = read_csv(manifest, required=(), optional=FIELDS, attributes=())
     if missing := [name for name in FIELDS if name not in table.header]:
         raise UserError(f"{manifest} lacks the columns {', '.join(missing)}; {remedy}.")
     utterances = []
@@ -48,8 +49,10 @@ def load(path: Path | None = None, *, outside: bool = False) -> Corpus:
         place, end_s = f"{manifest}, row {i}", row["duration_s"]
         if not rows.number(end_s, column="duration_s", place=place):
             raise UserError(f"{place}: duration_s is not positive; {remedy}.")
-        values = {name: row[name] for name in FIELDS}
+        values = {name: row[name] for name in (*FIELDS, *table.attributes)}
         values |= {"utterance_id": Path(row["path"]).stem, "end_s": end_s, "synthetic": "1"}
-        utterance = rows.parse(values, place=place, source="demo", outside=outside)
+        utterance = rows.parse(
+            values, place=place, source="demo", outside=outside, attributes=table.attributes
+        )
         utterances.append(utterance | {"path": clips.find(row["path"], place=place)})
-    return Corpus(table=frame(utterances), notes=(NOTE,))
+    return Corpus(table=frame(utterances, attributes=table.attributes), notes=(NOTE,))

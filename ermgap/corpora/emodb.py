@@ -3,8 +3,8 @@
     python sweeps/pareto.py --data emodb=PATH
 
 PATH is any folder over the clips (`wav/03a01Fa.wav` officially; .flac is read too). The name holds
-speaker, sentence, emotion and version, from which transcript and gender follow. Boredom is read as
-such, and excluded later unless it is one of the labels.
+speaker, sentence, emotion and version, from which transcript, gender and the attribute `age` (20s,
+30s) follow. Boredom is read as such, and excluded later unless it is one of the labels.
 """
 
 from __future__ import annotations
@@ -20,6 +20,12 @@ GENDERS = {
     **dict.fromkeys(("03", "10", "11", "12", "15"), "male"),
     **dict.fromkeys(("08", "09", "13", "14", "16"), "female"),
 }
+AGES = {  # in years
+    "03": 31, "08": 34, "09": 21, "10": 32, "11": 26, "12": 30, "13": 32, "14": 35, "15": 25,
+    "16": 31,
+}  # fmt: skip
+# The corpus's own page lists sex and age of its speakers; it does not say that they stated them.
+PROVENANCE = {"gender": "annotated", "age": "annotated"}
 EMOTIONS = {
     "W": "anger", "L": "boredom", "E": "disgust", "A": "fear", "F": "joy", "T": "sadness",
     "N": "neutral",
@@ -44,7 +50,13 @@ def load(path: Path | None) -> Corpus:
     Raises UserError when `path` is not a folder with .wav or .flac files.
     """
     return load_named(
-        path, corpus="emodb", example="wav/03a01Fa.wav", name=NAME, describe=_describe
+        path,
+        corpus="emodb",
+        example="wav/03a01Fa.wav",
+        name=NAME,
+        describe=_describe,
+        attributes=("age",),
+        provenance=PROVENANCE,
     )
 
 
@@ -56,6 +68,7 @@ def _describe(name: re.Match) -> dict | str:
     return {
         "language": "de",
         "gender": GENDERS[name["speaker"]],
+        "age": f"{AGES[name['speaker']] // 10}0s",
         "emotion": EMOTIONS[name["emotion"]],
         "speaker": f"emodb_{name['speaker']}",
         "transcript": TEXTS[name["text"]],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ermgap.config import one_line
@@ -35,14 +35,17 @@ def load_named(
     example: str,
     name: re.Pattern,
     describe: Callable[[re.Match], dict | str],
+    provenance: Mapping[str, str],
+    attributes: Sequence[str] = (),
 ) -> Corpus:
     """A corpus whose file names say everything, wherever they lie below a folder.
 
     `describe` turns the match of `name` and a file's stem into the row's columns (without id,
-    corpus and path) or into the reason why it is excluded; `example` is such a file. Of two files
-    with one stem the first in sorted order stays, and one in a format that is not read here is
-    excluded unless a readable one has its stem; hidden files are ignored. Raises UserError when the
-    folder holds no audio.
+    corpus and path) or into the reason why it is excluded; `example` is such a file. `attributes`
+    are those that the rows have beside gender, `provenance` is the corpus's. Of two files with one
+    stem the first in sorted order stays, and one in a format that is not read here is excluded
+    unless a readable one has its stem; hidden files are ignored. Raises UserError when the folder
+    holds no audio.
     """
     root = need_path(path, corpus=corpus, what=f"the folder with its clips ({example})")
     if not root.is_dir():
@@ -65,4 +68,8 @@ def load_named(
         else:
             identity = {"utterance_id": f"{corpus}/{stem}", "corpus": corpus, "path": str(file)}
             rows[stem] = identity | row
-    return Corpus(table=frame(list(rows.values())), excluded=excluded_frame(excluded))
+    return Corpus(
+        table=frame(list(rows.values()), attributes=attributes),
+        excluded=excluded_frame(excluded),
+        provenance=provenance,
+    )

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import ermgap
-from ermgap.config import one_line
+from ermgap.config import GENDER, one_line
 from ermgap.config.user_paths import HUB_NAME
 from ermgap.corpora import columns, rows
 from ermgap.corpora.clip_paths import ClipPaths
@@ -29,12 +29,17 @@ from ermgap.errors import UserError, missing_extra
 
 MAGIC = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"ID3": ".mp3"}
 SAVED = ("dataset_dict.json", "state.json")  # one of them is in every folder of save_to_disk
-REQUIRED = ("audio", *(name for name in rows.REQUIRED if name != "path"))
-READ = (*REQUIRED, *rows.OPTIONAL)
+READ = ("audio", *(name for name in rows.REQUIRED if name != "path"), *rows.OPTIONAL)
 
 
-def load(path: Path | None, *, outside: bool = False, corpus: str | None = None) -> Corpus:
-    """The table of a dataset; clips whose gender is unknown are excluded.
+def load(
+    path: Path | None,
+    *,
+    outside: bool = False,
+    corpus: str | None = None,
+    attributes: Sequence[str] = (GENDER,),
+) -> Corpus:
+    """The table of a dataset, with its columns `group:<name>` and those of `attributes`.
 
     `outside` lets rows name files that lie elsewhere than with the dataset; `corpus` is as in
     `manifest.load`. Raises UserError when it is neither on disk nor to be had from the hub, when a
@@ -44,18 +49,22 @@ def load(path: Path | None, *, outside: bool = False, corpus: str | None = None)
         raise UserError("the corpus 'hf' needs a dataset; write hf=FOLDER or hf=OWNER/NAME.")
     here = os.path.exists(path)
     source = corpus or source_of(path)
-    parts = _parts(_dataset(path, here), path)
+    parts, further = _parts(_dataset(path, here), path, attributes)
     root, within = (path.absolute(), ()) if here else (Path.cwd(), tuple(_caches()))
     clips = ClipPaths(root, outside=outside, within=within)
     splits = _splits(list(parts))
     parsed = [
-        row for key, part in parts.items() for row in _rows(part, path, key, clips, source, splits)
+        row
+        for key, part in parts.items()
+        for row in _rows(part, path, key, clips, source, splits, further)
     ]
     title = f"the dataset {one_line(source)}"
     named = [name for part in parts.values() for name in part.column_names]
-    read, unread = {"path", *named} & {"path", *READ}, [n for n in named if n not in READ]
+    known = {*READ, *further}
+    read, unread = {"path", *named} & {"path", *known}, [n for n in named if n not in known]
     notes = columns.unread_notes(unread, read=read, where=title) + clips.notes(title)
-    return from_rows(parsed, notes=(*notes, *_open_notes(parts, splits, source)))
+    notes = (*notes, *_open_notes(parts, splits, source))
+    return from_rows(parsed, attributes=further, notes=notes)
 
 
 def source_of(path: Path) -> str:
@@ -99,21 +108,26 @@ def _caches() -> list[str]:
     return [str(config.HF_DATASETS_CACHE), constants.HF_HUB_CACHE]
 
 
-def _parts(dataset, path: Path) -> dict:
-    """The parts by name, known columns in the spelling of READ."""
+def _parts(dataset, path: Path, asked: Sequence[str]) -> tuple[dict, tuple[str, ...]]:
+    """The parts by name, known columns in the spelling of READ, and the attributes of any part."""
     parts = dict(dataset) if isinstance(dataset, dict) else {"all": dataset}
+    required = ["audio" if name == "path" else name for name in rows.required(asked)]
+    attributes: dict[str, None] = {}
     for key, part in parts.items():
         where, written = f"the dataset {path} ({key})", part.column_names
-        names = columns.recognised(written, known=READ, where=where)
-        if missing := [name for name in REQUIRED if name not in names]:
+        own = columns.attribute_columns(written, asked=asked, where=where)
+        attributes |= dict.fromkeys(own.values())
+        names = columns.recognised(written, known=READ, where=where, attributes=own)
+        if missing := [name for name in required if name not in names]:
             raise UserError(
                 f"{where} lacks the column {', '.join(missing)}; "
                 f"{columns.missing_hint(missing, names)} (with rename_column)."
             )
         pairs = zip(written, names, strict=True)
-        if changed := {old: new for old, new in pairs if new in READ and old != new}:
+        known = {*READ, *own.values()}
+        if changed := {old: new for old, new in pairs if new in known and old != new}:
             parts[key] = part.rename_columns(changed)
-    return parts
+    return parts, tuple(attributes)
 
 
 def _splits(keys: list[str]) -> dict[str, str]:
@@ -136,7 +150,13 @@ def _open_notes(parts: dict, splits: dict[str, str], source: str) -> tuple[str, 
 
 
 def _rows(
-    part, path: Path, key: str, clips: ClipPaths, source: str, splits: dict[str, str]
+    part,
+    path: Path,
+    key: str,
+    clips: ClipPaths,
+    source: str,
+    splits: dict[str, str],
+    attributes: Sequence[str],
 ) -> Iterator[dict]:
     """The parsed rows of one part."""
     import datasets
@@ -149,14 +169,15 @@ def _rows(
     folder = ermgap.cache_dir() / "hf" / part._fingerprint  # before the casts, which change it
     if isinstance(part.features["audio"], datasets.Audio):
         part = part.cast_column("audio", datasets.Audio(decode=False))
-    part = part.select_columns([name for name in READ if name in part.column_names])
+    read = dict.fromkeys((*READ, *attributes))
+    part = part.select_columns([name for name in read if name in part.column_names])
     for index, row in enumerate(part):
         place, audio = f"{path} ({key}), row {index}", row.pop("audio")
         values = {name: _text(value, classes.get(name), place) for name, value in row.items()}
         values["path"] = "audio"
         values["split"] = values.get("split") or splits[key]
         values["utterance_id"] = values.get("utterance_id") or f"{key}/{index:06d}"
-        parsed = rows.parse(values, place=place, source=source)
+        parsed = rows.parse(values, place=place, source=source, attributes=attributes)
         yield parsed | {"path": _file(audio, folder, place, clips)}
 
 

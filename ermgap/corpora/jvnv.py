@@ -3,7 +3,8 @@
     python sweeps/pareto.py --data jvnv=PATH
 
 PATH is any folder over the clips (`F1/anger/free/F1_anger_free_01.wav` officially; .flac is read
-too). The name holds speaker, emotion, session and number. Transcripts come from the
+too). The name holds speaker, emotion, session (an attribute: regular, with the nonverbal phrases of
+the script, or free) and number. Transcripts come from the
 `transcription.csv` below PATH: rows `anger_free_01|nonverbal|text` officially, one for all
 speakers; a speaker in the name, an ending, commas or tabs, a header and two columns are read too.
 Without that file transcripts are empty, and a note says so.
@@ -16,6 +17,7 @@ import glob
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -28,6 +30,7 @@ SPOKEN = rf"(?P<emotion>{'|'.join(EMOTIONS)})_(?P<session>regular|free)_(?P<numb
 NAME = re.compile(rf"(?P<speaker>[FM]\d+)_{SPOKEN}")
 ROW = re.compile(rf"(.*[/\\])?(?P<name>([FM]\d+_)?{SPOKEN})(\.\w+)?")
 SPEAKERS = {"F1": "female", "F2": "female", "M1": "male", "M2": "male"}
+PROVENANCE = {"gender": "annotated"}  # by the speakers' names, F1 to M2
 TRANSCRIPTS = "transcription.csv"
 TEXT = ("text", "transcript", "transcription", "sentence", "all")
 
@@ -39,13 +42,21 @@ def load(path: Path | None) -> Corpus:
     cannot be read is a note, since speech alone can be used without it.
     """
     example = "F1/anger/free/F1_anger_free_01.wav"
-    corpus = load_named(path, corpus="jvnv", example=example, name=NAME, describe=_describe)
+    corpus = load_named(
+        path,
+        corpus="jvnv",
+        example=example,
+        name=NAME,
+        describe=_describe,
+        attributes=("session",),
+        provenance=PROVENANCE,
+    )
     texts, problem = _transcripts(path)
     table = corpus.table
     stems = table["utterance_id"].str.removeprefix("jvnv/")
     own = [texts.get(stem) or texts.get(stem.partition("_")[2], "") for stem in stems]
     table = table.assign(transcript=pd.Series(own, index=table.index, dtype=str))
-    return Corpus(table=table, excluded=corpus.excluded, notes=tuple(_notes(table, problem)))
+    return replace(corpus, table=table, notes=tuple(_notes(table, problem)))
 
 
 def _describe(name: re.Match) -> dict | str:
@@ -54,6 +65,7 @@ def _describe(name: re.Match) -> dict | str:
     return {
         "language": "ja",
         "gender": SPEAKERS[name["speaker"]],
+        "session": name["session"],
         "emotion": name["emotion"],
         "speaker": f"jvnv_{name['speaker']}",
     }

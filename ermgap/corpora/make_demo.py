@@ -25,7 +25,7 @@ import soundfile
 from ermgap.config import GENDERS
 from ermgap.config import MELD_LABELS as EMOTIONS
 from ermgap.corpora import demo_speech
-from ermgap.corpora.demo import FIELDS, FOLDER, LANGUAGES, PLANTED
+from ermgap.corpora.demo import FIELDS, FOLDER, LANGUAGES, PLANTED, STYLE
 from ermgap.corpora.demo_speech import RATE, VoiceCues
 from ermgap.errors import UserError, command_line
 
@@ -72,6 +72,7 @@ class PlannedClip:
     split: str
     number: int
     transcript: str
+    style: str
     expression: str
     cues: VoiceCues
     seed: int
@@ -92,8 +93,8 @@ class PlannedClip:
 
     def row(self, *, duration_s: float) -> dict[str, str]:
         """The clip's row of the manifest."""
-        measured = {"duration_s": f"{duration_s:.4f}", "synthetic": "true"}
-        return {name: measured.get(name) or getattr(self, name) for name in FIELDS}
+        other = {"duration_s": f"{duration_s:.4f}", "synthetic": "true", STYLE: self.style}
+        return {name: other.get(name) or getattr(self, name) for name in (*FIELDS, STYLE)}
 
 
 def plan(*, seed: int = SEED) -> list[PlannedClip]:
@@ -131,6 +132,7 @@ def _clip(cell, *, number: int, phrases, rng: np.random.Generator) -> PlannedCli
     return PlannedClip(
         *(language, gender, emotion, variant, split, number),
         transcript=pool[rng.integers(len(pool))],
+        style="expressive" if expressive else "plain",
         expression="weak" if weak else "full",
         cues=_cues(emotion, weak=weak, rng=rng),
         seed=int(rng.integers(2**31)),

@@ -5,8 +5,9 @@
     ... --set data.outside=true                           # clips may lie elsewhere than below it
 
 UTF-8, with a header, separated by commas (or by semicolons, tabs or bars, which the header shows).
-Required columns: path, language (ISO 639-1), emotion, gender (female, male, or unknown, which is
-excluded). Optional: speaker (where empty, NA or unknown, the utterance counts as a speaker of its
+Required columns: path, language (ISO 639-1), emotion, gender (female, male, nonbinary, diverse,
+other, or unknown). Optional: group:<name> (an attribute of any name, whose values are kept as
+given), speaker (where empty, NA or unknown, the utterance counts as a speaker of its
 own), split_group or group (what a split may not cut), transcript, start_s, end_s, duration_s,
 synthetic (1, 0), split (train, dev, test), utterance_id, corpus. The letter case of names does not
 count; other columns are not read, and named in a note. A path that is spelt unlike its file
@@ -17,17 +18,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from ermgap.config import one_line, quoted
+from ermgap.config import GENDER, one_line, quoted
 from ermgap.corpora import columns, rows
 from ermgap.corpora.clip_paths import ClipPaths
 from ermgap.corpora.csv_file import read_csv
 from ermgap.corpora.folder import need_path
-from ermgap.corpora.table import Corpus, excluded_frame, frame
+from ermgap.corpora.table import Corpus, frame
 from ermgap.errors import UserError
 from ermgap.records.files import escape_undecodable
 
@@ -36,8 +37,14 @@ NUMBERS = {"start_s", "end_s", "duration_s", "synthetic"}
 COMMA = re.compile(r"^(\d+),(\d+)$", re.ASCII)  # of a number whose decimals follow a comma
 
 
-def load(path: Path | None, *, outside: bool = False, corpus: str | None = None) -> Corpus:
-    """The table of a manifest; clips whose gender is unknown are excluded.
+def load(
+    path: Path | None,
+    *,
+    outside: bool = False,
+    corpus: str | None = None,
+    attributes: Sequence[str] = (GENDER,),
+) -> Corpus:
+    """The table of a manifest, with its columns `group:<name>` and those of `attributes`.
 
     `corpus` is the name of the corpus, and goes before ids and speakers; the folder's name if None.
     A row's own `corpus` wins as the corpus's name.
@@ -52,7 +59,8 @@ def load(path: Path | None, *, outside: bool = False, corpus: str | None = None)
     file = file_of(root)
     if not os.path.isfile(file):
         raise UserError(f"{root} holds no {NAME}; write one, or name the .csv file itself.")
-    table = read_csv(file, required=rows.REQUIRED, optional=rows.OPTIONAL)
+    required, optional = rows.required(attributes), (*rows.REQUIRED, *rows.OPTIONAL)
+    table = read_csv(file, required=required, optional=optional, attributes=attributes)
     source = corpus or source_of(root)
     clips = ClipPaths(file.parent, outside=outside)
     parsed: list[dict] = []
@@ -61,7 +69,9 @@ def load(path: Path | None, *, outside: bool = False, corpus: str | None = None)
         place = f"{file}, row {number}"
         if table.separator != ",":
             row |= {name: COMMA.sub(r"\1.\2", row[name].strip()) for name in NUMBERS & row.keys()}
-        utterance = rows.parse(row, place=place, source=source, outside=outside)
+        utterance = rows.parse(
+            row, place=place, source=source, outside=outside, attributes=table.attributes
+        )
         parsed.append(utterance | {"path": clips.find(row["path"], place=place)})
         own_id = utterance["utterance_id"]
         if first.setdefault(own_id, number) != number:
@@ -70,10 +80,10 @@ def load(path: Path | None, *, outside: bool = False, corpus: str | None = None)
                 "remove one, or give each its own utterance_id."
             )
     title = f"{one_line(source)}'s {one_line(file.name)}"
-    read = {*rows.REQUIRED, *rows.OPTIONAL} & set(table.header)
+    read = {*optional, *table.attributes} & set(table.header)
     unread = [name for name in table.header if name not in read]
     notes = table.notes(title) + columns.unread_notes(unread, read=read, where=title)
-    return from_rows(parsed, notes=notes + clips.notes(title))
+    return from_rows(parsed, attributes=table.attributes, notes=notes + clips.notes(title))
 
 
 def file_of(path: Path) -> Path:
@@ -86,12 +96,10 @@ def source_of(path: Path) -> str:
     return escape_undecodable(file_of(path).resolve().parent.name) or "manifest"
 
 
-def from_rows(parsed: list[dict], *, notes: tuple[str, ...]) -> Corpus:
-    """Parsed rows with absolute paths as a Corpus; those of unknown gender are exclusions."""
-    reason = {"reason": "the speaker's gender is unknown"}
-    excluded = excluded_frame([row | reason for row in parsed if not row["gender"]])
-    table = frame([row for row in parsed if row["gender"]])
-    return Corpus(table=table, excluded=excluded, notes=(*notes, *_speaker_notes(table)))
+def from_rows(parsed: list[dict], *, attributes: Sequence[str], notes: tuple[str, ...]) -> Corpus:
+    """Parsed rows with absolute paths as a Corpus."""
+    table = frame(parsed, attributes=attributes)
+    return Corpus(table=table, notes=(*notes, *_speaker_notes(table)))
 
 
 def _speaker_notes(table: pd.DataFrame) -> Iterator[str]:

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -49,19 +49,27 @@ SAME_ROW = "another row has its words, season, episode, dialogue and utterance"
 SAME_NUMBERS = "a row of other words has its season, episode, dialogue and utterance"
 
 
-def load(path: Path | None, *, genders: Path | None = None) -> Corpus:
+def load(path: Path | None, *, genders: Path | None = None, drop: Sequence[str] = ()) -> Corpus:
     """The table of MELD-ST (`meld_st/de/s04e07_d0000_u001`), splits given, a row an audio file.
 
-    `genders` is a CSV with the columns speaker and gender that replaces the shipped one. Every row
-    of the CSVs and language is in the table or in `excluded`, once. Raises UserError when `path`
-    holds no whole pair (three CSVs), and naming file and row for a CSV that cannot be read.
+    `genders` is a CSV with the columns speaker and gender that replaces the shipped one. With
+    gender among `drop`, clips of unknown gender are excluded here, before leaks and repeats are.
+    Every row of the CSVs and language is in the table or in `excluded`, once. Raises UserError when
+    `path` holds no whole pair (three CSVs), and naming file and row for a CSV that cannot be read.
     """
     root = need_path(path, corpus=NAME, what=LAYOUT)
     pairs, notes = find_pairs(root)
     known = read_genders(genders)
     clips = text_frame([clip for pair in pairs for clip in read(root, pair, known)])
+    unknown = clips["unknown"].where(clips["reason"] == "", "")
+    if "gender" in drop:
+        clips["reason"] = clips["reason"].where(unknown == "", unknown)
     notes.append(INFERRED if genders is None else f"meld_st's genders are those of {genders}")
-    notes += [*_gender_notes(clips), *_exclude_leaks(clips), *_exclude_repeats(clips)]
+    notes += [
+        *_gender_notes(clips["speaker"], unknown),
+        *_exclude_leaks(clips),
+        *_exclude_repeats(clips),
+    ]
     # Of byte-identical clips `audio.drop_copies` keeps the first: that must be the one of test.
     kept = clips[clips["reason"] == ""].sort_values("split", key=_priority, kind="stable")
     cut = kept.groupby("dialogue")["split"].transform("nunique") > 1
@@ -75,6 +83,7 @@ def load(path: Path | None, *, genders: Path | None = None) -> Corpus:
         table=frame(table.to_dict("records")),
         excluded=excluded_frame(clips[clips["reason"] != ""].assign(corpus=NAME)),
         notes=(*notes, *_split_notes(kept, cut)),
+        provenance={"gender": "inferred"} if genders is None else {},
     )
 
 
@@ -111,10 +120,9 @@ def _near(root: Path) -> Path | None:
     return None
 
 
-def _gender_notes(clips: pd.DataFrame) -> Iterator[str]:
+def _gender_notes(speakers: pd.Series, unknown: pd.Series) -> Iterator[str]:
     for reason, why in ((UNKNOWN, "unknown there"), (UNLISTED, "not given there at all")):
-        speakers = clips["speaker"]
-        tally = Counter(speakers[clips["reason"] == speakers.map(reason.format)])
+        tally = Counter(speakers[unknown == speakers.map(reason.format)])
         if tally:
             names = ", ".join(name for name, _ in tally.most_common(8))
             more = f" and {len(tally) - 8} more" if len(tally) > 8 else ""

@@ -85,9 +85,9 @@ def read(root: Path, pair: Pair, genders: Mapping[str, str]) -> Iterator[dict[st
     """The clips of a pair, English and dubbed in turn, in the order train, dev, test.
 
     Keys: pair, split, language, path, dialogue (`s04e07_d0000`), key (`s04e07_d0000_u001`),
-    speaker, gender, emotion, transcript, english, and reason (why it is excluded, or ""; only such
-    a clip may lack key and gender). `genders` is what `read_genders` gives. Raises UserError as
-    `csv_file.read_csv` does.
+    speaker, gender, emotion, transcript, english, reason (why it is excluded, or ""; only such a
+    clip may lack a key) and unknown (why its gender is not known, or ""). `genders` is what
+    `read_genders` gives. Raises UserError as `csv_file.read_csv` does.
     """
     required = ("id", "English", pair.column, "emotion", "speaker", *NUMBERS)
     dubbed = (pair.language, pair.audio, pair.column)
@@ -114,7 +114,8 @@ def read(root: Path, pair: Pair, genders: Mapping[str, str]) -> Iterator[dict[st
                 "gender": gender or "",
                 "emotion": row["emotion"].lower(),
                 "english": row["English"],
-                "reason": wrong_id or _reason(row, matches, gender),
+                "reason": wrong_id or _reason(row, matches),
+                "unknown": _unknown(row["speaker"], gender),
             }
             for language, audio, column in (("en", "ENG", "English"), dubbed):
                 path = file.parent / audio / split / f"{split}_{_plain(row['id'])}.wav"
@@ -144,7 +145,7 @@ def _wrong_ids(rows: list[dict[str, str]]) -> Iterator[str]:
             yield "" if row is first[name] else "its row is in the file twice"
 
 
-def _reason(row: Mapping[str, str], numbers: Mapping, gender: str | None) -> str:
+def _reason(row: Mapping[str, str], numbers: Mapping) -> str:
     """Why a row is excluded, or ""; `numbers` are the matches of the columns NUMBERS."""
     for column, number in numbers.items():
         if number is None:
@@ -152,6 +153,11 @@ def _reason(row: Mapping[str, str], numbers: Mapping, gender: str | None) -> str
     for column in ("emotion", "speaker"):
         if not row[column]:
             return f"its {column} is empty"
+    return ""
+
+
+def _unknown(speaker: str, gender: str | None) -> str:
+    """Why a speaker's gender is not known, or ""; None is that of one who is not listed."""
     if gender is None:
-        return UNLISTED.format(" ".join(row["speaker"].split()))
+        return UNLISTED.format(" ".join(speaker.split()))
     return "" if gender else UNKNOWN

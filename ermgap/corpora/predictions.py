@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from ermgap import attributes
 from ermgap.config import MODALITIES
 from ermgap.errors import UserError
 
@@ -32,13 +33,14 @@ def predictions_table(
         answers: [n] raw texts of a system that generates, kept as column `answer`.
         log_probabilities: [n, K] nats, kept as columns `logp_<label>` (float32).
 
-    Returns columns utterance_id, language, modality, gender, speaker, group, split, label (the
-    true emotion), prediction, `logp_*`, `answer`. Raises UserError for another modality and
-    ValueError for arrays of another shape.
+    Returns columns utterance_id, language, modality, gender, speaker, group, split, any further
+    attributes, label (the true emotion), prediction, `logp_*`, `answer`. Raises UserError for
+    another modality and ValueError for arrays of another shape.
     """
     for name in {modality} if isinstance(modality, str) else modality.unique():
         check_modality(name)
-    table = utterances[COPIED].reset_index(drop=True)
+    further = [name for name in attributes.columns(utterances) if name not in COPIED]
+    table = utterances[[*COPIED, *further]].reset_index(drop=True)
     table.insert(2, "modality", modality if isinstance(modality, str) else list(modality))
     table["label"] = list(utterances["emotion"])
     table["prediction"] = list(prediction)

@@ -4,7 +4,8 @@
 
 PATH is any folder over the clips (`Actor_12/03-01-06-01-02-01-12.wav` officially; .flac is read
 too). The seven fields of a name are modality, channel, emotion, intensity, sentence, repetition and
-actor. Only audio (03) of speech (01) is used; calm is excluded later unless it is a label.
+actor. Only audio (03) of speech (01) is used; calm is excluded later unless it is a label. The
+attribute `intensity` is normal or strong, as the actors were asked for.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from ermgap.corpora.table import Corpus
 
 FIELDS = ("modality", "channel", "emotion", "intensity", "sentence", "repetition", "actor")
 NAME = re.compile("-".join(rf"(?P<{field}>\d\d)" for field in FIELDS))
+INTENSITIES = {"01": "normal", "02": "strong"}
+PROVENANCE = {"gender": "annotated"}  # odd actors are male, says the corpus's own page
 EMOTIONS = {
     "01": "neutral", "02": "calm", "03": "joy", "04": "sadness", "05": "anger", "06": "fear",
     "07": "disgust", "08": "surprise",
@@ -30,7 +33,15 @@ def load(path: Path | None) -> Corpus:
     Raises UserError when `path` is not a folder with .wav or .flac files.
     """
     example = "Actor_12/03-01-06-01-02-01-12.wav"
-    return load_named(path, corpus="ravdess", example=example, name=NAME, describe=_describe)
+    return load_named(
+        path,
+        corpus="ravdess",
+        example=example,
+        name=NAME,
+        describe=_describe,
+        attributes=("intensity",),
+        provenance=PROVENANCE,
+    )
 
 
 def _describe(name: re.Match) -> dict | str:
@@ -43,6 +54,7 @@ def _describe(name: re.Match) -> dict | str:
     return {
         "language": "en",
         "gender": "male" if int(name["actor"]) % 2 else "female",
+        "intensity": INTENSITIES.get(name["intensity"], ""),
         "emotion": EMOTIONS[name["emotion"]],
         "speaker": f"ravdess_{name['actor']}",
         "transcript": TEXTS[name["sentence"]],

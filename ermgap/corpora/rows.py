@@ -1,7 +1,7 @@
 """Parses one row of a manifest or dataset, given as text, into one row of the table.
 
-A wrong value raises a UserError that starts with the place (`FILE, row 7`); a speaker whose gender
-is declared unknown is an exclusion.
+A wrong value raises a UserError that starts with the place (`FILE, row 7`). An attribute that is
+declared unknown is "".
 """
 
 from __future__ import annotations
@@ -9,27 +9,28 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
 
-from ermgap.config import quoted
+from ermgap.config import GENDER, quoted
 from ermgap.corpora.clip_paths import require_file, require_inside
 from ermgap.errors import UserError
 
-REQUIRED = ("path", "language", "emotion", "gender")
+REQUIRED = ("path", "language", "emotion", GENDER)
 OPTIONAL = (
     "speaker", "split_group", "group", "transcript", "start_s", "end_s", "duration_s", "synthetic",
     "split", "utterance_id", "corpus",
 )  # fmt: skip
+NO_NAME = {"", "unknown", "na", "n/a", "#n/a", "<na>", "nan", "none", "null", "?", "-"}
 GENDERS = {
     **dict.fromkeys(("female", "f", "woman"), "female"),
     **dict.fromkeys(("male", "m", "man"), "male"),
-    **dict.fromkeys(
-        ("", "unknown", "other", "na", "n/a", "nan", "none", "null", "unspecified", "group",
-         "mixed", "nonbinary", "non-binary", "diverse", "both", "?"), ""),
-}  # fmt: skip
+    **dict.fromkeys(("nonbinary", "non-binary"), "nonbinary"),
+    **{name: name for name in ("diverse", "other")},
+    **dict.fromkeys((*NO_NAME, "unspecified", "group", "mixed", "both"), ""),
+}
 SPLITS = {"": "", "train": "train", "dev": "dev", "valid": "dev", "validation": "dev", "val": "dev",
           "test": "test"}  # fmt: skip
 SPLIT_REMEDY = "write train, dev or test, or leave it empty"
@@ -37,12 +38,24 @@ FLAGS = {
     **dict.fromkeys(("1", "1.0", "true", "yes"), True),
     **dict.fromkeys(("", "0", "0.0", "false", "no"), False),
 }
-NO_NAME = {"", "unknown", "na", "n/a", "#n/a", "<na>", "nan", "none", "null", "?", "-"}
 
 
-def parse(values: Mapping[str, str], *, place: str, source: str, outside: bool = False) -> dict:
-    """The table's row, without `path` made absolute; `gender` is "" where it is declared unknown.
+def required(attributes: Sequence[str]) -> tuple[str, ...]:
+    """The columns that a file needs where these attributes are asked for."""
+    return tuple(name for name in REQUIRED if name != GENDER or GENDER in attributes)
 
+
+def parse(
+    values: Mapping[str, str],
+    *,
+    place: str,
+    source: str,
+    outside: bool = False,
+    attributes: Sequence[str] = (),
+) -> dict:
+    """The table's row, without `path` made absolute, with `gender` and other `attributes`.
+
+    An attribute is "" where it is absent or declared unknown, and else as it is given.
     `outside` lets the path be absolute or go up.
 
     `source` (the folder's or dataset's name) is the default corpus and goes before ids, speakers
@@ -88,7 +101,7 @@ def parse(values: Mapping[str, str], *, place: str, source: str, outside: bool =
         "end_s": np.nan if end is None else end,
         "transcript": fields["transcript"],
         "synthetic": _choice(fields["synthetic"], FLAGS, f"{place}: synthetic", "write 1 or 0"),
-    }
+    } | {name: _name(fields, name) for name in attributes if name != GENDER}
 
 
 def number(text: str, *, column: str, place: str) -> float | None:
@@ -116,8 +129,8 @@ def _prefixed(name: str, source: str, mark: str) -> str:
 
 
 def gender(text: str, *, place: str) -> str:
-    """`female`, `male`, or "" where it is declared unknown; raises UserError for other words."""
-    remedy = "write female or male, or unknown to exclude the clip"
+    """A value of GENDERS, "" where it is declared unknown; raises UserError for other words."""
+    remedy = "write female or male, nonbinary, diverse, other, or unknown"
     return _choice(text.strip(), GENDERS, f"{place}: the gender", remedy)
 
 

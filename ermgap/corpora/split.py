@@ -2,10 +2,10 @@
 
     table = assign(table, seed=0, fold=1, folds=4)    # dev is the second of four folds
 
-Within each language gender and emotion are balanced: groups (a speaker, a dialogue) are dealt to
-folds, the larger first, each to the fold that is so far poorest in what the group holds. Fold
-`fold` is dev, the next one is test when asked for, the rest is train. The dealing depends on the
-seed alone, so that the folds of one seed do not overlap.
+Within each language sides (gender, or another attribute) and emotion are balanced: groups (a
+speaker, a dialogue) are dealt to folds, the larger first, each to the fold that is so far poorest
+in what the group holds. Fold `fold` is dev, the next one is test when asked for, the rest is train.
+The dealing depends on the seed alone, so that the folds of one seed do not overlap.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from ermgap.config import GENDERS
+from ermgap import attributes
+from ermgap.config import GENDER, one_line
 from ermgap.corpora.table import SPLITS, describe_groups
 from ermgap.errors import UserError
 
-MOST = 6  # people in the note on ids, and ids of one
+MOST = 6  # people in the note on ids, ids of one, sides in a message
 LONGEST = 80  # characters of an id
 
 
@@ -33,16 +34,18 @@ def assign(
     fold: int = 0,
     folds: int = 4,
     test: bool = False,
+    attribute: Sequence[str] = (GENDER,),
 ) -> pd.DataFrame:
     """The table with every `split` filled: train, dev, and test when `test` is true.
 
     Rows that have a split keep it, and the rest of their group takes it. Each language
-    gets both genders in train and dev when it has two groups of each (three with `test`); a gender
-    with fewer groups than `folds` is dealt to as many folds as it has groups, so its dev share is
-    larger; with a single group it stays in train, and `table.warnings` says so.
+    gets a side of the attribute in train and dev when it has two groups of it (three with `test`);
+    one with fewer groups than `folds` is dealt to as many folds as it has groups, so its dev share
+    is larger; with a single group it stays in train, and `table.warnings` says so. Utterances of
+    unknown side are dealt like those of a side.
 
-    Raises UserError for folds that make no sense, and when no language has both genders in both
-    train and dev.
+    Raises UserError for folds that make no sense, and when no language has the same two sides in
+    both train and dev.
     """
     least = 3 if test else 2
     if folds < least:
@@ -50,13 +53,21 @@ def assign(
     if not 0 <= fold < folds:
         raise UserError(f"fold is {fold}; write 0 to {folds - 1}, one of the {folds} folds.")
     settings = {"seed": seed, "fold": fold, "folds": folds, "test": test}
-    completed, moves = complete_groups(table)
+    keyed = _keyed(table, attribute)
+    completed, moves = complete_groups(keyed)
     result = _draw(completed, **settings)
     if not _has_gap(result):
-        caused_by_moves = _has_gap(_draw(table, **settings))
+        caused_by_moves = _has_gap(_draw(keyed, **settings))
         drawn = (completed["split"] == "").any()
-        raise _no_gap(result, moves=moves if caused_by_moves else [], drawn=drawn)
-    return result
+        moves = moves if caused_by_moves else []
+        raise _no_gap(result, attribute, moves=moves, drawn=drawn)
+    return result[list(table.columns)]
+
+
+def _keyed(table: pd.DataFrame, attribute: Sequence[str]) -> pd.DataFrame:
+    """The table with `cell`, its language, and `side`, between which gaps are measured."""
+    cell = attributes.cell_languages(table, attribute)
+    return table.assign(cell=cell, side=attributes.values(table, attribute))
 
 
 def complete_groups(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -78,10 +89,16 @@ def complete_groups(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     return table.assign(split=split), moves
 
 
-def strata_of(table: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """The (language, gender) of which each group has most."""
-    most = table.groupby(["group", "language", "gender"]).size().groupby("group").idxmax()
-    return {group: (language, gender) for group, language, gender in most}
+def strata_of(
+    table: pd.DataFrame, attribute: Sequence[str] = (GENDER,)
+) -> dict[str, tuple[str, str]]:
+    """The (language, side) of which each group has most; the side may be unknown, ""."""
+    return _strata(_keyed(table, attribute))
+
+
+def _strata(table: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    most = table.groupby(["group", "cell", "side"]).size().groupby("group").idxmax()
+    return {group: (cell, side) for group, cell, side in most}
 
 
 def _draw(table: pd.DataFrame, *, seed: int, fold: int, folds: int, test: bool) -> pd.DataFrame:
@@ -104,7 +121,7 @@ def _deal(table: pd.DataFrame, *, seed: int, folds: int) -> dict[str, tuple[int,
     The cost of a group counts all its rows, also those of another stratum than its own.
     """
     contents = _contents(table)
-    stratum_of = strata_of(table)
+    stratum_of = _strata(table)
     strata = Counter(stratum_of.values())
     random = np.random.default_rng(seed)
     load = np.zeros((folds, contents.shape[1]))
@@ -125,8 +142,8 @@ def _deal(table: pd.DataFrame, *, seed: int, folds: int) -> dict[str, tuple[int,
 
 
 def _contents(table: pd.DataFrame) -> pd.DataFrame:
-    """[groups, cells]: each group's share of every (language, gender) and of its emotions."""
-    keys = ["language", "gender", "emotion"]
+    """[groups, strata]: each group's share of every (language, side) and of its emotions."""
+    keys = ["cell", "side", "emotion"]
     cells = table.groupby(["group", *keys]).size().unstack(keys, fill_value=0)
     whole = table.groupby(["group", *keys[:2]]).size().unstack(keys[:2], fill_value=0)
     parts = [part / np.sqrt((part**2).sum()) for part in (cells, whole)]
@@ -135,15 +152,23 @@ def _contents(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _has_gap(table: pd.DataFrame) -> bool:
-    """Whether some language has both genders in both train and dev."""
-    sides = table.groupby(["language", "split"])["gender"].nunique().unstack()
-    return (sides.reindex(columns=["train", "dev"]) == len(GENDERS)).all(axis=1).any()
+    """Whether some language has two sides that are in both train and dev."""
+    known = table[(table["side"] != attributes.UNKNOWN) & table["split"].isin(["train", "dev"])]
+    splits = known.groupby(["cell", "side"])["split"].nunique()
+    return ((splits == 2).groupby("cell").sum() >= 2).any()
 
 
-def _no_gap(table: pd.DataFrame, *, moves: Sequence[str], drawn: bool) -> UserError:
+def _no_gap(
+    table: pd.DataFrame, attribute: Sequence[str], *, moves: Sequence[str], drawn: bool
+) -> UserError:
     """The error of a table without a gap; `drawn` is whether any split was."""
     present = [name for name in SPLITS if (table["split"] == name).any()]
-    why = "; give a language two groups of each gender, or set the manifest's split column"
+    sides, title = attributes.sides(table, attribute), attributes.title(attribute)
+    listed = ", ".join(map(one_line, sides[:MOST])) + ", ..." * (len(sides) > MOST)
+    listed = f"two of {listed}" if len(sides) > 2 else " and ".join(map(one_line, sides))
+    lacks = "the table does not have" if "language" in attribute else "no language has"
+    where = "two groups" if "language" in attribute else "a language two groups"
+    why = f"; give {where} of each {title}, or set the manifest's split column"
     if moves:
         why = (
             f", because {'; '.join(moves)}; let nobody be in two splits, or leave all empty, so "
@@ -155,8 +180,7 @@ def _no_gap(table: pd.DataFrame, *, moves: Sequence[str], drawn: bool) -> UserEr
             "leave those of train empty, so that dev is drawn from them by speaker"
         )
     return UserError(
-        "no language has female and male utterances in both train and dev, so that no gap can be "
-        f"measured{why}."
+        f"{lacks} {listed} utterances in both train and dev, so that no gap can be measured{why}."
     )
 
 

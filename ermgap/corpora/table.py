@@ -1,6 +1,7 @@
 """The table of utterances: its columns, checks and counts, and the text that describes it.
 
 One row is one utterance. Every loader returns a `Corpus`, whose table `frame` builds from dicts.
+Attributes of people beside gender are further columns of text; "" is unknown in all of them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from ermgap.config import GENDERS, one_line, quoted
+from ermgap import attributes as attribute_of
+from ermgap.attributes import UNKNOWN
+from ermgap.config import GENDER, one_line, quoted
+from ermgap.corpora import attribute_values
+from ermgap.corpora import rows as row_values
 from ermgap.errors import UserError
 from ermgap.records.files import escape_undecodable
 
@@ -21,9 +26,12 @@ COLUMNS = (
 )  # fmt: skip
 EXCLUDED = ("corpus", "path", "reason")
 SPLITS = ("train", "dev", "test")
-_ROW = ["split", "language", "gender"]  # of a table of counts
+_KEYS = ["split", "language", "side"]  # of a table of counts
 _NEVER_BLANK = ("utterance_id", "corpus", "emotion", "speaker", "group", "path")
-_DEFAULTS = {"split": "", "start_s": 0.0, "end_s": np.nan, "transcript": "", "synthetic": False}
+_DEFAULTS = {
+    "gender": UNKNOWN, "split": "", "start_s": 0.0, "end_s": np.nan, "transcript": "",
+    "synthetic": False,
+}  # fmt: skip
 
 
 def excluded_frame(rows: Sequence[Mapping] | pd.DataFrame) -> pd.DataFrame:
@@ -39,29 +47,35 @@ class Corpus:
     """What a loader returns: a table with COLUMNS, exclusions with EXCLUDED, and notes to print.
 
     `split` may be "" (then `split.assign` fills it), `end_s` may be NaN (the end of the file).
+    Further columns of text are attributes. `provenance` says where an attribute's values come from,
+    one of PROVENANCES, if that is known (of several corpora joined: a text that names them).
     """
 
     table: pd.DataFrame
     excluded: pd.DataFrame = field(default_factory=lambda: excluded_frame([]))
     notes: tuple[str, ...] = ()
+    provenance: Mapping[str, str] = field(default_factory=dict)
 
 
-def frame(rows: Sequence[Mapping]) -> pd.DataFrame:
+def frame(rows: Sequence[Mapping], *, attributes: Sequence[str] = ()) -> pd.DataFrame:
     """A table with COLUMNS and their dtypes (str, float64 seconds, bool) from one dict a row.
 
-    Absent keys become: `split` "", `start_s` 0, `end_s` NaN, `transcript` "", `synthetic` False,
-    `group` the speaker. Raises KeyError when another column is absent.
+    Absent keys become: an attribute "", `split` "", `start_s` 0, `end_s` NaN, `transcript` "",
+    `synthetic` False, `group` the speaker. Raises KeyError when another column is absent.
     """
     table = text_frame(rows)
-    for column, value in _DEFAULTS.items():
+    further = [name for name in attributes if name not in COLUMNS]
+    for column, value in (_DEFAULTS | dict.fromkeys(further, UNKNOWN)).items():
         if column not in table:
             table[column] = value
     if "group" not in table and "speaker" in table:
         table["group"] = table["speaker"]
+    columns = [*COLUMNS, *further]
     if table.empty:
-        table = table.reindex(columns=list(COLUMNS))
+        table = table.reindex(columns=columns)
     kinds = {"start_s": "float64", "end_s": "float64", "synthetic": bool}
-    return table[list(COLUMNS)].astype({column: kinds.get(column, str) for column in COLUMNS})
+    table = table[columns].astype({column: kinds.get(column, str) for column in columns})
+    return table.fillna(dict.fromkeys([GENDER, *further], UNKNOWN))
 
 
 def text_frame(rows: Sequence[Mapping]) -> pd.DataFrame:
@@ -78,7 +92,7 @@ def check(table: pd.DataFrame) -> None:
     """Raise UserError unless the table follows the schema.
 
     All COLUMNS, at least one row, unique ids, no blank identity, two-letter languages, genders and
-    splits as spelt in GENDERS and SPLITS, spans with a length, and no group in two splits.
+    splits as spelt in `rows.GENDERS` and SPLITS, spans with a length, and no group in two splits.
     """
     missing = [column for column in COLUMNS if column not in table]
     if missing:
@@ -97,7 +111,9 @@ def check(table: pd.DataFrame) -> None:
         "has the language {language!r}; write two letters of ISO 639-1, such as de": ~(
             table["language"].astype(str).str.fullmatch("[a-z]{2}")
         ),
-        "has the gender {gender!r}; write female or male": ~table["gender"].isin(GENDERS),
+        "has the gender {gender!r}; write female or male, another word, or '' if it is unknown": (
+            ~_is_spelt_right(table[GENDER])
+        ),
         "has the split {split!r}; write train, dev, test, or leave it empty": ~(
             table["split"].isin([*SPLITS, ""])
         ),
@@ -118,6 +134,15 @@ def check(table: pd.DataFrame) -> None:
                 f"{sentence.format(**values)}{others}."
             )
     _check_groups(table)
+
+
+def _is_spelt_right(gender: pd.Series) -> pd.Series:
+    """Whether each value is text, and female where it means that, and so on."""
+    return gender.map(
+        lambda value: (
+            isinstance(value, str) and row_values.GENDERS.get(value.strip().lower(), value) == value
+        )
+    ).astype(bool)
 
 
 def _check_groups(table: pd.DataFrame) -> None:
@@ -143,35 +168,64 @@ def describe_groups(table: pd.DataFrame) -> str:
     return f"{len(names)} {kind}{ending} ({listed}{more}) {verb}"
 
 
-def counts(table: pd.DataFrame, *, labels: Sequence[str] | None = None) -> pd.DataFrame:
-    """Utterances (int) by split, language and gender (the index) and emotion (the columns).
+def counts(
+    table: pd.DataFrame,
+    *,
+    labels: Sequence[str] | None = None,
+    attribute: Sequence[str] = (GENDER,),
+) -> pd.DataFrame:
+    """Utterances (int) by split, language and side (the index) and emotion (the columns).
 
-    Every split and language that occurs has a row for both genders, and a column for every label
-    (None: the emotions of the table), so that an empty cell is a visible 0.
+    Every split and language that occurs has a row for each side that the language has, and a column
+    for every label (None: the emotions of the table), so that an empty cell is a visible 0. Where
+    language is part of the attribute, all languages are one (`attributes.ALL`).
     """
-    tally = pd.crosstab([table[key] for key in _ROW], table["emotion"])
-    pairs = [
-        (split, language)
+    keyed = _keyed(table, attribute)
+    sides = attribute_of.cell_sides(table, attribute, unknown=True)
+    rows = [
+        (split, language, side)
         for split in (*SPLITS, "")
-        for language in sorted(table.loc[table["split"] == split, "language"].unique())
+        for language in sorted(keyed.loc[keyed["split"] == split, "language"].unique())
+        for side in sides[language]
     ]
-    rows = [(*pair, gender) for pair in pairs for gender in GENDERS]
-    index = pd.MultiIndex.from_tuples(rows, names=_ROW)
+    names = ["split", "language", attribute_of.title(attribute)]
+    index = pd.MultiIndex.from_tuples(rows, names=names)
     labels = list(labels) if labels is not None else sorted(table["emotion"].unique())
-    return tally.reindex(index=index, columns=labels, fill_value=0)
+    tally = keyed.groupby([*_KEYS, "emotion"]).size().unstack(fill_value=0)
+    return tally.rename_axis(names).reindex(index=index, columns=labels, fill_value=0)
 
 
-def warnings(table: pd.DataFrame) -> list[str]:
+def _keyed(table: pd.DataFrame, attribute: Sequence[str]) -> pd.DataFrame:
+    """The columns to count by: split, the cell's language, side, emotion, speaker."""
+    language = attribute_of.cell_languages(table, attribute)
+    side = attribute_of.values(table, attribute)
+    return table[["split", "emotion", "speaker"]].assign(language=language, side=side)
+
+
+def warnings(table: pd.DataFrame, *, attribute: Sequence[str] = (GENDER,)) -> list[str]:
     """Sentences about languages whose split is whole and has no gap to train on or measure."""
     splits = [split for split in SPLITS if split != "test" or (table["split"] == split).any()]
+    sides = {*attribute_of.sides(table, attribute)}
     return [
-        f"{language} has no {' and no '.join(absent)} utterance in {split}: "
+        f"{_named(language)} has {_too_few(sides, present, attribute)} in {split}: "
         "no gap is defined there."
-        for language, part in table.groupby("language")
+        for language, part in _keyed(table, attribute).groupby("language")
         if (part["split"] != "").all()
         for split in splits
-        if (absent := sorted({*GENDERS} - {*part["gender"][part["split"] == split]}))
+        if len(present := sides & {*part["side"][part["split"] == split]}) < 2
     ]
+
+
+def _named(language: str) -> str:
+    return "the table" if language == attribute_of.ALL else language
+
+
+def _too_few(sides: set[str], present: set[str], attribute: Sequence[str]) -> str:
+    """What a language lacks that has fewer than two sides, such as `no female utterance`."""
+    if len(sides) == 2:
+        return f"no {' and no '.join(map(one_line, sorted(sides - present)))} utterance"
+    only = f"but one {attribute_of.title(attribute)} ({one_line(*present)})" if present else ""
+    return only or f"no known {attribute_of.title(attribute)}"
 
 
 def summarize_reasons(excluded: pd.DataFrame, *, most: int = 12) -> str:
@@ -196,17 +250,24 @@ def describe(
     excluded: pd.DataFrame | None = None,
     labels: Sequence[str] | None = None,
     notes: Sequence[str] = (),
+    attribute: Sequence[str] = (GENDER,),
 ) -> str:
-    """Plain text for the screen: counts per split, language, gender and emotion, with totals.
+    """Plain text for the screen: counts per split, language, side and emotion, with totals.
 
-    Below it: hours and speakers, synthetic corpora, exclusions with their reasons, notes, warnings.
+    Below it: hours and speakers, the values of each further attribute, synthetic corpora,
+    exclusions with their reasons, notes, warnings.
     """
     synthetic = table.loc[table["synthetic"].astype(bool), "corpus"].value_counts(sort=False)
     hours = (table["end_s"] - table["start_s"]).sum() / 3600
     lines = [
-        *_grid(table, labels),
+        *_grid(table, labels, attribute),
         f"{len(table)} utterances of {table['speaker'].nunique()} speakers in "
         f"{', '.join(sorted(table['language'].unique()))}: {hours:.2f} hours",
+        *(
+            f"{name}: {attribute_values.listed(table, name)}"
+            for name in attribute_of.columns(table)
+            if (name,) != tuple(attribute)
+        ),
     ]
     lines += [
         f"synthetic: {n} utterances of {name} are not human speech; they support no claim on people"
@@ -215,22 +276,23 @@ def describe(
     for name, part in [] if excluded is None else excluded.groupby("corpus"):
         lines.append(f"excluded from {name}: {len(part)} ({summarize_reasons(part)})")
     lines += [f"note: {note}" for note in notes]
-    return "\n".join(lines + [f"warning: {text}" for text in warnings(table)])
+    return "\n".join(lines + [f"warning: {text}" for text in warnings(table, attribute=attribute)])
 
 
-def _grid(table: pd.DataFrame, labels: Sequence[str] | None) -> list[str]:
+def _grid(table: pd.DataFrame, labels: Sequence[str] | None, attribute: Sequence[str]) -> list[str]:
     """Lines of `counts` with totals and numbers of speakers, in aligned columns."""
-    tally = counts(table, labels=labels)
-    speakers = table.groupby(_ROW)["speaker"].nunique().reindex(tally.index, fill_value=0)
-    rows = [[*_ROW, *tally.columns, "total", "speakers"]]
+    tally = counts(table, labels=labels, attribute=attribute)
+    speakers = _keyed(table, attribute).groupby(_KEYS)["speaker"].nunique()
+    rows = [[*tally.index.names, *tally.columns, "total", "speakers"]]
     for key, row in zip(tally.index, tally.to_numpy(), strict=True):
-        rows.append([*key, *row, row.sum(), speakers[key]])
+        named = [*key[:2], one_line(key[2]) or "unknown"]
+        rows.append([*named, *row, row.sum(), speakers.get(key, 0)])
     rows.append(["all", "", "", *tally.sum(), tally.to_numpy().sum(), table["speaker"].nunique()])
     cells = [[str(value) if value != "" else "-" for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
         "  ".join(
-            cell.ljust(width) if i < len(_ROW) else cell.rjust(width)
+            cell.ljust(width) if i < len(_KEYS) else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in cells

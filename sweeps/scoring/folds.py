@@ -11,7 +11,7 @@ import pandas as pd
 from ermgap.config import Config
 from ermgap.records import Records, bucket_mirror, file_names
 from sweeps.scoring.systems import Row
-from sweeps.setup import folders
+from sweeps.setup import cells, folders
 from sweeps.setup import plan as planning
 
 
@@ -90,10 +90,10 @@ def train(benchmark: Benchmark, plans: Mapping[int, planning.Plan], *, address: 
 
     untrained = benchmark.untrained
     for fold in untrained:
-        planning.require_a_cell(benchmark.config_of(fold), plans[fold].utterances)
+        cells.require_a_cell(benchmark.config_of(fold), plans[fold].utterances)
     for fold in untrained:
         config = benchmark.config_of(fold)
-        records = _records(benchmark, fold, config, plans[fold].utterances)
+        records = _records(benchmark, fold, config, plans[fold])
         records.lock()
         if benchmark.folds:
             print(f"fold {fold + 1} of {benchmark.folds}")
@@ -106,7 +106,7 @@ def train(benchmark: Benchmark, plans: Mapping[int, planning.Plan], *, address: 
     return 0
 
 
-def _records(benchmark: Benchmark, fold: int, config: Config, utterances: pd.DataFrame) -> Records:
+def _records(benchmark: Benchmark, fold: int, config: Config, plan: planning.Plan) -> Records:
     folder, storage = benchmark.folder_of(fold), None
     if (folder / file_names.SWEEP).exists():
         return Records.open(folder)
@@ -114,6 +114,10 @@ def _records(benchmark: Benchmark, fold: int, config: Config, utterances: pd.Dat
         storage = f"{benchmark.storage}/{benchmark.folder.absolute().name}-fold-{fold}"
         folders.make_storage(storage, folder)
     sweep = planning.describe_sweep(
-        config, preset="benchmark", utterances=utterances, storage=storage
+        config,
+        preset="benchmark",
+        utterances=plan.utterances,
+        storage=storage,
+        provenance=plan.provenance,
     )
-    return Records.create(folder, sweep={"kind": "benchmark"} | sweep, table=utterances)
+    return Records.create(folder, sweep={"kind": "benchmark"} | sweep, table=plan.utterances)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ermgap.attributes import UNKNOWN
 from ermgap.config import Config, from_dict
 from ermgap.corpora import split
 from ermgap.corpora.table import SPLITS
@@ -45,11 +46,12 @@ def require_folds(
             "--folds deals speakers anew, and these corpora come with their own splits; omit "
             "--folds, or leave the splits of train and dev empty in a manifest."
         )
-    groups = Counter(split.strata_of(_undivided(utterances)).values())
-    (language, gender), fewest = min(groups.items(), key=lambda item: item[1])
+    strata = split.strata_of(_undivided(utterances), config.objective.attribute)
+    groups = Counter(stratum for stratum in strata.values() if stratum[1] != UNKNOWN)
+    (language, side), fewest = min(groups.items(), key=lambda item: item[1])
     if fewest < folds:
         raise UserError(
-            f"--folds {folds}: {language} has {fewest} {gender} "
+            f"--folds {folds}: {language} has {fewest} {side} "
             f"speaker{'s' * (fewest != 1)} in train and dev, and each fold needs one; "
             + (f"give at most --folds {fewest}." if fewest > 1 else "omit --folds.")
         )
@@ -84,7 +86,11 @@ def sweep_folders(
         settings = settings.replace({"train.select": "last"})
         table = fold_of(records.table(), settings)
         described = planning.describe_sweep(
-            settings, preset=records.sweep.get("preset"), utterances=table, storage=place
+            settings,
+            preset=records.sweep.get("preset"),
+            utterances=table,
+            storage=place,
+            provenance=records.sweep.get("provenance"),
         )
         directory = records.directory / file_names.CONFIRM_FOLDS / f"fold-{fold}"
         made.append(_folder(directory, settings, wanted, seeds, records.sweep | described, table))
@@ -95,7 +101,11 @@ def fold_of(utterances: pd.DataFrame, config: Config) -> pd.DataFrame:
     """The utterances with train and dev dealt anew, as `data` of the configuration says."""
     data = config.data
     return split.assign(
-        _undivided(utterances, keep="test"), seed=data.split_seed, fold=data.fold, folds=data.folds
+        _undivided(utterances, keep="test"),
+        seed=data.split_seed,
+        fold=data.fold,
+        folds=data.folds,
+        attribute=config.objective.attribute,
     )
 
 
@@ -143,6 +153,7 @@ def _is_dealt(utterances: pd.DataFrame, config: Config) -> bool:
     drawn = SPLITS if data.test else ("train", "dev")
     kept = utterances["split"].where(~utterances["split"].isin(drawn), "")
     settings = {"fold": data.fold, "folds": data.folds, "test": data.test}
+    settings["attribute"] = config.objective.attribute
     try:
         again = split.assign(utterances.assign(split=kept), seed=data.split_seed, **settings)
     except UserError:

@@ -15,7 +15,7 @@ from ermgap.errors import UserError, as_user_error, first_line, in_shell
 from ermgap.records import Records, Storage, file_names, is_uri
 from ermgap.registry import load_plugins
 from sweeps.search import warm_start
-from sweeps.setup import command_line
+from sweeps.setup import cells, command_line
 from sweeps.setup import plan as planning
 
 if TYPE_CHECKING:
@@ -51,13 +51,17 @@ def prepare(
     # Two sweeps may be given one storage: each has its own folder there.
     storage = f"{given.storage.rstrip('/')}/{out.name}" if given.storage else None
     sweep = planning.describe_sweep(
-        config, preset=given.preset or "demo", utterances=plan.utterances, storage=storage
+        config,
+        preset=given.preset or "demo",
+        utterances=plan.utterances,
+        storage=storage,
+        provenance=plan.provenance,
     )
     print(budget(config, plan.utterances))
     if given.dry_run:
         return None
     try_out(out)
-    planning.require_a_cell(config, plan.utterances)
+    cells.require_a_cell(config, plan.utterances)
     if storage:
         make_storage(storage, out)
     ready(config, out, storage)

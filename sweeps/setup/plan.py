@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ermgap import corpora, metrics
-from ermgap.config import GENDERS, METRICS, SPEECH_AND_TEXT, Config
+from ermgap import attributes, corpora, metrics
+from ermgap.config import GENDERS, METRICS, SPEECH_AND_TEXT, Config, one_line
 from ermgap.corpora import labels, split, table
 from ermgap.errors import UserError
 from ermgap.model import prompts
+from sweeps.setup.cells import small_cells
 
 PRESETS = Path(__file__).parents[1] / "presets"
 PACKAGES = "ermgap ray torch transformers peft optuna datasets pandas pyarrow".split()
@@ -24,10 +25,14 @@ GAP_REFERENCE = 0.30
 
 @dataclass(frozen=True)
 class Plan:
-    """The utterances of a sweep with their `split` filled, and a description to print."""
+    """The utterances of a sweep with their `split` filled, and a description to print.
+
+    `provenance` says where the values of each attribute come from.
+    """
 
     utterances: pd.DataFrame
     description: str
+    provenance: Mapping[str, str]
 
 
 def preset_path(name: str) -> Path:
@@ -43,7 +48,7 @@ def preset_path(name: str) -> Path:
 
 def make_plan(config: Config) -> Plan:
     """Load, check and split the corpora of a configuration; UserError as the corpora raise it."""
-    data = config.data
+    data, attribute = config.data, config.objective.attribute
     texts = prompts.find(config.backbone.prompt)
     if missing := [modality for modality in data.modalities if modality not in texts]:
         raise UserError(
@@ -53,16 +58,20 @@ def make_plan(config: Config) -> Plan:
     corpus = corpora.load(
         data.corpora,
         labels=data.labels,
+        attributes=config.attributes,
+        drop=attribute if data.unknown == "drop" else (),
         strict=data.strict,
         window_s=config.backbone.window_s,
         genders=Path(data.genders) if data.genders else None,
         outside=data.outside,
         emotions=data.emotions,
     )
-    sample = corpus.table if data.limit is None else _sample(corpus.table, data.limit)
-    utterances = split.assign(
-        sample, seed=data.split_seed, fold=data.fold, folds=data.folds, test=data.test
-    )
+    _require_two_sides(corpus.table, attribute)
+    sample = corpus.table
+    if data.limit is not None:
+        sample = _sample(sample, data.limit, attribute)
+    folds = {"fold": data.fold, "folds": data.folds, "test": data.test}
+    utterances = split.assign(sample, seed=data.split_seed, attribute=attribute, **folds)
     for name in ("train", "dev"):
         if not (utterances["split"] == name).any():
             raise UserError(
@@ -72,14 +81,45 @@ def make_plan(config: Config) -> Plan:
     _require_texts(utterances, config, texts)
     _, moves = split.complete_groups(sample)
     notes = [*corpus.notes, *moves, *_transcripts(utterances, data.modalities)]
-    notes += [
-        f"on dev {numbers} utterances are fewer than {least_of_cell(config)} of each "
-        "(data.cell_support): that gap is measured, and does not count for the largest"
-        for numbers in _small_cells(utterances, least_of_cell(config)).values()
-    ]
-    excluded, names = corpus.excluded, data.labels
-    description = table.describe(utterances, excluded=excluded, labels=names, notes=notes)
-    return Plan(utterances, description)
+    notes += small_cells(config, utterances)
+    description = table.describe(
+        utterances, excluded=corpus.excluded, labels=data.labels, notes=notes, attribute=attribute
+    )
+    return Plan(utterances, description, _provenance(config, utterances, corpus.provenance))
+
+
+def _require_two_sides(utterances: pd.DataFrame, attribute: Sequence[str]) -> None:
+    """UserError for an attribute that divides the utterances in fewer than two sides."""
+    n = (
+        attributes.values(utterances, attribute)
+        .value_counts()
+        .drop(attributes.UNKNOWN, errors="ignore")
+    )
+    if len(n) > 1:
+        return
+    title = attributes.title(attribute)
+    content = "is unknown of every utterance"
+    if len(n):
+        content = f"has one value only, {one_line(n.index[0])} ({n.iloc[0]} utterances)"
+    raise UserError(
+        f"the attribute {title} {content}, so that nothing can be compared; name another under "
+        "objective.attribute, or corpora with two values of it or more."
+    )
+
+
+def _provenance(
+    config: Config, utterances: pd.DataFrame, stated: Mapping[str, str]
+) -> dict[str, str]:
+    """Where each attribute's values come from; UserError if `data.provenance` names none there."""
+    own, names = config.data.provenance, attributes.columns(utterances)
+    for name in own:
+        if name not in (*names, "language", "corpus"):
+            raise UserError(
+                f"data.provenance names {name!r}, which is no attribute of these corpora; write "
+                f"one of {', '.join(names)}."
+            )
+    known = [name for name in names if (utterances[name] != attributes.UNKNOWN).any()]
+    return {name: stated.get(name, corpora.NOT_STATED) for name in known} | own
 
 
 def _require_texts(utterances: pd.DataFrame, config: Config, texts: Mapping) -> None:
@@ -91,18 +131,6 @@ def _require_texts(utterances: pd.DataFrame, config: Config, texts: Mapping) -> 
                 f"the prompt {config.backbone.prompt!r} has no text for {modality} in "
                 f"{', '.join(missing)}; add one, or one for all languages, to its file."
             )
-
-
-def require_a_cell(config: Config, utterances: pd.DataFrame) -> None:
-    """UserError if dev is so small in every language that no gap would count: all trials fail."""
-    least, dev = least_of_cell(config), utterances[utterances["split"] == "dev"]
-    few = _small_cells(utterances, least)
-    if len(few) == dev["language"].nunique():
-        raise UserError(
-            f"on dev no language has {least} utterances of each gender ({', '.join(few.values())})"
-            ", so that no gap would count; give dev more, or ask for less with "
-            "--set data.cell_support=N."
-        )
 
 
 def require_named_cell(config: Config, utterances: pd.DataFrame) -> None:
@@ -128,24 +156,6 @@ def require_named_cell(config: Config, utterances: pd.DataFrame) -> None:
     )
 
 
-def least_of_cell(config: Config) -> int:
-    """How many dev utterances of each gender a cell needs to count for max_gap."""
-    support = config.data.support
-    return metrics.minimum_per_side(
-        min_support=support["min_support"], cell_support=support["cell_support"]
-    )
-
-
-def _small_cells(utterances: pd.DataFrame, least: int) -> dict[str, str]:
-    """Languages with fewer dev utterances of a gender, and how many they have."""
-    dev = utterances[utterances["split"] == "dev"]
-    n = dev.groupby(["language", "gender"]).size().unstack(fill_value=0)
-    n = n.reindex(columns=GENDERS, fill_value=0)
-    few = n[n.min(axis=1) < least]
-    return {name: f"{name} {female} female and {male} male" for name, female, male
-            in few.itertuples()}  # fmt: skip
-
-
 def _transcripts(utterances: pd.DataFrame, modalities: Sequence[str]) -> list[str]:
     """Notes on what speech+text omits or cuts; UserError if it can use nothing."""
     if SPEECH_AND_TEXT not in modalities:
@@ -165,9 +175,14 @@ def _transcripts(utterances: pd.DataFrame, modalities: Sequence[str]) -> list[st
 
 
 def describe_sweep(
-    config: Config, *, preset: str, utterances: pd.DataFrame, storage: str | None
+    config: Config,
+    *,
+    preset: str,
+    utterances: pd.DataFrame,
+    storage: str | None,
+    provenance: Mapping[str, str] | None = None,
 ) -> dict:
-    """The content of sweep.yaml."""
+    """The content of sweep.yaml; `provenance` is the plan's."""
     dev = utterances[utterances["split"] == "dev"]
     emotions = pd.concat(_judged(config, utterances))[
         "emotion"
@@ -200,6 +215,7 @@ def describe_sweep(
         "languages": sorted(dev["language"].unique()),
         "synthetic": sorted(synthetic),
         "data": list(config.data.corpora),
+        "provenance": dict(provenance or {}),
         "storage": storage,
         "versions": {"python": platform.python_version(), "prompts": prompts.version()}
         | {name: _version(name) for name in PACKAGES},
@@ -226,12 +242,15 @@ def ranges(config: Config) -> dict[str, dict]:
     }
 
 
-def _sample(utterances: pd.DataFrame, limit: int) -> pd.DataFrame:
-    """About `limit` rows, in turn from each split, language, gender and, there, emotion."""
-    group = ["split", "language", "gender"]
-    turn = utterances.groupby([*group, "emotion"]).cumcount()
-    draw = np.random.default_rng(0).random(len(utterances))
-    ranked = utterances.assign(turn=turn, draw=draw).sort_values(["turn", "draw"], kind="stable")
+def _sample(utterances: pd.DataFrame, limit: int, attribute: Sequence[str]) -> pd.DataFrame:
+    """About `limit` rows, in turn from each split, language, side and, there, emotion."""
+    keyed = utterances[["split", "language", "emotion"]].assign(
+        side=attributes.values(utterances, attribute),
+        draw=np.random.default_rng(0).random(len(utterances)),
+    )
+    group = ["split", "language", "side"]
+    keyed["turn"] = keyed.groupby([*group, "emotion"]).cumcount()
+    ranked = keyed.sort_values(["turn", "draw"], kind="stable")
     order = ranked.groupby(group).cumcount().sort_values(kind="stable").index
     return utterances.loc[order[:limit]].sort_index().reset_index(drop=True)
 

@@ -179,7 +179,9 @@ def good() -> pd.DataFrame:
     ("column", "value", "word"),
     [
         ("utterance_id", "u1", "id that an earlier"),
-        ("gender", "femal", "female or male"),
+        ("gender", "Female", "write female or male"),
+        ("gender", "unknown", "or '' if it is unknown"),
+        ("gender", np.nan, "has the gender nan"),
         ("language", "deu", "ISO 639-1"),
         ("split", "holdout", "train, dev, test"),
         ("speaker", " ", "has no speaker"),

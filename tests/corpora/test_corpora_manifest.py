@@ -76,10 +76,13 @@ def test_a_byte_order_mark_blank_rows_and_unknown_columns_do_no_harm(folder, mar
     assert len(manifest.load(folder).table) == 2
 
 
-def test_a_gender_declared_unknown_is_left_out_and_counted(folder):
+def test_a_gender_declared_unknown_stays_and_is_left_out_and_counted_where_asked(folder):
     corpus = manifest.load(write(folder, *ROWS, "c.wav,en,joy,unknown,03", "d.wav,en,joy,,04"))
-    assert len(corpus.table) == 2
-    assert corpus.excluded["reason"].to_list() == ["the speaker's gender is unknown"] * 2
+    assert corpus.table["gender"].to_list() == ["female", "male", "", ""]
+    assert corpus.excluded.empty
+    dropped = corpora.load([f"manifest={folder}"], drop=["gender"])
+    assert len(dropped.table) == 2
+    assert dropped.excluded["reason"].to_list() == ["the speaker's gender is unknown"] * 2
 
 
 def test_without_speakers_every_clip_is_its_own_group_and_a_note_says_the_risk(folder):

@@ -96,6 +96,20 @@ def test_the_words_of_the_planted_cell_name_the_emotion_less_often(manifest):
     assert share["weak"] < 0.3 and share["full"] > 0.5
 
 
+def test_the_style_says_whether_the_words_express_the_emotion_too(manifest, table):
+    phrases = make_demo.read_phrases()
+    for row, style in zip(manifest.itertuples(), manifest[demo.STYLE], strict=True):
+        pool = row.emotion if style == "expressive" else "any"
+        assert row.transcript in phrases[row.language, pool]
+    assert table["style"].equals(manifest[demo.STYLE].astype(str).rename("style"))
+    assert table.groupby(["split", "language", "style"])["speaker"].nunique().min() >= 6
+
+
+def test_a_corpus_made_before_there_were_styles_is_read_without(tmp_path, manifest):
+    manifest.drop(columns=demo.STYLE).head(3).to_csv(tmp_path / "manifest.csv", index=False)
+    assert "style" not in demo.load(tmp_path).table
+
+
 def test_a_phrase_stands_for_one_emotion_only():
     for language in demo.LANGUAGES:
         pools = [pool for (code, _), pool in make_demo.read_phrases().items() if code == language]
@@ -179,5 +193,5 @@ def test_a_bad_folder_is_refused_in_one_sentence(tmp_path, text, sentence):
 
 def test_the_manifest_has_the_documented_columns(manifest):
     with open(demo.FOLDER / "manifest.csv", encoding="utf-8", newline="") as file:
-        assert tuple(next(csv.reader(file))) == demo.FIELDS
+        assert tuple(next(csv.reader(file))) == (*demo.FIELDS, demo.STYLE)
     assert set(manifest["synthetic"]) == {"true"}

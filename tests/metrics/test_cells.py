@@ -20,7 +20,7 @@ from ermgap import metrics
 from ermgap.config import Config
 from ermgap.errors import UserError
 from ermgap.records import Records
-from sweeps.setup import plan
+from sweeps.setup import cells
 
 PRIOR = (0.11, 0.03, 0.03, 0.17, 0.47, 0.07, 0.12)  # of the labels in MELD
 TRIALS = [{"acc": 0.5 + i / 50, "max_gap": 0.1 + i / 40, "loss": "erm" if not i else "minmaxgap"}
@@ -140,7 +140,7 @@ def test_the_benchmark_leaves_the_same_cells_out_and_says_so():
 def test_a_dev_in_which_no_cell_would_count_is_refused_before_anything_trains():
     def asked(women: int, **data) -> None:
         config = Config().replace({f"data.{key}": value for key, value in data.items()})
-        plan.require_a_cell(config, like_meld(women=women).query("language == 'ja'"))
+        cells.require_a_cell(config, like_meld(women=women).query("language == 'ja'"))
 
     asked(10)
     asked(2, cell_support=2)

@@ -216,8 +216,9 @@ def test_rows_that_name_no_speaker_are_counted_in_the_note(folder, absent):
     )
 
 
-def test_a_row_with_a_group_needs_no_speaker_and_rows_left_out_do_not_count(folder):
+def test_a_row_with_a_group_needs_no_speaker(folder):
     header = [*HEADER[:5], "group"]
     rows = [["a.wav", "en", "joy", "female", "", "d1"], ["b.wav", "en", "joy", "?", "", ""]]
     corpus = manifest.load(write(folder, [header, *rows]))
-    assert corpus.table["speaker"].to_list() == ["voices_d1"] and corpus.notes == ()
+    assert corpus.table["speaker"].to_list() == ["voices_d1", "voices/b"]
+    assert corpus.notes[0].startswith("1 of 2 utterances of voices name no speaker")
