@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ermgap import attributes, corpora, metrics
-from ermgap.config import GENDERS, METRICS, SPEECH_AND_TEXT, Config, one_line
+from ermgap.config import METRICS, SPEECH_AND_TEXT, Config, one_line
 from ermgap.corpora import labels, split, table
 from ermgap.errors import UserError
 from ermgap.model import prompts
