@@ -1,10 +1,11 @@
 """Describes corpora before anything is trained on them.
 
-    python -m ermgap.corpora describe NAME[=PATH] ... [--genders FILE] [--window S] [--strict]
-        [--outside]
+    python -m ermgap.corpora describe NAME[=PATH] ... [--attributes a,b] [--genders FILE]
+        [--window S] [--strict] [--outside]
 
-Prints utterances by split, language, gender and emotion, exclusions with reasons, and notes; for
-meld_st also the numbers of the paper (arXiv 2603.21050) and of the official release. A dash stands
+Prints utterances by split, language, gender (or the first attribute named) and emotion, the values
+of other attributes, exclusions with reasons, and notes; for meld_st also the numbers of the paper
+(arXiv 2603.21050) and of the official release. A dash stands
 for a split that a run will draw by speaker. A mistake is one line and exit status 2.
 """
 
@@ -18,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 from ermgap import corpora
-from ermgap.config import MELD_LABELS
+from ermgap.config import GENDER, MELD_LABELS
 from ermgap.corpora import meld_st, split, table
 from ermgap.corpora.csv_file import read_csv
 from ermgap.errors import UserError, command_line
@@ -45,7 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     corpus = corpora.load(**vars(options))
     utterances, moves = split.complete_groups(corpus.table)
     notes = [*corpus.notes, *moves]
-    print(table.describe(utterances, excluded=corpus.excluded, labels=MELD_LABELS, notes=notes))
+    excluded, attribute = corpus.excluded, options.attributes[:1]
+    print(
+        table.describe(
+            utterances, excluded=excluded, labels=MELD_LABELS, notes=notes, attribute=attribute
+        )
+    )
     for name, path in map(corpora.parse, options.names):
         if name == meld_st.NAME:
             print("", *_beside_the_paper(corpus.table, path.absolute()), sep="\n")
@@ -61,6 +67,14 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     known = ", ".join(sorted(corpora.CORPORA))
     names_help = f"of {known}, or any name whose PATH has a manifest.csv"
     add("names", nargs="+", metavar="NAME[=PATH]", help=names_help)
+    attributes_help = "columns to read as attributes (group:NAME is read in any case)"
+    add(
+        "--attributes",
+        type=lambda text: tuple(name.strip() for name in text.split(",")),
+        default=(GENDER,),
+        metavar="NAME,NAME",
+        help=attributes_help,
+    )
     add("--genders", type=Path, metavar="FILE", help="CSV of speaker and gender, for meld_st")
     window_help = "count clips longer than S seconds"
     add("--window", dest="window_s", type=float, metavar="S", help=window_help)
@@ -72,9 +86,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _beside_the_paper(table: pd.DataFrame, root: Path) -> list[str]:
     """Lines that compare the utterances of MELD-ST with the paper, and its CSVs with the release.
 
-    `table` may hold other corpora too; the CSVs below `root` are counted as they are.
+    `table` may hold other corpora too; the CSVs below `root` are counted as they are. The paper has
+    speakers of known gender alone.
     """
-    here = table[table["corpus"] == meld_st.NAME]
+    here = table[(table["corpus"] == meld_st.NAME) & (table["gender"] != "")]
     counts = {"utterances": len(here)} | dict(here["gender"].value_counts())
     counts |= dict(here["split"].value_counts())
     rows = [(what, counts.get(what, 0), stated, "paper") for what, stated in PAPER.items()]

@@ -97,6 +97,7 @@ def test_describe_needs_neither_torch_nor_ray_and_says_nothing_of_the_paper_else
         (["demo", "--window", "0"], "--window is 0; write seconds above 0"),
         (["demo", "--window", "nan"], "--window is nan"),
         (["demo", "--window", "0.5", "--strict"], "which --strict refuses"),
+        (["demo", "--attributes", "acent"], "there is no attribute 'acent' in demo, only gender"),
         (["demo", "--genders", "mine.csv"], "mine.csv is of no use: demo reads none"),
     ],
 )
@@ -110,6 +111,13 @@ def test_a_mistake_ends_the_command_with_one_line_and_status_2(tmp_path):
     run = describe("describe", f"meld_st={tmp_path}")
     assert run.returncode == 2 and run.stdout == ""
     assert run.stderr.startswith("error: ") and len(run.stderr.splitlines()) == 1
+
+
+def test_the_attribute_named_first_divides_the_counts(capsys):
+    __main__.main(["describe", "demo", "--attributes", "style, gender"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:3] == ["split", "language", "style"]
+    assert "gender: female (345 of 21 speakers), male (345 of 21 speakers)" in lines
 
 
 def test_the_window_is_counted(capsys):
