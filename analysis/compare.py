@@ -19,7 +19,6 @@ from analysis.figures import figures, layout
 from analysis.figures.family_picture import LOOKS
 from analysis.front import FrontInfo
 from analysis.report import PLOTS, read
-from ermgap.config import METRICS
 from ermgap.errors import UserError
 from ermgap.records import Records, write_atomically
 
@@ -92,6 +91,9 @@ def _notes(infos: Sequence[FrontInfo], opened: Sequence[Records]) -> list[str]:
     if len({_dev(records) for records in opened}) > 1:
         notes.append("They were evaluated on different dev utterances: read them side by side, "
                      "not against each other.")  # fmt: skip
+    by = dict.fromkeys(info.attribute.title for info in infos)
+    if len(by) > 1:
+        notes.append(f"Their gaps are by {' and by '.join(by)}: gaps of one are none of another.")
     return notes
 
 
@@ -119,8 +121,8 @@ def draw(infos: Sequence[FrontInfo], curves: Sequence[pd.DataFrame], notes: Sequ
                           label=f"{info.name} ({info.hypervolume:.3f})")  # fmt: skip
         for axes, (column, _) in zip(panels[1:], AXES, strict=True):
             axes.step(curve[column], curve["hypervolume"], where="post", **line)
-    panels[0].set_xlabel(METRICS[names[0]].axis_title)
-    panels[0].set_ylabel(METRICS[names[1]].axis_title)
+    panels[0].set_xlabel(infos[0].attribute.metric(names[0]).axis_title)
+    panels[0].set_ylabel(infos[0].attribute.metric(names[1]).axis_title)
     for axes, (_, title) in zip(panels[1:], AXES, strict=True):
         axes.set(xlabel=title, ylabel="Hypervolume so far", ylim=(0, None), xlim=(0, None))
     for axes in panels:

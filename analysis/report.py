@@ -214,8 +214,14 @@ def _page(content: ReportContent, more: str) -> str:
         f"<h2>Choices by rule</h2>{_items(choices)}"
         f"<h2>What to mind in the next sweep</h2>{_items(doctor.sentences(content.diagnosis))}"
         f"<h2>Caveats</h2>{_items(page_sentences.caveats(info, bars))}"
-        f"{(explorer.STATIC / 'guide.html').read_text(encoding='utf-8')}",
+        f"{_guide(info)}",
     )
+
+
+def _guide(info: FrontInfo) -> str:
+    """What the page's words mean."""
+    text = (explorer.STATIC / "guide.html").read_text(encoding="utf-8")
+    return text.replace("{attribute}", html.escape(info.attribute.title))
 
 
 def _choices(

@@ -37,7 +37,7 @@ def over_seeds(info: FrontInfo, table: pd.DataFrame):
     place = np.arange(len(table))[::-1]
     titles = _titles(table)
     for axes, name in zip(panels[0], names, strict=True):
-        metric = METRICS[name]
+        metric = info.attribute.metric(name)
         for mark, shift, color in MARKS:
             column = name if mark == "search" else f"{name}_{mark}"
             if table[column].isna().all():  # no test utterances

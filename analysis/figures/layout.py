@@ -65,7 +65,9 @@ def picture(
     spans = [_bar(None if p.dial else errors.get(p.trial_id), (x, y)) for p in points]
     spans = np.reshape(spans, (-1, 2)) * core[:, None]
     inner = np.concatenate([at[core] - spans[core], at[core] + spans[core]])
-    empty = frame(info, inner, at, title="Accuracy against gender gap", caption=())
+    empty = frame(
+        info, inner, at, title=f"Accuracy against the gap by {info.attribute.title}", caption=()
+    )
     marks = tuple(
         _mark(p, place, span, empty.xlim, empty.ylim)
         for p, place, span in zip(points, at, spans, strict=True)
@@ -101,8 +103,8 @@ def frame(
         staircase=np.empty((0, 2)),
         xlim=xlim,
         ylim=ylim,
-        xlabel=METRICS[names[0]].axis_title,
-        ylabel=METRICS[names[1]].axis_title,
+        xlabel=info.attribute.metric(names[0]).axis_title,
+        ylabel=info.attribute.metric(names[1]).axis_title,
         labels={},
         title=f"{title}: {info.name}",
         caption=tuple(caption),
@@ -248,7 +250,7 @@ def _about_the_drawing(info: FrontInfo, marks: Sequence[Mark]) -> list[str]:
         notes.append("Triangles at an edge stand for points outside the picture.")
     if len(info.objectives) > 2:
         other = next(name for name in info.objectives if name not in plane(info))
-        notes.append(f"Not drawn, but part of the front: {METRICS[other].label}.")
+        notes.append(f"Not drawn, but part of the front: {info.attribute.metric(other).label}.")
     return notes
 
 

@@ -15,6 +15,7 @@ def caption(info: FrontInfo, *, errors: bool, band: bool = False) -> list[str]:
     first = f"Data: {data}; {sweep.get('n_dev', '?')} dev utterances{who}."
     if synthetic:
         first += f" Synthetic speech, not human: {', '.join(synthetic)}."
+    first += f" Provenance of {info.attribute.title}: {info.attribute.provenance}."
     train = (sweep.get("config") or {}).get("train") or {}
     rule = train.get("select", "w_f1")
     metric = METRICS[rule].short if rule in METRICS else rule

@@ -208,7 +208,7 @@ def _backed(
         if np.isfinite(by := excess(evidence[point.trial_id]))
     ]
     if not known:
-        reason = "unknown without predictions of two speakers of each gender and language"
+        reason = f"unknown without predictions of two speakers of each {info.attribute.group}"
         return Choice(rule, None, f"{condition}: {reason}.")
     if within := [point for by, point in known if by <= 0]:
         best = min(within, key=_by_accuracy)

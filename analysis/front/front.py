@@ -14,6 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
+from analysis.front.attribute import Attribute
 from analysis.front.dominance import hypervolume, layers, non_dominated
 from ermgap.config import METRICS
 from ermgap.errors import UserError
@@ -123,6 +124,11 @@ class FrontInfo:
     def cell(self) -> str | None:
         """The cell that was named before the sweep, or None."""
         return ((self.sweep.get("config") or {}).get("sweep") or {}).get("cell")
+
+    @property
+    def attribute(self) -> Attribute:
+        """The sensitive attribute whose gaps the sweep is about."""
+        return Attribute.of(self.sweep)
 
     @property
     def candidates(self) -> tuple[Point, ...]:

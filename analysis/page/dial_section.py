@@ -73,11 +73,18 @@ def _what_to_use(line: Line, band: Band | None, best: int | None, cell: str | No
         changes[f"gap in {cell}"] = band.to_lower[best]["cell_gap"]
     less = ", ".join(f"{name} {change.text()}" for name, change in changes.items())
     sentence += f"; against {line.lower} on the same speakers, in points (95 %): {less}"
-    sides = ["/".join(f"{100 * rate:.1f}" for rate in rates) for rates in band.recall[[0, best]]]
     if np.isfinite(band.recall).all():
-        names = "/".join(band.sides)
-        sentence += f"; recall of {names} in {band.cell} goes from {sides[0]} to {sides[1]} %"
+        sentence += f"; {_recalls(band, best)}"
     return f"{sentence}."
+
+
+def _recalls(band: Band, best: int) -> str:
+    """How recall changes from the lower end on: of two sides, or the lowest and the highest."""
+    ends, names = band.recall[[0, best]], "/".join(band.sides)
+    if len(band.sides) > 2:
+        ends, names = np.stack([ends.min(1), ends.max(1)], 1), "the lowest/highest side"
+    first, last = ("/".join(f"{100 * rate:.1f}" for rate in rates) for rates in ends)
+    return f"recall of {names} in {band.cell} goes from {first} to {last} %"
 
 
 def _barrier(line: Line, band: Band) -> str:

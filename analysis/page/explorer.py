@@ -83,12 +83,14 @@ def data(
             name: {"title": metric.title, "label": metric.label, "long": metric.axis_title,
                    "factor": metric.scale, "span": metric.least_span,
                    "direction": metric.direction}
-            for name, metric in METRICS.items()
+            for name in METRICS
+            for metric in [info.attribute.metric(name)]
         },
         "x": x,
         "y": y,
         "objectives": info.objectives,
         "labels": records.sweep["labels"],
+        "attribute": info.attribute.title,
         **({"cell": info.cell} if info.cell else {}),
         "styles": {
             name: {"color": figures.GREY if fill == "none" else fill, "open": fill == "none",
@@ -142,11 +144,11 @@ def _predicted(records: Records, trial_id: str, cell: str | None, texts: Mapping
         return {"why": "its predictions are absent or unreadable"}
     try:
         coded = metrics.encode(table, labels=labels, attribute=asked["attribute"])
+        cell = cell or metrics.evaluate(table, **asked)["worst_cell"]
     except UserError as problem:
         return {"why": str(problem)}
     counts, _ = metrics.confusions(coded)
     margins = metrics.Margins.of(counts)
-    cell = cell or metrics.evaluate(table, **asked)["worst_cell"]
     return {
         "cells": coded.cells,
         "sides": coded.sides,
@@ -216,7 +218,12 @@ def _utterances(
         rows = rows.iloc[order]
     names = ["utterance_id", "speaker", "side", "label", "prediction"]
     rows = rows.assign(side=coded.sides[worse])
-    listed = rows[names].head(UTTERANCES).astype(str).to_dict("records")
+    listed = (
+        rows[[name for name in names if name in rows]]
+        .head(UTTERANCES)
+        .astype(str)
+        .to_dict("records")
+    )
     return [row | {"text": texts[row["utterance_id"]]} if row["utterance_id"] in texts else row
             for row in listed]  # fmt: skip
 

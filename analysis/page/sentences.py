@@ -14,6 +14,7 @@ from analysis.front.caption import caption
 from analysis.front.front import FrontInfo
 from analysis.statistics import Evidence
 from analysis.statistics import evidence as gap_evidence
+from analysis.tables import tables
 from ermgap import metrics
 
 SUPPORT = ("min_support", "cell_support")
@@ -40,8 +41,9 @@ def columns(info: FrontInfo, evidence: Evidence) -> list[str]:
     lines = [
         "at most: the true gap is no larger, with 95 % confidence. fair models: 95 % of perfectly "
         "fair models of the same accuracy show less on these speakers. against ERM: paired "
-        "difference, and bounds that it keeps with 95 % confidence each. women/men: accuracy of "
-        "both where the gap is largest. All in points; speakers are what is resampled."
+        "difference, and bounds that it keeps with 95 % confidence each. "
+        f"{tables.accuracies_title(evidence)}: accuracy there where the gap is largest. All in "
+        "points; speakers are what is resampled."
     ]
     if info.cell:
         lines[0] += (
@@ -58,13 +60,13 @@ def columns(info: FrontInfo, evidence: Evidence) -> list[str]:
     tests = [test for test in evidence.permutations if test.p is not None]
     if tests:
         listed = ", ".join(f"{test.language} p = {test.p:.3f}" for test in tests)
-        lines.append(f"ERM's gap with genders shuffled over speakers: {listed}.")
+        lines.append(f"ERM's gap with {info.attribute.title} shuffled over speakers: {listed}.")
     few = [test for test in evidence.permutations if test.p is None]
     if few:
         listed = ", ".join(f"{test.language} {test.speakers} ({test.smallest:.2g})" for test in few)
         lines.append(
-            "Shuffling genders over speakers needs 10 of a language; here are, with the smallest p "
-            f"that they could give: {listed}."
+            f"Shuffling {info.attribute.title} over speakers needs 10 of a language; here are, "
+            f"with the smallest p that they could give: {listed}."
         )
     return lines
 
@@ -93,7 +95,7 @@ def caveats(info: FrontInfo, bars: pd.DataFrame) -> list[str]:
     lone = int(bars["lone_speakers"].max()) if len(bars) else 0
     if lone:
         notes.append(
-            f"In {lone} group(s) of one language and gender there is a single dev speaker: "
+            f"In {lone} group(s) of one {info.attribute.group} there is a single dev speaker: "
             "their part of the bars misses what differs between speakers, so bars are too short."
         )
     if missing := sorted({p.trial_id for p in info.highlighted} - set(bars["trial_id"])):
@@ -117,7 +119,7 @@ def _uncounted(info: FrontInfo) -> list[str]:
     named = "; ".join(f"{cell} ({numbers})" for cell, numbers in info.uncounted.items())
     notes = [
         f"The largest gap is over {info.cells - len(info.uncounted)} of {info.cells} cells, "
-        f"without {named}: a cell counts with {least} utterances of each gender "
+        f"without {named}: a cell counts with {least} utterances of two sides "
         "(data.cell_support) and as many defined gaps as the others."
     ]
     older = [p.trial_id for p in info.highlighted if p.worst_cell in info.uncounted]

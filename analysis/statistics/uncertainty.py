@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
+from analysis.front import Attribute
 from analysis.statistics.speaker_sums import SpeakerSums
-from ermgap.config import GENDER
 from ermgap.errors import UserError
 from ermgap.records import Records
 
@@ -57,11 +57,10 @@ def speaker_sums(
 
 def classes_of(records: Records) -> dict:
     """The sweep's labels, attribute and support, as `SpeakerSums.of` takes them."""
-    config = records.sweep.get("config") or {}
-    data, objective = config.get("data") or {}, config.get("objective") or {}
+    data = (records.sweep.get("config") or {}).get("data") or {}
     return {
         "labels": records.sweep["labels"],
-        "attribute": tuple(objective.get("attribute") or (GENDER,)),
+        "attribute": Attribute.of(records.sweep).columns,
         "min_support": int(data.get("min_support", 5)),
         "cell_support": data.get("cell_support"),
         "speaker_support": int(data.get("speaker_support") or 1),

@@ -20,6 +20,7 @@ from analysis.tables.markup import latex
 from ermgap.config import METRICS
 
 PLOTS = Path("analysis/plots")
+ENDS = "lowest/highest side"
 
 
 def trials(info: FrontInfo, bars: pd.DataFrame) -> pd.DataFrame:
@@ -95,12 +96,15 @@ def display(
     """The front and the ERM baseline as text: percent, points, and what sets them apart."""
     errors = bars.set_index("trial_id").to_dict("index")
     settings = differing(info.highlighted)
+    sides = accuracies_title(evidence) if evidence else ""
     rows = []
     for point in info.highlighted:
         row = {"trial": point.trial_id, "": "front" if point.on_front else "(ERM, dominated)"}
         for name in dict.fromkeys([*info.objectives, "acc", "max_gap", *(["w_f1"] * wide)]):
             row[f"{name} {METRICS[name].unit}"] = _cell(name, point, errors)
-        row |= _evidence_columns(info, evidence.get(point.trial_id), wide=wide) if evidence else {}
+        if own := evidence and evidence.get(point.trial_id):
+            row |= _evidence_columns(info, own)
+            row |= {"worst in": own.cell or "-", sides: _accuracies(own, sides)} if wide else {}
         row |= {key: _setting(point.hyperparameters.get(key)) for key in settings}
         rows.append(row)
     return pd.DataFrame(rows).fillna("-")
@@ -140,12 +144,26 @@ def _limited(info: FrontInfo, choice: choose.Choice) -> dict:
     }
 
 
-def _evidence_columns(
-    info: FrontInfo, point_evidence: PointEvidence | None, *, wide: bool
-) -> dict[str, str]:
-    """A row's columns on how sure its gap is, in points; `wide` adds where the gap is."""
-    if point_evidence is None:
-        return {}
+def accuracies_title(evidence: Evidence) -> str:
+    """The column of accuracies where a gap is largest: `female/male`, or of many sides the ends."""
+    pairs = {tuple(point.accuracies) for point in evidence.values() if point.accuracies}
+    (sides,) = pairs if len(pairs) == 1 else [()]
+    return "/".join(sides) if len(sides) == 2 else ENDS
+
+
+def _accuracies(point_evidence: PointEvidence, title: str) -> str:
+    """The accuracy of both sides where the gap is largest; of more the lowest and the highest."""
+    rates = point_evidence.accuracies
+    if not rates:
+        return "-"
+    if title != ENDS:
+        return "/".join(map(_points, rates.values()))
+    ends = (min(rates, key=rates.get), max(rates, key=rates.get))
+    return " / ".join(f"{_points(rates[side])} {side}" for side in ends)
+
+
+def _evidence_columns(info: FrontInfo, point_evidence: PointEvidence) -> dict[str, str]:
+    """A row's columns on how sure its gap is, in points."""
     columns = {
         "at most": _points(point_evidence.gap.at_most),
         "fair models": _points(point_evidence.band.high),
@@ -153,10 +171,6 @@ def _evidence_columns(
     }
     if info.cell:
         columns[in_cell_title(info)] = _interval(point_evidence.in_cell)
-    if wide:
-        columns["worst in"] = point_evidence.cell or "-"
-        rates = [_points(rate) for rate in point_evidence.accuracies.values()]
-        columns["/".join(point_evidence.accuracies) or "accuracies"] = "/".join(rates)
     return columns
 
 

@@ -6,7 +6,7 @@ Files hold fractions (losses: nats); `scale` leads to the unit that is shown.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Metric:
         scale: from the file's unit to the one shown.
         least_span, top: smallest span of an axis and largest possible value, in the unit shown.
         fairness: whether it compares groups.
+        is_difference: whether it is the largest difference between two sides of an attribute.
     """
 
     direction: str
@@ -32,6 +33,11 @@ class Metric:
     least_span: float = 6.0
     top: float = 100.0
     fairness: bool = False
+    is_difference: bool = False
+
+    def titled(self, attribute: str) -> Metric:
+        """The same with the attribute's name (`gender & accent`) in the title of a difference."""
+        return replace(self, title=f"{self.title} by {attribute}") if self.is_difference else self
 
     @property
     def better(self) -> str:
@@ -57,21 +63,21 @@ METRICS = {  # in the order in which rows and tables list them
     "acc": Metric("max", "Accuracy", "accuracy"),
     "w_f1": Metric("max", "Weighted F1", "weighted F1"),
     "max_gap": Metric(
-        "min", "Largest gap between genders", "gap",
-        unit="points", axis_unit="percentage points", fairness=True,
+        "min", "Largest gap", "gap",
+        unit="points", axis_unit="percentage points", fairness=True, is_difference=True,
     ),
     "worst_group_w_f1": Metric(
         "max", "Weighted F1 of the worst group", "worst-group W-F1", fairness=True
     ),
     "max_loss_gap": Metric(
-        "min", "Largest loss gap between genders", "loss gap", unit="nats", axis_unit="nats",
-        scale=1.0, digits=3, least_span=0.1, top=math.inf, fairness=True,
+        "min", "Largest loss gap", "loss gap", unit="nats", axis_unit="nats",
+        scale=1.0, digits=3, least_span=0.1, top=math.inf, fairness=True, is_difference=True,
     ),
 }  # fmt: skip
-# Of one cell: the four gaps between the genders, and the mean of those defined.
+# Of one cell: the four gaps between the sides, and the mean of those defined.
 GAP_TITLES = {"tpr": "TPR", "fpr": "FPR", "w_f1": "W-F1", "acc": "ACC", "avg": "AVG"}
 # What a report says beside a largest gap.
 CHANCE_GAP = (
     "a perfectly fair model is expected to show a largest W-F1 gap of 4.3 points over three "
-    "languages with 500 utterances per gender and language (6.1 with 250, 3.0 with 1,000)"
+    "languages with 500 utterances of each of two sides per language (6.1 with 250, 3.0 with 1,000)"
 )

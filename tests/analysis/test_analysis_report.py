@@ -208,7 +208,7 @@ def test_pages_hold_everything_and_fetch_nothing(tmp_path):
         "t0002",
         "With a gap of at most 10 points: t0001",
         "With a gap of at most 10 points at 95 % confidence: none of the front qualifies",
-        "Shuffling genders over speakers needs 10 of a language",
+        "Shuffling gender over speakers needs 10 of a language",
     ):
         assert part in page, part
     order = [page.index(part) for part in ("<p>", "id='explorer'", "<table", "<img", "Caveats")]

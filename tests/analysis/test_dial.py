@@ -267,7 +267,7 @@ def test_a_reader_turns_the_dial(sweep, read, width):
     gap = f"{100 * smooth.smoothed['max_gap'][1]:.1f} points"
     assert gap in seen["after"][0] and gap in seen["spoken"]
     assert all(a != b for a, b in zip(seen["before"], seen["after"], strict=True))
-    for part in ("Accuracy", "Recall in", "women / men", "Gap less t0000's", "95 %"):
+    for part in ("Accuracy", "Recall in", "female / male", "Gap less t0000's", "95 %"):
         assert part in seen["after"][0]
     assert "In a barrier" in seen["barrier"]
     assert "position 0.1 between t0000 and t0001" in seen["detail"]

@@ -139,7 +139,7 @@ async def _walk(page, hovered: str):
     seen["chosen"] = await page.ask("document.querySelector('#picture .chosen').dataset.id")
     await page.ask(choose.format("Weighted F1", "#pick-x"))
     seen["axis"] = await page.ask("document.querySelector('#picture').textContent")
-    await page.ask(choose.format("Largest gap between genders", "#pick-x"))
+    await page.ask(choose.format("Largest gap by gender", "#pick-x"))
     await page.ask("document.querySelector('#more summary').click()")
     await page.until("document.querySelectorAll('#parallel path').length > 5")
     seen["importance"] = await page.ask("document.getElementById('importance').textContent")

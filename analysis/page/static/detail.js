@@ -1,5 +1,4 @@
 // What lies behind one trial.
-const GENDERS = ["women", "men"], TINTS = ["var(--orange)", "var(--blue)"];
 
 function detail(data, id, box) {
   box.replaceChildren();
@@ -28,7 +27,7 @@ function detail(data, id, box) {
   if (behind.why) { html("p", {}, box, `Nothing more: ${behind.why}.`); return; }
   recalls(data, behind, box);
   confusions(data, behind, box);
-  if (behind.calibration) calibration(behind.calibration, box);
+  if (behind.calibration) calibration(data, behind, box);
   utterances(behind, box);
 }
 
@@ -37,7 +36,7 @@ function backed(data, p, box) {
   if (!b) return;
   const g = b.gap;
   const lines = [];
-  if (b.cell) lines.push(`In ${b.cell} accuracy is ${shown(b.female)} % for women and ${shown(b.male)} % for men.`);
+  if (b.cell) lines.push(`In ${b.cell} accuracy is ${ends(b.accuracies)}.`);
   if (known(g.at_most)) lines.push(`Less its bias the gap is about ${shown(g.corrected)} points; with 95 % confidence at most ${shown(g.at_most)}.`);
   if (known(b.band.high)) lines.push(`A fair model of this accuracy shows up to ${shown(b.band.high)} (95 %): this gap is ${b.is_gap ? "more than that" : "not distinguishable from chance"}.`);
   if (b.change && known(b.change.max_gap.low)) {
@@ -50,6 +49,35 @@ function backed(data, p, box) {
   }
   if (p.levelled) lines.push("Levelling down: its gap is smaller than ERM's, and its worst group does worse than ERM's.");
   lines.forEach(line => html("p", {}, box, line));
+}
+
+// The accuracies of sides in words: of both, or of the lowest and the highest of many.
+function ends(accuracies) {
+  const sides = Object.entries(accuracies).map(([side, rate]) => `${shown(rate)} % for ${side}`);
+  if (sides.length < 3) return sides.join(" and ");
+  const order = Object.entries(accuracies).sort((a, b) => a[1] - b[1]).map(([side, rate]) => `${shown(rate)} % for ${side}`);
+  return `${order[0]} (the lowest of ${sides.length} sides) and ${order[order.length - 1]} (the highest)`;
+}
+
+// The sides that pictures show at once: all of three, of more the worst and the best where the gap is largest.
+function foremost(behind) {
+  const all = behind.sides.map((_, side) => side), cell = behind.cells.indexOf(behind.cell);
+  if (all.length < 4) return all;
+  const sum = values => values.reduce((a, b) => a + b, 0);
+  const of = cell < 0 ? g => [sum(behind.hits.map(c => sum(c[g]))), sum(behind.n.map(c => sum(c[g])))]
+    : g => [sum(behind.hits[cell][g]), sum(behind.n[cell][g])];
+  const there = all.filter(g => of(g)[1] > 0).sort((a, b) => of(a)[0] / of(a)[1] - of(b)[0] / of(b)[1]);
+  return there.length < 3 ? there : [there[0], there[there.length - 1]];
+}
+
+// `draw(sides, box)` for the foremost sides, and for all below a line to open.
+function bySide(behind, box, draw) {
+  const first = foremost(behind), all = behind.sides.map((_, side) => side);
+  draw(first, box);
+  if (first.length === all.length) return;
+  const more = html("details", {}, box);
+  html("summary", {}, more, `All ${all.length} sides (above: the worst and the best where the gap is largest)`);
+  draw(all, more);
 }
 
 function lines(series, box, title, last) {
@@ -79,54 +107,78 @@ function history(rows, box) {
 
 function recalls(data, behind, box) {
   html("h4", {}, box, "Recall by emotion, % (n)");
-  behind.cells.forEach((cell, c) => {
+  const two = behind.sides.length === 2;
+  bySide(behind, box, (sides, place) => behind.cells.forEach((cell, c) => {
+    const here = two ? sides : sides.filter(g => behind.n[c][g].some(n => n));
     const rows = data.labels.map((label, k) => {
-      const [f, m] = [0, 1].map(g => behind.n[c][g][k] ? behind.hits[c][g][k] / behind.n[c][g][k] : null);
-      return [label, ...[f, m].map((v, g) => `${shown(v, 0)} (${behind.n[c][g][k]})`), known(f) && known(m) ? shown(f - m, 0) : "–"];
+      const recall = g => behind.n[c][g][k] ? behind.hits[c][g][k] / behind.n[c][g][k] : null;
+      const all = here.map(recall), some = all.filter(known);
+      const apart = some.length < 2 ? null : two ? all[0] - all[1] : Math.max(...some) - Math.min(...some);
+      return [label, ...all.map((v, i) => `${shown(v, 0)} (${behind.n[c][here[i]][k]})`), shown(apart, 0)];
     });
-    table(rows, box, [cell, "women", "men", "women − men"]);
-  });
+    const names = here.map(g => behind.sides[g]);
+    table(rows, html("div", { class: "wide" }, place), [cell, ...names, two ? names.join(" − ") : "max − min"]);
+  }));
 }
 
 function confusions(data, behind, box) {
   html("h4", {}, box, "Confusions, % of the true emotion (rows)");
-  const side = html("div", { class: "side" }, box);
-  behind.confusions.forEach((counts, g) => {
-    const short = data.labels.map(label => label.slice(0, 3));
-    const rows = counts.map((row, k) => {
-      const n = row.reduce((a, b) => a + b, 0);
-      return [short[k], ...row.slice(0, short.length).map(v => n ? (100 * v / n).toFixed(0) : "–")];
-    });
-    const made = table(rows, side, [GENDERS[g], ...short]);
-    made.querySelectorAll("td").forEach(cell => {
-      const share = parseFloat(cell.textContent) / 100;
-      if (share > 0) cell.style.background = `color-mix(in srgb, ${TINTS[g]} ${Math.round(55 * share)}%, transparent)`;
-    });
+  bySide(behind, box, (sides, place) => {
+    const row = html("div", { class: "side" }, place);
+    sides.forEach(g => confusion(data, behind, g, row));
   });
 }
 
-function calibration(sides, box) {
-  html("h4", {}, box, "Calibration: share right over confidence");
-  const S = 150, root = svg("svg", { viewBox: `0 0 ${S + 40} ${S + 30}`, role: "img", style: "width:190px",
-    "aria-label": "Share right over confidence, by gender" }, box);
-  const X = v => 30 + v * S, Y = v => 6 + S - v * S;
-  svg("line", { x1: X(0), y1: Y(0), x2: X(1), y2: Y(1), class: "grid" }, root);
-  for (const v of [0, 0.5, 1]) {
-    svg("text", { x: X(v), y: S + 22, "text-anchor": "middle", class: "soft", "font-size": 10 }, root, v);
-    svg("text", { x: 24, y: Y(v) + 4, "text-anchor": "end", class: "soft", "font-size": 10 }, root, v);
-  }
-  sides.forEach((side, g) => {
-    svg("polyline", { points: side.bins.map(([a, b]) => `${X(a)},${Y(b)}`).join(" "), fill: "none", stroke: TINTS[g], "stroke-width": 1.6 }, root);
-    side.bins.forEach(([a, b]) => svg(g ? "circle" : "rect", g ? { cx: X(a), cy: Y(b), r: 3, fill: TINTS[g] } : { x: X(a) - 3, y: Y(b) - 3, width: 6, height: 6, fill: TINTS[g] }, root));
+function confusion(data, behind, g, box) {
+  const short = data.labels.map(label => label.slice(0, 3));
+  const rows = behind.confusions[g].map((row, k) => {
+    const n = row.reduce((a, b) => a + b, 0);
+    return [short[k], ...row.slice(0, short.length).map(v => n ? (100 * v / n).toFixed(0) : "–")];
   });
-  html("p", { class: "soft" }, box, `Expected calibration error: women (squares) ${shown(sides[0].error)}, men (circles) ${shown(sides[1].error)} points.`);
+  const card = html("div", { class: "wide" }, box);
+  html("div", { class: "soft" }, card, behind.sides[g]);
+  table(rows, card, ["", ...short]).querySelectorAll("td").forEach(cell => {
+    const share = parseFloat(cell.textContent) / 100;
+    if (share > 0) cell.style.background = `color-mix(in srgb, ${tint(g)} ${Math.round(55 * share)}%, transparent)`;
+  });
+}
+
+// The names of sides in their colours, with what is known of each.
+function key(sides, box, said) {
+  const line = html("p", { class: "soft" }, box);
+  sides.forEach(({ name, side }, i) => {
+    html("span", { class: "swatch", style: `background:${tint(side)}` }, line);
+    line.append(`${name}${said ? " " + said(side) : ""}${i < sides.length - 1 ? ", " : ""}`);
+  });
+  return line;
+}
+
+function calibration(data, behind, box) {
+  html("h4", {}, box, "Calibration: share right over confidence");
+  bySide(behind, box, (sides, place) => {
+    const S = 150, root = svg("svg", { viewBox: `0 0 ${S + 40} ${S + 30}`, role: "img", style: "width:190px",
+      "aria-label": `Share right over confidence, by ${data.attribute}` }, place);
+    const X = v => 30 + v * S, Y = v => 6 + S - v * S;
+    svg("line", { x1: X(0), y1: Y(0), x2: X(1), y2: Y(1), class: "grid" }, root);
+    for (const v of [0, 0.5, 1]) {
+      svg("text", { x: X(v), y: S + 22, "text-anchor": "middle", class: "soft", "font-size": 10 }, root, v);
+      svg("text", { x: 24, y: Y(v) + 4, "text-anchor": "end", class: "soft", "font-size": 10 }, root, v);
+    }
+    for (const g of sides) {
+      const fill = tint(g), bins = behind.calibration[g].bins;
+      svg("polyline", { points: bins.map(([a, b]) => `${X(a)},${Y(b)}`).join(" "), fill: "none", stroke: fill, "stroke-width": 1.6, ...dash(g) }, root);
+      bins.forEach(([a, b]) => svg(g ? "circle" : "rect", g ? { cx: X(a), cy: Y(b), r: 3, fill } : { x: X(a) - 3, y: Y(b) - 3, width: 6, height: 6, fill }, root));
+    }
+    const line = key(sides.map(g => ({ name: behind.sides[g], side: g })), place, g => shown(behind.calibration[g].error));
+    line.prepend("Expected calibration error, points: ");
+  });
 }
 
 function utterances(behind, box) {
   const rows = behind.utterances;
   if (!rows.length) return;
   const more = html("details", {}, box);
-  html("summary", {}, more, `Utterances behind the gap in ${behind.cell}, ${rows[0].gender} (${rows.length})`);
-  const names = Object.keys(rows[0]).filter(name => name !== "gender");  // the same in all rows
+  html("summary", {}, more, `Utterances behind the gap in ${behind.cell}, ${rows[0].side} (${rows.length})`);
+  const names = Object.keys(rows[0]).filter(name => name !== "side");  // the same in all rows
   table(rows.map(row => names.map(name => row[name] || "")), more, names.map(name => name.replace("_", " ")));
 }

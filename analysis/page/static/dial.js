@@ -47,8 +47,9 @@
     const rows = [["Accuracy", `${shown(line.smoothed.acc[k])} %`, `measured ${shown(line.measured.acc[k])}`],
       ["Largest gap", `${shown(line.smoothed.max_gap[k])} points`, `measured ${shown(line.measured.max_gap[k])}`]];
     if (!line.recall) return rows;
-    const [women, men] = line.recall[k];
-    rows.push([`Recall in ${line.cell}`, `${shown(women)} / ${shown(men)} %`, "women / men"]);
+    const all = line.recall[k].map((recall, g) => [line.sides[g], recall]);
+    const few = all.length < 3 ? all : [all.reduce((a, b) => b[1] < a[1] ? b : a), all.reduce((a, b) => b[1] > a[1] ? b : a)];
+    rows.push([`Recall in ${line.cell}`, `${few.map(one => shown(one[1])).join(" / ")} %`, few.map(one => one[0]).join(" / ")]);
     const less = (title, all) => {
       for (const name in points) rows.push([`${capital(points[name])} less ${title}`, signed(all[k][name].value), interval(all[k][name])]);
     };
@@ -91,8 +92,8 @@
     const made = [{ title: "Accuracy, %", series: [{ ...smooth("acc"), color: "var(--blue)" }] },
       { title: "Largest gap, points", series: [{ ...smooth("max_gap"), color: "var(--orange)" }] }];
     if (!line.recall) return made;
-    made.push({ title: `Recall in ${line.cell}, %`, series: [0, 1].map(g => ({ curve: percent(line.recall.map(row => row[g])),
-      dots: [], color: TINTS[g], name: GENDERS[g] })) });
+    made.push({ title: `Recall in ${line.cell}, %`, series: line.sides.map((name, g) => ({ curve: percent(line.recall.map(row => row[g])),
+      dots: [], color: tint(g), name, side: g })) });
     for (const name in points) {
       const take = key => percent(line.less_lower.map(change => change[name][key]));
       const [value, se] = [take("value"), take("se")];
@@ -106,7 +107,7 @@
 
   function curve(line, { title, series, bands = [], zero = false }, box) {
     const W = 300, H = 170, L = 40, R = 10, T = 26, B = 24, x = line.positions;
-    const picture = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `${title} over positions` }, box);
+    const card = html("div", {}, box), picture = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `${title} over positions` }, card);
     const all = [...series.flatMap(s => [...s.curve, ...s.dots]), ...bands.flatMap(b => [...b[0], ...b[1]]), ...(zero ? [0] : [])].filter(known);
     let low = Math.min(...all), high = Math.max(...all);
     const middle = (low + high) / 2, room = Math.max(high - low, 4) * 0.56;
@@ -125,10 +126,10 @@
     const needle = svg("line", { y1: T - 4, y2: H - B, class: "needle" }, picture);
     const marks = series.map(s => {
       s.dots.forEach((v, i) => known(v) && svg("circle", { cx: X(x[i]), cy: Y(v), r: 2, fill: s.color, opacity: 0.45 }, picture));
-      svg("polyline", { points: path(s.curve).join(" "), fill: "none", stroke: s.color, "stroke-width": 2 }, picture);
-      if (s.name) svg("text", { x: W - R, y: 13 + 12 * series.indexOf(s), "text-anchor": "end", class: "key", style: `fill:${s.color}` }, picture, s.name);
+      svg("polyline", { points: path(s.curve).join(" "), fill: "none", stroke: s.color, "stroke-width": 2, ...dash(s.side || 0) }, picture);
       return [s, svg("circle", { r: 4.5, fill: s.color, stroke: "var(--paper)", "stroke-width": 1.5 }, picture)];
     });
+    if (series[0].name) key(series, card);
     return k => {
       needle.setAttribute("x1", X(x[k])); needle.setAttribute("x2", X(x[k]));
       for (const [s, mark] of marks) { mark.setAttribute("cx", X(x[k])); mark.setAttribute("cy", known(s.curve[k]) ? Y(s.curve[k]) : -99); }

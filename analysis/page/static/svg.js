@@ -18,6 +18,11 @@ function html(name, given, parent, text) {
   return made;
 }
 
+// The colours of sides, orange and blue for two (Okabe and Ito's, for all eyes); beyond six they come again, dashed.
+const TINTS = ["orange", "blue", "green", "violet", "amber", "sky"].map(name => `var(--${name})`);
+const tint = side => TINTS[side % TINTS.length];
+const dash = side => side < TINTS.length ? {} : { "stroke-dasharray": "4 3" };
+
 const known = value => value !== null && value !== undefined && isFinite(value);
 
 function shown(value, digits = 1, factor = 100) {
