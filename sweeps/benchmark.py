@@ -180,8 +180,9 @@ def _require(
 def _require_same(benchmark: Benchmark, utterances: pd.DataFrame) -> None:
     """UserError for other utterances than at the start: trained folds may have heard them."""
     known = Records.open(benchmark.folder).table()
+    columns = list(dict.fromkeys([*UNCHANGED, *benchmark.config.objective.attribute]))
     then, now = (
-        table[UNCHANGED].astype(str).sort_values(UNCHANGED[0], ignore_index=True)
+        table[columns].astype(str).sort_values(UNCHANGED[0], ignore_index=True)
         for table in (known, utterances)
     )
     if not then.equals(now):

@@ -113,8 +113,13 @@ def likely_column(name: str) -> str:
     return _NAMES[near[0]] if near else ""
 
 
-def missing_hint(missing: Sequence[str], names: Sequence[str]) -> str:
-    """The columns that a file has in place of the missing ones, and which to rename."""
+def missing_hint(
+    missing: Sequence[str], names: Sequence[str], *, with_attributes: bool = False
+) -> str:
+    """The columns that a file has in place of the missing ones, and which to rename.
+
+    `with_attributes`: of a file where another attribute may stand in the place of gender.
+    """
     audio = {"path": "audio"} if "audio" in missing else {}  # so `hf` calls the column
     columns = {name: likely_column(name) for name in names[: 10 * MOST] if name}
     like = [
@@ -123,6 +128,9 @@ def missing_hint(missing: Sequence[str], names: Sequence[str]) -> str:
         if audio.get(column, column) in missing
     ]
     names = one_line(", ".join(filter(None, names))) or "no names"
+    if with_attributes and GENDER in missing and not like:
+        like = ["without genders, name what is compared: --set data.attributes=[NAME] and "
+                "objective.attribute=[NAME]"]  # fmt: skip
     return f"it has {names}" + (f"; {' and '.join(like[:MOST])}" if like else "")
 
 

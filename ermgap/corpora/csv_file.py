@@ -79,7 +79,7 @@ def read_csv(
         names, known=(*required, *optional), where=where, attributes=holding
     )
     if missing := [name for name in required if name not in header]:
-        hint = columns.missing_hint(missing, header)
+        hint = columns.missing_hint(missing, header, with_attributes=attributes is not None)
         raise UserError(f"{file} lacks the column {', '.join(missing)}; {hint}.")
     if len(rows) == 1:
         raise UserError(f"{file} has a header and no rows; add one row a clip.")

@@ -119,10 +119,9 @@ def _parts(dataset, path: Path, asked: Sequence[str]) -> tuple[dict, tuple[str, 
         attributes |= dict.fromkeys(own.values())
         names = columns.recognised(written, known=READ, where=where, attributes=own)
         if missing := [name for name in required if name not in names]:
-            raise UserError(
-                f"{where} lacks the column {', '.join(missing)}; "
-                f"{columns.missing_hint(missing, names)} (with rename_column)."
-            )
+            hint = columns.missing_hint(missing, names, with_attributes=True)
+            hint += " (with rename_column)" * ("; rename" in hint)
+            raise UserError(f"{where} lacks the column {', '.join(missing)}; {hint}.")
         pairs = zip(written, names, strict=True)
         known = {*READ, *own.values()}
         if changed := {old: new for old, new in pairs if new in known and old != new}:

@@ -188,7 +188,8 @@ def counts(
         for language in sorted(keyed.loc[keyed["split"] == split, "language"].unique())
         for side in sides[language]
     ]
-    names = ["split", "language", attribute_of.title(attribute)]
+    of_cell = "cell" if "language" in attribute else "language"
+    names = ["split", of_cell, attribute_of.title(attribute)]
     index = pd.MultiIndex.from_tuples(rows, names=names)
     labels = list(labels) if labels is not None else sorted(table["emotion"].unique())
     tally = keyed.groupby([*_KEYS, "emotion"]).size().unstack(fill_value=0)

@@ -64,7 +64,10 @@ def test_a_plain_column_is_an_attribute_where_it_is_asked_for(tmp_path):
 
 def test_gender_is_required_only_where_it_is_asked_for(tmp_path):
     name = write(tmp_path / "voices", "group:accent", "north", "south")
-    assert "lacks the column gender" in refused([name])
+    assert refused([name]).endswith(
+        "lacks the column gender; it has path, language, emotion, accent; without genders, name "
+        "what is compared: --set data.attributes=[NAME] and objective.attribute=[NAME]."
+    )
     corpus = corpora.load([name], attributes=["accent"])
     assert set(corpus.table["gender"]) == {""}
     assert not any("gender" in note for note in corpus.notes if "speaker" not in note)
