@@ -1,11 +1,13 @@
 """Simulated dev sets of `figures_coverage.py`, and the true gaps of infinitely many speakers.
 
 Speakers have a normal effect on the logit of being recognised, classes differ in theirs, and a
-wrong answer is any other class. Women of the first languages are recognised less by a handicap.
+wrong answer is any other class. One side (women) of the first languages is recognised less by a
+handicap.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from itertools import product
 from typing import NamedTuple
@@ -34,6 +36,7 @@ COUNTS = {  # women and men of each language, where they are not the same everyw
     "de 1 F 8 M": {"de": (1, 8)},
     "de 1 F 4 M, en 4 F 4 M": {"de": (1, 4), "en": (4, 4)},
 }
+ACCENTS = ("north", "south", "east", "west", "middle")  # sides, where these are more than two
 SAID = "joy"  # the class that few German women say, of eight
 
 
@@ -57,6 +60,18 @@ def counts(speakers: int | str | dict) -> dict[str, tuple[int, int]]:
         return speakers
     half = speakers // 2 if isinstance(speakers, int) else 0
     return dict.fromkeys(LANGUAGES, (half, half)) if half else COUNTS[speakers]
+
+
+def accented(
+    models: tuple[Model, ...], sides: int, each_side: int, rng: np.random.Generator
+) -> list[pd.DataFrame]:
+    """Predictions of models on the same utterances, by `each_side` speakers of each of ACCENTS.
+
+    What is hard for one model is not for another.
+    """
+    made = [(handicap_of(*one), *one[1:]) for one in models]
+    speakers = dict.fromkeys(LANGUAGES, (each_side,) * sides)
+    return _drawn(made, speakers, "equal", rng, same=False, accents=ACCENTS[:sides])
 
 
 def dev_set(
@@ -85,12 +100,13 @@ def dev_sets(
     return _drawn(made, speakers, shares, rng, same=same, each=each)
 
 
-def _drawn(models, speakers, shares, rng, *, same=True, sayers=None, each=None) -> list:
+def _drawn(models, speakers, shares, rng, *, same=True, sayers=None, each=None, accents=()) -> list:
     """A table a model: its handicap in place of its gap, then the other fields of `Model`."""
-    each = each or EACH
+    each, sides = each or EACH, accents or GENDERS
+    column = "accent" if accents else "gender"
     parts = [[] for _ in models]
-    for language, side in product(counts(speakers), range(2)):
-        number, gender = counts(speakers)[language][side], GENDERS[side]
+    for language, side in product(counts(speakers), range(len(sides))):
+        number, name = counts(speakers)[language][side], sides[side]
         share = np.ones(number) if shares == "equal" else 1 / np.arange(1, number + 1)
         who = rng.choice(number, each, p=share / share.sum())
         label = rng.choice(len(LABELS), each, p=PRIOR)
@@ -108,8 +124,8 @@ def _drawn(models, speakers, shares, rng, *, same=True, sayers=None, each=None) 
                 said = np.where(rng.random(each) < constant, 0, said)
             parts[i].append(
                 pd.DataFrame({
-                    "language": language, "gender": gender,
-                    "speaker": [f"{language}{gender}{n}" for n in who],
+                    "language": language, column: name,
+                    "speaker": [f"{language}{name}{n}" for n in who],
                     "label": np.array(LABELS)[label],
                     "prediction": np.array(LABELS)[said],
                 })
@@ -139,11 +155,13 @@ def true_gaps(
     ease: float = 0.0,
     alone: str | None = None,
     constant: float = 0.0,
+    sides: int = 2,
+    order: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """Signed gaps [3, 1, 2K + 2] of infinitely many speakers and utterances."""
+    """Signed gaps [3, pairs, 2K + 2] of infinitely many speakers and utterances."""
     at, weight = np.polynomial.hermite_e.hermegauss(40)
-    rates = np.zeros((3, 2, 2 * len(LABELS) + 2))
-    for cell, side in product(range(3), range(2)):
+    rates = np.zeros((3, sides, 2 * len(LABELS) + 2))
+    for cell, side in product(range(3), range(sides)):
         logit = EASE + ease - handicap * (cell < cells and side == 0) * _hit_by(alone)
         hit = (expit(logit + EFFECT * at[:, None]) * weight[:, None]).sum(0) / weight.sum()
         missed = PRIOR * (1 - hit) / (len(LABELS) - 1)
@@ -154,7 +172,7 @@ def true_gaps(
         rates[cell, side] = metrics.rates(
             both, classes=np.ones((2, len(LABELS)), bool), sides=np.ones(2, bool)
         )[0]
-    return metrics.differences(rates)
+    return metrics.differences(rates if order is None else rates[:, order])
 
 
 @cache

@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Callable, Sequence
 from itertools import product
 from multiprocessing import Pool
 from pathlib import Path
@@ -42,6 +43,7 @@ from coverage_sets import (
 
 from analysis.statistics import SpeakerSums, intervals, null_band, paired
 from analysis.statistics.speaker_sums import largest_gap
+from ermgap import metrics
 
 RESULTS = Path(__file__).parent / "results"
 GAPS, SPEAKERS, SHARES = (0.0, 0.02, 0.05, 0.15), (6, 12, 40), ("equal", "unequal")
@@ -65,19 +67,35 @@ PAIRS = ALIKE | FALLS
 
 def main() -> None:
     """Run what is missing, then write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sets", type=int, default=400, help="dev sets a setting")
+    parser = arguments()
     parser.add_argument(
         "--fair-sets", type=int, default=1000, help="where the true gap or its change is 0"
     )
+    given = parser.parse_args()
+    done = simulate(given, "coverage", wanted(given.sets, given.fair_sets), run)
+    text = coverage_table.write(done)
+    (given.out / "coverage.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The options of a simulation."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sets", type=int, default=400, help="dev sets a setting")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="end after these")
     parser.add_argument("--out", type=Path, default=RESULTS)
-    given = parser.parse_args()
-    rows, end = given.out / "coverage.jsonl", time.monotonic() + 60 * given.minutes
+    return parser
+
+
+def simulate(
+    given: argparse.Namespace, name: str, jobs: Sequence[tuple], run: Callable[[tuple], dict]
+) -> list[dict]:
+    """The rows of NAME.jsonl, those of `jobs` that it lacked added; fewer where time ended."""
+    rows, end = given.out / f"{name}.jsonl", time.monotonic() + 60 * given.minutes
     done = [json.loads(line) for line in rows.read_text().splitlines()] if rows.exists() else []
     known = {tuple(row["job"]) for row in done}
-    jobs = [job for job in wanted(given.sets, given.fair_sets) if job not in known]
+    jobs = [job for job in jobs if job not in known]
     with Pool(given.processes) as pool, open(rows, "a", encoding="utf-8") as file:
         for row in pool.imap_unordered(run, jobs):
             done.append(row)
@@ -85,9 +103,7 @@ def main() -> None:
             file.flush()
             if time.monotonic() > end:
                 break
-    text = coverage_table.write(done)
-    (given.out / "coverage.md").write_text(text, encoding="utf-8")
-    print(text)
+    return done
 
 
 def wanted(sets: int, fair_sets: int) -> list[tuple]:
@@ -111,7 +127,7 @@ def wanted(sets: int, fair_sets: int) -> list[tuple]:
 def run(job: tuple) -> dict:
     """The row of one simulated dev set."""
     kind, *rest = job
-    return {"job": list(job), **{"one": one, "few": few, "pair": pair}[kind](tuple(rest))}
+    return {"job": list(job), **KINDS[kind](tuple(rest))}
 
 
 def one(job: tuple[float, int | str, str, int]) -> dict:
@@ -120,15 +136,15 @@ def one(job: tuple[float, int | str, str, int]) -> dict:
     handicap = handicap_of(gap)
     rng = np.random.default_rng((seed, _number(speakers), int(1000 * gap), SHARES.index(shares)))
     sums = SpeakerSums.of({"model": dev_set(handicap, speakers, shares, rng)}, labels=LABELS)
-    told = _with_truth(sums, true_gaps(handicap))
+    told = with_truth(sums, true_gaps(handicap))
     bound = intervals.max_gap_interval(sums, "model", sums.draws(RESAMPLES, rng))
     band = null_band.fair(sums, "model", worlds=RESAMPLES)
     return {
         "gap": gap, "speakers": speakers, "shares": shares, "seed": seed,
-        **{f"held_{metric}": _rounded(held) for metric, held in _held(told).items()},
-        "width": _rounded((told["high"] - told["low"])[told["metric"] == "acc"].mean()),
-        "measured": _rounded(bound.measured), "corrected": _rounded(bound.corrected),
-        "at_most": _rounded(bound.at_most), "band": _rounded(band.high),
+        **held(told),
+        "width": rounded((told["high"] - told["low"])[told["metric"] == "acc"].mean()),
+        "measured": rounded(bound.measured), "corrected": rounded(bound.corrected),
+        "at_most": rounded(bound.at_most), "band": rounded(band.high),
     }  # fmt: skip
 
 
@@ -137,15 +153,13 @@ def few(job: tuple[int, int]) -> dict:
     sayers, seed = job
     rng = np.random.default_rng((seed, sayers))
     table = dev_set(handicap_of(0.15), 16, "equal", rng, sayers=sayers)
-    told = _with_truth(
-        SpeakerSums.of({"model": table}, labels=LABELS), true_gaps(handicap_of(0.15))
-    )
+    told = with_truth(SpeakerSums.of({"model": table}, labels=LABELS), true_gaps(handicap_of(0.15)))
     row = told.query("cell == 'de/speech' and metric == 'tpr'")
     row = row[row["class"] == SAID]
     there = bool(row["low"].notna().any())
     return {"sayers": sayers, "seed": seed, "support": bool(len(row)), "there": there,
-            "held_tpr": _rounded(_held(row).get("tpr", np.nan)),
-            "width": _rounded((row["high"] - row["low"]).mean())}  # fmt: skip
+            "held_tpr": held(row).get("held_tpr"),
+            "width": rounded((row["high"] - row["low"]).mean())}  # fmt: skip
 
 
 def pair(job: tuple[str, int | str, int, int]) -> dict:
@@ -158,29 +172,36 @@ def pair(job: tuple[str, int | str, int, int]) -> dict:
     truth = [float(largest_gap(true_gaps(handicap_of(*one), *one[1:]))) for one in PAIRS[name]]
     right = truth[1] - truth[0]
     return {"pair": name, "speakers": speakers, "same": same, "seed": seed,
-            "truth": _rounded(right), "value": _rounded(change.value),
-            "low": _rounded(change.low), "high": _rounded(change.high),
+            "truth": rounded(right), "value": rounded(change.value),
+            "low": rounded(change.low), "high": rounded(change.high),
             "held": change.low <= right <= change.high, "fell": change.high < 0,
             "rose": change.low > 0, "sure": change.below > 0.95}  # fmt: skip
 
 
-def _with_truth(sums: SpeakerSums, truth: np.ndarray) -> pd.DataFrame:
+KINDS = {"one": one, "few": few, "pair": pair}
+
+
+def with_truth(sums: SpeakerSums, truth: np.ndarray) -> pd.DataFrame:
     """`intervals.signed_gaps` of the sums of one model, with a column `right`."""
     told = intervals.signed_gaps(sums, "model")
     cell = [LANGUAGES.index(name.split("/")[0]) for name in told["cell"]]
     order = intervals.parts(sums)
     part = [order.index(one) for one in zip(told["metric"], told["class"], strict=True)]
-    return told.assign(right=truth[cell, part])
+    places = list(zip(*metrics.pairs(len(sums.sides)), strict=True))
+    sides = zip(told["first"], told["second"], strict=True)
+    which = [places.index(tuple(map(sums.sides.index, both))) for both in sides]
+    return told.assign(right=truth[cell, which, part])
 
 
-def _held(told: pd.DataFrame) -> dict[str, float]:
-    """Of the intervals there are, the share that holds the truth, by metric."""
+def held(told: pd.DataFrame) -> dict[str, float | None]:
+    """Of the intervals there are, the share that holds the truth, as `held_METRIC`."""
     told = told[told["low"].notna()]
     inside = (told["low"] <= told["right"]) & (told["right"] <= told["high"])
-    return dict(inside.groupby(told["metric"]).mean())
+    shares = inside.groupby(told["metric"]).mean()
+    return {f"held_{metric}": rounded(share) for metric, share in shares.items()}
 
 
-def _rounded(value: float) -> float | None:
+def rounded(value: float) -> float | None:
     return round(float(value), 5) if np.isfinite(value) else None
 
 
