@@ -47,7 +47,7 @@ def attribute_columns(names: Sequence[str], *, asked: Iterable[str], where: str)
     for, which decide on letter case. Raises UserError for a name that no attribute can have, and
     for an attribute of two columns.
     """
-    spelling = {_folded(name): name for name in (GENDER, *asked) if name not in RESERVED}
+    spelling = {_folded(name): name for name in (*asked, GENDER) if name not in RESERVED}
     attributes: dict[str, str] = {}
     for written in map(_bare, names):
         is_group = written.casefold().startswith(PREFIX)

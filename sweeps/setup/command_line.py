@@ -93,9 +93,13 @@ def make_config(given: argparse.Namespace) -> Config:
         "sweep.objectives": given.objectives and [n.strip() for n in given.objectives.split(",")],
     }
     changes = {key: value for key, value in changes.items() if value}
-    named = any(setting.startswith("sweep.cell=") for setting in given.settings)
-    if given.data and not named and not _share_a_corpus(config, changes["data.corpora"]):
-        changes["sweep.cell"] = None  # a preset's is a cell of its own corpora
+    named, others = (
+        any(setting.startswith(f"{key}=") for setting in given.settings)
+        for key in ("sweep.cell", "objective.attribute")
+    )
+    others = others or given.data and not _share_a_corpus(config, changes["data.corpora"])
+    if others and not named:
+        changes["sweep.cell"] = None  # a preset's is a cell of its own corpora and attribute
     if config.sweep.points or given.trials is not None:
         changes["sweep.trials"] = len(config.sweep.points) or given.trials
     config = config.replace(changes)

@@ -113,6 +113,7 @@ def test_an_attribute_that_no_corpus_has_is_refused_with_those_there_are(tmp_pat
         "'accent'?"
     )
     assert "add a column group:nation to a manifest" in refused([name], attributes=["nation"])
+    assert refused([name], attributes=["Gender"]).endswith("did you mean 'gender'?")
     assert "'speaker' is no attribute" in refused([name], attributes=["speaker"])
 
 

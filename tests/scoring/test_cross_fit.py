@@ -207,6 +207,24 @@ def test_folds_that_cannot_be_are_refused(sweep, folds, said):
         confirm.require(2, folds, config(), sweep.table())
 
 
+def test_folds_are_dealt_by_sides_of_the_attribute_and_unknown_ones_ask_for_nothing():
+    table, attribute = utterances(6), ("accent",)
+    number = table["speaker"].str[-1].astype(int)
+    table["accent"] = np.select([number < 2, number < 5], ["north", "south"], "")
+    settings = config(**{"objective.attribute": ["accent"], "data.folds": 4})
+    table = split.assign(
+        table, seed=settings.data.split_seed, folds=4, test=True, attribute=attribute
+    )
+    reruns.require_folds(3, settings, table, None)
+    with pytest.raises(UserError, match="--folds 4: de has 3 north speakers in train and dev"):
+        reruns.require_folds(4, settings, table, None)
+    changes = {"data.folds": 3, "data.test": False}
+    for fold in range(3):
+        part = reruns.fold_of(table, settings.replace(changes | {"data.fold": fold}))
+        known = part[(part["split"] == "dev") & (part["accent"] != "")]
+        assert known.groupby("language")["accent"].nunique().eq(2).all()
+
+
 def test_folds_without_confirm_are_refused(sweep):
     with pytest.raises(UserError, match="--confirm SEEDS"):
         confirm.require(None, 2, config(), sweep.table())

@@ -52,10 +52,12 @@ def test_a_cell_that_is_too_small_is_refused_with_its_numbers():
         (["--data", "demo"], "de/speech"),
         (["--data", "emodb=there"], None),  # the demo's cell is none of theirs
         (["--data", "emodb=there", "--set", "sweep.cell=de/speech"], "de/speech"),
+        (["--set", "objective.attribute=[language, gender]"], None),
+        (["--set", "objective.attribute=[style]", "--set", "sweep.cell=en/speech"], "en/speech"),
         (["--set", "sweep.cell=null"], None),
         (["--smoke-test"], None),
     ],
 )
-def test_a_presets_cell_is_one_of_its_own_corpora(arguments, cell):
+def test_a_presets_cell_is_one_of_its_own_corpora_and_attribute(arguments, cell):
     given = command_line.parse(command_line.options("", many=True), arguments)
     assert command_line.make_config(given).sweep.cell == cell
