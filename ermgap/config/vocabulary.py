@@ -4,7 +4,12 @@ GENDER = "gender"  # the attribute that is compared unless another is named
 GENDERS = ("female", "male")
 SPEECH, SPEECH_AND_TEXT = MODALITIES = ("speech", "speech+text")
 MELD_LABELS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")  # the default
-PROVENANCES = ("self-reported", "annotated", "inferred")  # where an attribute's values come from
+PROVENANCES = (
+    "self-reported",
+    "annotated",
+    "inferred",
+    "synthetic",
+)  # where an attribute's values come from
 # Columns of the tables of utterances and of predictions that are no attribute. `language` and
 # `corpus` may be: groups of people too.
 NO_ATTRIBUTES = frozenset(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ermgap.config import GENDER
 from ermgap.corpora import rows
 from ermgap.corpora.clip_paths import ClipPaths
 from ermgap.corpora.csv_file import read_csv
@@ -55,4 +56,8 @@ def load(path: Path | None = None, *, outside: bool = False) -> Corpus:
             values, place=place, source="demo", outside=outside, attributes=table.attributes
         )
         utterances.append(utterance | {"path": clips.find(row["path"], place=place)})
-    return Corpus(table=frame(utterances, attributes=table.attributes), notes=(NOTE,))
+    return Corpus(
+        table=frame(utterances, attributes=table.attributes),
+        notes=(NOTE,),
+        provenance=dict.fromkeys((GENDER, *table.attributes), "synthetic"),
+    )
