@@ -23,7 +23,8 @@ from analysis.page import dial_section, explorer, front_table
 from analysis.page import sentences as page_sentences
 from analysis.statistics import Evidence, dial, families, uncertainty
 from analysis.statistics import evidence as gap_evidence
-from analysis.tables import tables
+from analysis.statistics.uncertainty import classes_of, dev_predictions
+from analysis.tables import by_attribute, by_speaker, tables
 from analysis.tables.markup import page
 from analysis.tables.tables import PLOTS
 from ermgap.errors import UserError
@@ -64,6 +65,8 @@ def write(
             print("\n" + "\n".join(dial_section.sentences(content.dial)))
         if content.by_loss:
             print("\n" + "\n".join(families.sentences(content.by_loss, content.info)))
+        if worse := by_attribute.warnings(content.info, content.by_attribute):
+            print("\n" + "\n".join(worse))
         print("\n" + "\n".join(["What to mind:", *doctor.sentences(content.diagnosis)]))
         print(f"\nwritten: {folder}/report.html, pareto.png and the rest; open report.html first")
     return folder
@@ -96,6 +99,25 @@ class ReportContent:
         self.untrained = offsets.line(info, records)
         self.numbers = tables.summary(info, *measured) | {"doctor": self.diagnosis}
         self.numbers |= self.dial.plain()
+        self._groups_and_speakers()
+
+    def _groups_and_speakers(self) -> None:
+        """Every attribute's gaps and how unequal speakers are, of the front, ERM and the choices.
+
+        `by_attribute` is None where there is one attribute alone, `by_speaker` a table and a note.
+        """
+        info, asked = self.info, classes_of(self.records)
+        choices = [rule(info, self.evidence).trial_id for rule in choose.rules(info).values()]
+        erm = info.erm.trial_id if info.erm is not None else None
+        names = dict.fromkeys([erm, *(point.trial_id for point in info.front), *choices])
+        read = {name: dev_predictions(self.records, name) for name in names if name is not None}
+        read = {name: table for name, table in read.items() if table is not None}
+        self.by_attribute = by_attribute.table(info, read, **asked)
+        self.by_speaker = by_speaker.table(info, read, least=asked["min_support"])
+        if self.by_attribute is not None:
+            self.numbers |= {"attributes": self.by_attribute.to_dict("records")}
+        table, note = self.by_speaker
+        self.numbers |= {"by_speaker": {"points": table.to_dict("records"), "note": note}}
 
 
 def text(info: FrontInfo, bars: pd.DataFrame, evidence: Evidence | None = None) -> str:
@@ -147,6 +169,9 @@ def _write_plots(content: ReportContent, folder: Path) -> None:
     untrained = content.untrained
     if untrained is not None:
         write_atomically(folder / "offsets.csv", lambda path: untrained.to_csv(path, index=False))
+    for name, table in (("attributes", content.by_attribute), ("speakers", content.by_speaker[0])):
+        if table is not None and len(table):
+            write_atomically(folder / f"{name}.csv", lambda p, t=table: t.to_csv(p, index=False))
     figures.draw_files(info, folder, bars=bars, evidence=evidence, untrained=untrained)
     _write_text(folder / "report.html", _page(content, _sections(content, folder)))
 
@@ -204,12 +229,15 @@ def _page(content: ReportContent, more: str) -> str:
     return page(
         f"Report: {info.name}",
         f"{_paragraphs(page_sentences.sentences(info, bars, evidence, on_test))}"
+        f"{_paragraphs(by_attribute.summary(info, content.by_attribute))}"
         f"{content.explorer}"
         f"<p class='soft'>The same as a <a href='pareto.png'>picture</a> and as a "
         f"<a href='pareto.csv'>table</a> of all trials.</p>"
         f"{dial_section.html(content.dial)}"
         f"<h2>The front</h2><style>{style}</style>{front_table.html(info, bars, evidence)}"
         f"{_paragraphs([*page_sentences.columns(info, evidence), *beat], soft=True)}"
+        f"{by_attribute.html(info, content.by_attribute)}"
+        f"{by_speaker.html(*content.by_speaker)}"
         f"{more}"
         f"<h2>Choices by rule</h2>{_items(choices)}"
         f"<h2>What to mind in the next sweep</h2>{_items(doctor.sentences(content.diagnosis))}"

@@ -17,6 +17,7 @@ import pandas as pd
 
 from ermgap.config import GENDER, METRICS
 from ermgap.counts import OVERALL, EncodedPredictions, Margins, confusions, encode
+from ermgap.errors import UserError
 from ermgap.rates import (
     GAPS,
     Compared,
@@ -148,7 +149,12 @@ def evaluate(
 
 
 def speakers_of_sides(predictions: pd.DataFrame, encoded: EncodedPredictions) -> np.ndarray:
-    """Distinct speakers of each side, [C, S] int."""
+    """Distinct speakers of each side, [C, S] int; UserError without a column of speakers."""
+    if "speaker" not in predictions:
+        raise UserError(
+            "the predictions lack the column speaker, by which a side's speakers are counted; give "
+            "a table as written in predictions/<trial_id>.parquet."
+        )
     speaker = pd.factorize(predictions["speaker"])[0]
     shape = (len(encoded.cells), len(encoded.sides) + 1, max(len(predictions), 1))
     heard = np.zeros(shape[:2], int)

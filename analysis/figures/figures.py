@@ -7,6 +7,7 @@ Colours are of Okabe and Ito's colour-blind-safe set; every kind also has a shap
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -138,9 +139,10 @@ def framed(picture: layout.Picture, *, height: float = 0.65):
     figure = empty((8.3, 6.2))
     axes = figure.add_axes((0.09, 0.24, 0.885, height))
     dress(axes, picture)
-    figure.text(0.09, 0.95, picture.title, fontsize=13, weight="bold", color=INK)
-    lines = "\n".join(picture.caption)
-    figure.text(0.09, 0.15, lines, fontsize=8, color=SOFT, va="top", linespacing=1.4)
+    size = 13 * min(1.0, 66 / len(picture.title))
+    figure.text(0.09, 0.95, picture.title, fontsize=size, weight="bold", color=INK)
+    lines, size = "\n".join(picture.caption), 8 * min(1.0, 6 / max(len(picture.caption), 1))
+    figure.text(0.09, 0.15, lines, fontsize=size, color=SOFT, va="top", linespacing=1.4)
     return figure, axes
 
 
@@ -154,11 +156,11 @@ def empty(inches: tuple[float, float]):
     return figure
 
 
-def dress(axes, picture: layout.Picture) -> None:
-    """Limits, titles, grid and colours of axes."""
+def dress(axes, picture: layout.Picture, *, letters: int = 100) -> None:
+    """Limits, titles (of that many letters a line, or 60 upward), grid and colours of axes."""
     axes.set(xlim=picture.xlim, ylim=picture.ylim)
-    axes.set_xlabel(picture.xlabel, color=INK, fontsize=10)
-    axes.set_ylabel(picture.ylabel, color=INK, fontsize=10)
+    axes.set_xlabel(textwrap.fill(picture.xlabel, letters), color=INK, fontsize=10)
+    axes.set_ylabel(textwrap.fill(picture.ylabel, 60), color=INK, fontsize=10)
     axes.grid(color="#EDEDED", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(colors=SOFT, length=0, labelsize=9)

@@ -7,6 +7,7 @@ positions can so be tested; `figures` only draws them.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -16,6 +17,8 @@ import pandas as pd
 from analysis.front import FrontInfo, Point, caption, choose, front
 from analysis.statistics import Evidence
 from ermgap.config import METRICS
+
+LETTERS = 130  # of a caption's line
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,11 @@ def picture(
         marks=marks,
         staircase=stairs(info.front if len(info.objectives) == 2 else (), (x, y)),
         labels=named_points(info),
-        caption=(*lines, *_about_the_drawing(info, marks)),
+        caption=tuple(
+            part
+            for line in (*lines, *_about_the_drawing(info, marks))
+            for part in textwrap.wrap(line, LETTERS)
+        ),
         band=band,
         lines=tuple(places(points, (x, y)) for points in info.lines),
     )

@@ -25,7 +25,7 @@ def draw(info: FrontInfo, *, bars: pd.DataFrame | None = None):
     for number, flat in enumerate(planes(info)):
         picture = replace(layout.picture(flat, bars), labels=named, staircase=np.empty((0, 2)))
         axes = figure.add_axes((0.05 + number * 0.325, 0.2, 0.27, 0.66))
-        figures.dress(axes, picture)
+        figures.dress(axes, picture, letters=60)
         axes.xaxis.label.set_fontsize(8.5)  # the longest title is as wide as a panel
         axes.yaxis.label.set_fontsize(8.5)
         figures.marks(axes, info, picture)

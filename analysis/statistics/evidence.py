@@ -117,7 +117,7 @@ def collect(
             intervals.max_gap_interval(sums, name, weights),
             null_band.fair(sums, name, seed=seed),
             known.get(name) if name != erm else None,
-            *_worst_cell(sums, name),
+            *worst_cell(sums, name),
         )
         for name in names
         if name in sums.counts
@@ -143,7 +143,7 @@ def signed_gaps(info: FrontInfo, records: Records) -> dict[str, list[dict]]:
     return gaps
 
 
-def _worst_cell(sums: SpeakerSums, system: str) -> tuple[str | None, dict[str, float]]:
+def worst_cell(sums: SpeakerSums, system: str) -> tuple[str | None, dict[str, float]]:
     """The cell of the largest gap, and the accuracy of each side that is compared there."""
     gaps = metrics.gap_sizes(sums.observed(system))["avg"]
     if not np.isfinite(gaps).any():

@@ -8,6 +8,7 @@ _STYLE = """
 :root{color-scheme:light dark}
 body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:1000px;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.4rem} h2{font-size:1.1rem;margin-top:2rem} img{max-width:100%}
+h3{font-size:1rem;margin:1.2rem 0 .2rem}
 .soft{color:#6b6b6b;font-size:.85rem;margin:.2rem 0}
 .scroll{overflow-x:auto} table{border-collapse:collapse;font-size:.85rem}
 th,td{padding:.3rem .6rem;text-align:right;border-bottom:1px solid #eee;white-space:nowrap}

@@ -107,10 +107,11 @@ def test_importance_finds_what_matters_and_not_what_does_not(tmp_path):
     assert importance.importance(front.info(write(tmp_path / "few", many(0, 4)))) == []
 
 
-# What is wider than the window, or than the element around it.
+# What is wider than the window, or than the element around it; many sides are scrolled to.
 TOO_WIDE = """[
   ...[document.documentElement].filter(e => e.scrollWidth > innerWidth),
   ...[...document.querySelectorAll("table, img")]
+    .filter(e => !e.closest("#detail details .wide"))
     .filter(e => e.scrollWidth > e.parentElement.clientWidth),
 ].map(e => `${e.tagName} ${e.scrollWidth} ${e.innerText.slice(0, 40)}`)"""
 
@@ -186,6 +187,65 @@ def _goes_through(records, folder, *, hovered: str, width: int) -> dict:
 def test_a_reader_goes_through_the_report(sweep, width):
     seen = _goes_through(*sweep, hovered="t0026", width=width)
     assert "What goes with accuracy" in seen["importance"]
+
+
+ACCENTS = {
+    "three": {"accents": ("north", "south", "west"), "attribute": ("accent",)},
+    "four": {"accents": ("highland", "lowland", "northern", "southern"), "attribute": ("accent",)},
+    "crossed": {"accents": ("north", "south"), "attribute": ("gender", "accent")},
+}
+
+
+@pytest.fixture(scope="module", params=ACCENTS)
+def by_accent(tmp_path_factory, request):
+    """The records of a sweep about another attribute, and the folder of its report."""
+    folder = tmp_path_factory.mktemp(request.param)
+    records = write(folder / "sweep", many(0, 10) + DEGENERATE, **ACCENTS[request.param])
+    for path in (records.storage / "predictions").glob("*.parquet"):
+        table = pd.read_parquet(path)
+        scores = {f"logp_{label}": -2.0 + (table["prediction"] == label) for label in LABELS}
+        table.assign(**scores).to_parquet(path)
+    return records, report.write(records.directory, folder / "plots", quiet=True)
+
+
+def test_no_text_names_another_attribute_than_the_sweep_s(by_accent):
+    records, folder = by_accent
+    title = front.info(records).attribute.title
+    page = (folder / "report.html").read_text()
+    assert f"Largest gap by {title}" in page and not re.search(r"\b(wo)?men\b", page)
+    before, after = page.split("<h2>Gaps by every attribute</h2>")
+    after = after.split("<h2>Speaker by speaker</h2>")[1]
+    if title == "accent":
+        for part in (re.sub(r"(src='data:)[^']*", r"\1", before), after):
+            assert "gender" not in part
+    for name in ("front.tex", "pareto.csv"):
+        assert "women" not in (folder / name).read_text()
+
+
+async def _look_at_sides(page):
+    await page.until("document.getElementById('explorer').dataset.ready === 'yes'")
+    await page.ask("document.querySelector('table.front [data-trial]').click()")
+    seen = {"detail": await page.ask("document.getElementById('detail').innerText")}
+    await page.ask("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    seen["all"] = await page.ask("document.getElementById('detail').innerText")
+    seen["too wide"] = await page.ask(TOO_WIDE)
+    colours = "[...document.querySelectorAll('#detail .swatch')].map(e => e.style.background)"
+    seen["colours"] = await page.ask(f"new Set({colours}).size")
+    return seen | {"errors": page.errors}
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_reader_sees_every_side_and_nothing_is_cut_off(by_accent, width):
+    records, folder = by_accent
+    seen = browser.visit(
+        _look_at_sides, folder / "report.html", width=width, height=900, dark=width < 600
+    )
+    assert seen["errors"] == [] and seen["too wide"] == []
+    sides = told(records)["details"]["t0000"]["sides"]
+    assert all(side in seen["all"] for side in sides) and seen["colours"] == len(sides)
+    assert "max − min" in seen["detail"] and f"the lowest of {len(sides)} sides" in seen["detail"]
+    assert (f"All {len(sides)} sides" in seen["detail"]) == (len(sides) > 3)
 
 
 @needs_browser

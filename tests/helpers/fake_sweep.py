@@ -29,14 +29,19 @@ def many(seed: int, n: int = 40) -> list[dict]:
     return [{"acc": a, "max_gap": g, "loss": x} for a, g, x in zip(acc, gap, loss, strict=True)]
 
 
-def utterances(*, n: int = 480, speakers: int = 4, seed: int = 0) -> pd.DataFrame:
-    """Dev utterances of three languages with `speakers` per language and gender."""
+def utterances(
+    *, n: int = 480, speakers: int = 4, seed: int = 0, accents: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Dev utterances of three languages with `speakers` per language and gender.
+
+    `accents` are sides of one more attribute, in turn those of the speakers.
+    """
     rng = np.random.default_rng(seed)
     language = np.resize(["de", "en", "ja"], n)
     gender = np.resize(np.repeat(["female", "male"], 3), n)
     number = rng.integers(speakers, size=n)
     speaker = [f"{a}-{b[0]}{c}" for a, b, c in zip(language, gender, number, strict=True)]
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "utterance_id": [f"u{i:05d}" for i in range(n)],
             "corpus": "demo",
@@ -49,6 +54,7 @@ def utterances(*, n: int = 480, speakers: int = 4, seed: int = 0) -> pd.DataFram
             "label": rng.choice(LABELS, n),
         }
     )
+    return table.assign(accent=np.resize(accents, speakers)[number]) if accents else table
 
 
 def balanced(speakers: int, *, each: int = 20) -> pd.DataFrame:
@@ -66,12 +72,23 @@ def balanced(speakers: int, *, each: int = 20) -> pd.DataFrame:
     return table
 
 
-def predictions(table: pd.DataFrame, *, right: float, handicap: float, seed: int) -> pd.DataFrame:
-    """Right with probability `right`, less `handicap` for German women; speakers differ by 0.1."""
+def predictions(
+    table: pd.DataFrame,
+    *,
+    right: float,
+    handicap: float,
+    seed: int,
+    attribute: str = "gender",
+) -> pd.DataFrame:
+    """Right with probability `right`, less `handicap` for German women; speakers differ by 0.1.
+
+    With another `attribute`, for Germans of its first side.
+    """
     rng = np.random.default_rng(seed)
     offset = {name: rng.normal(0, 0.1) for name in sorted(set(table["speaker"]))}
     chance = right + table["speaker"].map(offset)
-    chance -= handicap * ((table["language"] == "de") & (table["gender"] == "female"))
+    first = sorted(set(table[attribute]))[0]
+    chance -= handicap * ((table["language"] == "de") & (table[attribute] == first))
     hit = rng.random(len(table)) < chance
     guess = rng.choice(LABELS, len(table))
     return table.assign(prediction=np.where(hit, table["label"], guess))
@@ -84,17 +101,22 @@ def write(
     with_predictions: bool = True,
     planned: int | None = None,
     done: bool = True,
+    accents: Sequence[str] = (),
+    attribute: Sequence[str] = ("gender",),
     **sweep: object,
 ) -> Records:
     """A sweep of `trials`: each a dict of acc, max_gap and, if wanted, loss, status, w_f1, reason.
 
-    Given scores are written as they are; predictions are drawn to resemble them.
+    Given scores are written as they are; predictions are drawn to resemble them. `accents` are
+    sides of one more attribute, and `attribute` drives the sweep.
     """
-    table = utterances()
+    table = utterances(n=960, accents=accents) if accents else utterances()
+    objective = {"attribute": list(attribute)} if accents else {}
     described = {
         "name": directory.name,
         "preset": "demo",
-        "config": {"data": {"min_support": 5}, "train": {"select": "w_f1"}},
+        "config": {"data": {"min_support": 5}, "train": {"select": "w_f1"}}
+        | ({"objective": objective} if objective else {}),
         "labels": list(LABELS),
         "objectives": ["acc", "max_gap"],
         "directions": {"acc": "max", "max_gap": "min"},
@@ -110,7 +132,7 @@ def write(
     }
     records = Records.create(directory, sweep=described | sweep, table=table.assign(synthetic=True))
     for number, trial in enumerate(trials):
-        _append(records, f"t{number:04d}", dict(trial), table, with_predictions)
+        _append(records, f"t{number:04d}", dict(trial), table, with_predictions, attribute)
     if done:
         records.mark_done()
     return records
@@ -148,7 +170,9 @@ def write_dial(
                 records.append(trial.rows[-1] | {"dev": dev, "selected": selected})
 
 
-def _append(records: Records, trial_id: str, trial: dict, table, with_predictions: bool) -> None:
+def _append(
+    records: Records, trial_id: str, trial: dict, table, with_predictions: bool, attribute
+) -> None:
     config = {"loss": trial.pop("loss", "minmaxgap"), "schedule": "linear", "lambda_max": 0.1}
     config |= {"lr": 0.003, "lora_r": 8} | trial.pop("config", {})
     status, reason = trial.pop("status", "finished"), trial.pop("reason", None)
@@ -158,8 +182,8 @@ def _append(records: Records, trial_id: str, trial: dict, table, with_prediction
     dev = {}
     if with_predictions and np.isfinite([acc, gap]).all():
         seed = int(trial_id[1:])
-        found = predictions(table, right=acc, handicap=gap, seed=seed)
-        dev = metrics.evaluate(found, labels=LABELS)
+        found = predictions(table, right=acc, handicap=gap, seed=seed, attribute=attribute[-1])
+        dev = metrics.evaluate(found, labels=LABELS, attribute=attribute)
         path = records.storage / "predictions" / f"{trial_id}.parquet"
         path.parent.mkdir(exist_ok=True)
         found.to_parquet(path, index=False)
