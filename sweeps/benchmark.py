@@ -1,4 +1,4 @@
-"""The paper's table: systems by accuracy and gender gaps, per language and modality.
+"""The paper's table: systems by accuracy and gaps, per language and modality.
 
     python sweeps/benchmark.py --preset paper --data meld_st=PATH --split test \\
         --models zero-shot erm minmaxgap-adaptive

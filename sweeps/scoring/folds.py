@@ -72,7 +72,7 @@ class Benchmark:
 def judged_of(benchmark: Benchmark, plans: Mapping[int, planning.Plan]) -> pd.DataFrame:
     """The utterances that systems are judged on, with the `fold` in which they are held out.
 
-    A gender with fewer speakers than there are folds is held out more than once: the first counts.
+    A side with fewer speakers than there are folds is held out more than once: the first counts.
     """
     parts = [
         plan.utterances[plan.utterances["split"] == benchmark.split].assign(fold=fold)

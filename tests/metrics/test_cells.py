@@ -88,7 +88,7 @@ def test_a_cell_of_two_utterances_of_a_gender_is_left_out_everywhere_and_named(s
     )
     told = " ".join(sentences.caveats(info, uncertainty.standard_errors(records, ["t0001"])))
     assert "over 2 of 3 cells, without ja/speech (2 female and 80 male utterances" in told
-    assert "10 utterances of each gender (data.cell_support)" in told
+    assert "10 utterances of two sides (data.cell_support)" in told
     gaps = evidence.signed_gaps(info, records)[
         "t0000"
     ]  # each cell's own gaps are listed all the same

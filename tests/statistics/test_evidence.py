@@ -123,7 +123,7 @@ def test_summary_page_and_picture_hold_it(tmp_path):
     assert told["evidence"]["points"]["t0001"]["change"]["max_gap"]["high"] < 0
     assert told["choices"]["knee"]["rule"] == "knee"
     page = (folder / "report.html").read_text()
-    assert "fair models" in page and "women/men" in page
+    assert "fair models" in page and "female/male" in page
     info = front.info(Records.open(records.directory))
     picture = layout.picture(info, None, evidence.collect(info, records))
     assert picture.band.shape == (20, 2) and (picture.band[:, 0] > 0).all()
