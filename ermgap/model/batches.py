@@ -125,6 +125,20 @@ class IndexedUtterances:
         np.add.at(counts, (self.cell, self.side), 1)
         return counts[:, :-1]
 
+    def forget_rare_sides(self, *, utterances: float, speakers: int) -> None:
+        """Make the side of rows unknown where it is not estimable: it would be the worst by chance.
+
+        That is a side of fewer rows or speakers than these in a cell that has two others with
+        enough, the rule of `ermgap.metrics.Compared`. With two sides nothing changes.
+        """
+        rows = np.stack([self.cell, self.side, pd.factorize(self.table["speaker"])[0]], 1)
+        heard = np.zeros((self.cells, len(self.sides) + 1), dtype=np.int64)
+        np.add.at(heard, tuple(np.unique(rows, axis=0)[:, :2].T), 1)
+        enough = (self.group_counts() >= utterances) & (heard[:, :-1] >= speakers)
+        rare = ~enough & (enough.sum(1, keepdims=True) >= 2)
+        rare = np.column_stack([rare, np.zeros(self.cells, bool)])
+        self.side = np.where(rare[self.cell, self.side], len(self.sides), self.side)
+
     @property
     def any_unknown(self) -> bool:
         """Whether the side of some row is unknown."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ermgap import attributes, config
 from ermgap.distributed import World
+from ermgap.metrics import minimum_per_side
 from ermgap.model import qwen2_audio
 from ermgap.model.batches import IndexedUtterances, cells_of
 from ermgap.model.features import store as features
@@ -68,6 +69,11 @@ def prepare(setup: dict, world: World, note) -> tuple[qwen2_audio.SpeechLLM, Tra
         )
         for split in ("train", "dev")
     }
+    data = settings.data
+    splits["train"].forget_rare_sides(
+        utterances=minimum_per_side(min_support=data.min_support, cell_support=data.cell_support),
+        speakers=data.speaker_support,
+    )
     note("ready")
     return speech, TrainingContext(
         splits["train"],

@@ -50,17 +50,17 @@ def least_of_cell(config: Config) -> int:
     return metrics.minimum_per_side(min_support=data.min_support, cell_support=data.cell_support)
 
 
-def _support(config: Config, utterances: pd.DataFrame) -> pd.DataFrame:
-    """What dev has of each (language, side): n, speakers, and enough, whether it is estimable.
+def _support(config: Config, utterances: pd.DataFrame, split: str = "dev") -> pd.DataFrame:
+    """What a split has of each (language, side): n, speakers, and enough, whether it is estimable.
 
     The sides are those that the language has in any split.
     """
     attribute = config.objective.attribute
     sides = attributes.cell_sides(utterances, attribute)
-    dev = utterances[utterances["split"] == "dev"]
-    languages = attributes.cell_languages(dev, attribute)
+    part = utterances[utterances["split"] == split]
+    languages = attributes.cell_languages(part, attribute)
     index = [(name, side) for name in sorted(set(languages)) for side in sides[name]]
-    n = dev["speaker"].groupby([languages, attributes.values(dev, attribute)])
+    n = part["speaker"].groupby([languages, attributes.values(part, attribute)])
     n = n.agg(n="size", speakers="nunique").rename_axis(["language", "side"])
     index = pd.MultiIndex.from_tuples(index, names=n.index.names)
     n = n.reindex(index, fill_value=0)
@@ -74,8 +74,15 @@ def small_cells(config: Config, utterances: pd.DataFrame) -> list[str]:
     fewer = f"{least} utterances (data.cell_support)"
     fewer += f" or {speakers} speakers (data.speaker_support)" * (speakers > 1)
     notes = []
-    for language, part in _support(config, utterances).groupby("language"):
-        few = part[~part["enough"]]
+    cells = [
+        (split, *cell)
+        for split in ("train", "dev")
+        for cell in _support(config, utterances, split).groupby("language")
+    ]
+    for split, language, part in cells:
+        few, others = part[~part["enough"]], part["enough"].sum()
+        if split == "train":  # without two others they are compared as they are
+            few = few[few["n"] > 0] if others > 1 else few[:0]
         if few.empty:
             continue
         listed = _listed(
@@ -83,9 +90,12 @@ def small_cells(config: Config, utterances: pd.DataFrame) -> list[str]:
              for (_, side), n, by, _ in few.itertuples()]
         )  # fmt: skip
         rest = "its gap is measured, and does not count for the largest"
-        rest = "it is compared between the others" if part["enough"].sum() > 1 else rest
+        rest = "it is compared between the others" if others > 1 else rest
+        if split == "train":
+            rest = "they stay in the mean loss and are in no penalty"
         notes.append(
-            f"on dev {language} has {listed}: not estimable there with fewer than {fewer}; {rest}"
+            f"on {split} {language} has {listed}: not estimable there with fewer than {fewer}; "
+            f"{rest}"
         )
     return notes
 

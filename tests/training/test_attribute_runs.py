@@ -42,8 +42,8 @@ def room_of(table, tmp_path_factory):
     """Backbone and training context for an attribute, prepared as a sweep's worker does it."""
     cache = tmp_path_factory.mktemp("features")
 
-    def prepared(attribute: tuple[str, ...], changed: pd.DataFrame = table):
-        settings = SETTINGS | {"objective.attribute": list(attribute)}
+    def prepared(attribute: tuple[str, ...], changed: pd.DataFrame = table, least: int = 5):
+        settings = SETTINGS | {"objective.attribute": list(attribute), "data.min_support": least}
         given = {"config": Config().replace(settings).to_dict(), "table": changed}
         return prepare(given | {"storage": "", "features": cache}, World(), lambda text: None)
 
@@ -53,6 +53,25 @@ def room_of(table, tmp_path_factory):
 def spec_of(attribute: tuple[str, ...], **changes):
     changed = {f"objective.{key}": value for key, value in changes.items()}
     return job(SETTINGS | {"objective.attribute": list(attribute), "train.epochs": 2} | changed)
+
+
+def test_a_side_of_few_training_utterances_is_in_the_mean_loss_and_in_no_penalty(room_of, table):
+    rare = table["accent"].eq("west") & (table.groupby(["language", "accent"]).cumcount() >= 3)
+    changed = table.assign(accent=table["accent"].mask(rare, "south"))
+    _, context = room_of(("accent",), changed, least=2)
+    train = context.train
+    west, unknown = ACCENTS.index("west"), len(ACCENTS)
+    assert (train.group_counts()[:, west] == 0).all()
+    was_west = (train.table["accent"] == "west").to_numpy()
+    assert was_west.any() and (train.side[was_west] == unknown).all()
+    kept = (train.table["accent"].isin(["north", "south"])).to_numpy()
+    assert (train.side[kept] == attributes.codes(train.table, ("accent",), ACCENTS)[kept]).all()
+
+
+def test_of_two_sides_a_rare_one_is_compared_as_before(room_of, table):
+    rare = table["gender"].eq("male") & (table.groupby("gender").cumcount() >= 3)
+    _, context = room_of(("gender",), table.assign(gender=table["gender"].mask(rare, "female")))
+    assert not context.train.any_unknown
 
 
 @pytest.mark.parametrize("attribute", list(SIDES), ids=attributes.title)
