@@ -28,7 +28,7 @@ def table(
     transcripts: Path | str | None = None,
     language: str = "",
 ) -> pd.DataFrame:
-    """The utterances of `files`, in order; their gender and emotion are placeholders.
+    """The utterances of `files`, in order; their gender is unknown and their emotion a placeholder.
 
     Args:
         files: audio files, and folders that are searched for them.
@@ -79,7 +79,7 @@ def _read_transcripts(file: Path) -> dict[bytes, str]:
 def _inspected(files: Sequence[Path | str], settings: config.Config, language: str) -> pd.DataFrame:
     """The utterances with `end_s`, note and problem, every clip decoded once."""
     paths, window = _paths(files), settings.backbone.window_s
-    placeholders = {"corpus": "own", "language": language, "gender": "female", "speaker": "own"}
+    placeholders = {"corpus": "own", "language": language, "gender": "", "speaker": "own"}
     placeholders["emotion"] = settings.data.labels[0]
     named = [{"path": path, "utterance_id": f"own/{i:06d}"} for i, (path, _) in enumerate(paths)]
     rows = frame([placeholders | name for name in named])
