@@ -1,4 +1,4 @@
-"""Sweep fairness-weight schedules: accuracy against the largest gap between groups, as a Pareto front.
+"""Sweep fairness-weight schedules: accuracy against the largest gap of groups, as a Pareto front.
 
     python sweeps/pareto.py                                  # the demo: two CPU cores, minutes
     python sweeps/pareto.py --preset small --data emodb=PATH --data ravdess=PATH --trials 16

@@ -272,3 +272,43 @@ def test_a_reader_turns_the_dial(sweep, read, width):
     assert "In a barrier" in seen["barrier"]
     assert "position 0.1 between t0000 and t0001" in seen["detail"]
     assert seen["hidden"] == 0 and seen["too wide"] == [] and seen["errors"] == []
+
+
+@pytest.fixture(scope="module")
+def of_accents(tmp_path_factory):
+    """A report of a sweep with a dial about an attribute of three sides."""
+    folder = tmp_path_factory.mktemp("accents")
+    about = {"accents": ("north", "south", "west"), "attribute": ("accent",)}
+    records = write(folder / "sweep", many(0, 6), **about)
+    write_dial(records, "t0000", "t0001", **about)
+    return report.write(records.directory, folder / "plots", quiet=True)
+
+
+def test_a_dial_of_three_sides_says_the_lowest_and_the_highest(of_accents):
+    page = (of_accents / "report.html").read_text(encoding="utf-8")
+    assert "recall of the lowest/highest side in de/speech goes from" in page
+    assert "Largest gap by accent" in page and "female / male" not in page
+
+
+async def _sides_of_the_dial(page) -> dict:
+    await page.until("document.getElementById('dial').dataset.ready === 'yes'")
+    asked = {
+        "keys": "[...document.querySelectorAll('#dial .curves p.soft')].map(e => e.innerText)",
+        "lines": "[...document.querySelectorAll('#dial .curves svg')]"
+        ".map(e => e.querySelectorAll('polyline').length)",
+        "said": "document.querySelector('#dial .numbers').innerText",
+        "too wide": "document.documentElement.scrollWidth > innerWidth",
+    }
+    seen = {name: await page.ask(script) for name, script in asked.items()}
+    return seen | {"errors": page.errors}
+
+
+@pytest.mark.skipif(browser.CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_dial_of_three_sides_has_a_curve_and_a_name_for_each(of_accents, width):
+    seen = browser.visit(
+        _sides_of_the_dial, of_accents / "report.html", width=width, height=900, dark=width < 600
+    )
+    assert seen["errors"] == [] and not seen["too wide"]
+    assert seen["keys"] == ["north, south, west"] and 3 in seen["lines"]
+    assert " / " in seen["said"]

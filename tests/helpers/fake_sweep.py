@@ -110,7 +110,7 @@ def write(
     Given scores are written as they are; predictions are drawn to resemble them. `accents` are
     sides of one more attribute, and `attribute` drives the sweep.
     """
-    table = utterances(n=960, accents=accents) if accents else utterances()
+    table = _dev(accents)
     objective = {"attribute": list(attribute)} if accents else {}
     described = {
         "name": directory.name,
@@ -147,18 +147,23 @@ def write_dial(
     end: tuple[float, float] = (0.68, 0.15),
     positions: Sequence[float] = POSITIONS,
     dip: float = 0.0,
+    accents: Sequence[str] = (),
+    attribute: Sequence[str] = ("gender",),
 ) -> None:
     """A line of the dial, and its two ends anew, the same utterances easy for all positions.
 
     Accuracy (of all but German women) and their handicap go from `start` to `end`; between the ends
-    accuracy is lower by up to `dip`.
+    accuracy is lower by up to `dip`. `accents` and `attribute` are those of `write`.
     """
-    table = utterances().assign(synthetic=True)
+    table = _dev(accents).assign(synthetic=True)
     for position in positions:
         right, handicap = np.array(start) + position * np.subtract(end, start)
         right -= dip * max(0.0, np.sin(np.pi * position))
-        said = predictions(table, right=right, handicap=max(handicap, 0.0), seed=99)
-        dev, name = metrics.evaluate(said, labels=LABELS), dial_id(lower, upper, position)
+        said = predictions(
+            table, right=right, handicap=max(handicap, 0.0), seed=99, attribute=attribute[-1]
+        )
+        dev = metrics.evaluate(said, labels=LABELS, attribute=attribute)
+        name = dial_id(lower, upper, position)
         trial_id = {0: lower, 1: upper}.get(position)
         for file in filter(None, (name, trial_id)):
             said.to_parquet(records.storage / "predictions" / f"{file}.parquet", index=False)
@@ -168,6 +173,11 @@ def write_dial(
             if trial.trial_id == trial_id:
                 selected = trial.selected | {key: dev[key] for key in METRICS}
                 records.append(trial.rows[-1] | {"dev": dev, "selected": selected})
+
+
+def _dev(accents: Sequence[str]) -> pd.DataFrame:
+    """The utterances of a sweep, more of them where they have one more attribute."""
+    return utterances(n=960, accents=accents) if accents else utterances()
 
 
 def _append(
