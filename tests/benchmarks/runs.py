@@ -55,7 +55,7 @@ def run_all(
     *,
     file: Path,
     common: Mapping | None = None,
-    kept: Callable[[pd.DataFrame], dict] = lambda predictions: {},
+    kept: Callable[[pd.DataFrame, list[dict]], dict] = lambda predictions, rows: {},
 ) -> list[dict]:
     """Train every run that the file does not hold yet; returns all of the file's rows.
 
@@ -64,7 +64,8 @@ def run_all(
         runs: what to run.
         file: JSON lines, appended after each run.
         common: changes to the preset that all runs share.
-        kept: of the predictions of the selected epoch, further keys of the run's row.
+        kept: of the predictions of the selected epoch and the rows of all epochs, further keys of
+            the run's row.
     """
     import torch
 
@@ -79,7 +80,7 @@ def run_all(
     base = config.load(plan.preset_path(preset)).replace(common or {})
     prepared: dict = {}
     runs = list(runs)
-    longest = max(run.branch for run in runs)
+    longest = max((run.branch for run in runs), default=0)
     for run in runs:
         if run.key in {row_key(row) for row in read(file)}:
             continue
@@ -105,7 +106,7 @@ def run_all(
             adapter = shared.storage.fetch_folder(f"adapters/{spec.trial_id}")
             shutil.copytree(adapter, run.adapter, dirs_exist_ok=True)
         predictions = shared.storage.fetch(f"predictions/{spec.trial_id}.parquet")
-        append(file, run, rows, kept(pd.read_parquet(predictions)))
+        append(file, run, rows, kept(pd.read_parquet(predictions), rows))
         print(f"{run.key}: {rows[-1]['selected']}", flush=True)
     return read(file)
 
