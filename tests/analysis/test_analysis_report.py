@@ -16,7 +16,7 @@ import pytest
 from fake_sweep import DEGENERATE, ERM, RUNNING, THREE, many, write
 
 from analysis import __main__, report
-from analysis.figures import figures, layout
+from analysis.figures import figures, layout, pairs
 from analysis.front import front
 from analysis.statistics import uncertainty
 from analysis.tables import tables
@@ -80,6 +80,28 @@ def test_the_words_below_and_above_the_picture_are_short_enough_for_it(tmp_path,
     shown = [text.get_text() for text in drawing.texts]
     assert shown == [picture.title, "\n".join(picture.caption)]
     assert {label.get_text() for label in labels} == set(picture.labels.values())
+
+
+@pytest.mark.parametrize("objectives", [("acc", "max_gap"), ("acc", "max_gap", "max_loss_gap")])
+def test_long_names_of_attributes_and_their_provenance_stay_within_the_picture(
+    tmp_path, objectives
+):
+    sources = dict.fromkeys(["gender", "speaking_style", "first_language"], "inferred (a_corpus)")
+    long = {"objectives": list(objectives), "provenance": sources | {"gender": "annotated (b)"}}
+    long |= {"directions": dict.fromkeys(objectives, "min") | {"acc": "max"}}
+    long |= {"reference_point": dict.fromkeys(objectives, 1.0) | {"acc": 0.1}}
+    config = {"objective": {"attribute": list(sources)}}
+    info, _ = read(tmp_path, THREE, planned=9, with_predictions=False, config=config, **long)
+    drawings = [figures.draw(info)[0], *([pairs.draw(info)] if len(objectives) > 2 else [])]
+    for drawing in drawings:
+        drawing.canvas.draw()
+        axes = drawing.axes
+        texts = [*drawing.texts, *(a.xaxis.label for a in axes), *(a.yaxis.label for a in axes)]
+        boxes = [text.get_window_extent() for text in texts]
+        assert all(box.x0 >= 0 and box.y0 >= 0 for box in boxes)
+        assert all(box.x1 <= drawing.bbox.x1 and box.y1 <= drawing.bbox.y1 for box in boxes)
+        for first, second in itertools.combinations(boxes, 2):
+            assert not first.overlaps(second)
 
 
 @pytest.mark.parametrize("case", CASES)
