@@ -17,6 +17,7 @@ from pathlib import Path
 
 import figures_method as demo
 import figures_method_real as real
+import figures_method_tried as tried
 import numpy as np
 import real_table
 from runs import RESULTS, Run, points, prepare, read, row_key
@@ -43,6 +44,11 @@ def main() -> None:
             for system in demo.KEPT
             for seed in (*demo.SEEDS, *demo.FRESH)
         ]
+        ends += [
+            Run(system, {}, seed, keep=tried.NAME)
+            for system in ("ERM", tried.CHOSEN)
+            for seed in tried.JUDGES
+        ]
         evaluate("demo", ends, file=file, common={}, measure=demo_values)
         text = demo_dial(read(file))
     (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
@@ -62,18 +68,19 @@ def evaluate(preset: str, ends: Sequence[Run], *, file: Path, common: dict, meas
     from sweeps.setup import plan
 
     base = config.load(plan.preset_path(preset)).replace(common)
-    lower = {(end.fold, end.seed): end.adapter for end in ends if end.name == "ERM"}
+    lower = {(end.keep, end.fold, end.seed): end.adapter for end in ends if end.name == "ERM"}
     torch.set_num_threads(1)
     prepared: dict = {}
     for end in ends:
-        ready = end.adapter.is_dir() and lower[end.fold, end.seed].is_dir()
+        erm = lower[end.keep, end.fold, end.seed]
+        ready = end.adapter.is_dir() and erm.is_dir()
         if end.name == "ERM" or not ready or end.key in map(row_key, read(file)):
             continue
         settings = base.replace({"data.fold": end.fold})
         if end.fold not in prepared:
             prepared[end.fold] = prepare(settings)
         speech, shared = prepared[end.fold]
-        adapters.load_line(speech, lower[end.fold, end.seed], end.adapter, POSITIONS)
+        adapters.load_line(speech, erm, end.adapter, POSITIONS)
         scores = label_log_probabilities(
             speech, shared.dev, world=World(), batch=settings.train.eval_batch
         )
@@ -119,8 +126,8 @@ def demo_dial(rows: Sequence[dict]) -> str:
             lines.append(f"| {name} | {position:g} | " + " | ".join(shown) + " |")
         notes.append(f"{name}, {len(mine)} seeds: {barrier(curves['accuracy'])}.")
     note = (
-        "Percent and points, dev, the epoch of the best W-F1, means over seeds; differences are "
-        "paired by seed, with 95 % t-intervals. "
+        "Percent and points, dev, the epoch of the best W-F1 (with decay 0.99: the last), means "
+        "over seeds; differences are paired by seed, with 95 % t-intervals. "
     )
     return "\n".join([*lines, "", note + BARRIER, "", *notes, ""])
 
@@ -192,7 +199,7 @@ def by_name(rows: Iterable[dict]) -> list[tuple[str, list[dict]]]:
     """Rows by their upper end, in the order in which they came; fresh seeds apart."""
     groups: dict[str, list[dict]] = {}
     for row in rows:
-        fresh = " (fresh seeds)" if row["seed"] in demo.FRESH else ""
+        fresh = " (fresh seeds)" if row["seed"] in (*demo.FRESH, *tried.JUDGES) else ""
         groups.setdefault(row["name"] + fresh, []).append(row)
     return list(groups.items())
 
