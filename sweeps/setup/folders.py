@@ -47,7 +47,6 @@ def prepare(
     print(plan.description)
     check(config, plan.utterances)
     planning.require_named_cell(config, plan.utterances)
-    cells.require_a_cell(config, plan.utterances)
     warm_start.require(given.warm_start, config)
     # Two sweeps may be given one storage: each has its own folder there.
     storage = f"{given.storage.rstrip('/')}/{out.name}" if given.storage else None
@@ -62,6 +61,7 @@ def prepare(
     if given.dry_run:
         return None
     try_out(out)
+    cells.require_a_cell(config, plan.utterances)
     if storage:
         make_storage(storage, out)
     ready(config, out, storage)

@@ -437,7 +437,7 @@ def test_a_pace_lets_no_two_through_within_an_interval_and_none_while_held():
 def test_no_more_requests_are_under_way_than_allowed(tmp_path):
     with Misbehaving([says("joy", after_s=0.05)]) as server:
         endpoint(server, tmp_path, ",concurrent=3").predict(clips(tmp_path, 9), modality="speech")
-    assert server.busiest == 3 and len(server.requests) == 9
+    assert 1 < server.busiest <= 3 and len(server.requests) == 9  # a busy machine has fewer at once
 
 
 def test_nothing_but_loopback_is_contacted_through_no_proxy_and_no_netrc(tmp_path, monkeypatch):

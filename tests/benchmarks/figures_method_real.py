@@ -11,13 +11,16 @@ and `--seeds` share the runs between processes; without a number they write the 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
+import real_picture
 from figures_method import minmaxgap
 from real_table import speaker_counts, table
 from runs import RESULTS, Run, run_all
 
 FOLDS, SEEDS, EPOCHS = range(5), range(3), 6
 NAME = "method-real"
+PICTURE = Path(__file__).parents[2] / "analysis" / "gallery" / "real.png"
 # In the order in which they are run: the dials' ends and the baseline to beat come first.
 SYSTEMS = {
     "ERM": {"objective.loss": "erm"},
@@ -84,6 +87,7 @@ def main() -> None:
     )
     text = table(rows, list(SYSTEMS), folds=len(FOLDS))
     (RESULTS / f"{NAME}.md").write_text(text, encoding="utf-8")
+    real_picture.save(rows, list(SYSTEMS), folds=len(FOLDS), path=PICTURE)
     print(text)
 
 

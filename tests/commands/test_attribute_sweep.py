@@ -53,8 +53,5 @@ def test_a_sweep_over_a_crossed_attribute_runs_from_a_manifest_to_its_report(tmp
             assert set(cells) == {"de/speech", "en/speech"}
             assert all(list(side_counts(gap)) == SIDES[sides] for gap in cells.values())
             assert {name.split("/", 2)[2] for name in row["losses"]} == set(SIDES[sides])
-    plots = tmp_path / "analysis" / "plots" / "out"
-    assert plots.exists(), (sweep.said[-3000:], list(tmp_path.iterdir()))
-    page = (plots / "report.html").read_text()
+    page = (tmp_path / "analysis" / "plots" / "out" / "report.html").read_text()
     assert "gender &amp; accent" in page and not re.search(r"\b(wo)?men\b", page)
-    assert (plots / "attributes.csv").exists()
