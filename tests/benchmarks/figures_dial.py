@@ -47,7 +47,7 @@ def main() -> None:
         ends += [
             Run(system, {}, seed, keep=tried.NAME)
             for system in ("ERM", tried.CHOSEN)
-            for seed in tried.JUDGES
+            for seed in tried.judging()
         ]
         evaluate("demo", ends, file=file, common={}, measure=demo_values)
         text = demo_dial(read(file))
@@ -196,11 +196,15 @@ def barrier(accuracy: np.ndarray) -> str:
 
 
 def by_name(rows: Iterable[dict]) -> list[tuple[str, list[dict]]]:
-    """Rows by their upper end, in the order in which they came; fresh seeds apart."""
+    """Rows by their upper end, in the order in which they came; seeds that judge apart."""
     groups: dict[str, list[dict]] = {}
     for row in rows:
-        fresh = " (fresh seeds)" if row["seed"] in (*demo.FRESH, *tried.JUDGES) else ""
-        groups.setdefault(row["name"] + fresh, []).append(row)
+        judges = {"fresh seeds": demo.FRESH}
+        if row["name"] == tried.CHOSEN:
+            judges = {"all other seeds": tried.judging()} | tried.JUDGES
+        which = [f" ({which})" for which, seeds in judges.items() if row["seed"] in seeds]
+        for name in which or [""]:
+            groups.setdefault(row["name"] + name, []).append(row)
     return list(groups.items())
 
 
