@@ -192,7 +192,10 @@ def _key(name: str) -> str:
 
 
 def named_points(config: Config) -> list[dict]:
-    """The first two trials: ERM, and the paper's objective, both with the preset's optimiser."""
+    """The first trials: ERM, the paper's objective, and `sweep.third_trial` where there is one.
+
+    All have the preset's optimiser.
+    """
     optimiser = {
         name: _value(config, parameter.key)
         for name, parameter in SPACE.items()
@@ -200,7 +203,9 @@ def named_points(config: Config) -> list[dict]:
     }
     paper = {"schedule": "adaptive", "lambda_max": 10.0, "eta": 1.0, "epsilon": 0.02}
     paper |= {"estimator": "batch", "sides": "both", "relative": False, "p": 2.0}
-    return [{"loss": "erm"} | optimiser, {"loss": "minmaxgap"} | paper | optimiser]
+    points = [{"loss": "erm"} | optimiser, {"loss": "minmaxgap"} | paper | optimiser]
+    third = config.sweep.third_trial
+    return [*points, third | optimiser | third] if third else points
 
 
 def extremes(config: Config) -> list[dict]:

@@ -94,6 +94,7 @@ MISTAKES = {
     "train.recompute": ["often"],
     "train.parallel": ["tensor", "fsdp"],  # the latter with one worker
     "sweep.slots": [0],
+    "sweep.third_trial": [["minmaxgap"], "minmaxgap"],
     "sweep.points": [[1], {"erm": "plain"}],
     "objective.sides": ["better", True],
     "objective.attribute": [[], "speaker", "a/b", "logp_joy", ["age", "age"], 3],

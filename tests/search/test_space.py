@@ -10,7 +10,7 @@ import pytest
 from ermgap import config
 from ermgap.config import Config, losses
 from ermgap.errors import UserError
-from sweeps.search import space
+from sweeps.search import searcher, space
 
 PRESETS = Path(__file__).parents[2] / "sweeps" / "presets"
 
@@ -194,7 +194,7 @@ def test_an_unknown_hyperparameter_is_refused_with_the_nearest_name():
 @pytest.mark.parametrize("preset", ["demo", "small", "paper"])
 def test_the_first_points_are_erm_and_the_paper_s_objective_with_the_preset_s_optimiser(preset):
     settings = config.load(PRESETS / f"{preset}.yaml")
-    erm, paper = (space.apply(point, settings) for point in space.named_points(settings))
+    erm, paper, *_ = (space.apply(point, settings) for point in space.named_points(settings))
     assert erm.objective.loss == "erm"
     objective = paper.objective
     assert (objective.loss, objective.schedule, objective.p) == ("minmaxgap", "adaptive", 2.0)
@@ -215,12 +215,29 @@ def test_what_optuna_proposed_lies_inside_and_what_it_could_not_have_does_not(se
 
 def test_the_paper_s_point_lies_outside_a_preset_that_searches_smaller_weights():
     settings = config.load(PRESETS / "demo.yaml")
-    erm, paper = space.named_points(settings)
+    erm, paper, _ = space.named_points(settings)
     assert space.inside(erm, settings) and not space.inside(paper, settings)
     wide = settings.replace({"sweep.space": {"lambda_max": [0.003, 10.0]}})
     assert not space.inside(space.named_points(wide)[1], wide)  # no schedule of a branch
     free = wide.replace({"sweep.trunks": 0})
     assert space.inside(space.named_points(free)[1], free)
+
+
+@pytest.mark.parametrize("preset", ["demo", "small"])
+def test_the_third_point_of_a_preset_moves_the_worse_side_alone_and_may_be_any(preset):
+    settings = config.load(PRESETS / f"{preset}.yaml")
+    third = space.apply(space.named_points(settings)[2], settings)
+    assert (third.objective.sides, third.objective.p) == ("worse", 1.0)
+    assert (third.train, third.adapter) == (settings.train, settings.adapter)
+    assert len(space.named_points(settings.replace({"sweep.third_trial": {}}))) == 2
+    other = settings.replace({"sweep.third_trial": {"loss": "groupdro", "lr": 0.001}})
+    assert space.apply(space.named_points(other)[2], other).train.lr == 0.001
+
+
+def test_a_third_trial_of_an_unknown_hyperparameter_is_refused():
+    wrong = Config().replace({"sweep.third_trial": {"loss": "minmaxgap", "weigth": 1}})
+    with pytest.raises(UserError, match="'weigth'"):
+        searcher.require_space(wrong)
 
 
 def test_the_extremes_are_both_ends_of_each_range_and_every_choice():
