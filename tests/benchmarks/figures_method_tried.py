@@ -148,7 +148,7 @@ def table(rows: list[dict]) -> str:
         f"{PLANTED_CELL}. Batches of 70 and a decay of 0.9 where nothing else is written; with "
         "batches of 140 and 210 there are 20 steps in place of 30. "
         f"Chosen: {CHOSEN}, the last epoch, of the largest mean fall for under two points of "
-        "accuracy; other and further seeds judge it, 15 each. Given up after one "
+        "accuracy; other and further seeds judge it. Given up after one "
         "seed: stronger and later penalties, which cost six points and more, and shorter running "
         "means; after three: decay 0.95 and other soft maxima, no better than these."
     )
