@@ -256,7 +256,9 @@ class Sweep(Section):
     workers: int = 1  # workers in a group
     device: str = "auto"  # gpu: ask a cluster for GPUs, even if none has started yet
     space: dict = field(default_factory=dict)  # hyperparameter -> its range, instead of the default
-    third_trial: dict = field(default_factory=dict)  # its hyperparameters, after ERM and the paper's
+    third_trial: dict = field(
+        default_factory=dict
+    )  # its hyperparameters, after ERM and the paper's
     dial: bool = False  # evaluate adapters between ERM and fair trials when all have ended
     points: dict = field(default_factory=dict)  # name -> hyperparameters: these alone, no search
 
