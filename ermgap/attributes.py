@@ -19,6 +19,7 @@ from ermgap.errors import UserError
 
 UNKNOWN = ""
 CROSSED = " & "
+RESERVED = NO_ATTRIBUTES | {"language", "corpus"}  # columns that every table has in any case
 ALL = "all"  # in the place of a language, where languages are compared with one another
 
 
@@ -29,9 +30,8 @@ def title(attribute: Sequence[str]) -> str:
 
 def columns(table: pd.DataFrame) -> tuple[str, ...]:
     """The attributes of a table of utterances or predictions, but for language and corpus."""
-    others = {*NO_ATTRIBUTES, "language", "corpus"}
     return tuple(
-        name for name in table.columns if name not in others and not name.startswith("logp_")
+        name for name in table.columns if name not in RESERVED and not name.startswith("logp_")
     )
 
 

@@ -37,9 +37,8 @@ from ermgap.rates import (
 __all__ = [
     "GAPS", "OVERALL", "Compared", "EncodedPredictions", "Margins", "accuracy", "confusions",
     "differences", "encode", "evaluate", "gap_sizes", "largest_difference", "largest_gap",
-    "listed",
-    "minimum_per_side", "pairs", "rates", "side_counts", "speakers_of_sides", "uncounted_cells",
-    "violation", "weighted_f1",
+    "listed", "minimum_per_side", "pairs", "rates", "side_counts", "speakers_of_sides",
+    "uncounted_cells", "violation", "weighted_f1",
 ]  # fmt: skip
 
 _COUNT = "n_"  # before a side's name: the key of its number of utterances

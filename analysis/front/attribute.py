@@ -10,9 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ermgap import attributes
-from ermgap.config import GENDER, METRICS, Metric
-
-NOT_STATED = "not stated"  # a provenance of which nobody says anything
+from ermgap.config import GENDER, METRICS, NOT_STATED, Metric
 
 
 @dataclass(frozen=True)

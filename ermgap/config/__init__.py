@@ -19,6 +19,7 @@ from ermgap.config.vocabulary import (
     MELD_LABELS,
     MODALITIES,
     NO_ATTRIBUTES,
+    NOT_STATED,
     PROVENANCES,
     SPEECH,
     SPEECH_AND_TEXT,

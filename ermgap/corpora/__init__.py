@@ -29,14 +29,13 @@ from ermgap import attributes as attribute_of
 from ermgap.config import GENDER, MELD_LABELS
 from ermgap.corpora import attribute_values, audio, corpus_request, levels
 from ermgap.corpora import table as tables
-from ermgap.corpora.attribute_values import NOT_STATED
 from ermgap.corpora.corpus_request import CORPORA, parse
 from ermgap.corpora.labels import keep_labels
 from ermgap.corpora.split import spelling_notes
 from ermgap.corpora.table import COLUMNS, Corpus
 from ermgap.errors import UserError
 
-__all__ = ["CORPORA", "NOT_STATED", "Corpus", "load", "parse"]
+__all__ = ["CORPORA", "Corpus", "load", "parse"]
 
 
 def load(

@@ -11,12 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import pandas as pd
 
 from ermgap import attributes
-from ermgap.attributes import UNKNOWN
-from ermgap.config import GENDER, one_line, quoted
-from ermgap.corpora.columns import PREFIX, RESERVED
+from ermgap.attributes import RESERVED, UNKNOWN
+from ermgap.config import GENDER, NOT_STATED, one_line, quoted
+from ermgap.corpora.columns import PREFIX
 from ermgap.errors import UserError
 
-NOT_STATED = "not stated"  # where an attribute's values come from
 MOST = 12  # values of an attribute in its line
 
 

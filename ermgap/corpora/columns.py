@@ -10,12 +10,12 @@ import difflib
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from ermgap.config import GENDER, NO_ATTRIBUTES, one_line, quoted
+from ermgap.attributes import RESERVED
+from ermgap.config import GENDER, one_line, quoted
 from ermgap.errors import UserError
 
 MOST = 20  # columns that a sentence lists
 PREFIX = "group:"  # of a column that holds an attribute
-RESERVED = NO_ATTRIBUTES | {"language", "corpus"}  # the table has these already
 _ATTRIBUTE = re.compile(r"\w[\w .-]*")
 LOOK_ALIKES = {
     "path": "file filename filepath audio audiofile audiopath audiofilepath wav wavfile wavpath "

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ermgap import attributes, corpora, metrics
-from ermgap.config import METRICS, SPEECH_AND_TEXT, Config, one_line
+from ermgap.config import METRICS, NOT_STATED, SPEECH_AND_TEXT, Config, one_line
 from ermgap.corpora import labels, split, table
 from ermgap.errors import UserError
 from ermgap.model import prompts
@@ -119,7 +119,7 @@ def _provenance(
                 f"one of {', '.join(names)}."
             )
     known = [name for name in names if (utterances[name] != attributes.UNKNOWN).any()]
-    return {name: stated.get(name, corpora.NOT_STATED) for name in known} | own
+    return {name: stated.get(name, NOT_STATED) for name in known} | own
 
 
 def _require_texts(utterances: pd.DataFrame, config: Config, texts: Mapping) -> None:
